@@ -1,0 +1,1 @@
+from gemma_model.backend import TritonPythonModel  # noqa: F401

@@ -1,0 +1,1 @@
+"""Gemma 3n on Triton: prompt, media, engine, backend."""

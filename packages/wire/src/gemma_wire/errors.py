@@ -1,0 +1,107 @@
+"""The errors that cross Triton.
+
+A decoupled Triton stream carries an error as one line of text and no status code, so the line holds
+all of it: ``field: sentence [code]``. It reads well in a terminal and parses back without loss.
+
+    WireError
+    ├── InvalidRequest             the request is wrong; ``field`` names the culprit
+    │   └── ContextLengthExceeded
+    ├── Overloaded                 the queue is full; try again later
+    ├── Unavailable                the model cannot answer now (loading, restarting, shutting down)
+    └── EngineFailure              our fault
+"""
+
+import re
+from typing import ClassVar
+
+from pydantic import ValidationError
+
+_LINE = re.compile(r"(?:(?P<field>[\w.\[\]]+): )?(?P<message>.*) \[(?P<code>[a-z_]+)\]", re.DOTALL)
+
+
+class WireError(Exception):
+    """Base of every error that crosses Triton.
+
+    Args:
+        message: one sentence for people.
+        field: the request field it is about, such as ``images[0]``; empty when it is about none.
+    """
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+    def to_line(self) -> str:
+        """The one line of text that Triton carries."""
+        prefix = f"{self.field}: " if self.field else ""
+        return f"{prefix}{self.message} [{self.code}]"
+
+    @staticmethod
+    def from_line(line: str) -> "WireError":
+        """The error that ``to_line`` wrote; any other text becomes an ``EngineFailure``."""
+        match = _LINE.fullmatch(line.strip())
+        kind = _BY_CODE.get(match["code"]) if match else None
+        if match is None or kind is None:
+            return EngineFailure(line)
+        return kind(match["message"], match["field"] or "")
+
+
+class InvalidRequest(WireError):
+    """The request is wrong: ``field`` names the culprit, ``message`` the limit."""
+
+    code = "invalid_value"
+
+    @staticmethod
+    def from_validation(error: ValidationError, prefix: str = "") -> "InvalidRequest":
+        """The first complaint of pydantic, as a sentence that names the field.
+
+        Args:
+            error: what ``model_validate`` raised.
+            prefix: the path of the validated object inside the request.
+        """
+        first = error.errors(include_url=False)[0]
+        return InvalidRequest(first["msg"], field_path((prefix, *first["loc"]) if prefix else first["loc"]))
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt does not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class Overloaded(WireError):
+    """The queue is full."""
+
+    code = "overloaded"
+
+
+class Unavailable(WireError):
+    """The model cannot answer now."""
+
+    code = "unavailable"
+
+
+class EngineFailure(WireError):
+    """The engine broke; the request was fine."""
+
+    code = "internal_error"
+
+
+_BY_CODE = {
+    kind.code: kind
+    for kind in (InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable, EngineFailure)
+}
+
+
+def field_path(loc: tuple[int | str, ...]) -> str:
+    """``("messages", 0, "content")`` → ``messages[0].content``."""
+    path = ""
+    for step in loc:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        else:
+            path += f".{step}" if path else step
+    return path

@@ -1,0 +1,193 @@
+"""A request, as typed values and as tensors."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from gemma_wire import tensors
+from gemma_wire.errors import InvalidRequest
+from gemma_wire.tensors import Array
+
+INT32_MAX = 2**31 - 1
+SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
+_BASE64 = re.compile(rb"(?:data:[\w/.+-]+;base64,)?([A-Za-z0-9+/\s]+={0,2}\s*)")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class TextPart(_Frozen):
+    """A piece of text in a message."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(_Frozen):
+    """The place of the next entry of ``images``."""
+
+    type: Literal["image"] = "image"
+
+
+class AudioPart(_Frozen):
+    """The place of the next entry of ``audio``."""
+
+    type: Literal["audio"] = "audio"
+
+
+Part = Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type")]
+
+
+class Message(_Frozen):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | tuple[Part, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The content as parts, whichever way it was given."""
+        return (TextPart(text=self.content),) if isinstance(self.content, str) else self.content
+
+
+class Options(_Frozen):
+    """What has no tensor of its own; ``None`` leaves the choice to the model."""
+
+    op: Literal["generate", "describe"] = "generate"
+    seed: int | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
+    top_k: int | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=16)
+    min_tokens: int = Field(0, ge=0, le=INT32_MAX)
+    ignore_eos: bool = False
+
+
+class Request(_Frozen):
+    """Everything the model is asked; exactly one of ``prompt`` and ``messages``, unless ``op=describe``.
+
+    Args:
+        prompt: raw text, control tokens honoured.
+        messages: the conversation.
+        images: encoded files (PNG, JPEG, …), in the order of their places.
+        audio: encoded files (WAV, …), in the order of their places.
+        max_tokens: at most so many new tokens; ``None``: what the context holds.
+        temperature: 0 is greedy; ``None``: the checkpoint's own.
+        top_p: nucleus size; ``None``: the checkpoint's own.
+        stream: pieces as they are made, or all of it at once.
+    """
+
+    prompt: str | None = None
+    messages: tuple[Message, ...] | None = None
+    images: tuple[bytes, ...] = ()
+    audio: tuple[bytes, ...] = ()
+    max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    stream: bool = False
+    options: Options = Options()
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        given = (self.prompt is not None) + (self.messages is not None)
+        if self.options.op == "generate" and given != 1:
+            raise ValueError("exactly one of prompt and messages is needed")
+        return self
+
+    def to_tensors(self) -> dict[str, Array]:
+        """Name → 1-D array, for every field that is set. ``from_tensors`` is its inverse."""
+        packed: dict[str, Array] = {}
+        for name in tensors.INPUTS_BY_NAME.keys() - {"messages", "options"}:
+            value = getattr(self, name)
+            if value is not None and value != ():
+                values = list(value) if isinstance(value, tuple) else [value]
+                packed[name] = tensors.pack(tensors.INPUTS_BY_NAME[name], values)
+        if self.messages is not None:
+            packed["messages"] = tensors.pack(tensors.MESSAGES, [_MESSAGES.dump_json(self.messages)])
+        options = self.options.model_dump_json(exclude_defaults=True)
+        if options != "{}":
+            packed["options"] = tensors.pack(tensors.OPTIONS, [options])
+        return packed
+
+    @classmethod
+    def from_tensors(cls, arrays: Mapping[str, Array], parameters: Mapping[str, Any] | None = None) -> Self:
+        """The request that these tensors and Triton request parameters stand for.
+
+        Args:
+            arrays: name → array of any shape; STRING elements are ``bytes``.
+            parameters: simple options given beside the tensors (``seed``, ``top_k``, …).
+
+        Raises:
+            InvalidRequest: naming the field that is wrong.
+        """
+        values: dict[str, Any] = {}
+        for name, array in arrays.items():
+            values[name] = _read(name, array)
+        values["options"] = _merge(values.get("options"), parameters or {})
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InvalidRequest.from_validation(error) from None
+
+
+_MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
+_OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+
+def _read(name: str, array: Array) -> Any:
+    """The Python value of one input tensor."""
+    tensor = tensors.INPUTS_BY_NAME.get(name)
+    if tensor is None:
+        raise InvalidRequest("there is no such input", name)
+    elements = tensors.unpack(array)
+    if tensor.dims == -1:
+        return tuple(_file(element) for element in elements)
+    if len(elements) != 1:
+        raise InvalidRequest(f"holds {len(elements)} values, expected 1", name)
+    if tensor is tensors.MESSAGES or tensor is tensors.OPTIONS:
+        return _json(name, elements[0])
+    return _text(name, elements[0]) if tensor is tensors.PROMPT else elements[0]
+
+
+def _json(name: str, text: bytes) -> Any:
+    adapter: TypeAdapter[Any] = _MESSAGES if name == "messages" else _OPTIONS
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        raise InvalidRequest.from_validation(error, prefix=name) from None
+
+
+def _text(name: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"is not UTF-8: {error.reason} at byte {error.start}", name) from None
+
+
+def _file(data: bytes) -> bytes:
+    """A file, given as its bytes, as base64, or as a data URI.
+
+    No image or audio format consists of base64 letters alone, so the two cannot be taken for each other.
+    """
+    match = _BASE64.fullmatch(data)
+    if match is None:
+        return data
+    try:
+        return base64.b64decode(b"".join(match[1].split()), validate=True)
+    except binascii.Error:
+        return data
+
+
+def _merge(options: dict[str, Any] | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Options and request parameters as one; naming the same thing twice is an error."""
+    merged = dict(options or {})
+    for name, value in parameters.items():
+        if name.startswith("triton_"):  # Triton's own, such as triton_enable_empty_final_response
+            continue
+        if name in merged:
+            raise InvalidRequest("is given both in options and as a parameter", name)
+        merged[name] = (value,) if name == "stop" and isinstance(value, str) else value
+    return merged

@@ -31,8 +31,8 @@ from transformers import (
     SiglipImageProcessor,
 )
 
-TEXT_VOCAB = 1024  # then 128 ids of the vision embedder, then 128 of the audio embedder
-MM_VOCAB = 128
+TEXT_VOCAB = 512  # then the ids of the vision embedder, then those of the audio embedder
+MM_VOCAB = 16
 IMAGE_SIDE = 64  # pixels
 IMAGE_TOKENS = 16
 AUDIO_TOKENS = 188
@@ -130,7 +130,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    reserved = [*CONTROLS.values(), *(f"<unused{i}>" for i in range(99)), *TURNS]
+    reserved = [*CONTROLS.values(), *(f"<unused{i}>" for i in range(3)), *TURNS]
     newlines = ["\n" * n for n in range(1, 6)]
     image_audio = [MULTIMODAL["boi_token"], MULTIMODAL["boa_token"]]
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -140,11 +140,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     learned = json.loads(tokenizer.to_str())
-    filler = (f"<fill{i}>" for i in range(TEXT_VOCAB))
-    vocab = learned["model"]["vocab"]
-    while len(vocab) < TEXT_VOCAB:
-        vocab[next(filler)] = len(vocab)
-    tail = {0: "<end_of_image>", 1: "<image_soft_token>", 128: "<end_of_audio>", 129: "<audio_soft_token>"}
+    assert len(learned["model"]["vocab"]) == TEXT_VOCAB, "the corpus must fill the vocabulary"
+    tail = {0: "<end_of_image>", 1: "<image_soft_token>"}
+    tail |= {MM_VOCAB: "<end_of_audio>", MM_VOCAB + 1: "<audio_soft_token>"}
     plain = {*newlines, *byte_tokens, *reserved[5:-2]}
     added = [token for token in learned["added_tokens"] if token["content"] not in byte_tokens]
     for token in added:
@@ -181,6 +179,7 @@ def build_config(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> Gemma3nCon
             "msfa_output_resolution": 4,
         },
         vocab_offset=TEXT_VOCAB,
+        vocab_size=MM_VOCAB,
     )
     audio = Gemma3nAudioConfig(
         hidden_size=32,
@@ -188,6 +187,7 @@ def build_config(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> Gemma3nCon
         conf_num_attention_heads=2,
         sscp_conv_channel_size=[8, 4],
         vocab_offset=TEXT_VOCAB + MM_VOCAB,
+        vocab_size=MM_VOCAB,
     )
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in MULTIMODAL.items()}
     return Gemma3nConfig(

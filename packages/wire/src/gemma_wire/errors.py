@@ -1,7 +1,8 @@
 """The errors that cross Triton.
 
 A decoupled Triton stream carries an error as one line of text and no status code, so the line holds
-all of it: ``field: sentence [code]``. It reads well in a terminal and parses back without loss.
+all of it: ``field: sentence [code]``, with ``request`` for no field in particular. It reads well in a
+terminal and parses back without loss.
 
     WireError
     ├── InvalidRequest             the request is wrong; ``field`` names the culprit
@@ -16,7 +17,9 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
-_LINE = re.compile(r"(?:(?P<field>[\w.\[\]]+): )?(?P<message>.*) \[(?P<code>[a-z_]+)\]", re.DOTALL)
+_LINE = re.compile(r"(?P<field>[\w.\[\]]+): (?P<message>.*) \[(?P<code>[a-z_]+)\]", re.DOTALL)
+_NO_FIELD = "request"
+_SENTENCES = {"extra_forbidden": "is not known here", "missing": "is needed"}
 
 
 class WireError(Exception):
@@ -36,17 +39,16 @@ class WireError(Exception):
 
     def to_line(self) -> str:
         """The one line of text that Triton carries."""
-        prefix = f"{self.field}: " if self.field else ""
-        return f"{prefix}{self.message} [{self.code}]"
+        return f"{self.field or _NO_FIELD}: {self.message} [{self.code}]"
 
     @staticmethod
     def from_line(line: str) -> "WireError":
         """The error that ``to_line`` wrote; any other text becomes an ``EngineFailure``."""
-        match = _LINE.fullmatch(line.strip())
+        match = _LINE.fullmatch(line)
         kind = _BY_CODE.get(match["code"]) if match else None
         if match is None or kind is None:
             return EngineFailure(line)
-        return kind(match["message"], match["field"] or "")
+        return kind(match["message"], "" if match["field"] == _NO_FIELD else match["field"])
 
 
 class InvalidRequest(WireError):
@@ -62,8 +64,10 @@ class InvalidRequest(WireError):
             error: what ``model_validate`` raised.
             prefix: the path of the validated object inside the request.
         """
-        first = error.errors(include_url=False)[0]
-        return InvalidRequest(first["msg"], field_path((prefix, *first["loc"]) if prefix else first["loc"]))
+        first = error.errors(include_url=False, include_context=False)[0]
+        path = field_path((prefix, *first["loc"]) if prefix else first["loc"])
+        sentence = _SENTENCES.get(first["type"], first["msg"].removeprefix("Value error, "))
+        return InvalidRequest(sentence[0].lower() + sentence[1:], path)
 
 
 class ContextLengthExceeded(InvalidRequest):

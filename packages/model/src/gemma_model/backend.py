@@ -1,0 +1,180 @@
+"""The Triton Python backend: tensors in, responses out.
+
+Triton's thread calls ``execute``, which returns at once; the intake pool decodes pictures and lays out
+prompts; the outbox sends. Nothing is ever raised to Triton: that would leak the request's shared memory.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from gemma_model.checkpoint import find_folder, open_checkpoint
+from gemma_model.outbox import Answer, Outbox
+from gemma_model.protocol import Engine, EngineInfo
+from gemma_model.settings import Settings
+from gemma_wire import (
+    Chunk,
+    EngineFailure,
+    InvalidRequest,
+    ModelInfo,
+    Overloaded,
+    Request,
+    Unavailable,
+    WireError,
+)
+from gemma_wire.tensors import INPUTS, Array
+
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+INTAKE_THREADS = 4
+
+
+class TritonPythonModel:
+    """What Triton's stub instantiates."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the checkpoint; Triton calls the model ready when this returns."""
+        self._settings = _read_settings(args)
+        folder = find_folder(self._settings.model_name, self._settings.checkpoint)
+        _log(f"loading {folder} with the {self._settings.engine} engine")
+        started = time.monotonic()
+        from gemma_model.intake import Intake  # noqa: PLC0415 - imports torch: seconds, so say first what is done
+
+        self._checkpoint = open_checkpoint(folder, self._settings.max_model_len)
+        self._intake = Intake(self._checkpoint, self._settings)
+        self._engine = make_engine(folder, self._settings)
+        self._created = int(time.time())
+        self._gauges = Gauges(self._settings.public_name)
+        self._outbox = Outbox(self._engine.cancel, lambda: self._gauges.show(self._engine.info()))
+        self._pool = ThreadPoolExecutor(INTAKE_THREADS, thread_name_prefix="intake")
+        _log(f"{self._settings.public_name} is loaded after {time.monotonic() - started:.1f} s")
+
+    def execute(self, requests: list[Any]) -> None:
+        """Take requests in; each is answered through its response sender."""
+        for request in requests:
+            channel = TritonChannel(request.get_response_sender())
+            try:
+                parsed = Request.from_tensors(_arrays(request), json.loads(request.parameters() or "{}"))
+                if parsed.options.op == "describe":
+                    channel.send(self._describe(), last=True)
+                else:
+                    self._pool.submit(self._start, channel, parsed)
+            except Exception as error:
+                channel.fail(_as_wire_error(error))
+
+    def finalize(self) -> None:
+        """End every generation and every thread; each open answer gets its last response."""
+        self._pool.shutdown(wait=True)
+        self._engine.close()
+        self._outbox.close()
+
+    def _start(self, channel: "TritonChannel", request: Request) -> None:
+        try:
+            generation = self._intake.accept(request)
+            text = self._intake.text_stream(request.options.stop)
+            answer = Answer(channel, request.stream, text, len(generation.prompt.token_ids))
+            self._outbox.post(answer, lambda listen: self._engine.submit(generation, listen))
+        except Exception as error:
+            channel.fail(_as_wire_error(error))
+
+    def _describe(self) -> ModelInfo:
+        info = self._engine.info()
+        return ModelInfo(
+            model=self._settings.public_name,
+            created=self._created,
+            engine=info.name,
+            device=info.device,
+            dtype=info.dtype,
+            context_length=self._checkpoint.context_length,
+            max_num_seqs=info.max_num_seqs,
+            memory_bytes=info.memory_bytes,
+            modalities=("text", "image"),
+            running=info.running,
+            waiting=info.waiting,
+        )
+
+
+class TritonChannel:
+    """A ``Channel`` over Triton's response sender."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+
+    def send(self, answer: Chunk | ModelInfo, *, last: bool) -> None:
+        """See ``Channel.send``."""
+        tensors = [pb_utils.Tensor(name, array) for name, array in answer.to_tensors().items()]
+        self._sender.send(pb_utils.InferenceResponse(tensors), flags=FINAL if last else 0)
+
+    def fail(self, error: WireError) -> None:
+        """See ``Channel.fail``."""
+        triton_error = pb_utils.TritonError(error.to_line(), _triton_code(error))
+        self._sender.send(pb_utils.InferenceResponse([], triton_error), flags=FINAL)
+
+    def close(self) -> None:
+        """See ``Channel.close``."""
+        self._sender.send(flags=FINAL)
+
+    def cancelled(self) -> bool:
+        """See ``Channel.cancelled``."""
+        return bool(self._sender.is_cancelled())
+
+
+class Gauges:
+    """The model's own metrics, on Triton's metrics port."""
+
+    def __init__(self, model: str) -> None:
+        # Triton forgets a metric whose family object is gone: keep both.
+        self._families, self._metrics = {}, {}
+        for name, text in (("running", "Requests being generated"), ("waiting", "Requests in the queue")):
+            gauge = pb_utils.MetricFamily.GAUGE
+            family = pb_utils.MetricFamily(name=f"gemma_requests_{name}", description=text, kind=gauge)
+            self._families[name], self._metrics[name] = family, family.Metric(labels={"model": model})
+        self._shown: dict[str, int] = {}
+
+    def show(self, info: EngineInfo) -> None:
+        """Set what has changed; each set is a round trip to the server."""
+        for name, value in (("running", info.running), ("waiting", info.waiting)):
+            if self._shown.get(name) != value:
+                self._metrics[name].set(value)
+                self._shown[name] = value
+
+
+def make_engine(folder: Path, settings: Settings) -> Engine:
+    """The engine that the settings name."""
+    from gemma_model.reference import ReferenceEngine  # noqa: PLC0415 - imports torch and transformers
+
+    return ReferenceEngine(folder, settings)
+
+
+def _read_settings(args: Mapping[str, str]) -> Settings:
+    parameters = json.loads(args["model_config"]).get("parameters", {})
+    return Settings.read({name: value["string_value"] for name, value in parameters.items()})
+
+
+def _arrays(request: Any) -> dict[str, Array]:
+    """The inputs that were given, by name."""
+    given = ((tensor.name, pb_utils.get_input_tensor_by_name(request, tensor.name)) for tensor in INPUTS)
+    return {name: tensor.as_numpy() for name, tensor in given if tensor is not None}
+
+
+def _as_wire_error(error: Exception) -> WireError:
+    if isinstance(error, WireError):
+        return error
+    pb_utils.Logger.log_error(f"gemma3n: {type(error).__name__}: {error}")
+    return EngineFailure(f"{type(error).__name__}: {error}")
+
+
+def _triton_code(error: WireError) -> Any:
+    """Triton turns INVALID_ARG into HTTP 400, UNAVAILABLE into 503."""
+    if isinstance(error, InvalidRequest):
+        return pb_utils.TritonError.INVALID_ARG
+    busy = isinstance(error, Overloaded | Unavailable)
+    return pb_utils.TritonError.UNAVAILABLE if busy else pb_utils.TritonError.INTERNAL
+
+
+def _log(message: str) -> None:
+    pb_utils.Logger.log_info(f"gemma3n: {message}")

@@ -1,0 +1,116 @@
+"""The checkpoint's folder and what its JSON files say; no weights, no torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemma_model.protocol import Sampling
+from gemma_wire import InvalidRequest
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder in the layout of the published checkpoints.
+
+    Args:
+        config: ``config.json``.
+        defaults: sampling as ``generation_config.json`` recommends it.
+        eos_token_ids: ids that end an answer.
+        context_length: tokens, prompt and answer together.
+    """
+
+    folder: Path
+    config: Mapping[str, Any] = field(repr=False)
+    defaults: Sampling
+    eos_token_ids: frozenset[int]
+    context_length: int
+
+    @property
+    def image_tokens(self) -> int:
+        """Soft tokens that stand for one picture."""
+        return int(self.config["vision_soft_tokens_per_image"])
+
+    @property
+    def image_token_id(self) -> int:
+        """The id of each of them in the prompt."""
+        return int(self.config["image_token_id"])
+
+
+def open_checkpoint(folder: Path, max_model_len: int | None = None) -> Checkpoint:
+    """Read the JSON files.
+
+    Args:
+        folder: of the checkpoint.
+        max_model_len: a shorter context than the checkpoint's own, in tokens.
+
+    Raises:
+        InvalidRequest: naming the file or the setting that is wrong.
+    """
+    config = _read(folder / "config.json")
+    generation = _read(folder / "generation_config.json") if _has(folder, "generation_config.json") else {}
+    text = config.get("text_config", config)
+    own = int(text["max_position_embeddings"])
+    if max_model_len is not None and max_model_len > own:
+        raise InvalidRequest(f"{max_model_len} is more than the checkpoint's {own} tokens", "max_model_len")
+    return Checkpoint(
+        folder=folder,
+        config=config,
+        defaults=_defaults(generation),
+        eos_token_ids=_ids(generation.get("eos_token_id", config.get("eos_token_id"))),
+        context_length=max_model_len or own,
+    )
+
+
+def find_folder(name: str, checkpoint: Path | None) -> Path:
+    """The checkpoint's folder: as told, or ``name`` itself, or the hub's snapshot of it (fetched if need be).
+
+    Raises:
+        InvalidRequest: when there is nothing of that name.
+    """
+    if checkpoint is not None:
+        return checkpoint
+    if not name:
+        raise InvalidRequest("is not set: give a folder or a hub id", "MODEL_NAME")
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only the hub's users pay for it
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidRequest(
+            f"no folder and no model of the hub is called {name!r}: {reason}", "MODEL_NAME"
+        ) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"cannot read {path}: {error}", "MODEL_NAME") from None
+    return dict(content)
+
+
+def _has(folder: Path, name: str) -> bool:
+    return (folder / name).is_file()
+
+
+def _defaults(generation: Mapping[str, Any]) -> Sampling:
+    """What ``generation_config.json`` recommends; greedy when it says ``do_sample: false``."""
+    if not generation.get("do_sample", True):
+        return Sampling(temperature=0.0)
+    return Sampling(
+        temperature=float(generation.get("temperature") or 1.0),
+        top_k=int(generation.get("top_k") or 0),
+        top_p=float(generation.get("top_p") or 1.0),
+    )
+
+
+def _ids(value: int | list[int] | None) -> frozenset[int]:
+    if value is None:
+        return frozenset()
+    return frozenset([value] if isinstance(value, int) else value)

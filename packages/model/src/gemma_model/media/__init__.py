@@ -1,0 +1,1 @@
+"""Bytes → what a tower takes."""

@@ -1,0 +1,60 @@
+"""The model's settings, read once."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gemma_wire import InvalidRequest
+
+PREFIX = "GEMMA_"
+
+
+class Settings(BaseModel):
+    """What an operator can set: in ``config.pbtxt`` as parameters, or in the environment.
+
+    The environment wins: ``max_queue`` is ``GEMMA_MAX_QUEUE`` there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_name: str = Field("", description="Hub id or folder of the checkpoint; the environment: MODEL_NAME")
+    checkpoint: Path | None = Field(
+        None, description="Folder of the checkpoint, when it is not where MODEL_NAME says"
+    )
+    engine: Literal["reference"] = Field("reference", description="Which engine runs the model")
+    device: str = Field("auto", description="auto, cpu, cuda, or cuda:N")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="auto: as stored; fp16 is never used, activations overflow in it"
+    )
+    max_model_len: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Context in tokens; the checkpoint's own when not set"
+    )
+    max_num_seqs: int = Field(16, ge=1, description="Requests that run at once")
+    max_queue: int = Field(256, ge=0, description="Requests that wait; one more is told to come back later")
+    max_images: int = Field(16, ge=0, description="Pictures in one request")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="Pixels in one picture, before resizing")
+
+    @property
+    def public_name(self) -> str:
+        """What clients call the model: the hub id, or the last part of the folder."""
+        name = self.model_name or str(self.checkpoint)
+        return Path(name).resolve().name if Path(name).is_dir() else name
+
+    @staticmethod
+    def read(parameters: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Parameters of ``config.pbtxt``, overridden by the environment.
+
+        Raises:
+            InvalidRequest: naming the setting that is wrong.
+        """
+        values = dict(parameters)
+        for name in Settings.model_fields:
+            if value := environ.get("MODEL_NAME" if name == "model_name" else PREFIX + name.upper()):
+                values[name] = value
+        try:
+            return Settings.model_validate(values)
+        except ValidationError as error:
+            raise InvalidRequest.from_validation(error) from None

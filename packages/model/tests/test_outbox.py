@@ -1,0 +1,180 @@
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from gemma_model.outbox import Answer, Outbox
+from gemma_model.output import TextStream, TokenBytes
+from gemma_model.protocol import Step
+from gemma_wire import Chunk, EngineFailure, Usage, WireError
+
+
+@dataclass
+class FakeChannel:
+    sent: list[Chunk | WireError | None] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+    left: bool = False
+    broken: bool = False
+
+    def send(self, chunk: Chunk, *, last: bool) -> None:
+        if self.broken:
+            raise RuntimeError("the pipe is closed")
+        self._note(chunk, last)
+
+    def fail(self, error: WireError) -> None:
+        self._note(error, last=True)
+
+    def close(self) -> None:
+        self._note(None, last=True)
+
+    def cancelled(self) -> bool:
+        return self.left
+
+    def _note(self, item: Chunk | WireError | None, last: bool) -> None:
+        assert not self.ended.is_set(), "nothing may follow the last response"
+        self.sent.append(item)
+        if last:
+            self.ended.set()
+
+
+class FakeEngine:
+    """Says what it is told to; a cancelled generation ends at once."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Callable[[Step], None]] = []
+        self.cancelled: list[int] = []
+
+    def submit(self, listen: Callable[[Step], None]) -> int:
+        self.listeners.append(listen)
+        return len(self.listeners) - 1
+
+    def cancel(self, number: int) -> None:
+        self.cancelled.append(number)
+        self.listeners[number](Step(finish="cancelled"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(tiny / "tokenizer.json"))
+
+
+@dataclass
+class Bench:
+    tokenizer: Tokenizer
+    engine: FakeEngine
+    outbox: Outbox
+
+    def open(
+        self, channel: FakeChannel, stream: bool = True, stop: tuple[str, ...] = ()
+    ) -> Callable[[Step], None]:
+        answer = Answer(channel, stream, TextStream(TokenBytes(self.tokenizer), stop), prompt_tokens=3)
+        self.outbox.post(answer, self.engine.submit)
+        return self.engine.listeners[-1]
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@pytest.fixture
+def bench(tokenizer: Tokenizer):  # type: ignore[no-untyped-def]
+    engine = FakeEngine()
+    bench = Bench(tokenizer, engine, Outbox(engine.cancel, after_batch=lambda: None))
+    yield bench
+    bench.outbox.close()
+
+
+def _texts(channel: FakeChannel) -> list[str]:
+    return [item.text for item in channel.sent if isinstance(item, Chunk)]
+
+
+def test_a_stream_sends_each_step_and_ends_with_usage(bench: Bench) -> None:
+    channel = FakeChannel()
+    say = bench.open(channel)
+    say(Step(bench.ids("Hello")))
+    say(Step(bench.ids(" you"), finish="length"))
+    assert channel.ended.wait(5)
+    assert "".join(_texts(channel)) == "Hello you"
+    tokens = len(bench.ids("Hello") + bench.ids(" you"))
+    assert channel.sent[-1] == Chunk(
+        text=_texts(channel)[-1],
+        finish_reason="length",
+        usage=Usage(prompt_tokens=3, completion_tokens=tokens),
+    )
+
+
+def test_without_stream_there_is_one_response(bench: Bench) -> None:
+    channel = FakeChannel()
+    say = bench.open(channel, stream=False)
+    for piece in ("a", "b", "c"):
+        say(Step(bench.ids(piece)))
+    say(Step(finish="stop"))
+    assert channel.ended.wait(5)
+    assert _texts(channel) == ["abc"]
+
+
+def test_a_stop_string_ends_the_answer_and_the_generation(bench: Bench) -> None:
+    channel = FakeChannel()
+    say = bench.open(channel, stop=("b",))
+    say(Step(bench.ids("a")))
+    say(Step(bench.ids("b")))
+    say(Step(bench.ids("c")))
+    assert channel.ended.wait(5)
+    assert "".join(_texts(channel)) == "a"
+    last = channel.sent[-1]
+    assert isinstance(last, Chunk)
+    assert last.finish_reason == "stop"
+    assert last.usage == Usage(prompt_tokens=3, completion_tokens=2)
+    bench.outbox.close()
+    assert bench.engine.cancelled == [0]
+
+
+def test_a_held_back_beginning_of_a_stop_string_is_sent_in_the_end(bench: Bench) -> None:
+    channel = FakeChannel()
+    say = bench.open(channel, stop=("STOP",))
+    say(Step(bench.ids("xST"), finish="stop"))
+    assert channel.ended.wait(5)
+    assert "".join(_texts(channel)) == "xST"
+
+
+def test_a_client_that_left_ends_its_generation_alone(bench: Bench) -> None:
+    gone, here = FakeChannel(), FakeChannel()
+    bench.open(gone)
+    say = bench.open(here)
+    gone.left = True
+    assert gone.ended.wait(5)
+    assert gone.sent == [None]
+    assert 1 not in bench.engine.cancelled
+    say(Step(bench.ids("a"), finish="stop"))
+    assert here.ended.wait(5)
+
+
+def test_an_engine_failure_becomes_an_error(bench: Bench) -> None:
+    channel = FakeChannel()
+    bench.open(channel)(Step(error="RuntimeError: boom"))
+    assert channel.ended.wait(5)
+    assert isinstance(channel.sent[0], EngineFailure)
+
+
+def test_a_broken_channel_costs_only_its_own_answer(bench: Bench) -> None:
+    broken, fine = FakeChannel(broken=True), FakeChannel()
+    bench.open(broken)(Step(bench.ids("a")))
+    bench.open(fine)(Step(bench.ids("a"), finish="stop"))
+    assert fine.ended.wait(5)
+    bench.outbox.close()
+    assert 0 in bench.engine.cancelled
+
+
+def test_a_generation_that_ends_within_submit_leaves_nothing_behind(bench: Bench) -> None:
+    channel = FakeChannel()
+
+    def submit(listen: Callable[[Step], None]) -> int:
+        listen(Step(bench.ids("a"), finish="stop"))
+        assert channel.ended.wait(5)
+        bench.engine.listeners.append(listen)
+        return 0
+
+    bench.outbox.post(Answer(channel, True, TextStream(TokenBytes(bench.tokenizer)), 1), submit)
+    assert not bench.outbox._open

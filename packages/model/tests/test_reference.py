@@ -1,0 +1,163 @@
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from gemma_model.protocol import Generation, Prompt, Sampling, Step
+from gemma_model.reference import ReferenceEngine, SeededSampler, _truncate
+from gemma_model.settings import Settings
+from gemma_wire import Overloaded
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Path) -> Iterator[ReferenceEngine]:
+    engine = ReferenceEngine(tiny, Settings(device="cpu", max_num_seqs=4, max_queue=64))
+    yield engine
+    engine.close()
+
+
+class Listener:
+    """Collects the steps of one generation."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.ended = threading.Event()
+        self.first = threading.Event()
+
+    def __call__(self, step: Step) -> None:
+        assert not self.ended.is_set()
+        self.steps.append(step)
+        self.first.set()
+        if step.last:
+            self.ended.set()
+
+    @property
+    def ids(self) -> list[int]:
+        return [token for step in self.steps for token in step.token_ids]
+
+
+def _job(
+    prompt: tuple[int, ...] = (2, 7, 300),
+    max_tokens: int = 8,
+    sampling: Sampling = GREEDY,
+    min_tokens: int = 0,
+    stop: frozenset[int] = frozenset(),
+) -> Generation:
+    return Generation(Prompt(prompt), sampling, max_tokens, min_tokens, stop)
+
+
+def _run(engine: ReferenceEngine, *jobs: Generation) -> list[Listener]:
+    listeners = [Listener() for _ in jobs]
+    for job, listener in zip(jobs, listeners, strict=True):
+        engine.submit(job, listener)
+    for listener in listeners:
+        assert listener.ended.wait(60)
+    return listeners
+
+
+def test_greedy_tokens_are_those_of_transformers_generate(engine: ReferenceEngine, tiny: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(tiny).eval()
+    expected = model.generate(
+        torch.tensor([[2, 7, 300]]), max_new_tokens=8, do_sample=False, eos_token_id=None
+    )
+    (listener,) = _run(engine, _job())
+    assert listener.ids == expected[0, 3:].tolist()
+    assert listener.steps[-1].finish == "length"
+
+
+def test_each_token_is_a_step_of_its_own(engine: ReferenceEngine) -> None:
+    (listener,) = _run(engine, _job())
+    assert [len(step.token_ids) for step in listener.steps] == [1] * 8 + [0]
+
+
+def test_a_stop_token_ends_it_and_is_counted(engine: ReferenceEngine) -> None:
+    ids = _run(engine, _job())[0].ids
+    stop = ids[3]
+    (listener,) = _run(engine, _job(stop=frozenset({stop})))
+    assert listener.ids == ids[: ids.index(stop) + 1]
+    assert listener.steps[-1].finish == "stop"
+
+
+def test_min_tokens_keeps_stop_tokens_away(engine: ReferenceEngine) -> None:
+    first = _run(engine, _job())[0].ids[0]
+    (listener,) = _run(engine, _job(min_tokens=4, stop=frozenset({first})))
+    assert first not in listener.ids[:4]
+
+
+def test_a_seed_decides_whatever_else_runs(engine: ReferenceEngine) -> None:
+    hot = Sampling(temperature=1.5, seed=11)
+    alone = _run(engine, _job(sampling=hot, max_tokens=12))[0].ids
+    crowd = [_job((2, 50 + i), sampling=Sampling(temperature=1.0)) for i in range(6)]
+    together = _run(engine, *crowd, _job(sampling=hot, max_tokens=12))[-1].ids
+    other = _run(engine, _job(sampling=Sampling(temperature=1.5, seed=12), max_tokens=12))[0].ids
+    assert alone == together != other
+
+
+def test_sixteen_at_once_get_what_they_get_alone(engine: ReferenceEngine) -> None:
+    jobs = [_job((2, *range(20, 21 + 5 * i))) for i in range(16)]
+    alone = [_run(engine, job)[0].ids for job in jobs]
+    assert [listener.ids for listener in _run(engine, *jobs)] == alone
+    assert len({tuple(ids) for ids in alone}) > 8
+
+
+def test_cancelling_ends_soon_and_frees_the_place(engine: ReferenceEngine) -> None:
+    listener = Listener()
+    number = engine.submit(_job(max_tokens=4000), listener)
+    assert listener.first.wait(30)
+    engine.cancel(number)
+    assert listener.ended.wait(5)
+    assert listener.steps[-1].finish == "cancelled"
+    assert (engine.info().running, engine.info().waiting) == (0, 0)
+    engine.cancel(number)  # an ended one is left alone
+
+
+def test_a_full_queue_is_overloaded_and_a_waiting_one_can_be_cancelled(tiny: Path) -> None:
+    engine = ReferenceEngine(tiny, Settings(device="cpu", max_num_seqs=1, max_queue=1))
+    running, waiting = Listener(), Listener()
+    engine.submit(_job(max_tokens=4000), running)
+    assert running.first.wait(30)
+    number = engine.submit(_job(), waiting)
+    with pytest.raises(Overloaded, match="1 requests are waiting"):
+        engine.submit(_job(), Listener())
+    engine.cancel(number)
+    engine.close()
+    assert waiting.steps == [Step(finish="cancelled")]
+    assert running.steps[-1].finish == "cancelled"
+
+
+def test_a_broken_generation_is_an_error_and_the_engine_goes_on(engine: ReferenceEngine) -> None:
+    (broken,) = _run(engine, _job((10**6,)))
+    assert broken.steps[-1].error is not None
+    assert "IndexError" in broken.steps[-1].error
+    assert _run(engine, _job())[0].steps[-1].finish == "length"
+    deadline = time.monotonic() + 5
+    while engine.info().running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert engine.info().running == 0
+
+
+def test_truncation_keeps_the_top_k_and_the_nucleus() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.1, 0.3, 0.1]]))
+
+    def kept(sampling: Sampling) -> list[int]:
+        return torch.isfinite(_truncate(logits, sampling))[0].nonzero().flatten().tolist()
+
+    assert kept(Sampling()) == [0, 1, 2, 3]
+    assert kept(Sampling(top_k=2)) == [0, 2]
+    assert kept(Sampling(top_p=0.49)) == [0]
+    assert kept(Sampling(top_p=0.6)) == [0, 2]
+    assert kept(Sampling(top_k=1, top_p=0.99)) == [0]
+
+
+def test_samples_follow_the_softmax(engine: ReferenceEngine) -> None:
+    probabilities = torch.tensor([[0.6, 0.3, 0.1]])
+    sampler = SeededSampler(_job(sampling=Sampling(seed=3)), 1)
+    draws = torch.stack([sampler(torch.zeros(1, 1), probabilities.log()).argmax(-1)[0] for _ in range(4000)])
+    shares = torch.bincount(draws, minlength=3) / 4000
+    assert torch.allclose(shares, probabilities[0], atol=0.03)

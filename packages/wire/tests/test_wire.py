@@ -1,0 +1,209 @@
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gemma_wire import (
+    Chunk,
+    ContextLengthExceeded,
+    EngineFailure,
+    ImagePart,
+    InvalidRequest,
+    Message,
+    ModelInfo,
+    Options,
+    Overloaded,
+    Request,
+    TextPart,
+    Unavailable,
+    Usage,
+    WireError,
+    tensors,
+)
+from gemma_wire.tensors import pack
+
+ROOT = Path(__file__).parents[3]
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+requests = st.builds(
+    Request,
+    messages=st.lists(
+        st.builds(
+            Message,
+            role=st.sampled_from(["system", "user", "assistant"]),
+            content=text
+            | st.lists(st.builds(TextPart, text=text) | st.just(ImagePart()), max_size=3).map(tuple),
+        ),
+        max_size=3,
+    ).map(tuple),
+    images=st.lists(st.binary(min_size=1).map(lambda tail: b"\x89" + tail), max_size=3).map(tuple),
+    max_tokens=st.none() | st.integers(1, 2**31 - 1),
+    temperature=st.none() | st.floats(0, 2, width=32),
+    top_p=st.none() | st.floats(0, 1, exclude_min=True, width=32),
+    stream=st.booleans(),
+    options=st.builds(
+        Options,
+        seed=st.none() | st.integers(-(2**63), 2**63 - 1),
+        top_k=st.none() | st.integers(0, 1000),
+        stop=st.lists(text.filter(bool), max_size=4).map(tuple),
+        ignore_eos=st.booleans(),
+    ),
+)
+
+
+@given(requests)
+def test_a_request_survives_the_crossing(request: Request) -> None:
+    assert Request.from_tensors(request.to_tensors()) == request
+
+
+chunks = st.builds(
+    Chunk,
+    text=text,
+    index=st.integers(0, 9),
+    finish_reason=st.sampled_from([None, "stop", "length"]),
+    usage=st.none() | st.builds(Usage),
+)
+
+
+@given(chunks)
+def test_a_chunk_survives_the_crossing(chunk: Chunk) -> None:
+    assert Chunk.from_tensors(chunk.to_tensors()) == chunk
+
+
+def test_model_info_survives_the_crossing() -> None:
+    info = ModelInfo(
+        model="m",
+        created=1,
+        engine="reference",
+        device="cpu",
+        dtype="float32",
+        context_length=8,
+        max_num_seqs=1,
+        memory_bytes=9,
+        modalities=("text",),
+        running=1,
+    )
+    assert ModelInfo.from_tensors(info.to_tensors()) == info
+
+
+@given(
+    st.sampled_from([InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable, EngineFailure]),
+    text,
+    st.booleans(),
+)
+def test_an_error_survives_the_crossing(kind: type[WireError], message: str, named: bool) -> None:
+    error = kind(f"broken: {message}", "messages[0].content" if named else "")
+    back = WireError.from_line(error.to_line())
+    assert (type(back), back.message, back.field) == (kind, error.message, error.field)
+
+
+@pytest.mark.parametrize(
+    "line", ["Stub process is not healthy.", "field: sentence [no_such_code]", "sentence [unavailable]", ""]
+)
+def test_any_other_line_is_an_engine_failure(line: str) -> None:
+    back = WireError.from_line(line)
+    assert isinstance(back, EngineFailure)
+    assert back.message == line
+
+
+def _declared(config: str, block: str) -> set[tuple[str, str, int, bool]]:
+    body = re.search(rf"^{block} \[(.*?)^\]", config, re.MULTILINE | re.DOTALL)
+    assert body is not None
+    entries = re.findall(
+        r'\{ name: "(\w+)",\s*data_type: (\w+),\s*dims: \[ (-?\d+) \](,\s*optional: true)? \}', body[1]
+    )
+    assert len(entries) == body[1].count("name:")
+    return {(name, data_type, int(dims), bool(optional)) for name, data_type, dims, optional in entries}
+
+
+def test_config_pbtxt_declares_the_same_tensors() -> None:
+    config = (ROOT / "model_repository/gemma3n/config.pbtxt").read_text(encoding="utf-8")
+    for block, declared in (("input", tensors.INPUTS), ("output", tensors.OUTPUTS)):
+        expected = {(t.name, t.data_type, t.dims, t.optional) for t in declared}
+        assert _declared(config, block) == expected
+    assert f'name: "{tensors.MODEL}"' in config
+    assert "decoupled: true" in config
+    assert "max_batch_size: 0" in config
+
+
+def test_every_input_is_a_field_of_the_request() -> None:
+    assert set(tensors.INPUTS_BY_NAME) == set(Request.model_fields)
+
+
+def _from(**values: object) -> Request:
+    arrays = {
+        name: pack(tensors.INPUTS_BY_NAME[name], value if isinstance(value, list) else [value])
+        for name, value in values.items()
+    }
+    return Request.from_tensors(arrays)
+
+
+def test_files_may_come_as_bytes_base64_or_data_uri() -> None:
+    encoded = base64.b64encode(PNG)
+    request = _from(prompt="x", images=[PNG, encoded, b"data:image/png;base64," + encoded])
+    assert request.images == (PNG, PNG, PNG)
+
+
+def test_arrays_may_have_any_shape() -> None:
+    arrays = {
+        "prompt": pack(tensors.PROMPT, ["x"]).reshape(1, 1),
+        "max_tokens": np.array([[3]], dtype=np.int32),
+    }
+    assert Request.from_tensors(arrays) == Request(prompt="x", max_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "says"),
+    [
+        ({"prompt": "x", "max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"prompt": "x", "temperature": 2.5}, "temperature", "less than or equal to 2"),
+        ({"prompt": "x", "temperature": float("nan")}, "temperature", "finite number"),
+        ({"prompt": "x", "top_p": 0.0}, "top_p", "greater than 0"),
+        ({"prompt": ["x", "y"]}, "prompt", "holds 2 values"),
+        ({"prompt": b"\xff"}, "prompt", "not UTF-8"),
+        ({"prompt": "x", "options": "[1]"}, "options", "should be an object"),
+        ({"prompt": "x", "options": '{"frobnicate": 1}'}, "options.frobnicate", "not known"),
+        ({"prompt": "x", "options": '{"stop": [""]}'}, "options.stop[0]", "at least 1 character"),
+        ({"messages": '[{"role": "wizard", "content": "x"}]'}, "messages[0].role", "'user'"),
+        ({"messages": "{"}, "messages", "invalid JSON"),
+        ({"prompt": "x", "messages": "[]"}, "", "exactly one"),
+        ({"max_tokens": 1}, "", "exactly one"),
+    ],
+)  # fmt: skip
+def test_bad_input_names_the_field_and_the_limit(values: dict[str, object], field: str, says: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        _from(**values)
+    assert caught.value.field == field
+    assert says in caught.value.message
+
+
+def test_parameters_are_options_unless_they_are_tritons_own() -> None:
+    arrays = {"prompt": pack(tensors.PROMPT, ["x"])}
+    request = Request.from_tensors(
+        arrays, {"seed": 7, "stop": "end", "triton_enable_empty_final_response": True}
+    )
+    assert request.options == Options(seed=7, stop=("end",))
+
+
+def test_naming_an_option_twice_is_an_error() -> None:
+    arrays = {
+        "prompt": pack(tensors.PROMPT, ["x"]),
+        "options": pack(tensors.OPTIONS, [json.dumps({"seed": 1})]),
+    }
+    with pytest.raises(InvalidRequest, match="both") as caught:
+        Request.from_tensors(arrays, {"seed": 1})
+    assert caught.value.field == "seed"
+
+
+def test_an_unknown_input_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Request.from_tensors({"nonsense": pack(tensors.PROMPT, ["x"])})
+    assert caught.value.field == "nonsense"

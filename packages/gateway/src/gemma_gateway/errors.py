@@ -1,0 +1,152 @@
+"""Every error a client can see, and the one envelope it comes in.
+
+    ApiError
+    ├── BadRequest            400  the request is wrong; ``param`` names the culprit
+    ├── NotFound              404  no such URL
+    │   └── ModelNotFound          no such model
+    ├── MethodNotAllowed      405
+    ├── BodyTooLarge          413
+    ├── TooManyRequests       429  the model's queue is full
+    ├── InternalError         500  our fault
+    └── ServiceUnavailable    503  the model cannot answer now
+
+``type`` and ``code`` are OpenAI's own strings, so that its SDKs raise their own classes.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from starlette.responses import JSONResponse
+
+import gemma_wire as wire
+
+log = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """Base of every error a client sees.
+
+    Args:
+        message: one sentence for people.
+        param: the request parameter it is about, such as ``messages[0].content``.
+        code: a word for programs; the class has a default.
+        headers: to send besides the class's own.
+    """
+
+    status: ClassVar[int]
+    type: ClassVar[str] = "invalid_request_error"
+    default_code: ClassVar[str | None] = None
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which a retry makes sense."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.default_code
+        retry = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        self.headers = {**retry, **(headers or {})}
+
+    def envelope(self) -> dict[str, Any]:
+        """The JSON body."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        """The whole HTTP answer."""
+        return JSONResponse(self.envelope(), self.status, headers=self.headers)
+
+
+class BadRequest(ApiError):
+    """The request is wrong."""
+
+    status = 400
+
+
+class NotFound(ApiError):
+    """No such URL."""
+
+    status = 404
+    default_code = "unknown_url"
+
+
+class ModelNotFound(NotFound):
+    """No such model."""
+
+    default_code = "model_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The model '{name[:200]}' does not exist.", param="model")
+
+
+class MethodNotAllowed(ApiError):
+    """The URL exists, but not for this method."""
+
+    status = 405
+    default_code = "method_not_supported"
+
+
+class BodyTooLarge(ApiError):
+    """The request body is over the limit; the connection is closed, for nobody will read the rest."""
+
+    status = 413
+    default_code = "request_too_large"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Connection": "close"})
+
+
+class TooManyRequests(ApiError):
+    """The model's queue is full."""
+
+    status = 429
+    type = "requests"
+    default_code = "rate_limit_exceeded"
+    retry_after = 1
+
+
+class InternalError(ApiError):
+    """Our fault; what exactly is in the log, not in the answer."""
+
+    status = 500
+    type = "server_error"
+    default_code = "internal_error"
+
+    def __init__(self, message: str = "The server failed while it worked on this request.") -> None:
+        super().__init__(message)
+
+
+class ServiceUnavailable(ApiError):
+    """The model cannot answer now."""
+
+    status = 503
+    type = "server_error"
+    default_code = "service_unavailable"
+    retry_after = 5
+
+
+def from_wire(error: wire.WireError, param: str | None = None) -> ApiError:
+    """What the model side said, as a client may see it.
+
+    Args:
+        error: as it crossed Triton.
+        param: the culprit's name in the OpenAI request.
+    """
+    match error:
+        case wire.InvalidRequest():
+            return BadRequest(error.message, param=param, code=error.code)
+        case wire.Overloaded():
+            return TooManyRequests(error.message)
+        case wire.Unavailable():
+            return ServiceUnavailable(error.message)
+        case _:
+            log.error("the model failed: %s", error.message)
+            return InternalError()

@@ -1,0 +1,66 @@
+"""What the handlers share."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gemma_gateway.engine import Engine
+from gemma_gateway.errors import BadRequest
+from gemma_gateway.schema.explain import explain
+from gemma_gateway.served import Served
+from gemma_gateway.settings import Settings
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What a running gateway is made of; ``app.state.gateway``."""
+
+    settings: Settings
+    engine: Engine
+    served: Served
+
+
+def gateway(request: Request) -> Gateway:
+    """The gateway that serves this request."""
+    running = request.app.state.gateway
+    assert isinstance(running, Gateway)
+    return running
+
+
+def json_body(schema: type[Body]) -> Callable[[Request], Awaitable[Body]]:
+    """A dependency that reads the request's body as ``schema``.
+
+    Raises:
+        BadRequest: it is no JSON, or not what the schema says.
+    """
+
+    async def read(request: Request) -> Body:
+        _check_content_type(request.headers.get("content-type", ""))
+        try:
+            return schema.model_validate(from_json(await request.body(), allow_inf_nan=False))
+        except ValidationError as error:
+            raise explain(error) from None
+        except ValueError as error:
+            raise BadRequest(f"The request body is not valid JSON: {error}.", code="invalid_json") from None
+
+    return read
+
+
+def _check_content_type(value: str) -> None:
+    """A browser sends JSON to another site only after that site has agreed, anything else at once."""
+    kind = value.partition(";")[0].strip().lower()
+    if kind != "application/json":
+        sentence = f"The Content-Type must be 'application/json', not {kind[:100]!r}."
+        raise BadRequest(sentence, code="unsupported_content_type")
+
+
+def json_response(model: BaseModel) -> Response:
+    """What was set, as JSON: the way OpenAI serialises, nulls where they were given."""
+    return Response(model.model_dump_json(exclude_unset=True), media_type="application/json")

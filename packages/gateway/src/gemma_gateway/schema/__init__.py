@@ -1,0 +1,1 @@
+"""What the gateway accepts. Answers use the ``openai`` package's own types."""

@@ -1,0 +1,168 @@
+"""A validation error as the one sentence, ``param`` and ``code`` that OpenAI would answer."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from gemma_gateway.errors import BadRequest
+from gemma_wire.errors import field_path
+
+_EXPECTED = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "a boolean",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+_JSON_NAMES = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+_BOUNDS = {
+    "greater_than": (">", "below_min"),
+    "greater_than_equal": (">=", "below_min"),
+    "less_than_equal": ("<=", "above_max"),
+}
+_TAG_KEYS = {"unknown_role": "role", "unknown_type": "type"}
+Told = tuple[str, str]
+"""A sentence and a code."""
+
+
+def explain(error: ValidationError) -> BadRequest:
+    """The first complaint of pydantic, for a client."""
+    first = error.errors(include_url=False)[0]
+    param = _param(first)
+    sentence, code = _tell(first, param or "body")
+    return BadRequest(sentence, param=param, code=code)
+
+
+def _param(error: ErrorDetails) -> str | None:
+    """``messages[0].content``; union tags are no part of a path."""
+    if error["type"] == "clash":
+        return str(error["ctx"]["param"])
+    path = [step for step in error["loc"][:-1] if not _is_tag(step)] + list(error["loc"][-1:])
+    if path and error["type"] != "extra_forbidden" and _is_tag(path[-1]):
+        path.pop()
+    if error["type"] in _TAG_KEYS and isinstance(error["input"], dict):
+        path.append(_TAG_KEYS[error["type"]])
+    return field_path(tuple(path))[:200] or None
+
+
+def _is_tag(step: int | str) -> bool:
+    return isinstance(step, str) and step.startswith("<")
+
+
+def _tell(error: ErrorDetails, param: str) -> Told:
+    kind = error["type"]
+    if kind in _EXPECTED:
+        return _wrong_type(param, _EXPECTED[kind], error["input"])
+    if kind in _BOUNDS:
+        return _out_of_bounds(error, param)
+    teller = _TELLERS.get(kind)
+    return (
+        teller(error, param) if teller else (f"Invalid value for '{param}': {error['msg']}.", "invalid_value")
+    )
+
+
+def _wrong_type(param: str, expected: str, value: Any) -> Told:
+    got = _JSON_NAMES.get(type(value), "something else")
+    return f"Invalid type for '{param}': expected {expected}, but got {got} instead.", "invalid_type"
+
+
+def _out_of_bounds(error: ErrorDetails, param: str) -> Told:
+    sign, side = _BOUNDS[error["type"]]
+    (bound,) = error["ctx"].values()
+    kind = "decimal" if isinstance(bound, float) else "integer"
+    sentence = (
+        f"Invalid '{param}': expected a value {sign} {bound:g}, but got {show(error['input'])} instead."
+    )
+    return sentence, f"{kind}_{side}_value"
+
+
+def _missing(_: ErrorDetails, param: str) -> Told:
+    return f"Missing required parameter: '{param}'.", "missing_required_parameter"
+
+
+def _unknown(_: ErrorDetails, param: str) -> Told:
+    return f"The parameter '{param}' is not supported by this server.", "unknown_parameter"
+
+
+def _unsupported(error: ErrorDetails, param: str) -> Told:
+    useful = [show(value) for value in error["ctx"]["neutral"] if value not in (None, [], {})]
+    if not useful:
+        return f"The parameter '{param}' is not supported by this server.", "unsupported_parameter"
+    value = show(error["input"])
+    return (
+        f"The value {value} of '{param}' is not supported by this server; it may be {' or '.join(useful)}.",
+        "unsupported_value",
+    )
+
+
+def _literal(error: ErrorDetails, param: str) -> Told:
+    return _not_among(param, error["input"], error["ctx"]["expected"])
+
+
+def _tag(error: ErrorDetails, param: str) -> Told:
+    value = error["input"]
+    if not isinstance(value, dict):
+        return _wrong_type(param, "an object", value)
+    key = _TAG_KEYS[error["type"]]
+    if key not in value:
+        return _missing(error, param)
+    return _not_among(param, value[key], error["msg"])
+
+
+def _shape(error: ErrorDetails, param: str) -> Told:
+    return _wrong_type(param, error["msg"], error["input"])
+
+
+def _not_among(param: str, value: object, expected: str) -> Told:
+    return f"Invalid value for '{param}': {show(value)}. Supported values are: {expected}.", "invalid_value"
+
+
+def _too_short(error: ErrorDetails, param: str) -> Told:
+    thing = "string" if isinstance(error["input"], str) else "array"
+    return f"Invalid '{param}': an empty {thing} is not allowed.", f"empty_{thing}"
+
+
+def _too_long(error: ErrorDetails, param: str) -> Told:
+    kinds: dict[type, str] = {str: "string", dict: "object"}
+    thing, most = kinds.get(type(error["input"]), "array"), error["ctx"]["max_length"]
+    return f"Invalid '{param}': the {thing} is longer than {most}.", f"{thing}_above_max_length"
+
+
+def _clash(error: ErrorDetails, _: str) -> Told:
+    return error["msg"], "invalid_parameter_combination"
+
+
+def show(value: object) -> str:
+    """A value as a client wrote it, more or less, and never too long for a sentence."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_TELLERS: dict[str, Callable[[ErrorDetails, str], Told]] = {
+    "missing": _missing,
+    "extra_forbidden": _unknown,
+    "unsupported": _unsupported,
+    "literal_error": _literal,
+    "unknown_role": _tag,
+    "unknown_type": _tag,
+    "neither": _shape,
+    "too_short": _too_short,
+    "string_too_short": _too_short,
+    "too_long": _too_long,
+    "string_too_long": _too_long,
+    "clash": _clash,
+}

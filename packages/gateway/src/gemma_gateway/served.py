@@ -1,0 +1,86 @@
+"""What is served: the model's own description, remembered for a while."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from openai.types import Model
+
+from gemma_gateway.engine import Engine
+from gemma_gateway.errors import ModelNotFound
+from gemma_wire import ModelInfo
+from gemma_wire.tensors import MODEL
+
+FRESH: Final = 1.0
+"""Seconds for which a health check believes the last one."""
+NAME: Final = 60.0
+"""Seconds for which a request believes the model's name, so that a generation is one call and not two."""
+
+
+class Served:
+    """Asks the engine what it serves, at most once at a time."""
+
+    def __init__(self, engine: Engine, now: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._now = now
+        self._info: ModelInfo | None = None
+        self._told_at = 0.0
+        self._asking: asyncio.Task[ModelInfo] | None = None
+
+    async def info(self, max_age: float) -> ModelInfo:
+        """The description, at most ``max_age`` seconds old.
+
+        Raises:
+            gemma_wire.WireError: the model cannot answer.
+        """
+        if self._info is not None and self._now() - self._told_at <= max_age:
+            return self._info
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(_retrieve)
+        return await asyncio.shield(self._asking)
+
+    async def resolve(self, name: str) -> ModelInfo:
+        """The description of the model that a client calls ``name``.
+
+        Raises:
+            ModelNotFound: there is none.
+            gemma_wire.WireError: the model cannot answer.
+        """
+        info = await self.info(NAME)
+        if name not in names(info):
+            info = await self.info(FRESH)  # another model may have been loaded since
+        if name not in names(info):
+            raise ModelNotFound(name)
+        return info
+
+    def forget(self) -> None:
+        """Ask again next time: the server may have been restarted with another model."""
+        self._info = None
+
+    async def _ask(self) -> ModelInfo:
+        self.forget()
+        try:
+            self._info = await self._engine.describe()
+            self._told_at = self._now()
+            return self._info
+        finally:
+            self._asking = None
+
+
+def names(info: ModelInfo) -> tuple[str, ...]:
+    """The names under which clients may ask for the model, its own first."""
+    return (info.model,) if info.model == MODEL else (info.model, MODEL)
+
+
+def as_openai(info: ModelInfo, name: str) -> Model:
+    """The model as OpenAI lists models; a hub id tells its owner."""
+    owner = info.model.rpartition("/")[0] or "local"
+    return Model(id=name, created=info.created, object="model", owned_by=owner)
+
+
+def _retrieve(task: asyncio.Task[ModelInfo]) -> None:
+    """Looks at the result even when all who asked have left; else asyncio complains."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,242 @@
+"""The engine behind Triton's gRPC port; the only file that knows Triton.
+
+Triton does not tell a waiting stream that the model's process died or that the server hangs: the stream just
+stays silent, for ever. So while answers are awaited and nothing comes, each server is asked how it is.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+
+import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
+
+from gemma_wire import Chunk, ModelInfo, Options, Request, Unavailable, WireError
+from gemma_wire.tensors import INPUTS_BY_NAME, MODEL, OUTPUTS, Array
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS: Final = 1.0
+"""A server that was silent for so long is asked how it is, ..."""
+ANSWER_SECONDS: Final = 2.5
+"""... and is lost when it does not answer within this. Twice the one plus the other is below 5 s."""
+_MAX_MESSAGE: Final = 2**31 - 1
+_CHANNEL: Final = (
+    ("grpc.max_send_message_length", _MAX_MESSAGE),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # a restarted server is found again within a second
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.lb_policy_name", "round_robin"),  # of the addresses that a dns:/// target stands for
+)
+_DOWN: Final = re.compile(
+    r"is not healthy|unknown model|not ready|not at ready state|no available versions|server is stopping|"
+    r"stopped accepting|unloading",
+    re.IGNORECASE,
+)
+
+
+class TimedOut(Unavailable):
+    """No answer in time."""
+
+
+class TritonEngine:
+    """One server, or several in turn; a server that cannot answer is passed over for the next.
+
+    Make one inside the event loop that uses it.
+
+    Args:
+        targets: ``host:port`` or any other gRPC target, one for each server.
+        describe_seconds: how long ``describe`` waits for a server.
+    """
+
+    def __init__(self, targets: Sequence[str], describe_seconds: float = 5) -> None:
+        self._servers = [_Server(target) for target in targets]
+        self._describe_seconds = describe_seconds
+        self._next = 0
+
+    async def generate(self, request: Request, request_id: str) -> AsyncGenerator[Chunk, None]:
+        """See ``Engine``."""
+        *others, last = self._in_turn()
+        for server in others:
+            begun = False
+            try:
+                async with aclosing(server.generate(request, request_id)) as chunks:
+                    async for chunk in chunks:
+                        begun = True
+                        yield chunk
+                return
+            except Unavailable:
+                if begun:
+                    raise
+        async with aclosing(last.generate(request, request_id)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def describe(self) -> ModelInfo:
+        """See ``Engine``."""
+        *others, last = self._in_turn()
+        for server in others:
+            try:
+                return await server.describe(self._describe_seconds)
+            except Unavailable:
+                continue
+        return await last.describe(self._describe_seconds)
+
+    async def close(self) -> None:
+        """See ``Engine``."""
+        await asyncio.gather(*(server.close() for server in self._servers))
+
+    def _in_turn(self) -> list["_Server"]:
+        """All servers, each time beginning with another."""
+        start = self._next % len(self._servers)
+        self._next += 1
+        return self._servers[start:] + self._servers[:start]
+
+
+class _Server:
+    """One tritonserver: its channel, the answers awaited from it, and the watch over them."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._client = InferenceServerClient(target, channel_args=_CHANNEL)
+        self._awaited: dict[Any, str | None] = {}  # gRPC call → why it was given up
+        self._heard = 0  # chunks so far
+        self._watch: asyncio.Task[None] | None = None
+        self._complaint = ""  # what was last wrong with it; each is logged once, until it answers again
+
+    async def generate(self, request: Request, request_id: str) -> AsyncGenerator[Chunk, None]:
+        """The chunks of one answer.
+
+        Raises:
+            WireError: what the model said; ``Unavailable`` when it was lost on the way.
+        """
+        finished = False
+        call = self._call(request, request_id)
+        self._await(call)
+        try:
+            async with aclosing(self._responses(call)) as responses:
+                async for arrays in responses:
+                    self._heard += 1
+                    chunk = Chunk.from_tensors(arrays)
+                    finished = chunk.usage is not None
+                    yield chunk
+        except asyncio.CancelledError:
+            if (reason := self._awaited[call]) is None:
+                raise
+            raise Unavailable(reason) from None
+        finally:
+            del self._awaited[call]
+        if not finished:
+            raise Unavailable("Triton closed the stream before the answer was complete")
+
+    async def describe(self, seconds: float) -> ModelInfo:
+        """What the model says about itself.
+
+        Raises:
+            TimedOut: it said nothing within ``seconds``.
+            WireError: it cannot answer.
+        """
+        call = self._call(Request(options=Options(op="describe")), "", seconds)
+        async with aclosing(self._responses(call)) as responses:
+            async for arrays in responses:
+                return ModelInfo.from_tensors(arrays)
+        raise Unavailable("Triton closed the stream without an answer")
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._client.close()
+
+    def _call(self, request: Request, request_id: str, seconds: float | None = None) -> Any:
+        inputs = {"model_name": MODEL, "inputs": to_inputs(request), "request_id": request_id}
+
+        async def once() -> AsyncGenerator[dict[str, Any], None]:
+            yield inputs
+
+        return self._client.stream_infer(once(), stream_timeout=seconds)
+
+    async def _responses(self, call: Any) -> AsyncGenerator[dict[str, Array], None]:
+        """The tensors of each response. The stream carries one request, so it ends where the answer ends."""
+        try:
+            async for result, error in call:
+                if error is not None:
+                    raise self._logged(from_message(error.message()))
+                self._complaint = ""
+                yield {tensor.name: result.as_numpy(tensor.name) for tensor in OUTPUTS}
+        except grpc.RpcError as error:
+            raise self._logged(from_status(error.code()), error.details()) from error
+        finally:
+            call.cancel()
+
+    def _logged(self, error: WireError, details: str = "") -> WireError:
+        if isinstance(error, Unavailable) and error.message != self._complaint:
+            self._complaint = error.message
+            log.warning("Triton at %s: %s %s", self.target, error, details)
+        return error
+
+    def _await(self, call: Any) -> None:
+        self._awaited[call] = None
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._keep_watch())
+
+    async def _keep_watch(self) -> None:
+        """As long as answers are awaited: gives them up when the server is lost."""
+        while self._awaited:
+            heard = self._heard
+            await asyncio.sleep(QUIET_SECONDS)
+            if self._awaited and heard == self._heard and (reason := await self._illness()):
+                log.warning("Triton at %s: %s; %d answers given up", self.target, reason, len(self._awaited))
+                self._give_up(reason)
+
+    def _give_up(self, reason: str) -> None:
+        for call in self._awaited:
+            self._awaited[call] = reason
+            call.cancel()
+
+    async def _illness(self) -> str | None:
+        """Why nothing can be expected from the server any more, or ``None``.
+
+        A model that is slow to describe itself is busy; a server that does not say that it lives is lost.
+        """
+        described: ModelInfo | BaseException
+        live: Any
+        described, live = await asyncio.gather(
+            self.describe(ANSWER_SECONDS),
+            self._client.is_server_live(client_timeout=ANSWER_SECONDS),
+            return_exceptions=True,
+        )
+        if live is not True:
+            return "Triton does not answer"
+        dead = isinstance(described, Unavailable) and not isinstance(described, TimedOut)
+        return str(described) if dead else None
+
+
+def to_inputs(request: Request) -> list[InferInput]:
+    """The request's tensors as Triton's client wants them."""
+    inputs = []
+    for name, array in request.to_tensors().items():
+        tensor = InferInput(name, list(array.shape), INPUTS_BY_NAME[name].wire_type)
+        inputs.append(tensor.set_data_from_numpy(array))
+    return inputs
+
+
+def from_message(text: str) -> WireError:
+    """The error that a stream carried: the model's own, or Triton's about the model."""
+    error = WireError.from_line(text)
+    is_ours = error.message != text
+    return Unavailable(text) if not is_ours and _DOWN.search(text) else error
+
+
+def from_status(code: grpc.StatusCode) -> Unavailable:
+    """The error that ended a stream."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TimedOut("the model did not answer in time")
+    return Unavailable(f"Triton cannot be reached ({code.name})")

@@ -1,0 +1,169 @@
+"""A fake engine, and the gateway in front of it: in process, or on a real port."""
+
+import asyncio
+import socket
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from io import BytesIO
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from gemma_gateway.app import create_app
+from gemma_gateway.settings import Settings
+from gemma_wire import Chunk, ModelInfo, Request, Usage
+
+MODEL = "google/gemma-3n-E4B-it"
+INFO = ModelInfo(
+    model=MODEL,
+    created=1_700_000_000,
+    engine="fake",
+    device="cpu",
+    dtype="float32",
+    context_length=4096,
+    max_num_seqs=16,
+    memory_bytes=1024,
+    modalities=("text", "image"),
+)
+END = Chunk(finish_reason="stop", usage=Usage(prompt_tokens=7, completion_tokens=2))
+Step = Chunk | Exception | asyncio.Event
+
+
+class FakeEngine:
+    """Plays ``script``: yields chunks, raises exceptions, waits for events."""
+
+    def __init__(self) -> None:
+        self.script: list[Step] = [Chunk(text="Hello"), Chunk(text=" world"), END]
+        self.info: ModelInfo | Exception = INFO
+        self.asked: list[Request] = []
+        self.request_ids: list[str] = []
+        self.described = 0
+        self.running = 0
+        self.closed = False
+
+    async def generate(self, request: Request, request_id: str) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(request)
+        self.request_ids.append(request_id)
+        self.running += 1
+        try:
+            for step in self.script:
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                elif isinstance(step, Exception):
+                    raise step
+                else:
+                    yield step
+        finally:
+            self.running -= 1
+
+    async def describe(self) -> ModelInfo:
+        self.described += 1
+        if isinstance(self.info, Exception):
+            raise self.info
+        return self.info
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(
+        max_images=3, max_image_bytes=200_000, max_image_pixels=1_000_000, max_body_bytes=2_000_000
+    )
+
+
+@pytest.fixture
+def app(engine: FakeEngine, settings: Settings) -> FastAPI:
+    return create_app(settings, engine)
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """In process. It cannot leave early: for that there is ``url``."""
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            yield client
+
+
+@asynccontextmanager
+async def serve(app: FastAPI, shutdown_seconds: int = 1) -> AsyncIterator[tuple[uvicorn.Server, str]]:
+    """The app on a free port, in this event loop."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=shutdown_seconds)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    await until(lambda: server.started)
+    try:
+        yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture
+async def url(app: FastAPI) -> AsyncIterator[str]:
+    """The address of a gateway on a real port."""
+    async with serve(app) as (_, address):
+        yield address
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Waits until the condition holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  (what is waited for is not ours)
+            await asyncio.sleep(0.01)
+
+
+def chat(content: Any = "Hi", **rest: Any) -> dict[str, Any]:
+    """The body of a chat request with one user message."""
+    return {"model": "gemma3n", "messages": [{"role": "user", "content": content}], **rest}
+
+
+def png(width: int = 1, height: int = 1) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (width, height), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def data_url(data: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{b64encode(data).decode()}"
+
+
+def image_part(url: str, **rest: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **rest}}
+
+
+def text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+async def post(client: httpx.AsyncClient, body: Any) -> httpx.Response:
+    return await client.post("/v1/chat/completions", json=body)
+
+
+async def asked(client: httpx.AsyncClient, engine: FakeEngine, body: Any) -> Request:
+    response = await post(client, body)
+    assert response.status_code == 200, response.text
+    return engine.asked[-1]
+
+
+def assert_error(response: httpx.Response, status: int, param: str | None, code: str | None) -> str:
+    """The envelope, exactly; returns the sentence."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["param"], error["code"]) == (param, code), error
+    assert response.headers["x-request-id"]
+    return str(error["message"])

@@ -1,0 +1,228 @@
+"""Every parameter: honoured, without effect, or refused by its name."""
+
+from typing import Any
+
+import httpx
+import pytest
+from openai.types.chat import completion_create_params
+from packages.gateway.tests.conftest import (
+    FakeEngine,
+    asked,
+    assert_error,
+    chat,
+    post,
+)
+
+from gemma_gateway.schema.base import dispositions
+from gemma_gateway.schema.chat import ChatRequest
+from gemma_wire import Message, Options, Request
+
+OFFICIAL = completion_create_params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
+EXTRAS = {"top_k", "min_tokens", "ignore_eos"}
+
+
+def test_every_official_parameter_has_a_disposition() -> None:
+    assert dispositions(ChatRequest).keys() == OFFICIAL | EXTRAS
+
+
+def test_dispositions() -> None:
+    by_kind: dict[str, set[str]] = {"honoured": set(), "no effect": set(), "refused": set()}
+    for name, kind in dispositions(ChatRequest).items():
+        by_kind[kind].add(name)
+    assert by_kind["no effect"] == {
+        "user",
+        "metadata",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+    }
+    assert by_kind["honoured"] == EXTRAS | {
+        "model",
+        "messages",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "max_completion_tokens",
+        "stop",
+        "seed",
+        "stream",
+        "stream_options",
+        "service_tier",
+    }
+
+
+async def test_defaults_are_the_models_own(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    assert await asked(client, engine, chat()) == Request(
+        messages=(Message(role="user", content="Hi"),), stream=True
+    )
+
+
+async def test_honoured_parameters_reach_the_model(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    body = chat(
+        temperature=0,
+        top_p=0.5,
+        max_tokens=9,
+        seed=-(2**63),
+        stop=["a", "b", "c", "d"],
+        top_k=3,
+        min_tokens=2,
+        ignore_eos=True,
+    )
+    request = await asked(client, engine, body)
+    assert (request.temperature, request.top_p, request.max_tokens) == (0.0, 0.5, 9)
+    stop = ("a", "b", "c", "d")
+    assert request.options == Options(seed=-(2**63), stop=stop, top_k=3, min_tokens=2, ignore_eos=True)
+
+
+async def test_other_ways_to_say_it(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    request = await asked(
+        client, engine, chat(max_completion_tokens=5, stop="x", top_k=-1, temperature=2, top_p=1)
+    )
+    assert (request.max_tokens, request.options.stop, request.options.top_k) == (5, ("x",), 0)
+    assert (await asked(client, engine, chat(max_tokens=5, max_completion_tokens=5))).max_tokens == 5
+
+
+NEUTRAL: dict[str, list[Any]] = {
+    "temperature": [None],
+    "top_p": [None],
+    "max_tokens": [None],
+    "max_completion_tokens": [None],
+    "stop": [None],
+    "seed": [None],
+    "stream": [None, False],
+    "stream_options": [None],
+    "service_tier": [None],
+    "n": [None, 1],
+    "frequency_penalty": [None, 0, 0.0],
+    "presence_penalty": [None, 0, -0.0],
+    "logit_bias": [None, {}],
+    "logprobs": [None, False],
+    "top_logprobs": [None],
+    "response_format": [{"type": "text"}],
+    "tools": [[]],
+    "tool_choice": ["none", "auto"],
+    "parallel_tool_calls": [True, False],
+    "function_call": ["none", "auto"],
+    "modalities": [None, ["text"]],
+    "audio": [None],
+    "prediction": [None],
+    "reasoning_effort": [None, "none"],
+    "verbosity": [None, "medium"],
+    "store": [None, False],
+    "moderation": [None],
+    "user": ["u"],
+    "safety_identifier": ["s" * 64],
+    "prompt_cache_key": ["k"],
+    "prompt_cache_retention": [None, "in_memory", "24h"],
+    "metadata": [None, {}, {"a": "b"}],
+    "top_k": [None],
+    "min_tokens": [None],
+    "ignore_eos": [None],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in NEUTRAL for value in NEUTRAL[name]])
+async def test_values_that_change_nothing(
+    client: httpx.AsyncClient, engine: FakeEngine, name: str, value: Any
+) -> None:
+    request = await asked(client, engine, chat(**{name: value}))
+    assert request == Request(messages=(Message(role="user", content="Hi"),), stream=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("n", 2, "unsupported_value"),
+        ("n", True, "unsupported_value"),
+        ("n", "1", "unsupported_value"),
+        ("frequency_penalty", 0.1, "unsupported_value"),
+        ("frequency_penalty", False, "unsupported_value"),
+        ("presence_penalty", -1, "unsupported_value"),
+        ("logit_bias", {"5": 1}, "unsupported_parameter"),
+        ("logprobs", True, "unsupported_value"),
+        ("logprobs", 0, "unsupported_value"),
+        ("top_logprobs", 0, "unsupported_parameter"),
+        ("response_format", {"type": "json_object"}, "unsupported_value"),
+        ("response_format", None, "unsupported_value"),
+        ("tools", [{"type": "function", "function": {"name": "f"}}], "unsupported_parameter"),
+        ("tool_choice", "required", "unsupported_value"),
+        ("functions", [], "unsupported_parameter"),
+        ("function_call", {"name": "f"}, "unsupported_value"),
+        ("modalities", ["text", "audio"], "unsupported_value"),
+        ("audio", {"voice": "alloy", "format": "wav"}, "unsupported_parameter"),
+        ("prediction", {"type": "content", "content": ""}, "unsupported_parameter"),
+        ("reasoning_effort", "high", "unsupported_value"),
+        ("verbosity", "low", "unsupported_value"),
+        ("store", True, "unsupported_value"),
+        ("web_search_options", {}, "unsupported_parameter"),
+        ("moderation", {"model": "m"}, "unsupported_parameter"),
+        ("prompt_cache_options", {}, "unsupported_parameter"),
+        ("best_of", 1, "unknown_parameter"),
+        ("<odd>", 1, "unknown_parameter"),
+    ],
+)
+async def test_unsupported_is_refused_by_name(
+    client: httpx.AsyncClient, engine: FakeEngine, name: str, value: Any, code: str
+) -> None:
+    sentence = assert_error(await post(client, chat(**{name: value})), 400, name, code)
+    assert "is not supported by this server" in sentence
+    assert engine.asked == []
+
+
+@pytest.mark.parametrize(
+    ("rest", "param", "code"),
+    [
+        ({"temperature": 5}, "temperature", "decimal_above_max_value"),
+        ({"temperature": -0.1}, "temperature", "decimal_below_min_value"),
+        ({"temperature": "1"}, "temperature", "invalid_type"),
+        ({"temperature": True}, "temperature", "invalid_type"),
+        ({"top_p": 0}, "top_p", "decimal_below_min_value"),
+        ({"top_p": 1.01}, "top_p", "decimal_above_max_value"),
+        ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
+        ({"max_tokens": -1}, "max_tokens", "integer_below_min_value"),
+        ({"max_tokens": 2**31}, "max_tokens", "integer_above_max_value"),
+        ({"max_tokens": "5"}, "max_tokens", "invalid_type"),
+        ({"max_tokens": 5.5}, "max_tokens", "invalid_type"),
+        ({"max_tokens": True}, "max_tokens", "invalid_type"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens", "integer_below_min_value"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "invalid_parameter_combination"),
+        ({"min_tokens": 3, "max_tokens": 2}, "min_tokens", "invalid_parameter_combination"),
+        ({"min_tokens": -1}, "min_tokens", "integer_below_min_value"),
+        ({"top_k": -2}, "top_k", "integer_below_min_value"),
+        ({"stop": ""}, "stop[0]", "empty_string"),
+        ({"stop": []}, "stop", "empty_array"),
+        ({"stop": ["a"] * 5}, "stop", "array_above_max_length"),
+        ({"stop": ["a", 1]}, "stop[1]", "invalid_type"),
+        ({"stop": 1}, "stop", "invalid_type"),
+        ({"seed": 2**63}, "seed", "integer_above_max_value"),
+        ({"seed": 1.0}, "seed", "invalid_type"),
+        ({"stream": "yes"}, "stream", "invalid_type"),
+        ({"stream": 1}, "stream", "invalid_type"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_parameter_combination"),
+        ({"stream": True, "stream_options": 1}, "stream_options", "invalid_type"),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown_parameter"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+            "unsupported_value",
+        ),
+        ({"service_tier": "flex"}, "service_tier", "invalid_value"),
+        ({"user": 5}, "user", "invalid_type"),
+        ({"safety_identifier": "s" * 65}, "safety_identifier", "string_above_max_length"),
+        ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
+        ({"metadata": {str(i): "" for i in range(17)}}, "metadata", "object_above_max_length"),
+        ({"model": 5}, "model", "invalid_type"),
+        ({"model": None}, "model", "invalid_type"),
+        ({"messages": []}, "messages", "empty_array"),
+        ({"messages": None}, "messages", "invalid_type"),
+        ({"messages": {}}, "messages", "invalid_type"),
+        ({"messages": "Hi"}, "messages", "invalid_type"),
+        ({"messages": ["Hi"]}, "messages[0]", "invalid_type"),
+    ],
+)
+async def test_invalid_values(
+    client: httpx.AsyncClient, engine: FakeEngine, rest: dict[str, Any], param: str, code: str
+) -> None:
+    sentence = assert_error(await post(client, chat() | rest), 400, param, code)
+    assert param in sentence
+    assert engine.asked == []

@@ -1,0 +1,84 @@
+"""Settings, and the gateway as a process of its own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from pydantic import ValidationError
+
+from gemma_gateway.settings import Settings
+
+COMMAND = [sys.executable, "-m", "gemma_gateway"]
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("API_HOST", "API_PORT", "TRITON_GRPC_URL"):
+        monkeypatch.delenv(name, raising=False)
+    settings = Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.triton_targets == ("localhost:8001",)
+    assert (settings.max_body_bytes, settings.max_images) == (64 * 2**20, 16)
+    assert (settings.max_image_bytes, settings.max_image_pixels) == (32 * 2**20, 50_000_000)
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_PORT", "9000")
+    monkeypatch.setenv("API_MAX_IMAGES", "")
+    monkeypatch.setenv("TRITON_GRPC_URL", "a:1, b:2,")
+    settings = Settings()
+    assert (settings.port, settings.max_images) == (9000, 16)
+    assert settings.triton_targets == ("a:1", "b:2")
+
+
+def test_dns_target() -> None:
+    assert Settings(triton_grpc_url="dns:///triton:8001").triton_targets == ("dns:///triton:8001",)
+
+
+def test_settings_are_frozen_and_described() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_a_wrong_setting_is_one_sentence() -> None:
+    result = subprocess.run(
+        COMMAND, env=os.environ | {"API_PORT": "many"}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "port" in line
+    assert "integer" in line
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys, gemma_gateway.__main__, gemma_gateway.triton;"
+        "print([name for name in ('torch', 'transformers', 'tokenizers') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_process_starts_without_triton_and_ends_when_told(number: signal.Signals) -> None:
+    environment = os.environ | {"API_PORT": "0", "TRITON_GRPC_URL": "127.0.0.1:1"}
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            while b"running on http://127.0.0.1" not in await process.stderr.readline():
+                pass
+        told = time.monotonic()
+        process.send_signal(number)
+        log, _ = await asyncio.gather(process.stderr.read(), process.wait())
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert time.monotonic() - told < 5
+    assert b"Traceback" not in log

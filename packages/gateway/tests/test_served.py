@@ -1,0 +1,154 @@
+"""Models and health: what the model says about itself, and how often it is asked."""
+
+import asyncio
+
+import httpx
+import pytest
+from openai.types import Model
+from packages.gateway.tests.conftest import INFO, MODEL, FakeEngine, assert_error, chat, post
+
+from gemma_gateway.errors import ModelNotFound
+from gemma_gateway.served import FRESH, NAME, Served
+from gemma_wire import ModelInfo, Unavailable
+
+OWN = {"id": MODEL, "object": "model", "created": INFO.created, "owned_by": "google"}
+
+
+async def test_list(client: httpx.AsyncClient) -> None:
+    body = (await client.get("/v1/models")).json()
+    assert body == {"object": "list", "data": [OWN, OWN | {"id": "gemma3n"}]}
+    for model in body["data"]:
+        Model.model_validate(model, strict=True)
+
+
+@pytest.mark.parametrize("name", [MODEL, "gemma3n", MODEL.replace("/", "%2F")])
+async def test_retrieve(client: httpx.AsyncClient, name: str) -> None:
+    response = await client.get(f"/v1/models/{name}")
+    assert response.status_code == 200
+    assert response.json() == OWN | {"id": name.replace("%2F", "/")}
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "", "google", "gemma3n/"])
+async def test_retrieve_unknown(client: httpx.AsyncClient, name: str) -> None:
+    assert_error(await client.get(f"/v1/models/{name}"), 404, "model", "model_not_found")
+
+
+@pytest.mark.parametrize("name", [MODEL, "gemma3n"])
+async def test_both_names_are_accepted(client: httpx.AsyncClient, name: str) -> None:
+    response = await post(client, chat() | {"model": name})
+    assert response.json()["model"] == MODEL
+
+
+async def test_a_folder_named_like_the_alias_is_listed_once(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.info = INFO.model_copy(update={"model": "gemma3n"})
+    body = (await client.get("/v1/models")).json()
+    assert [(model["id"], model["owned_by"]) for model in body["data"]] == [("gemma3n", "local")]
+
+
+async def test_health(client: httpx.AsyncClient) -> None:
+    response = await client.get("/health")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ok", **INFO.model_dump(mode="json")}
+    assert {"model", "device", "running", "waiting"} <= response.json().keys()
+    for path in ("/health/live", "/health/ready"):
+        assert (await client.get(path)).json() == {"status": "ok"}
+
+
+async def test_health_while_the_model_cannot_answer(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.info = Unavailable("Triton cannot be reached")
+    for path in ("/health", "/health/ready", "/v1/models", f"/v1/models/{MODEL}"):
+        response = await client.get(path)
+        assert assert_error(response, 503, None, "service_unavailable") == "Triton cannot be reached"
+        assert int(response.headers["retry-after"]) > 0
+    response = await post(client, chat())
+    assert_error(response, 503, None, "service_unavailable")
+    assert "retry-after" in response.headers
+    assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_a_generation_is_one_call(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    for _ in range(5):
+        await post(client, chat())
+    assert (engine.described, len(engine.asked)) == (1, 5)
+
+
+async def test_a_lost_model_is_asked_again(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    await post(client, chat())
+    engine.script = [Unavailable("lost")]
+    await post(client, chat())
+    engine.info = INFO.model_copy(update={"model": "google/gemma-3n-E2B-it"})
+    engine.script = FakeEngine().script
+    assert (await post(client, chat())).json()["model"] == "google/gemma-3n-E2B-it"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+async def test_ages() -> None:
+    engine, clock = FakeEngine(), Clock()
+    served = Served(engine, clock)
+    for time, max_age, described in [
+        (0, FRESH, 1),
+        (FRESH, FRESH, 1),
+        (FRESH + 0.1, FRESH, 2),
+        (NAME, NAME, 2),
+    ]:
+        clock.time = time
+        assert await served.info(max_age) == INFO
+        assert engine.described == described
+
+
+async def test_unknown_names_ask_again_but_not_always() -> None:
+    engine, clock = FakeEngine(), Clock()
+    served = Served(engine, clock)
+    for _ in range(3):
+        with pytest.raises(ModelNotFound):
+            await served.resolve("other/model")
+    assert engine.described == 1
+    clock.time = 2
+    engine.info = INFO.model_copy(update={"model": "other/model"})
+    assert (await served.resolve("other/model")).model == "other/model"
+
+
+async def test_many_ask_once() -> None:
+    engine = FakeEngine()
+    served = Served(engine)
+    assert await asyncio.gather(*(served.info(FRESH) for _ in range(9))) == [INFO] * 9
+    assert engine.described == 1
+
+
+async def test_failures_are_not_remembered() -> None:
+    engine = FakeEngine()
+    engine.info = Unavailable("down")
+    served = Served(engine)
+    results = await asyncio.gather(*(served.info(FRESH) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [Unavailable] * 3
+    engine.info = INFO
+    assert await served.info(FRESH) == INFO
+    assert engine.described == 2
+
+
+async def test_who_asks_may_leave() -> None:
+    """The answer is still fetched for the others; a failure that nobody waits for makes no noise."""
+
+    class Slow(FakeEngine):
+        async def describe(self) -> ModelInfo:
+            await gate.wait()
+            return await super().describe()
+
+    gate, engine = asyncio.Event(), Slow()
+    served = Served(engine)
+    left, stayed = (asyncio.create_task(served.info(FRESH)) for _ in range(2))
+    await asyncio.sleep(0)
+    left.cancel()
+    gate.set()
+    assert await stayed == INFO
+    assert engine.described == 1
+    assert left.cancelled()

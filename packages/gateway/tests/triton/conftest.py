@@ -1,0 +1,111 @@
+"""A small gRPC server that speaks Triton's protocol, and the engine in front of it.
+
+What the real Triton does in each of these cases is the end-to-end tests' matter.
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+import pytest
+from packages.gateway.tests.conftest import END, INFO
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from gemma_gateway.triton import TritonEngine
+from gemma_wire import Chunk, Message, ModelInfo, Request
+
+ASK = Request(
+    messages=(Message(role="user", content="Hi"),), images=(b"one", b"two"), max_tokens=5, stream=True
+)
+Step = Chunk | ModelInfo | str | asyncio.Event
+
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Plays ``script`` for a generation and ``described`` for a description.
+
+    A string is an error in the stream; an event is waited for; the end of the script ends the stream.
+    """
+
+    def __init__(self) -> None:
+        self.script: list[Step] = [Chunk(text="Hello"), Chunk(text=" world"), END]
+        self.described: list[Step] = [INFO]
+        self.live: list[asyncio.Event] = []
+        self.asked: list[Any] = []
+        self.running = 0
+
+    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        self.running += 1
+        try:
+            async for request in requests:
+                self.asked.append(request)
+                for step in self.described if is_describe(request) else self.script:
+                    if isinstance(step, asyncio.Event):
+                        await step.wait()
+                    else:
+                        yield response(step)
+        finally:
+            self.running -= 1
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for event in self.live:
+            await event.wait()
+        return service_pb2.ServerLiveResponse(live=True)
+
+
+def is_describe(request: Any) -> bool:
+    return any(b'"describe"' in content for content in request.raw_input_contents)
+
+
+def response(step: Chunk | ModelInfo | str) -> Any:
+    if isinstance(step, str):
+        return service_pb2.ModelStreamInferResponse(error_message=step)
+    answer = service_pb2.ModelInferResponse()
+    for name, array in step.to_tensors().items():
+        answer.outputs.add(name=name, datatype="BYTES", shape=[1])
+        answer.raw_output_contents.append(struct.pack("<I", len(array[0])) + array[0])
+    return service_pb2.ModelStreamInferResponse(infer_response=answer)
+
+
+@asynccontextmanager
+async def listening(triton: FakeTriton) -> AsyncIterator[tuple[str, Any]]:
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", server
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def connected(*targets: str) -> AsyncIterator[TritonEngine]:
+    engine = TritonEngine(targets, describe_seconds=1)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@pytest.fixture
+def triton() -> FakeTriton:
+    return FakeTriton()
+
+
+@pytest.fixture
+async def target(triton: FakeTriton) -> AsyncIterator[str]:
+    async with listening(triton) as (target, _):
+        yield target
+
+
+@pytest.fixture
+async def engine(target: str) -> AsyncIterator[TritonEngine]:
+    async with connected(target) as engine:
+        yield engine
+
+
+async def answer(engine: TritonEngine) -> list[Chunk]:
+    return [chunk async for chunk in engine.generate(ASK, "req-1")]

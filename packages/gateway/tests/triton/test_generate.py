@@ -1,0 +1,166 @@
+"""Requests and answers over gRPC, with one server and with several."""
+
+import asyncio
+from contextlib import aclosing
+
+import grpc  # type: ignore[import-untyped]
+import pytest
+from packages.gateway.tests.conftest import END, INFO, until
+from packages.gateway.tests.triton.conftest import ASK, FakeTriton, Step, answer, connected, listening
+from tritonclient.grpc import service_pb2_grpc
+
+from gemma_gateway.triton import TimedOut, TritonEngine
+from gemma_wire import Chunk, InvalidRequest, Unavailable
+from gemma_wire.tensors import MODEL
+
+
+async def test_generate(engine: TritonEngine, triton: FakeTriton) -> None:
+    assert await answer(engine) == [Chunk(text="Hello"), Chunk(text=" world"), END]
+    (request,) = triton.asked
+    assert (request.model_name, request.id) == (MODEL, "req-1")
+    names = {tensor.name: (tensor.datatype, list(tensor.shape)) for tensor in request.inputs}
+    assert names == {
+        "messages": ("BYTES", [1]),
+        "images": ("BYTES", [2]),
+        "max_tokens": ("INT32", [1]),
+        "stream": ("BOOL", [1]),
+    }
+
+
+async def test_describe(engine: TritonEngine) -> None:
+    assert await engine.describe() == INFO
+
+
+async def test_describe_has_a_time_limit(engine: TritonEngine, triton: FakeTriton) -> None:
+    triton.described = [asyncio.Event()]
+    with pytest.raises(TimedOut, match="did not answer in time"):
+        await engine.describe()
+
+
+async def test_describe_without_an_answer(engine: TritonEngine, triton: FakeTriton) -> None:
+    triton.described = []
+    with pytest.raises(Unavailable):
+        await engine.describe()
+
+
+async def test_error_in_the_stream(engine: TritonEngine, triton: FakeTriton) -> None:
+    triton.script = [InvalidRequest("too odd", "images[1]").to_line()]
+    with pytest.raises(InvalidRequest, match="too odd") as caught:
+        await answer(engine)
+    assert caught.value.field == "images[1]"
+
+
+@pytest.mark.parametrize("script", [[], [Chunk(text="Hello")]])
+async def test_a_stream_that_ends_early(engine: TritonEngine, triton: FakeTriton, script: list[Step]) -> None:
+    triton.script = script
+    with pytest.raises(Unavailable, match="before the answer was complete"):
+        await answer(engine)
+
+
+async def test_closing_cancels(engine: TritonEngine, triton: FakeTriton) -> None:
+    triton.script = [Chunk(text="a"), asyncio.Event()]
+    async with aclosing(engine.generate(ASK, "")) as chunks:
+        assert await anext(chunks) == Chunk(text="a")
+        assert triton.running == 1
+    await until(lambda: triton.running == 0, seconds=1)
+
+
+async def test_cancelling_who_waits_cancels(engine: TritonEngine, triton: FakeTriton) -> None:
+    triton.script = [asyncio.Event()]
+    task = asyncio.create_task(answer(engine))
+    await until(lambda: triton.running == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: triton.running == 0, seconds=1)
+
+
+async def test_nobody_listens() -> None:
+    async with connected("127.0.0.1:1") as engine:
+        for attempt in (engine.describe(), answer(engine)):
+            with pytest.raises(Unavailable, match="cannot be reached"):
+                await attempt
+
+
+async def test_a_server_that_goes_away_in_mid_stream(triton: FakeTriton) -> None:
+    triton.script = [Chunk(text="a"), asyncio.Event()]
+    async with listening(triton) as (target, server), connected(target) as engine:
+        chunks = engine.generate(ASK, "")
+        await anext(chunks)
+        await server.stop(None)
+        with pytest.raises(Unavailable):
+            await anext(chunks)
+
+
+async def test_a_restarted_server_is_found_again(triton: FakeTriton) -> None:
+    async with listening(triton) as (target, _), connected(target) as engine:
+        await answer(engine)
+    port = int(target.rpartition(":")[2])
+    async with connected(target) as engine:
+        with pytest.raises(Unavailable):
+            await answer(engine)
+        server = grpc.aio.server()
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
+        assert server.add_insecure_port(target) == port
+        await server.start()
+
+        async def back() -> bool:
+            try:
+                return len(await answer(engine)) == 3
+            except Unavailable:
+                return False
+
+        async with asyncio.timeout(10):
+            while not await back():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await server.stop(None)
+
+
+async def test_several_servers_take_turns() -> None:
+    one, two = FakeTriton(), FakeTriton()
+    async with (
+        listening(one) as (first, _),
+        listening(two) as (second, _),
+        connected(first, second) as engine,
+    ):
+        for _ in range(4):
+            await answer(engine)
+    assert (len(one.asked), len(two.asked)) == (2, 2)
+
+
+@pytest.mark.parametrize("trouble", ["refuses", "unhealthy"])
+async def test_a_server_that_cannot_answer_is_passed_over(triton: FakeTriton, trouble: str) -> None:
+    sick = FakeTriton()
+    sick.script = sick.described = ["Stub process 'gemma3n_0_0' is not healthy."]
+    async with listening(triton) as (good, _), listening(sick) as (unhealthy, _):
+        bad = unhealthy if trouble == "unhealthy" else "127.0.0.1:1"
+        async with connected(bad, good) as engine:
+            for _ in range(3):
+                assert len(await answer(engine)) == 3
+                assert await engine.describe() == INFO
+
+
+async def test_an_answer_is_never_begun_twice(triton: FakeTriton) -> None:
+    other = FakeTriton()
+    triton.script = [Chunk(text="half")]
+    async with (
+        listening(triton) as (first, _),
+        listening(other) as (second, _),
+        connected(first, second) as engine,
+    ):
+        with pytest.raises(Unavailable):
+            await answer(engine)
+    assert other.asked == []
+
+
+async def test_an_invalid_request_is_not_tried_elsewhere(triton: FakeTriton) -> None:
+    other = FakeTriton()
+    triton.script = [InvalidRequest("no", "prompt").to_line()]
+    async with (
+        listening(triton) as (first, _),
+        listening(other) as (second, _),
+        connected(first, second) as engine,
+    ):
+        with pytest.raises(InvalidRequest):
+            await answer(engine)
+    assert other.asked == []

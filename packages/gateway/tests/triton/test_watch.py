@@ -1,0 +1,78 @@
+"""What nobody says: that the model has died, or that the server hangs."""
+
+import asyncio
+
+import pytest
+from packages.gateway.tests.conftest import END, INFO, until
+from packages.gateway.tests.triton.conftest import ASK, FakeTriton, Step, answer, is_describe
+
+import gemma_gateway.triton as subject
+from gemma_gateway.triton import TritonEngine
+from gemma_wire import Chunk, Unavailable
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(subject, "ANSWER_SECONDS", 0.3)
+
+
+async def test_a_dead_model_is_noticed_though_its_stream_is_silent(
+    engine: TritonEngine, triton: FakeTriton
+) -> None:
+    triton.script = [Chunk(text="a"), asyncio.Event()]
+    triton.described = ["Stub process 'gemma3n_0_0' is not healthy."]
+    chunks = engine.generate(ASK, "")
+    await anext(chunks)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="not healthy"):
+            await anext(chunks)
+    await until(lambda: triton.running == 0, seconds=1)
+
+
+async def test_health_checks_do_not_hide_a_dead_model(engine: TritonEngine, triton: FakeTriton) -> None:
+    """What they hear is no sign of life of the stream."""
+    triton.script = [asyncio.Event()]
+    triton.described = ["Stub process 'gemma3n_0_0' is not healthy."]
+    task = asyncio.create_task(answer(engine))
+    async with asyncio.timeout(5):
+        while not task.done():
+            with pytest.raises(Unavailable):
+                await engine.describe()
+            await asyncio.sleep(0.01)
+    assert isinstance(task.exception(), Unavailable)
+
+
+async def test_a_server_that_hangs_is_noticed(engine: TritonEngine, triton: FakeTriton) -> None:
+    triton.script = [asyncio.Event()]
+    triton.described = [asyncio.Event()]
+    triton.live = [asyncio.Event()]
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(answer(engine), answer(engine), return_exceptions=True)
+    assert [str(result) for result in results] == ["Triton does not answer"] * 2
+
+
+@pytest.mark.parametrize("described", [[asyncio.Event()], [INFO], ["some trouble of its own"]])
+async def test_a_busy_model_is_waited_for(
+    engine: TritonEngine, triton: FakeTriton, described: list[Step]
+) -> None:
+    """Silence alone is no illness: a long prompt takes its time."""
+    gate = asyncio.Event()
+    triton.script = [gate, END]
+    triton.described = described
+    task = asyncio.create_task(answer(engine))
+    await until(lambda: sum(is_describe(request) for request in triton.asked) >= 2)
+    gate.set()
+    assert await task == [END]
+
+
+async def test_a_server_that_talks_is_not_asked(engine: TritonEngine, triton: FakeTriton) -> None:
+    pause = asyncio.Event()
+    triton.script = [*(Chunk(text="a") for _ in range(50)), END]
+    triton.described = ["not healthy"]
+    asyncio.get_running_loop().call_later(0.01, pause.set)
+    triton.script.insert(0, pause)
+    assert len(await answer(engine)) == 51
+    assert not any(is_describe(request) for request in triton.asked)

@@ -95,13 +95,10 @@ class MethodNotAllowed(ApiError):
 
 
 class BodyTooLarge(ApiError):
-    """The request body is over the limit; the connection is closed, for nobody will read the rest."""
+    """The request body is over the limit."""
 
     status = 413
     default_code = "request_too_large"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"Connection": "close"})
 
 
 class TooManyRequests(ApiError):

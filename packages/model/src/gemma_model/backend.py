@@ -5,6 +5,7 @@ prompts; the outbox sends. Nothing is ever raised to Triton: that would leak the
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from gemma_wire.tensors import INPUTS, Array
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 INTAKE_THREADS = 4
+COMPILE_CACHE = Path("~/.cache/gemma-triton/inductor").expanduser()  # torch's own default is below /tmp
 
 
 class TritonPythonModel:
@@ -38,6 +40,7 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the checkpoint; Triton calls the model ready when this returns."""
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILE_CACHE))
         self._settings = _read_settings(args)
         folder = find_folder(self._settings.model_name, self._settings.checkpoint)
         _log(f"loading {folder} with the {self._settings.engine} engine")

@@ -1,0 +1,149 @@
+"""The whole stack, started as a user would: ``gemma-triton serve``."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 150
+STOP_SECONDS = 10
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@dataclass
+class Stack:
+    """A running ``gemma-triton serve``."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    api_port: int
+    triton_http_port: int
+    triton_grpc_port: int
+    triton_metrics_port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def triton_url(self) -> str:
+        return f"http://127.0.0.1:{self.triton_http_port}"
+
+    @property
+    def ports(self) -> set[int]:
+        return {self.api_port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port}
+
+    def tree(self) -> list[psutil.Process]:
+        """The launcher and everything it started that is still its descendant."""
+        launcher = psutil.Process(self.process.pid)
+        return [launcher, *launcher.children(recursive=True)]
+
+    def find(self, name: str) -> psutil.Process:
+        """The one process whose command line names this program."""
+        found = [p for p in self.tree() if _runs(p, name)]
+        assert len(found) == 1, f"{len(found)} processes run {name}:\n{self.tail()}"
+        return found[0]
+
+    def gauge(self, name: str) -> float:
+        """A custom metric of the model, from Triton's metrics port."""
+        text = httpx.get(f"http://127.0.0.1:{self.triton_metrics_port}/metrics", timeout=5).text
+        return next(
+            float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + "{")
+        )
+
+    def idle(self, seconds: float) -> bool:
+        """Whether the model has nothing to do, at the latest after so long."""
+        return eventually(lambda: self.gauge("gemma_requests_running") == 0, seconds) and (
+            self.gauge("gemma_requests_waiting") == 0
+        )
+
+    def wait_ready(self, seconds: float = START_SECONDS) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, f"the launcher has ended:\n{self.tail()}"
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+            return False
+
+        assert eventually(ready, seconds), f"not ready after {seconds} s:\n{self.tail()}"
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it as an operator would; the exit code."""
+        self.process.send_signal(how)
+        return self.process.wait(STOP_SECONDS)
+
+    def tail(self, lines: int = 60) -> str:
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def _runs(process: psutil.Process, name: str) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE and any(
+            name in part for part in process.cmdline()[:1]
+        )
+    return False
+
+
+def eventually(test: Any, seconds: float) -> bool:
+    """Whether ``test()`` becomes true within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if test():
+            return True
+        time.sleep(0.05)
+    return bool(test())
+
+
+@contextlib.contextmanager
+def running(log: Path, *flags: str, wait: bool = True, **environment: str) -> Iterator[Stack]:
+    """``gemma-triton serve`` on free ports; ended, whatever happened, on the way out.
+
+    Args:
+        log: file for all that it prints.
+        flags: of the command line.
+        wait: until it is ready.
+        environment: added to this process's own.
+    """
+    names = ("port", "triton-http-port", "triton-grpc-port", "triton-metrics-port")
+    ports = free_ports(4)
+    arguments = [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
+    clean = {name: value for name, value in os.environ.items() if name != "MODEL_NAME"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gemma_launcher", "serve", *arguments, *flags],
+            cwd=ROOT,
+            env={**clean, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    stack = Stack(process, log, *ports)
+    try:
+        if wait:
+            stack.wait_ready()
+        yield stack
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if process.poll() is None:
+                stack.stop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -1,0 +1,109 @@
+"""Which checkpoint is served: the one that was asked for, the bundled demo, or a tiny random one."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from gemma_launcher import checkpoint, hub
+from gemma_launcher.errors import CannotStart
+from gemma_launcher.hub import Say
+from gemma_launcher.places import root
+from gemma_launcher.settings import Settings
+
+BUNDLED = Path("models") / "gemma3n-nano"
+TINY = Path(".cache") / "gemma3n-tiny"
+_MAKER = "gemma_model.tiny"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk.
+
+    Args:
+        name: what clients call the model: the hub id, or the folder's last part.
+        random: the weights are random, it speaks gibberish.
+    """
+
+    name: str
+    folder: Path
+    random: bool = False
+
+
+def resolve(settings: Settings, environment: Mapping[str, str], say: Say) -> Checkpoint:
+    """The checkpoint to serve, whole and on disk; downloads or makes it if need be.
+
+    Args:
+        settings: what was asked for.
+        environment: for the process that makes the tiny checkpoint.
+        say: told what takes long.
+
+    Raises:
+        CannotStart: it cannot be served, in one sentence.
+    """
+    folder = on_this_machine(settings)
+    if folder is not None:
+        checkpoint.check(folder)
+        given = settings.model_name if settings.gemma_checkpoint else ""
+        return Checkpoint(given or folder.resolve().name, folder.resolve())
+    if settings.model_name:
+        return Checkpoint(settings.model_name, hub.fetch(settings.model_name, settings.token, say))
+    return Checkpoint(TINY.name, _tiny(root() / TINY, environment, say), random=True)
+
+
+def on_this_machine(settings: Settings) -> Path | None:
+    """The folder that the settings mean; none for a model of the hub, and for the tiny checkpoint."""
+    if settings.gemma_checkpoint:
+        return settings.gemma_checkpoint.expanduser()
+    if settings.model_name:
+        return local_folder(settings.model_name)
+    bundled = root() / BUNDLED
+    return bundled if bundled.is_dir() else None
+
+
+def local_folder(model_name: str) -> Path | None:
+    """The folder that a MODEL_NAME means; none when it can only be a hub id.
+
+    A folder that exists wins over a hub id of the same spelling.
+    """
+    folder = Path(model_name).expanduser()
+    looks_like_path = model_name.startswith(("/", ".", "~")) or model_name.count("/") > 1
+    return folder if folder.is_dir() or looks_like_path else None
+
+
+def _tiny(folder: Path, environment: Mapping[str, str], say: Say) -> Path:
+    """The tiny checkpoint, made again when it is damaged or older than the script that makes it."""
+    if not _is_fresh(folder):
+        say(f"making the tiny checkpoint in {folder}: this takes some seconds, once")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as workshop:
+            _make(Path(workshop) / folder.name, environment)
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another launcher was quicker
+                (Path(workshop) / folder.name).replace(folder)  # never half a checkpoint
+    checkpoint.check(folder)
+    return folder
+
+
+def _is_fresh(folder: Path) -> bool:
+    try:
+        checkpoint.check(folder)
+        spec = find_spec(_MAKER)
+        made_by = Path(spec.origin) if spec and spec.origin else folder
+        return (folder / "config.json").stat().st_mtime >= made_by.stat().st_mtime
+    except (CannotStart, OSError, ImportError):
+        return False
+
+
+def _make(folder: Path, environment: Mapping[str, str]) -> None:
+    run = subprocess.run([sys.executable, "-m", _MAKER, str(folder)], env=environment, check=False)
+    if run.returncode != 0:
+        raise CannotStart(
+            f"the tiny checkpoint could not be made (exit code {run.returncode}, its reason stands above); "
+            "set MODEL_NAME to a folder that holds a checkpoint"
+        )

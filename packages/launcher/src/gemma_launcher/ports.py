@@ -1,0 +1,84 @@
+"""Ports: is one free, and who has it if not."""
+
+import errno
+import socket
+from dataclasses import dataclass
+
+from gemma_launcher.errors import CannotStart
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A port that something of ours will listen on.
+
+    Args:
+        what: for people: ``the API``.
+        change: how to choose another: ``--port or API_PORT``.
+    """
+
+    what: str
+    host: str
+    port: int
+    change: str
+
+
+def find_free(host: str) -> int:
+    """A port that is free now."""
+    family, address = _resolve(host, 0)
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind(address)
+        return int(probe.getsockname()[1])
+
+
+def check(listeners: tuple[Listener, ...]) -> None:
+    """Passes when every port is free and no two are the same.
+
+    Raises:
+        CannotStart: naming the port, who has it if that can be seen, and how to choose another.
+    """
+    seen: dict[int, Listener] = {}
+    for listener in listeners:
+        if other := seen.get(listener.port):
+            raise CannotStart(
+                f"port {listener.port} is asked for twice, by {other.what} and by {listener.what}; "
+                f"choose another with {listener.change}"
+            )
+        seen[listener.port] = listener
+        if trouble := why_not(listener.host, listener.port):
+            raise CannotStart(
+                f"{listener.what} cannot listen on {listener.host}:{listener.port}: {trouble}; "
+                f"choose another with {listener.change}"
+            )
+
+
+def why_not(host: str, port: int) -> str:
+    """Why nothing can listen there; empty when it can."""
+    try:
+        family, address = _resolve(host, port)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As servers do: a connection that lingers from the last run is no obstacle, a listener is.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"port {port} is taken{_by(port)}"
+        return (error.strerror or str(error)).lower()
+    return ""
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return info[0], (str(info[4][0]), int(info[4][1]))
+
+
+def _by(port: int) -> str:
+    """`` by nginx (process 12)``, when we may see it."""
+    import psutil  # noqa: PLC0415 - only needed for a complaint
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+    except (psutil.Error, OSError):
+        pass
+    return ""

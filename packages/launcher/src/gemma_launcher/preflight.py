@@ -1,0 +1,72 @@
+"""What is looked at before anything starts; every trouble is one sentence."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemma_launcher import models, ports, triton
+from gemma_launcher.console import Console
+from gemma_launcher.errors import CannotStart
+from gemma_launcher.models import Checkpoint
+from gemma_launcher.ownership import Ownership
+from gemma_launcher.places import model_repository
+from gemma_launcher.settings import Settings
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the embedded Triton needs, found and looked at."""
+
+    wheel: triton.Wheel
+    repository: Path
+    checkpoint: Checkpoint
+
+
+def check(settings: Settings, own: Ownership, console: Console) -> Embedded | None:
+    """Passes when serving can begin; none when a Triton elsewhere is used.
+
+    The quick looks come first, the download of a checkpoint last.
+
+    Raises:
+        CannotStart: in one sentence, what is wrong and what to do.
+    """
+    if settings.triton_grpc_url.startswith(("http://", "https://")):
+        raise CannotStart(
+            f"TRITON_GRPC_URL={settings.triton_grpc_url} (--triton-url) is not HOST:PORT of a gRPC port"
+        )
+    ports.check(listeners(settings))
+    if not settings.embedded:
+        return None
+    triton.check_numpy()
+    wheel = triton.find_wheel()
+    triton.prepare(wheel, own.folder)
+    triton.check(wheel, own.folder, own.mark(triton.environment(os.environ, wheel, own.folder)))
+    repository = model_repository(settings)
+    return Embedded(wheel, repository, models.resolve(settings, own.mark(os.environ), console.say))
+
+
+def listeners(settings: Settings) -> tuple[ports.Listener, ...]:
+    """Every port that will be listened on."""
+    api = ports.Listener("the API", settings.api_host, settings.api_port, "--port or API_PORT")
+    if not settings.embedded:
+        return (api,)
+    embedded = {"http": settings.gemma_triton_http_port, "grpc": settings.gemma_triton_grpc_port}
+    embedded["metrics"] = settings.gemma_triton_metrics_port
+    return api, *(
+        ports.Listener(
+            f"Triton ({kind})",
+            triton.LOOPBACK,
+            port,
+            f"--triton-{kind}-port or GEMMA_TRITON_{kind.upper()}_PORT",
+        )
+        for kind, port in embedded.items()
+    )
+
+
+def with_free_ports(settings: Settings) -> Settings:
+    """The settings with every port of 0 replaced by one that is free now."""
+    hosts = {"api_port": settings.api_host} | dict.fromkeys(
+        ("gemma_triton_http_port", "gemma_triton_grpc_port", "gemma_triton_metrics_port"), triton.LOOPBACK
+    )
+    chosen = {name: ports.find_free(host) for name, host in hosts.items() if getattr(settings, name) == 0}
+    return settings.model_copy(update=chosen)

@@ -1,0 +1,117 @@
+"""``gemma-triton serve``: look, start, watch, stop."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from gemma_launcher import preflight, services, triton
+from gemma_launcher.announce import Announcer
+from gemma_launcher.banner import GIBBERISH, api_url
+from gemma_launcher.console import Console, wants_colour
+from gemma_launcher.ownership import Ownership
+from gemma_launcher.preflight import Embedded
+from gemma_launcher.probe import Probe
+from gemma_launcher.settings import Settings
+from gemma_launcher.supervisor import Service, first, keep
+
+STOP_LIMIT_S = 8.5
+"""After so long whatever still runs is killed: Ctrl-C ends everything within 10 s."""
+
+
+def run(settings: Settings) -> int:
+    """Serves until a signal comes, and returns the exit code.
+
+    Raises:
+        CannotStart: a look before the start found trouble, or a service never came up.
+    """
+    started = time.monotonic()
+    settings = preflight.with_free_ports(settings)
+    console = Console(colour=wants_colour(1))
+    try:
+        with Ownership() as own:
+            end = _ender(own, console)
+            for number in _signals():
+                signal.signal(number, lambda *_: end())
+            embedded = preflight.check(settings, own, console)
+            asyncio.run(_serve(settings, own, console, embedded, started))
+    finally:
+        console.close()
+    return 0
+
+
+async def _serve(
+    settings: Settings, own: Ownership, console: Console, embedded: Embedded | None, started: float
+) -> None:
+    """Runs the services until a signal comes or one of them cannot be started."""
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(Probe(api_url(settings), timeout_s=8.0))
+        kept: list[Service] = [_gateway(settings, own, gateway)]
+        if embedded is not None:
+            url = f"http://{triton.LOOPBACK}:{settings.gemma_triton_http_port}"
+            kept.append(_triton(settings, own, embedded, await stack.enter_async_context(Probe(url))))
+        random = embedded is not None and embedded.checkpoint.random
+        console.say(f"starting {' and '.join(service.name for service in kept)}")
+        for line in GIBBERISH.splitlines() if random else ():
+            console.say(line, "warning")
+        announcer = Announcer(settings, console, gateway, kept, random)
+        await first(
+            _until_signal(own, console),
+            _guard(own),
+            announcer.run(started),
+            *(keep(service, console) for service in kept),
+        )
+
+
+def _triton(settings: Settings, own: Ownership, embedded: Embedded, probe: Probe) -> Service:
+    command = triton.command(settings, embedded.wheel, embedded.repository, own.folder, own.name)
+    environment = services.triton_environment(
+        own.mark(os.environ), embedded.wheel, own.folder, settings, embedded.checkpoint
+    )
+    return services.triton_service(command, environment, probe, settings, own.sweep_shared_memory)
+
+
+def _gateway(settings: Settings, own: Ownership, probe: Probe) -> Service:
+    return services.gateway_service(services.gateway_environment(own.mark(os.environ), settings), probe)
+
+
+async def _until_signal(own: Ownership, console: Console) -> None:
+    """Returns at the first signal; a second one, or too much time, ends everything at once."""
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    end = _ender(own, console)
+
+    def stop() -> None:
+        if stopped.is_set():
+            end()
+        stopped.set()
+        loop.call_later(STOP_LIMIT_S, end)
+
+    for number in _signals():
+        loop.add_signal_handler(number, stop)
+    await stopped.wait()
+    console.say("stopping; once more to stop at once")
+
+
+async def _guard(own: Ownership) -> None:
+    """The reaper must outlive everybody."""
+    while True:
+        await asyncio.sleep(1.0)
+        own.guard()
+
+
+def _ender(own: Ownership, console: Console) -> Callable[[], None]:
+    def end() -> None:
+        """Kills everything and leaves, whatever was going on."""
+        own.release()
+        console.close()
+        os._exit(0)
+
+    return end
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    """The signals that stop; a hang-up that was to be ignored (nohup) stays ignored."""
+    hang_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return signal.SIGINT, signal.SIGTERM, *hang_up

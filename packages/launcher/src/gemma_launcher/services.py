@@ -1,0 +1,113 @@
+"""The two services: the embedded Triton and the gateway."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gemma_launcher import glog, pylog, triton
+from gemma_launcher.models import Checkpoint
+from gemma_launcher.probe import Probe
+from gemma_launcher.settings import Settings
+from gemma_launcher.stub import stub_died
+from gemma_launcher.supervisor import Service, Watch, silent
+from gemma_wire.tensors import MODEL
+
+DESCRIBE_S = 10.0
+"""How long the model may take to say what it is. It answers from another thread than the one that
+computes, within milliseconds; this long it can only be when the process is starved or stuck."""
+
+GATEWAY_START_LIMIT_S = 120.0
+TRITON_GRACE_S = triton.EXIT_TIMEOUT_S + 1.0
+GATEWAY_GRACE_S = 4.5  # its own patience with open answers is 3 s
+
+
+def triton_service(
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    probe: Probe,
+    settings: Settings,
+    clean: Callable[[], None],
+) -> Service:
+    """The embedded Triton.
+
+    It is in trouble when it ends, when its stub dies, when it answers no health question (it is stopped
+    or stuck), or when the model answers no ``op=describe`` (the stub is stopped or stuck). While it loads
+    the model it answers nothing at all, so then only its end counts, and the limit.
+    """
+
+    async def is_live() -> bool:
+        return await probe.is_ok("/v2/health/live")
+
+    async def describes() -> bool:
+        return await probe.describe(DESCRIBE_S)
+
+    watches: tuple[Watch, ...] = (
+        stub_died,
+        lambda _: silent(is_live, "hangs: it answers no health question"),
+        lambda _: silent(describes, "hangs: the model inside it does not answer"),
+    )
+    return Service(
+        name="triton",
+        awaited="Triton to load the model",
+        command=command,
+        environment=environment,
+        is_up=lambda: probe.is_ok(f"/v2/models/{MODEL}/ready"),
+        start_limit_s=settings.gemma_triton_start_limit,
+        grace_s=TRITON_GRACE_S,
+        read=glog.Reader(verbose=settings.triton_log_level > 0),
+        explain=glog.why,
+        watches=watches,
+        clean=clean,
+    )
+
+
+def triton_environment(
+    base: Mapping[str, str], wheel: triton.Wheel, folder: Path, settings: Settings, checkpoint: Checkpoint
+) -> dict[str, str]:
+    """What Triton and the model find around them: where the checkpoint is, and how to call it."""
+    return {
+        **triton.environment(base, wheel, folder),
+        **triton.visible_devices(settings, base),
+        "MODEL_NAME": checkpoint.name,
+        "GEMMA_CHECKPOINT": str(checkpoint.folder),
+    }
+
+
+def gateway_service(environment: Mapping[str, str], probe: Probe) -> Service:
+    """The gateway. It stays up while Triton is down, and says so to those who ask."""
+    return Service(
+        name="gateway",
+        awaited="the gateway to start",
+        command=(sys.executable, "-m", "gemma_gateway"),
+        environment=environment,
+        is_up=lambda: probe.is_ok("/health/live"),
+        start_limit_s=GATEWAY_START_LIMIT_S,
+        grace_s=GATEWAY_GRACE_S,
+        read=pylog.read,
+        explain=pylog.why,
+    )
+
+
+def gateway_environment(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """What the gateway finds around it. It talks to the world, and has no use for the hub token."""
+    loopback = [triton.LOOPBACK, "localhost", base.get("no_grpc_proxy") or base.get("no_proxy", "")]
+    addresses = {
+        "TRITON_GRPC_URL": settings.triton_grpc_url,
+        "TRITON_HTTP_URL": settings.triton_http_url,
+    }
+    if settings.embedded:
+        addresses = {
+            "TRITON_GRPC_URL": f"{triton.LOOPBACK}:{settings.gemma_triton_grpc_port}",
+            "TRITON_HTTP_URL": f"http://{triton.LOOPBACK}:{settings.gemma_triton_http_port}",
+            # gRPC would send even loopback traffic through an http_proxy.
+            "no_grpc_proxy": ",".join(filter(None, loopback)),
+        }
+    return {
+        **{name: value for name, value in base.items() if name != "HF_TOKEN"},
+        **{name: value for name, value in addresses.items() if value},
+        "API_HOST": settings.api_host,
+        "API_PORT": str(settings.api_port),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+    }

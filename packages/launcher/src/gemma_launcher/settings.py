@@ -1,0 +1,74 @@
+"""The launcher's settings, read once from the environment and the command line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gemma_launcher.errors import CannotStart
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable of the same name in capitals; a command line flag wins.
+
+    A port of 0 means any free one.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+
+    model_name: str = Field("", description="Hub id or folder of the checkpoint; empty: the bundled demo")
+    gemma_checkpoint: Path | None = Field(
+        None, description="Folder of the checkpoint, when MODEL_NAME is only its name"
+    )
+    hf_token: SecretStr | None = Field(None, description="Hub token, for gated and private models")
+    nvidia_visible_devices: str = Field("all", description="GPUs to use: all, none, or a list such as 0,1")
+
+    api_host: str = Field("127.0.0.1", description="Address the API listens on; 0.0.0.0: every interface")
+    api_port: Port = Field(8080, description="Port of the API")
+
+    triton_grpc_url: str = Field("", description="HOST:PORT of a Triton that runs; empty: start one here")
+    triton_http_url: str = Field("", description="HTTP address of that Triton")
+    triton_log_level: Annotated[int, Field(ge=0, le=2)] = Field(
+        0, description="0: what matters; 1, 2: everything Triton can tell"
+    )
+
+    gemma_triton_http_port: Port = Field(8000, description="HTTP port of the embedded Triton, on loopback")
+    gemma_triton_grpc_port: Port = Field(8001, description="gRPC port of the embedded Triton, on loopback")
+    gemma_triton_metrics_port: Port = Field(8002, description="Metrics port of the embedded Triton")
+    gemma_triton_start_limit: Annotated[int, Field(ge=10)] = Field(
+        1800, description="Seconds the embedded Triton may take to load the model"
+    )
+    gemma_model_repository: Path | None = Field(
+        None, description="Triton's model repository; empty: the one of this checkout"
+    )
+
+    @property
+    def token(self) -> str | None:
+        """The hub token."""
+        return self.hf_token.get_secret_value() if self.hf_token else None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether a Triton is to be started here."""
+        return not self.triton_grpc_url
+
+
+def read(flags: Mapping[str, Any]) -> Settings:
+    """The settings of this run.
+
+    Args:
+        flags: field name → value, for every flag that was given.
+
+    Raises:
+        CannotStart: naming the variable that is wrong.
+    """
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]).upper()
+        raise CannotStart(f"{name}={first['input']} is not valid: {first['msg']}") from None

@@ -1,0 +1,125 @@
+"""The whole stack on free ports, for tests and benchmarks.
+
+with stack.running(tmp_path, "--model", folder) as served:
+httpx.get(f"{served.api}/v1/models")
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from gemma_launcher.ports import find_free
+from gemma_launcher.triton import LOOPBACK
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A launcher that was started as a process of its own.
+
+    Args:
+        process: the launcher.
+        log: the file with its output.
+        api: ``http://HOST:PORT`` of the gateway; so are ``triton_http`` and ``metrics`` of Triton.
+        triton_grpc: ``HOST:PORT``.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    api: str
+    triton_http: str
+    triton_grpc: str
+    metrics: str
+
+    @property
+    def output(self) -> str:
+        """Everything it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def is_ready(self) -> bool:
+        """Whether the API would answer now."""
+        try:
+            return httpx.get(f"{self.api}/health/ready", trust_env=False, timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    def wait(self, condition: Callable[[], bool], limit_s: float) -> None:
+        """Waits until ``condition`` holds.
+
+        Raises:
+            TimeoutError: it does not, or the launcher has ended; with all of its output.
+        """
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise TimeoutError(f"exit code {self.process.poll()}, and it said:\n{self.output}")
+            time.sleep(0.1)
+
+    def stop(self, limit_s: float = 10.0) -> int:
+        """SIGTERM; the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
+        self.process.terminate()
+        return self.process.wait(limit_s)
+
+
+@contextmanager
+def started(folder: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """The stack, just started; whatever still runs at the end is stopped.
+
+    Args:
+        folder: where the log goes.
+        *flags: more flags of ``serve``.
+        environment: more variables.
+    """
+    stack = _start(folder, flags, environment or {})
+    try:
+        yield stack
+    finally:
+        if stack.process.poll() is None:
+            stack.stop()
+
+
+@contextmanager
+def running(
+    folder: Path, *flags: str, environment: Mapping[str, str] | None = None, limit_s: float = 100.0
+) -> Iterator[Stack]:
+    """The stack, ready to answer; it is stopped at the end.
+
+    Args:
+        folder: where the log goes.
+        *flags: more flags of ``serve``.
+        environment: more variables.
+        limit_s: seconds it may take to be ready.
+
+    Raises:
+        TimeoutError: it did not become ready; with all of its output.
+    """
+    with started(folder, *flags, environment=environment) as stack:
+        stack.wait(stack.is_ready, limit_s)
+        yield stack
+
+
+def _start(folder: Path, flags: tuple[str, ...], environment: Mapping[str, str]) -> Stack:
+    names = ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port")
+    ports = [str(find_free(LOOPBACK)) for _ in names]
+    chosen = [part for pair in zip(names, ports, strict=True) for part in pair]
+    log = folder / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gemma_launcher", "serve", *chosen, *flags],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    api, http, grpc, metrics = (f"{LOOPBACK}:{port}" for port in ports)
+    return Stack(process, log, f"http://{api}", f"http://{http}", grpc, f"http://{metrics}")

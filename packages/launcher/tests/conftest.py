@@ -1,0 +1,124 @@
+"""What several tests need: a crafted checkpoint, a toy model, and proof that nothing is left."""
+
+import json
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gemma_launcher import reaper
+
+MODEL = """
+import json, os, time
+
+import triton_python_backend_utils as pb_utils
+
+from gemma_wire import ModelInfo, Request
+
+print("the toy is imported", flush=True)
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        time.sleep(float(os.environ.get("TOY_LOAD_S", "0")))
+        if "TOY_TROUBLE" in os.environ:
+            raise ValueError(os.environ["TOY_TROUBLE"])
+
+    def execute(self, requests):
+        for request in requests:
+            arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            asked = Request.from_tensors(arrays, json.loads(request.parameters() or "{}"))
+            assert asked.options.op == "describe"
+            info = ModelInfo(
+                model=os.environ["MODEL_NAME"], created=1, engine=os.environ["GEMMA_CHECKPOINT"],
+                device="cpu", dtype="float32", context_length=1024, max_num_seqs=1, memory_bytes=4,
+                modalities=("text",),
+            )
+            tensors = [pb_utils.Tensor(name, array) for name, array in info.to_tensors().items()]
+            request.get_response_sender().send(
+                pb_utils.InferenceResponse(output_tensors=tensors),
+                flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
+            )
+"""
+
+REPOSITORY = Path(__file__).parents[3] / "model_repository"
+
+
+def safetensors(tensors: dict[str, int]) -> bytes:
+    """A safetensors file of F32 tensors, name → number of elements."""
+    header, end = {}, 0
+    for name, count in tensors.items():
+        header[name] = {"dtype": "F32", "shape": [count], "data_offsets": [end, end + 4 * count]}
+        end += 4 * count
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(end)
+
+
+@pytest.fixture
+def make_safetensors() -> Callable[[dict[str, int]], bytes]:
+    return safetensors
+
+
+@pytest.fixture
+def checkpoint_folder(tmp_path: Path) -> Path:
+    """A folder that passes for a checkpoint."""
+    return toy_checkpoint(tmp_path)
+
+
+def toy_checkpoint(parent: Path) -> Path:
+    folder = parent / "toy-checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "gemma3n"}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(safetensors({"weight": 3}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_flags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The flags of a launcher that serves the toy."""
+    folder = tmp_path_factory.mktemp("toy")
+    return "--model", str(toy_checkpoint(folder)), "--model-repository", str(toy_repository(folder))
+
+
+def toy_repository(parent: Path) -> Path:
+    """Our config.pbtxt with a model that only tells what it is."""
+    folder = parent / "repository" / "gemma3n"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text((REPOSITORY / "gemma3n" / "config.pbtxt").read_text())
+    (folder / "1" / "model.py").write_text(MODEL)
+    return folder.parent
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    def wait(condition: Callable[[], object], limit_s: float = 10.0) -> None:
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {limit_s} s"
+            time.sleep(0.05)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def leftovers() -> Callable[[int], list[object]]:
+    """Everything that bears the mark of the launcher with a given process id, itself excepted."""
+
+    def look(launcher: int) -> list[object]:
+        mark = f"gemma-{launcher}-"
+        files = [*reaper.SHARED_MEMORY.glob(f"{mark}*"), *Path(tempfile.gettempdir()).glob(f"{mark}*")]
+        return [*files, *(process for process in psutil.process_iter() if marked(process, mark))]
+
+    return look
+
+
+def marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get(reaper.MARK, "").startswith(mark)
+    except psutil.Error:
+        return False

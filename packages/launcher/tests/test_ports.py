@@ -1,0 +1,57 @@
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from gemma_launcher import ports
+from gemma_launcher.errors import CannotStart
+from gemma_launcher.ports import Listener
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_free_ports_pass() -> None:
+    ports.check((Listener("the API", "127.0.0.1", ports.find_free("127.0.0.1"), "--port"),))
+
+
+def test_a_taken_port_is_named_with_its_owner_and_the_way_out(taken: int) -> None:
+    with pytest.raises(CannotStart) as caught:
+        ports.check((Listener("the API", "127.0.0.1", taken, "--port or API_PORT"),))
+    message = str(caught.value)
+    assert f"the API cannot listen on 127.0.0.1:{taken}: port {taken} is taken by " in message
+    assert f"(process {os.getpid()})" in message
+    assert message.endswith("choose another with --port or API_PORT")
+
+
+def test_every_interface_collides_with_one(taken: int) -> None:
+    assert "taken" in ports.why_not("0.0.0.0", taken)
+
+
+def test_one_port_for_two() -> None:
+    port = ports.find_free("127.0.0.1")
+    pair = Listener("the API", "127.0.0.1", port, "a"), Listener("Triton", "127.0.0.1", port, "b")
+    with pytest.raises(CannotStart, match="asked for twice, by the API and by Triton; choose another with b"):
+        ports.check(pair)
+
+
+def test_an_address_that_is_not_ours() -> None:
+    assert "cannot assign" in ports.why_not("192.0.2.1", 8080)
+    assert ports.why_not("no.such.host.invalid", 8080)
+
+
+def test_a_connection_that_lingers_is_no_obstacle() -> None:
+    with socket.socket() as server, socket.socket() as client:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as every server does
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        client.connect(("127.0.0.1", port))
+        server.accept()[0].close()  # the side that closes first waits in TIME_WAIT
+    assert ports.why_not("127.0.0.1", port) == ""

@@ -1,0 +1,104 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gemma_launcher import reaper
+from gemma_launcher.ownership import Ownership
+
+Wait = Callable[..., None]
+Leftovers = Callable[[int], list[object]]
+
+# A tree as unpleasant as they come: one ignores SIGTERM, one left for a session of its own, one is stopped.
+TREE = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen(["sleep", "60"], start_new_session=True)
+stopped = subprocess.Popen(["sleep", "60"])
+os.kill(stopped.pid, signal.SIGSTOP)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+LAUNCHER = """
+import os, subprocess, sys, time
+from gemma_launcher import reaper
+from gemma_launcher.ownership import Ownership
+with Ownership() as own:
+    command = [sys.executable, "-c", sys.argv[1]]
+    tree = subprocess.Popen(command, env=own.mark(os.environ), stdout=subprocess.PIPE)
+    tree.stdout.readline()
+    (reaper.SHARED_MEMORY / f"{own.name}-region").write_bytes(b"x")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def launcher() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", LAUNCHER, TREE], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.stdout.close()
+    return process
+
+
+def test_kill_9_of_the_launcher_leaves_nothing(
+    launcher: subprocess.Popen[bytes], leftovers: Leftovers, wait_for: Wait
+) -> None:
+    assert len(leftovers(launcher.pid)) == 6  # reaper, three of the tree, folder, shared memory
+    launcher.kill()
+    launcher.wait()
+    wait_for(lambda: not leftovers(launcher.pid))
+
+
+def test_leaving_the_context_leaves_nothing_even_when_the_reaper_was_killed(leftovers: Leftovers) -> None:
+    with Ownership() as own:
+        tree = subprocess.Popen(
+            [sys.executable, "-c", TREE], env=own.mark(os.environ), stdout=subprocess.PIPE
+        )
+        assert tree.stdout is not None
+        tree.stdout.readline()
+        tree.stdout.close()
+        os.kill(find_reaper(own).pid, signal.SIGKILL)
+    tree.wait()
+    assert leftovers(os.getpid()) == []
+
+
+def test_a_reaper_that_was_killed_is_replaced(wait_for: Wait) -> None:
+    with Ownership() as own:
+        first = find_reaper(own)
+        own.guard()
+        assert find_reaper(own) == first
+        first.kill()
+        wait_for(lambda: not first.is_running() or first.status() == psutil.STATUS_ZOMBIE)
+        own.guard()
+        assert find_reaper(own) != first
+
+
+def test_others_are_left_alone(tmp_path: Path) -> None:
+    with Ownership():
+        other = subprocess.Popen(["sleep", "60"], env={**os.environ, reaper.MARK: "gemma-0-other"})
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_the_reaper_is_found_by_no_search_for_the_launcher() -> None:
+    with Ownership() as own:
+        command = " ".join(find_reaper(own).cmdline())
+    assert "gemma" not in command.removeprefix(os.path.realpath(sys.executable))
+
+
+def find_reaper(own: Ownership) -> psutil.Process:
+    children = psutil.Process().children()
+    return next(child for child in children if "reaper.py" in child.cmdline() and marked_by(child, own))
+
+
+def marked_by(process: psutil.Process, own: Ownership) -> bool:
+    return process.environ().get(reaper.MARK) == own.name

@@ -1,0 +1,194 @@
+"""The launcher with the real tritonserver and the real gateway; the model is a toy."""
+
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from gemma_launcher import stack
+from gemma_launcher.stack import Stack
+from gemma_launcher.triton import STUB
+
+Leftovers = Callable[[int], list[object]]
+
+
+@pytest.fixture(scope="module")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, toy_flags: tuple[str, ...], leftovers: Leftovers
+) -> Iterator[Stack]:
+    """One stack for all that it must survive; at the end Triton hangs, and yet it must stop in time."""
+    with stack.running(tmp_path_factory.mktemp("served"), *toy_flags) as running:
+        yield running
+        tritonserver(running).suspend()
+        with within(10):
+            assert running.stop() == 0
+    assert leftovers(running.process.pid) == []
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
+
+
+def tritonserver(served: Stack) -> psutil.Process:
+    children = psutil.Process(served.process.pid).children()
+    return next(child for child in children if child.name() == "tritonserver")
+
+
+def gateway(served: Stack) -> psutil.Process:
+    children = psutil.Process(served.process.pid).children()
+    return next(child for child in children if "gemma_gateway" in child.cmdline())
+
+
+def stub(served: Stack) -> psutil.Process:
+    return next(child for child in tritonserver(served).children() if STUB in " ".join(child.cmdline()))
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses that a process listens on."""
+    found = psutil.Process(pid).net_connections("tcp")
+    return {connection.laddr[0] for connection in found if connection.status == psutil.CONN_LISTEN}
+
+
+def until(served: Stack, words: str, limit_s: float, times: int = 1) -> None:
+    """Waits until the launcher has said so, so many times."""
+    served.wait(lambda: served.output.count(words) >= times, limit_s)
+
+
+@contextmanager
+def restarted(served: Stack, limit_s: float, services: int = 1) -> Iterator[None]:
+    """Inside, some services are broken; afterwards all must be whole again."""
+    words = "is up again, after "
+    before = served.output.count(words)
+    with within(limit_s):
+        yield
+        until(served, words, limit_s, times=before + services)
+        served.wait(served.is_ready, limit_s)
+
+
+@contextmanager
+def within(limit_s: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < limit_s
+
+
+def test_ready(served: Stack) -> None:
+    health = httpx.get(f"{served.api}/health", trust_env=False).json()
+    assert health["model"] == "toy-checkpoint"
+    assert health["engine"].endswith("/toy-checkpoint")  # the toy tells its GEMMA_CHECKPOINT here
+    assert listening(tritonserver(served).pid) <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+    until(served, "Gemma-Triton is ready", limit_s=10)
+    addresses = (served.api, served.triton_http, served.triton_grpc, served.metrics)
+    for words in (*addresses, "toy-checkpoint", "cpu"):
+        assert words in served.output
+    assert "+--" not in served.output, "Triton's tables are noise"
+    assert re.search(r"^triton   \| \d\d:\d\d:\d\d loading: gemma3n:1$", served.output, re.MULTILINE)
+
+
+def test_a_taken_port_is_refused_at_once(served: Stack, elsewhere: Path, toy_flags: tuple[str, ...]) -> None:
+    taken = served.triton_grpc.rpartition(":")[2]
+    with stack.started(elsewhere, *toy_flags, "--triton-grpc-port", taken) as other:
+        assert other.process.wait(10) == 1
+    assert f"port {taken} is taken by tritonserver" in other.output
+    assert "choose another with --triton-grpc-port or GEMMA_TRITON_GRPC_PORT" in other.output
+    assert other.output.count("\n") == 1
+
+
+def test_a_triton_elsewhere_is_used_and_none_is_started(served: Stack, elsewhere: Path) -> None:
+    with stack.running(elsewhere, "--triton-url", served.triton_grpc) as second:
+        assert "triton   |" not in second.output
+        assert httpx.get(f"{second.api}/health", trust_env=False).json()["model"] == "toy-checkpoint"
+        assert second.stop() == 0
+    assert served.is_ready(), "it is not ours to stop"
+
+
+def test_a_dead_stub_is_noticed_and_triton_restarted(served: Stack) -> None:
+    killed = stub(served)
+    with restarted(served, limit_s=30):
+        killed.kill()
+        until(served, f"lost its Python stub (process {killed.pid} died)", limit_s=3)
+    assert stub(served).pid != killed.pid
+
+
+def test_a_dead_tritonserver_and_a_dead_gateway_are_restarted(served: Stack) -> None:
+    with restarted(served, limit_s=30, services=2):
+        gateway(served).kill()
+        tritonserver(served).kill()
+        until(served, "triton was killed by SIGKILL; starting it again", limit_s=5)
+        until(served, "gateway was killed by SIGKILL; starting it again now", limit_s=5)
+
+
+def test_a_tritonserver_that_hangs_is_restarted(served: Stack) -> None:
+    with restarted(served, limit_s=50):
+        tritonserver(served).suspend()
+        until(served, "triton hangs: it answers no health question", limit_s=20)
+
+
+def test_a_stub_that_hangs_is_restarted(served: Stack) -> None:
+    with restarted(served, limit_s=60):
+        stub(served).suspend()
+        until(served, "triton hangs: the model inside it does not answer", limit_s=40)
+
+
+@pytest.mark.parametrize("moment_s", [0.3, 0.9, 2.0, None])
+def test_kill_9_of_the_launcher_at_any_moment_leaves_nothing(
+    moment_s: float | None, tmp_path: Path, toy_flags: tuple[str, ...], leftovers: Leftovers
+) -> None:
+    with stack.started(tmp_path, *toy_flags) as served:
+        if moment_s is None:
+            until(served, "Started HTTPService", limit_s=60)
+        else:
+            time.sleep(moment_s)
+        served.process.kill()
+        served.process.wait()
+    deadline = time.monotonic() + 10
+    while leftovers(served.process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for url in (served.api, served.triton_http, f"http://{served.triton_grpc}", served.metrics):
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(("127.0.0.1", httpx.URL(url).port or 0))
+
+
+def test_signals_while_the_model_loads_end_everything(
+    tmp_path: Path, toy_flags: tuple[str, ...], leftovers: Leftovers
+) -> None:
+    with stack.started(tmp_path, *toy_flags, environment={"TOY_LOAD_S": "60"}) as served:
+        until(served, "the toy is imported", limit_s=30)
+        with within(10):
+            served.process.send_signal(signal.SIGINT)
+            served.process.send_signal(signal.SIGINT)  # the second one: at once
+            assert served.process.wait(10) == 0
+    assert leftovers(served.process.pid) == []
+
+
+def test_a_model_that_cannot_be_loaded_is_given_up_with_its_reason(
+    tmp_path: Path, toy_flags: tuple[str, ...], leftovers: Leftovers
+) -> None:
+    with stack.started(tmp_path, *toy_flags, environment={"TOY_TROUBLE": "the weights are sour"}) as served:
+        assert served.process.wait(60) == 1
+    assert served.output.count("ValueError: the weights are sour; starting it again") == 2
+    assert "error: triton ended with exit code 1 while starting: " in served.output
+    assert served.output.rstrip().endswith("ValueError: the weights are sour; gave up after 3 tries")
+    assert "Traceback" not in served.output
+    assert leftovers(served.process.pid) == []
+
+
+def test_no_triton_at_the_given_address_is_said_and_not_fatal(tmp_path: Path) -> None:
+    with stack.started(tmp_path, "--triton-url", "127.0.0.1:9") as served:
+        until(served, "waiting for the gateway to reach the model at 127.0.0.1:9", limit_s=30)
+        assert httpx.get(f"{served.api}/health/live", trust_env=False).is_success
+        assert httpx.get(f"{served.api}/health", trust_env=False).status_code == 503
+        assert served.stop() == 0

@@ -87,11 +87,13 @@ class Step:
         token_ids: new tokens, in order; a stop token is among them (usage counts it).
         finish: set in the last step.
         error: set instead of ``finish`` when the engine broke.
+        cached_tokens: of the prompt, what an earlier request had left in the cache; set in the last step.
     """
 
     token_ids: tuple[int, ...] = ()
     finish: StopCause | None = None
     error: str | None = None
+    cached_tokens: int = 0
 
     @property
     def last(self) -> bool:

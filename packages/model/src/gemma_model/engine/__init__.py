@@ -1,0 +1,1 @@
+"""The native engine: continuous batching over fixed cache slots."""

@@ -1,0 +1,68 @@
+"""Whether the cache fits, before anything is allocated."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gemma_wire import InvalidRequest
+
+MIB, GIB = 2**20, 2**30
+SHARE = 0.9  # of what is free; the rest is for activations
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def check_fits(bytes_per_slot: Callable[[int], int], slots: int, length: int, free: int | None) -> str:
+    """What the cache takes, as a line for the log.
+
+    Args:
+        bytes_per_slot: of a slot of so many positions.
+        slots: how many.
+        length: positions of each.
+        free: bytes on the device; ``None`` when nobody can tell.
+
+    Raises:
+        InvalidRequest: when it is too large, saying what would fit.
+    """
+    each = bytes_per_slot(length)
+    total = f"{slots * each / GIB:,.2f} GiB in all"
+    line = f"{slots} slots of {length:,} tokens, {each / MIB:,.1f} MiB each, {total}"
+    room = None if free is None else int(free * SHARE)
+    if room is None or slots * each <= room:
+        return line
+    raise InvalidRequest(
+        f"{slots}: the KV cache would be {line}, and {room / GIB:,.2f} GiB are there. What would fit: "
+        f"max_num_seqs={room // each} with {length:,} tokens each, or {slots} requests with "
+        f"max_model_len={longest(bytes_per_slot, room // slots, length)}",
+        "max_num_seqs",
+    )
+
+
+def longest(bytes_per_slot: Callable[[int], int], room: int, length: int) -> int:
+    """The most positions, up to ``length``, whose slot fits into ``room`` bytes."""
+    fits, too_long = 0, length + 1
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        fits, too_long = (middle, too_long) if bytes_per_slot(middle) <= room else (fits, middle)
+    return fits
+
+
+def free_host_memory() -> int | None:
+    """Bytes that a process may still take: the machine's, or its control group's if that is less."""
+    known = [free for free in (_free_in_machine(), _free_in_group()) if free is not None]
+    return min(known, default=None)
+
+
+def _free_in_machine() -> int | None:
+    try:
+        lines = MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _free_in_group() -> int | None:
+    try:
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return int(limit) - int(used) if limit.isdigit() else None

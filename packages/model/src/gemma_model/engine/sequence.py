@@ -1,0 +1,72 @@
+"""One request's state; no tensors, no clock, no threads."""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+Finish = Literal["stop", "length", "cancelled", "failed"]
+Key = Hashable
+"""What makes a token what it is: its id, or for a soft token its medium's digest and its place in it."""
+
+
+@dataclass(eq=False)
+class Sequence:
+    """A prompt and what was generated after it.
+
+    Args:
+        number: of the request; never used twice.
+        keys: of the prompt's tokens, then of the generated ones.
+        max_tokens: at most so many new tokens.
+        min_tokens: so many new tokens before a stop token may come.
+        stop_token_ids: a new token among these is the last.
+    """
+
+    number: int
+    keys: list[Key]
+    max_tokens: int
+    min_tokens: int = 0
+    stop_token_ids: frozenset[int] = frozenset()
+    prompt_length: int = field(init=False)
+    slot: int = field(default=-1, init=False)  # in the cache; -1 while it waits
+    stored_length: int = field(default=0, init=False)  # tokens whose keys and values are in the slot
+    reused_length: int = field(default=0, init=False)  # of those, what an earlier sequence left there
+    finish: Finish | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.prompt_length = len(self.keys)
+
+    @property
+    def generated_length(self) -> int:
+        """Tokens beyond the prompt."""
+        return len(self.keys) - self.prompt_length
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether part of the prompt is yet to be run."""
+        return self.stored_length < self.prompt_length
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether the next token may be a stop token."""
+        return self.generated_length >= self.min_tokens
+
+    def append(self, token_id: int) -> None:
+        """Take in a new token, and finish if it was the last."""
+        self.keys.append(token_id)
+        if token_id in self.stop_token_ids:
+            self.finish = "stop"
+        elif self.generated_length >= self.max_tokens:
+            self.finish = "length"
+
+
+def keys_of(token_ids: Iterable[int], media: Iterable[tuple[int, int, bytes]]) -> list[Key]:
+    """The keys of a prompt.
+
+    Args:
+        token_ids: of the prompt, placeholders included.
+        media: start, length and digest of each medium.
+    """
+    keys: list[Key] = list(token_ids)
+    for start, length, digest in media:
+        keys[start : start + length] = [(digest, place) for place in range(length)]
+    return keys

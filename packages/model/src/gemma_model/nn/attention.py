@@ -1,0 +1,195 @@
+"""Attention of a batch of cache slots: each row at its own position, sliding layers in rings.
+
+Shapes: B rows (sequences) of T new tokens each, M = B x T tokens, L keys in reach, d head_dim.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from gemma_model.nn.cache import KVCache, rows
+from gemma_model.nn.config import LayerType, TextConfig
+from gemma_model.nn.ops import Linear
+from gemma_model.nn.weights import Weights
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows of T new tokens; those of row ``b`` are positions ``starts[b] …`` of slot ``slots[b]``."""
+
+    slots: Sequence[int]
+    starts: Sequence[int]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What the queries of a batch see in layers of one type, and where their own keys go.
+
+    Args:
+        batch: its rows and positions.
+        groups: query heads per key head.
+        visible: added to scores, ``[B, T, L]``: 0 where a query sees a key, else minus infinity.
+        cos, sin: of the rotary angles, ``[M, 1, d]``, the first half of the sines negated.
+        columns: of the cache that are read.
+        joined: whether the batch's own keys come after those read, and go into the cache afterwards.
+        slots: where the keys go, ``[B, 1]``.
+        kept: and into which columns, ``[B, at most T]``: of a long chunk, only what a ring can hold.
+    """
+
+    batch: Batch
+    groups: int
+    visible: Tensor
+    cos: Tensor
+    sin: Tensor
+    columns: int
+    joined: bool
+    slots: Tensor
+    kept: Tensor
+
+    @staticmethod
+    def of(config: TextConfig, batch: Batch, kind: LayerType, cache: KVCache, like: Tensor) -> "Reach":
+        """The reach of a batch in layers of one type, on the device and in the dtype of ``like``.
+
+        A key in column ``c`` of a ring of R columns of which ``end`` positions are written stands for the
+        last position below ``end`` that is ``c`` modulo R; for columns never written that is negative. A
+        chunk that would overwrite keys still in some query's window is joined to the ring as it was.
+        """
+        sliding, columns = kind == "sliding_attention", cache.columns(kind)
+        window = config.sliding_window if sliding else cache.length
+        joined = sliding and cache.wraps and batch.tokens > columns - window + 1
+        written = 0 if joined else batch.tokens  # of the batch's own tokens, when it reads
+        starts = torch.tensor(batch.starts, device=like.device).unsqueeze(1)
+        queries = starts + torch.arange(batch.tokens, device=like.device)  # [B, T]
+        seen = min(columns, max(batch.starts) + written)
+        last = starts + written - 1
+        keys = last - (last - torch.arange(seen, device=like.device)) % columns  # [B, L]
+        cos, sin = _rotation(queries, config.rope_theta[kind], config.head_dim)
+        return Reach(
+            batch=batch,
+            groups=config.query_groups,
+            visible=_visible(queries, torch.cat((keys, queries), dim=1) if joined else keys, window, like),
+            cos=cos,
+            sin=sin,
+            columns=seen,
+            joined=joined,
+            slots=torch.tensor(batch.slots, device=like.device).unsqueeze(1),
+            kept=queries[:, -columns:] % columns,
+        )
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """As ``visible``, ``[B, 1, groups x T, L]``: query heads of one key head side by side."""
+        if self.visible.shape[1] == 1:
+            return self.visible.unsqueeze(1)
+        return self.visible.unsqueeze(1).expand(-1, self.groups, -1, -1).flatten(1, 2).unsqueeze(1)
+
+    def store(self, layer: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the new keys and values into a layer of the cache; what the batch attends to.
+
+        Args:
+            layer: ``[slots, 2 x kv_heads, columns, d]``.
+            fresh: ``[M, 2 x kv_heads, d]``.
+
+        Returns:
+            Keys and values, each ``[B, kv_heads, L, d]``.
+        """
+        fresh = fresh.view(-1, self.batch.tokens, *fresh.shape[1:])  # [B, T, 2 x kv_heads, d]
+        seen = torch.cat((self._read(layer), fresh.transpose(1, 2)), dim=2) if self.joined else None
+        layer[self.slots, :, self.kept] = fresh[:, -self.kept.shape[1] :]
+        keys, values = (self._read(layer) if seen is None else seen).chunk(2, dim=1)
+        return keys, values
+
+    def _read(self, layer: Tensor) -> Tensor:
+        return rows(layer, self.batch.slots, self.columns)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotary positions: ``[M, heads, d]`` → the same."""
+        return x * self.cos + x.roll(x.shape[-1] // 2, dims=-1) * self.sin
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """``[M, heads, d]`` queries → ``[M, heads x d]``; the norms have scaled the scores already."""
+        count, tokens = len(self.batch.slots), self.batch.tokens
+        shape = (count, tokens, keys.shape[1], self.groups, keys.shape[3])
+        grouped = query.view(shape).permute(0, 2, 3, 1, 4).flatten(2, 3)  # [B, kv_heads, groups x T, d]
+        seen = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=self.mask, scale=1.0)
+        shape = (count, keys.shape[1], self.groups, tokens, keys.shape[3])
+        return seen.view(shape).permute(0, 3, 1, 2, 4).reshape(query.shape[0], -1)
+
+    def last(self, tokens: int) -> "Reach":
+        """Of the last tokens of every row; for layers that only read."""
+        if tokens == self.batch.tokens:
+            return self
+        cos, sin = (last_tokens(x, self.batch.tokens, tokens) for x in (self.cos, self.sin))
+        batch = replace(self.batch, tokens=tokens)
+        return replace(self, batch=batch, visible=self.visible[:, -tokens:], cos=cos, sin=sin)
+
+
+def last_tokens(x: Tensor, of: int, tokens: int) -> Tensor:
+    """``[B x of, …]`` → ``[B x tokens, …]``: the last ones of each row."""
+    return x if tokens == of else x.view(-1, of, *x.shape[1:])[:, -tokens:].flatten(0, 1)
+
+
+def _visible(queries: Tensor, keys: Tensor, window: int, like: Tensor) -> Tensor:
+    """``[B, T]`` and ``[B, L]`` positions → ``[B, T, L]``."""
+    query, key = queries.unsqueeze(2), keys.unsqueeze(1)
+    hidden = (key < 0) | (key > query) | (key <= query - window)
+    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
+
+
+def _rotation(positions: Tensor, theta: float, width: int) -> tuple[Tensor, Tensor]:
+    halves = torch.arange(0, width, 2, dtype=torch.float, device=positions.device) / width
+    angles = positions.reshape(-1, 1, 1).float() * (1.0 / theta**halves)  # [M, 1, d / 2]
+    return angles.cos().repeat(1, 1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
+
+
+class Attention:
+    """One layer's attention; a KV-shared layer has queries alone, and reads what another layer stored.
+
+    Args:
+        weights: of the checkpoint.
+        layer: its number.
+    """
+
+    def __init__(self, config: TextConfig, weights: Weights, layer: int) -> None:
+        prefix = f"layers.{layer}.self_attn."
+        self.stores = layer < config.first_kv_shared_layer
+        self._heads, self._width, self._eps = config.num_attention_heads, config.head_dim, config.rms_norm_eps
+        if not self.stores:
+            names = (f"{prefix}{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm"))
+            weights.leave(
+                names, f"layer {layer} reads the keys and values of layer {config.kv_source(layer)}"
+            )
+        kinds = ("q", "k", "v") if self.stores else ("q",)
+        self._into = Linear(torch.cat([weights.take(f"{prefix}{kind}_proj.weight") for kind in kinds]))
+        self._out_of = Linear(weights.take(prefix + "o_proj.weight"))
+        scale = weights.take(prefix + "q_norm.weight").float().expand(self._heads, -1)
+        if self.stores:
+            key_scale = weights.take(prefix + "k_norm.weight").float().expand(config.num_key_value_heads, -1)
+            scale = torch.cat((scale, key_scale, torch.ones_like(key_scale)))  # values are normed, not scaled
+        self._scale = scale.contiguous()  # [heads, d]
+        self._rotated = self._heads + (config.num_key_value_heads if self.stores else 0)
+
+    def __call__(
+        self, x: Tensor, reach: Reach, layer: Tensor | None, lent: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """``[M, H]`` → ``[M, H]``, and the keys and values it attended to.
+
+        Args:
+            x: the normed stream.
+            reach: of layers of this type.
+            layer: its part of the cache; for a storing layer.
+            lent: what a lender returned; for a KV-shared layer.
+        """
+        heads = self._into(x).view(x.shape[0], -1, self._width).float()
+        heads = F.rms_norm(heads, (self._width,), eps=self._eps) * self._scale
+        rotated = reach.rotate(heads[:, : self._rotated]).to(x.dtype)
+        if layer is not None:
+            values = heads[:, self._rotated :].to(x.dtype)
+            lent = reach.store(layer, torch.cat((rotated[:, self._heads :], values), dim=1))
+        assert lent is not None, "a KV-shared layer needs a lender"
+        return self._out_of(reach.attend(rotated[:, : self._heads], *lent)), lent

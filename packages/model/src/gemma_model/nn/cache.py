@@ -1,0 +1,69 @@
+"""Keys and values of all slots: plain tensors of the layers that store them, rings where the layer slides."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gemma_model.nn.config import LayerType, TextConfig
+
+
+class KVCache:
+    """One tensor per storing layer, ``[slots, 2 * kv_heads, columns, head_dim]``, keys before values.
+
+    A full layer has a column per position. A sliding layer has ``ring`` columns and keeps position ``p`` in
+    column ``p % ring``, so the cache grows with the context in the full layers alone.
+
+    Args:
+        slots: sequences that fit.
+        length: positions of each.
+        rewind: columns of a ring beyond the window: so many tokens can be taken back once a ring has wrapped.
+    """
+
+    def __init__(
+        self,
+        config: TextConfig,
+        slots: int,
+        length: int,
+        rewind: int = 0,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.length, self.ring = length, ring_columns(config, length, rewind)
+        stored = config.layer_types[: config.first_kv_shared_layer]
+        heads, width = 2 * config.num_key_value_heads, config.head_dim
+        # Zeros, not whatever memory holds: a masked NaN is still a NaN.
+        self.layers = [
+            torch.zeros(slots, heads, self.columns(kind), width, dtype=dtype, device=device)
+            for kind in stored
+        ]
+
+    def columns(self, kind: LayerType) -> int:
+        """Columns of a layer of that type."""
+        return self.ring if kind == "sliding_attention" else self.length
+
+    @property
+    def wraps(self) -> bool:
+        """Whether a ring ever comes to its end."""
+        return self.ring < self.length
+
+
+def ring_columns(config: TextConfig, length: int, rewind: int) -> int:
+    """Columns of a sliding layer; never more than there are positions."""
+    return min(config.sliding_window + rewind, length)
+
+
+def bytes_per_slot(config: TextConfig, length: int, rewind: int, itemsize: int) -> int:
+    """Bytes that one sequence of ``length`` positions takes in the cache."""
+    stored = config.layer_types[: config.first_kv_shared_layer]
+    ring = ring_columns(config, length, rewind)
+    columns = sum(ring if kind == "sliding_attention" else length for kind in stored)
+    return columns * 2 * config.num_key_value_heads * config.head_dim * itemsize
+
+
+def rows(layer: Tensor, slots: Sequence[int], columns: int) -> Tensor:
+    """The first columns of some slots; a view when the slots are neighbours in order, else a copy."""
+    first, count = slots[0], len(slots)
+    if list(slots) == list(range(first, first + count)):
+        return layer[first : first + count, :, :columns]
+    return layer[torch.tensor(slots, device=layer.device), :, :columns]

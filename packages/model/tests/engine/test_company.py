@@ -1,0 +1,95 @@
+"""Requests in each other's company: each gets the text that it gets alone."""
+
+import random
+from typing import Any
+
+from gemma_model.protocol import Generation, Prompt, Sampling
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def greedy(prompt: Prompt, max_tokens: int) -> Generation:
+    return Generation(prompt, GREEDY, max_tokens)
+
+
+def drawn(checkpoint: Any, seed: int, **rules: float) -> Generation:
+    return Generation(checkpoint.text(10, seed), Sampling(**rules, seed=seed), 20)  # type: ignore[arg-type]
+
+
+def test_a_seed_gives_the_same_text_whatever_else_runs(checkpoint: Any) -> None:
+    rules: list[dict[str, float]] = [{}, {"top_k": 5}, {"top_p": 0.8}, {"top_k": 40, "top_p": 0.9}]
+    wanted = [drawn(checkpoint, seed, temperature=1.2, **rules[seed % 4]) for seed in range(8)]
+    alone = [checkpoint.native(slots=1).answers([generation])[0] for generation in wanted]
+    assert len({tuple(answer) for answer in alone}) == len(alone)
+    others = [drawn(checkpoint, seed, temperature=0.7) for seed in range(50, 58)] + [
+        greedy(checkpoint.text(40, 3), 20)
+    ]
+    assert checkpoint.native(slots=16).answers([*others, *wanted])[-8:] == alone
+
+
+def test_without_a_seed_two_answers_differ(checkpoint: Any) -> None:
+    one, other = checkpoint.native().answers(
+        [Generation(checkpoint.text(10, 1), Sampling(temperature=2.0), 20)] * 2
+    )
+    assert one != other
+
+
+def test_min_tokens_holds_back_the_stop_token(checkpoint: Any) -> None:
+    free = checkpoint.native().answers([greedy(checkpoint.text(10, 1), 20)])[0]
+    stop, place = free[3], free.index(free[3])
+    stopping = Generation(checkpoint.text(10, 1), GREEDY, 20, stop_token_ids=frozenset({stop}))
+    held = Generation(checkpoint.text(10, 1), GREEDY, 20, min_tokens=10, stop_token_ids=frozenset({stop}))
+    short, long = checkpoint.native().answers([stopping, held])
+    assert short == free[: place + 1]
+    assert len(long) >= 10
+    assert stop not in long[:10]
+
+
+def test_a_thousand_requests_of_which_a_tenth_is_cancelled(checkpoint: Any) -> None:
+    dice, longest = random.Random(1), 8
+    pool = [_any(checkpoint, dice, seed, longest) for seed in range(24)]
+    alone = checkpoint.native(slots=1)
+    expected = [alone.answers([generation])[0] for generation in pool]
+    native = checkpoint.native(slots=16, chunk=64)
+    asked: list[tuple[int, int, Any]] = []
+    doomed: list[int] = []
+    for _ in range(1000):
+        which, tokens, answer = dice.randrange(len(pool)), dice.randint(1, longest), checkpoint.answer()
+        one = pool[which]
+        number = native.loop.submit(Generation(one.prompt, one.sampling, tokens), answer)
+        asked.append((which, tokens, answer))
+        doomed += [number] if number % 10 == 0 else []
+        if dice.random() < 0.4:
+            native.loop.step()
+        if doomed and dice.random() < 0.1:
+            native.loop.cancel(doomed.pop(dice.randrange(len(doomed))))
+    for number in doomed:
+        native.loop.cancel(number)
+        native.loop.step()
+    native.run()
+    for number, (which, tokens, answer) in enumerate(asked):
+        said = expected[which][:tokens]
+        assert answer.end is not None
+        assert answer.end.finish == ("length" if number % 10 else answer.end.finish)
+        assert answer.tokens == (said if answer.end.finish == "length" else said[: len(answer.tokens)])
+    assert (native.loop.running, native.loop.waiting, native.slots.free) == (0, 0, 16)
+
+
+def _any(checkpoint: Any, dice: random.Random, seed: int, new: int) -> Generation:
+    prompt = (
+        checkpoint.with_picture(25, seed % 3) if seed % 8 == 0 else checkpoint.text(dice.randint(1, 24), seed)
+    )
+    sampling = GREEDY if seed % 2 else Sampling(1.0, top_k=20, top_p=0.9, seed=seed)
+    return Generation(prompt, sampling, new)
+
+
+def test_a_long_prompt_delays_a_running_stream_by_one_chunk(checkpoint: Any) -> None:
+    native = checkpoint.native(slots=2, chunk=16)
+    stream = checkpoint.answer()
+    native.loop.submit(greedy(checkpoint.text(3, 1), 64), stream)
+    native.loop.step()
+    native.loop.submit(greedy(checkpoint.text(400, 2), 5), checkpoint.answer())
+    for tokens in range(2, 28):
+        native.loop.step()
+        assert len(stream.tokens) == tokens
+    assert all(sum(p.stop - p.start for p in plan.prefills) <= 16 for plan in native.recorder.plans)

@@ -1,0 +1,195 @@
+"""Submit, cancel, step, with a model of ten lines."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from gemma_model.engine.engine import Loop
+from gemma_model.engine.scheduler import Outcome, Plan, Scheduler
+from gemma_model.engine.slots import Slots
+from gemma_model.protocol import Generation, Prompt, Sampling, Step
+from gemma_wire import ContextLengthExceeded, Overloaded, Unavailable
+
+
+class Counter:
+    """A model whose next token is one more than the last."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.refused = -1
+
+    def run(self, plan: Plan, generations: Mapping[int, Generation]) -> Outcome:
+        if self.broken:
+            raise RuntimeError("out of memory")
+        failed = {p.number: "no" for p in plan.prefills if p.number == self.refused}
+        prompts = {p.number: generations[p.number].prompt for p in plan.prefills if p.ends_prompt}
+        tokens = {n: prompt.token_ids[-1] + 1 for n, prompt in prompts.items() if n not in failed}
+        return Outcome(tokens | {d.number: d.token_id + 1 for d in plan.decodes}, failed)
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def __call__(self, step: Step) -> None:
+        assert not (self.steps and self.steps[-1].last), "nothing follows the last step"
+        self.steps.append(step)
+
+    @property
+    def tokens(self) -> list[int]:
+        return [token for step in self.steps for token in step.token_ids]
+
+
+def loop(slots: int = 2, max_queue: int = 4) -> tuple[Loop, Counter]:
+    model = Counter()
+    return Loop(model, Scheduler(Slots(slots, 100, 100), max_queue, chunk=4), length=100), model
+
+
+def generation(first: int = 1, max_tokens: int = 3, prompt: int = 1, **rest: object) -> Generation:
+    ids = tuple(range(first - prompt + 1, first + 1))
+    return Generation(Prompt(ids), Sampling(), max_tokens, **rest)  # type: ignore[arg-type]
+
+
+def test_every_listener_gets_its_own_tokens_and_one_end() -> None:
+    engine, _ = loop()
+    listeners = [Listener() for _ in range(5)]
+    for n, listener in enumerate(listeners):
+        engine.submit(generation(first=100 * n), listener)
+    while engine.step():
+        pass
+    assert [x.tokens for x in listeners] == [[100 * n + i for i in (1, 2, 3)] for n in range(5)]
+    assert all([step.finish for step in x.steps] == [None, None, "length"] for x in listeners)
+
+
+def test_a_stop_token_is_among_the_tokens() -> None:
+    engine, _ = loop()
+    listener = Listener()
+    engine.submit(generation(max_tokens=50, stop_token_ids=frozenset({4})), listener)
+    while engine.step():
+        pass
+    assert listener.tokens == [2, 3, 4]
+    assert listener.steps[-1].finish == "stop"
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_cancelled_in_any_state_it_ends_at_the_next_step(steps: int) -> None:
+    engine, _ = loop(slots=1)
+    listener, other = Listener(), Listener()
+    number = engine.submit(generation(max_tokens=50, prompt=10), listener)
+    engine.submit(generation(first=7), other)
+    for _ in range(steps):
+        engine.step()
+    engine.cancel(number)
+    engine.cancel(number)
+    engine.step()
+    assert listener.steps[-1] == Step(finish="cancelled")
+    while engine.step():
+        pass
+    assert other.tokens == [8, 9, 10]
+    assert (engine.running, engine.waiting) == (0, 0)
+
+
+def test_cancelled_while_it_waits() -> None:
+    engine, _ = loop(slots=1)
+    engine.submit(generation(max_tokens=50), Listener())
+    listener = Listener()
+    engine.cancel(engine.submit(generation(), listener))
+    engine.step()
+    assert listener.steps == [Step(finish="cancelled")]
+    assert engine.waiting == 0
+
+
+def test_cancelling_the_unknown_and_the_ended_does_nothing() -> None:
+    engine, _ = loop()
+    number = engine.submit(generation(max_tokens=1), Listener())
+    engine.step()
+    engine.cancel(number)
+    engine.cancel(12345)
+    assert not engine.step()
+
+
+def test_a_listener_may_cancel() -> None:
+    engine, _ = loop()
+    heard: list[Step] = []
+
+    def listen(step: Step) -> None:
+        heard.append(step)
+        engine.cancel(number)
+
+    number = engine.submit(generation(max_tokens=50), listen)
+    while engine.step():
+        pass
+    assert [step.finish for step in heard] == [None, "cancelled"]
+
+
+def test_a_listener_that_fails_harms_nobody_else() -> None:
+    engine, _ = loop()
+
+    def fail(step: Step) -> None:
+        raise ValueError(step)
+
+    engine.submit(generation(), fail)
+    listener = Listener()
+    engine.submit(generation(), listener)
+    while engine.step():
+        pass
+    assert listener.tokens == [2, 3, 4]
+
+
+def test_a_full_queue_is_overloaded() -> None:
+    engine, _ = loop(slots=1, max_queue=1)
+    for _ in range(2):
+        engine.submit(generation(), Listener())
+    with pytest.raises(Overloaded):
+        engine.submit(generation(), Listener())
+    while engine.step():
+        pass
+    engine.submit(generation(), Listener())
+
+
+@pytest.mark.parametrize(("prompt", "max_tokens"), [(0, 1), (98, 3), (1, 100)])
+def test_what_cannot_fit_is_refused(prompt: int, max_tokens: int) -> None:
+    engine, _ = loop()
+    with pytest.raises(ContextLengthExceeded):
+        engine.submit(generation(prompt=prompt, max_tokens=max_tokens), Listener())
+
+
+def test_a_failed_step_ends_what_ran_and_nothing_else() -> None:
+    engine, model = loop(slots=1)
+    first, second = Listener(), Listener()
+    engine.submit(generation(), first)
+    engine.submit(generation(first=5), second)
+    engine.step()
+    model.broken = True
+    engine.step()
+    model.broken = False
+    while engine.step():
+        pass
+    assert first.steps[-1].error == "RuntimeError: out of memory"
+    assert second.tokens == [6, 7, 8]
+
+
+def test_a_request_whose_input_is_bad_fails_alone() -> None:
+    engine, model = loop()
+    listeners = [Listener() for _ in range(3)]
+    model.refused = 1
+    for listener in listeners:
+        engine.submit(generation(), listener)
+    while engine.step():
+        pass
+    assert [x.tokens for x in listeners] == [[2, 3, 4], [], [2, 3, 4]]
+    assert listeners[1].steps == [Step(error="no")]
+    assert (engine.running, engine.waiting) == (0, 0)
+
+
+def test_drained_everything_is_cancelled_and_nothing_more_is_taken() -> None:
+    engine, _ = loop(slots=1)
+    listeners = [Listener() for _ in range(3)]
+    for listener in listeners:
+        engine.submit(generation(max_tokens=50), listener)
+    engine.step()
+    engine.drain()
+    assert [listener.steps[-1].finish for listener in listeners] == ["cancelled"] * 3
+    with pytest.raises(Unavailable):
+        engine.submit(generation(), Listener())
+    assert not engine.wait()

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from gemma_model.engine import memory
+from gemma_model.engine.memory import check_fits, free_host_memory, longest
+from gemma_wire import InvalidRequest
+
+
+def per_slot(length: int) -> int:
+    return 1000 * length + 50_000
+
+
+def test_what_fits_is_described() -> None:
+    line = check_fits(per_slot, slots=4, length=1000, free=10_000_000)
+    assert line.startswith("4 slots of 1,000 tokens")
+
+
+def test_too_large_says_what_would_fit() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_fits(per_slot, slots=16, length=1000, free=10_000_000)
+    assert "max_num_seqs=8" in caught.value.message
+    assert "max_model_len=512" in caught.value.message
+    check_fits(per_slot, slots=8, length=1000, free=10_000_000)
+    check_fits(per_slot, slots=16, length=512, free=10_000_000)
+
+
+def test_unknown_memory_is_not_checked() -> None:
+    check_fits(per_slot, slots=10**9, length=1000, free=None)
+
+
+def test_nothing_fits_into_nothing() -> None:
+    assert longest(per_slot, room=0, length=100) == 0
+
+
+def test_the_host_tells_what_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 4 kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert free_host_memory() == 4096
+    (tmp_path / "memory.max").write_text("3000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert free_host_memory() == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_host_memory() == 4096
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
+    assert free_host_memory() is None

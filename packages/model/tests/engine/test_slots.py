@@ -1,0 +1,79 @@
+from gemma_model.engine.sequence import Key, keys_of
+from gemma_model.engine.slots import Slots
+
+WINDOW = 4
+
+
+def used(slots: Slots, owner: int, keys: list[Key]) -> int:
+    """Run a whole prompt through a slot and leave; which slot it was."""
+    slot, reused = slots.acquire(owner, keys)
+    slots.extend(slot, keys[reused:])
+    slots.release(slot)
+    return slot
+
+
+def test_the_next_turn_continues_behind_the_last() -> None:
+    slots = Slots(3, WINDOW, WINDOW)
+    first = used(slots, 1, [1, 2, 3, 4, 5, 6, 7, 8])
+    used(slots, 2, [9, 9])
+    assert slots.acquire(3, [1, 2, 3, 4, 5, 6, 7, 8, 20, 21]) == (first, 8)
+
+
+def test_the_last_token_of_a_prompt_always_runs() -> None:
+    slots = Slots(1, WINDOW, WINDOW)
+    used(slots, 1, [1, 2, 3])
+    assert slots.acquire(2, [1, 2, 3]) == (0, 2)
+
+
+def test_a_wrapped_ring_gives_back_one_token_and_no_more() -> None:
+    slots, long = Slots(1, WINDOW, WINDOW), [1, 2, 3, 4, 5, 6, 7, 8]
+    used(slots, 1, list(long))
+    assert slots.acquire(2, [*long[:7], 99, 98]) == (0, 7)
+    slots = Slots(1, WINDOW, WINDOW)
+    used(slots, 1, list(long))
+    assert slots.acquire(2, [*long[:6], 99, 98]) == (0, 0)
+
+
+def test_what_a_ring_lost_is_not_forgotten_when_its_slot_is_cut_back() -> None:
+    slots = Slots(1, WINDOW, WINDOW + 2)
+    used(slots, 1, [1, 2, 3, 4, 5, 6, 7, 8])
+    assert slots.acquire(2, [1, 2, 3, 4, 5, 99]) == (0, 5)
+    slots.release(0)
+    assert slots.acquire(3, [1, 2, 3, 99]) == (0, 0)
+
+
+def test_a_longer_ring_gives_back_more() -> None:
+    slots = Slots(1, WINDOW, WINDOW + 2)
+    used(slots, 1, [1, 2, 3, 4, 5, 6, 7, 8])
+    assert slots.acquire(2, [1, 2, 3, 4, 5, 99, 98]) == (0, 5)
+
+
+def test_a_ring_that_never_wrapped_gives_back_anything() -> None:
+    slots = Slots(1, WINDOW, WINDOW)
+    used(slots, 1, [1, 2, 3, 4])
+    assert slots.acquire(2, [1, 99, 98]) == (0, 1)
+
+
+def test_pictures_count_by_digest() -> None:
+    slots = Slots(1, 64, 64)
+    ids = [7, 0, 0, 0, 8, 9]
+    used(slots, 1, keys_of(ids, [(1, 3, b"cat")]))
+    assert slots.acquire(2, keys_of(ids, [(1, 3, b"dog")])) == (0, 1)
+    slots.forget()
+    used(slots, 1, keys_of(ids, [(1, 3, b"cat")]))
+    assert slots.acquire(2, keys_of(ids, [(1, 3, b"cat")])) == (0, 5)
+
+
+def test_a_greeting_in_common_does_not_cost_another_its_conversation() -> None:
+    slots = Slots(2, 64, 64)
+    conversation = used(slots, 1, list(range(50)))
+    slot, _ = slots.acquire(2, [0, 1, 99, 98])
+    assert slot != conversation
+
+
+def test_without_a_free_empty_slot_the_one_unused_for_longest_goes() -> None:
+    slots = Slots(2, 64, 64)
+    used(slots, 1, [1, 2, 3])
+    kept = used(slots, 2, [4, 5, 6])
+    slot, reused = slots.acquire(3, [7, 8])
+    assert (slot != kept, reused) == (True, 0)

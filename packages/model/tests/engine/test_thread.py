@@ -1,0 +1,106 @@
+"""The engine as others see it: with its thread, from a folder."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gemma_model.engine.engine import NativeEngine
+from gemma_model.engine.options import Options
+from gemma_model.protocol import Generation, Sampling, Step
+from gemma_wire import InvalidRequest, Overloaded, Unavailable
+
+PATIENCE = 60  # seconds, for a machine that has other things to do
+
+
+class Heard:
+    """A listener that can be waited for."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.last: Step | None = None
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def __call__(self, step: Step) -> None:
+        self.tokens += step.token_ids
+        self.begun.set()
+        if step.last:
+            self.last = step
+            self.ended.set()
+
+
+def greedy(checkpoint: Any, seed: int, max_tokens: int) -> Generation:
+    return Generation(checkpoint.text(10, seed), Sampling(temperature=0.0), max_tokens)
+
+
+@pytest.fixture
+def engine(checkpoint: Any) -> Iterator[NativeEngine]:
+    options = Options(device="cpu", max_num_seqs=2, max_queue=1, max_model_len=512, prefill_chunk=16)
+    engine = NativeEngine(checkpoint.folder, options)
+    yield engine
+    engine.close()
+    assert "engine" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_it_says_what_it_is(engine: NativeEngine, checkpoint: Any) -> None:
+    info = engine.info()
+    assert (info.name, info.device, info.dtype, info.max_num_seqs) == ("native", "cpu", "float32", 2)
+    assert 0 < info.memory_bytes <= (checkpoint.folder / "model.safetensors").stat().st_size
+    assert (info.running, info.waiting) == (0, 0)
+
+
+def test_requests_from_several_threads(engine: NativeEngine, checkpoint: Any) -> None:
+    expected = [checkpoint.native().answers([greedy(checkpoint, seed, 10)])[0] for seed in range(3)]
+    heard = [Heard() for _ in expected]
+    threads = [
+        threading.Thread(target=engine.submit, args=(greedy(checkpoint, seed, 10), heard[seed]))
+        for seed in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    assert all(one.ended.wait(PATIENCE) for one in heard)
+    assert [one.tokens for one in heard] == expected
+    for thread in threads:
+        thread.join()
+
+
+def test_a_cancelled_request_leaves_its_slot(engine: NativeEngine, checkpoint: Any) -> None:
+    heard = Heard()
+    number = engine.submit(greedy(checkpoint, 1, 500), heard)
+    assert heard.begun.wait(PATIENCE)
+    engine.cancel(number)
+    assert heard.ended.wait(PATIENCE)
+    assert heard.last == Step(finish="cancelled")
+    assert len(heard.tokens) < 500
+    assert engine.info().running == 0
+
+
+def test_too_many_are_told_to_come_back(engine: NativeEngine, checkpoint: Any) -> None:
+    heard = [Heard() for _ in range(3)]
+    numbers = [engine.submit(greedy(checkpoint, seed, 500), heard[seed]) for seed in range(3)]
+    with pytest.raises(Overloaded):
+        engine.submit(greedy(checkpoint, 3, 5), Heard())
+    for number in numbers:
+        engine.cancel(number)
+    assert all(one.ended.wait(PATIENCE) for one in heard)
+
+
+def test_closed_it_cancels_what_runs_and_takes_no_more(engine: NativeEngine, checkpoint: Any) -> None:
+    heard = [Heard() for _ in range(3)]
+    for seed, one in enumerate(heard):
+        engine.submit(greedy(checkpoint, seed, 500), one)
+    engine.close()
+    assert [one.last for one in heard] == [Step(finish="cancelled")] * 3
+    with pytest.raises(Unavailable):
+        engine.submit(greedy(checkpoint, 3, 5), Heard())
+
+
+def test_too_large_a_cache_is_one_clear_error(checkpoint: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"What would fit: max_num_seqs=\d+ "):
+        NativeEngine(checkpoint.folder, Options(device="cpu", max_num_seqs=10**7))
+
+
+def test_a_context_beyond_the_checkpoints_own_is_refused(checkpoint: Any) -> None:
+    with pytest.raises(InvalidRequest, match="4096"):
+        NativeEngine(checkpoint.folder, Options(device="cpu", max_model_len=5000))

@@ -137,6 +137,16 @@ async def test_cancelling_stops_the_process_within_its_grace(log: Log, code: str
     assert not [child for child in children if child.is_running() and code in child.cmdline()]
 
 
+async def test_the_end_is_seen_though_an_orphan_holds_the_pipe() -> None:
+    leave = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); raise SystemExit(3)"
+    child = await Child.start((sys.executable, "-c", leave), os.environ, lambda _: None)
+    async with asyncio.timeout(5):
+        assert await child.ended() == "ended with exit code 3"
+        await until(lambda: child.last_lines)
+        await child.stop(grace_s=1)
+    assert is_zombie(int(child.last_lines[0]))
+
+
 async def test_silence_needs_several_misses_in_a_row() -> None:
     answers = iter([True, False, False, True, False, False, False])
     asked = 0

@@ -1,6 +1,7 @@
 """The command ``gemma-triton``."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     flags = {name: value for name, value in vars(options).items() if name != "command" and value is not None}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to stop
     try:
         return _run(options.command, flags)
     except (CannotStart, OSError) as error:

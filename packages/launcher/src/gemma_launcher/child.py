@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Self
@@ -14,11 +15,17 @@ LONGEST_LINE = 16_384  # bytes; more is cut into lines of this length
 KEPT_LINES = 200
 """So many of the last lines are kept, to find out why it ended."""
 
+POLL_S = 0.05
+
 
 class Child:
-    """Started with ``start``, ended with ``stop``; both see to the whole process group."""
+    """Started with ``start``, ended with ``stop``; both see to the whole process group.
 
-    def __init__(self, process: asyncio.subprocess.Process, show: Callable[[str], None]) -> None:
+    asyncio's own subprocesses are of no use here: their ``wait`` returns when the pipe is closed, and a
+    stub that outlives its tritonserver, or is stopped, keeps it open.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]", show: Callable[[str], None]) -> None:
         self.pid = process.pid
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._process = process
@@ -35,46 +42,66 @@ class Child:
             environment: all of it.
             show: called with each line of its output and errors.
         """
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        return cls(process, show)
+        return cls(_spawn(command, environment), show)
+
+    @property
+    def end(self) -> str:
+        """How it ended; empty while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return ""
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     async def ended(self) -> str:
         """Waits for its end, and says how it ended."""
-        code = await self._process.wait()
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        while True:
+            if end := self.end:
+                return end
+            await asyncio.sleep(POLL_S)
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, at most ``grace_s`` seconds of patience, then SIGKILL to the group; none is left."""
-        if grace_s > 0 and self._process.returncode is None:
+        if grace_s > 0:
             self._process.terminate()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), grace_s)
-        await self._kill()
-
-    async def _kill(self) -> None:
+                await asyncio.wait_for(self.ended(), grace_s)
         _kill_group(self.pid)
-        await self._process.wait()
+        await self.ended()
         while _lives(self.pid):
             _kill_group(self.pid)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(POLL_S)
         _bury(self.pid)
-        # The group is gone; only a descendant that left the group could still hold the pipe.
+        await self._finish_reading()
+
+    async def _finish_reading(self) -> None:
+        """The group is gone; only a descendant that left the group could still hold the pipe."""
         _, unfinished = await asyncio.wait([self._reading], timeout=1.0)
         for task in unfinished:
             task.cancel()
 
     async def _read(self, show: Callable[[str], None]) -> None:
         assert self._process.stdout is not None
-        async for line in lines(self._process.stdout):
-            self.last_lines.append(line)
-            show(line)
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), self._process.stdout
+        )
+        try:
+            async for line in lines(stream):
+                self.last_lines.append(line)
+                show(line)
+        finally:
+            transport.close()
+
+
+def _spawn(command: tuple[str, ...], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:

@@ -99,6 +99,7 @@ async def _one_life(service: Service, console: Console) -> tuple[str, float]:
     grace_s = 0.0
     try:
         trouble = await first(child.ended(), _start_and_watch(service, child, console))
+        trouble = child.end or trouble  # a dead server also loses its stub and its voice
     except asyncio.CancelledError:
         grace_s = service.grace_s
         raise

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from packages.launcher.tests import stack
+from packages.launcher.tests.stack import Stack
 
-from gemma_launcher import stack
-from gemma_launcher.stack import Stack
 from gemma_launcher.triton import STUB
 
 Leftovers = Callable[[int], list[object]]

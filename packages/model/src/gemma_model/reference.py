@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig
+from transformers.utils.logging import disable_progress_bar
 
 from gemma_model.protocol import EngineInfo, Generation, Listener, Sampling, Step, StopCause
 from gemma_model.settings import Settings
@@ -39,10 +40,12 @@ class ReferenceEngine:
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
+        disable_progress_bar()  # in a log file it is one long line
         self._device = torch.device(_pick(settings.device))
         dtype = DTYPES.get(settings.dtype, "auto")
         self._model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
         self._model.eval().to(self._device)
+        self._model.generation_config = _plain_config(1)  # nothing of the checkpoint's is merged into ours
         self._memory_bytes = sum(p.numel() * p.element_size() for p in self._model.parameters())
         self._max_num_seqs, self._max_queue = settings.max_num_seqs, settings.max_queue
         self._pool = ThreadPoolExecutor(settings.max_num_seqs, thread_name_prefix="generate")

@@ -1,4 +1,4 @@
-"""The whole stack on free ports, for tests and benchmarks.
+"""The whole stack on free ports, for tests.
 
 with stack.running(tmp_path, "--model", folder) as served:
 httpx.get(f"{served.api}/v1/models")

@@ -26,7 +26,9 @@ class AltUp:
     def __init__(self, config: TextConfig, weights: Weights, prefix: str) -> None:
         self._streams, self.active = config.altup_num_inputs, config.altup_active_idx
         self._input_scale = 1 / config.hidden_size
-        self._norm = Norm(weights.take(prefix + "router_norm.weight"), config.rms_norm_eps)
+        self._norm = Norm(
+            config.hidden_size, config.rms_norm_eps, weights.take(prefix + "router_norm.weight")
+        )
         self._router = Linear(weights.take(prefix + "modality_router.weight"))
         self._prediction = Linear(weights.take(prefix + "prediction_coefs.weight"))
         self._correction = Linear(weights.take(prefix + "correction_coefs.weight"))

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from gemma_model.nn.cache import KVCache, rows
 from gemma_model.nn.config import LayerType, TextConfig
-from gemma_model.nn.ops import Linear
+from gemma_model.nn.ops import Linear, Norm
 from gemma_model.nn.weights import Weights
+
+KV = tuple[Tensor, Tensor]
+"""Keys and values that a batch attends to, each ``[B, kv_heads, L, d]``."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,12 @@ class Reach:
             return self.visible.unsqueeze(1)
         return self.visible.unsqueeze(1).expand(-1, self.groups, -1, -1).flatten(1, 2).unsqueeze(1)
 
-    def store(self, layer: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
+    def store(self, layer: Tensor, fresh: Tensor) -> KV:
         """Put the new keys and values into a layer of the cache; what the batch attends to.
 
         Args:
             layer: ``[slots, 2 x kv_heads, columns, d]``.
             fresh: ``[M, 2 x kv_heads, d]``.
-
-        Returns:
-            Keys and values, each ``[B, kv_heads, L, d]``.
         """
         fresh = fresh.view(-1, self.batch.tokens, *fresh.shape[1:])  # [B, T, 2 x kv_heads, d]
         seen = torch.cat((self._read(layer), fresh.transpose(1, 2)), dim=2) if self.joined else None
@@ -115,7 +115,7 @@ class Reach:
         """``[M, heads, d]`` queries → ``[M, heads x d]``; the norms have scaled the scores already."""
         count, tokens = len(self.batch.slots), self.batch.tokens
         shape = (count, tokens, keys.shape[1], self.groups, keys.shape[3])
-        grouped = query.view(shape).permute(0, 2, 3, 1, 4).flatten(2, 3)  # [B, kv_heads, groups x T, d]
+        grouped = query.reshape(shape).permute(0, 2, 3, 1, 4).flatten(2, 3)  # [B, kv_heads, groups x T, d]
         seen = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=self.mask, scale=1.0)
         shape = (count, keys.shape[1], self.groups, tokens, keys.shape[3])
         return seen.view(shape).permute(0, 3, 1, 2, 4).reshape(query.shape[0], -1)
@@ -158,7 +158,8 @@ class Attention:
     def __init__(self, config: TextConfig, weights: Weights, layer: int) -> None:
         prefix = f"layers.{layer}.self_attn."
         self.stores = layer < config.first_kv_shared_layer
-        self._heads, self._width, self._eps = config.num_attention_heads, config.head_dim, config.rms_norm_eps
+        self._heads, self._width = config.num_attention_heads, config.head_dim
+        self._norm = Norm(config.head_dim, config.rms_norm_eps)  # the factors differ from head to head
         if not self.stores:
             names = (f"{prefix}{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm"))
             weights.leave(
@@ -174,10 +175,8 @@ class Attention:
         self._scale = scale.contiguous()  # [heads, d]
         self._rotated = self._heads + (config.num_key_value_heads if self.stores else 0)
 
-    def __call__(
-        self, x: Tensor, reach: Reach, layer: Tensor | None, lent: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """``[M, H]`` → ``[M, H]``, and the keys and values it attended to.
+    def project(self, x: Tensor, reach: Reach, layer: Tensor | None, lent: KV | None) -> tuple[Tensor, KV]:
+        """``[M, H]`` → queries ``[M, heads, d]``, and the keys and values that they see.
 
         Args:
             x: the normed stream.
@@ -186,10 +185,14 @@ class Attention:
             lent: what a lender returned; for a KV-shared layer.
         """
         heads = self._into(x).view(x.shape[0], -1, self._width).float()
-        heads = F.rms_norm(heads, (self._width,), eps=self._eps) * self._scale
+        heads = self._norm(heads) * self._scale
         rotated = reach.rotate(heads[:, : self._rotated]).to(x.dtype)
         if layer is not None:
             values = heads[:, self._rotated :].to(x.dtype)
             lent = reach.store(layer, torch.cat((rotated[:, self._heads :], values), dim=1))
         assert lent is not None, "a KV-shared layer needs a lender"
-        return self._out_of(reach.attend(rotated[:, : self._heads], *lent)), lent
+        return rotated[:, : self._heads], lent
+
+    def attend(self, query: Tensor, reach: Reach, seen: KV) -> Tensor:
+        """Queries ``[M, heads, d]`` → ``[M, H]``."""
+        return self._out_of(reach.attend(query, *seen))

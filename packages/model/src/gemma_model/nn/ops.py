@@ -23,17 +23,17 @@ class Norm:
     """Root-mean-square norm over the last dimension, computed in fp32.
 
     Args:
-        weight: ``[width]``, the plain factor (Gemma 3n adds no one to it).
+        width: of the last dimension.
         eps: added to the mean square.
+        weight: ``[width]``, the plain factor (Gemma 3n adds no one to it); ``None``: no factor.
     """
 
-    def __init__(self, weight: Tensor, eps: float) -> None:
-        self.weight = weight
-        self._eps = eps
+    def __init__(self, width: int, eps: float, weight: Tensor | None = None) -> None:
+        self._shape, self._eps, self._weight = (width,), eps, weight
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[…, width]`` → the same."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self._eps)
+        return F.rms_norm(x, self._shape, self._weight, self._eps)
 
 
 def gelu(x: Tensor) -> Tensor:

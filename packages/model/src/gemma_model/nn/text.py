@@ -11,14 +11,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from gemma_model.nn.altup import AltUp, Streams
-from gemma_model.nn.attention import Attention, Batch, Reach, last_tokens
+from gemma_model.nn.attention import KV, Attention, Batch, Reach, last_tokens
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
 from gemma_model.nn.mlp import MLP
 from gemma_model.nn.ops import Linear, Norm, gelu
 from gemma_model.nn.weights import Weights
-
-KV = tuple[Tensor, Tensor]
 
 
 class Embedding:
@@ -108,7 +106,7 @@ class Layer:
         self.kind: LayerType = config.layer_types[number]
 
         def norm(name: str) -> Norm:
-            return Norm(weights.take(f"{prefix}{name}.weight"), config.rms_norm_eps)
+            return Norm(config.hidden_size, config.rms_norm_eps, weights.take(f"{prefix}{name}.weight"))
 
         def linear(name: str) -> Linear:
             return Linear(weights.take(f"{prefix}{name}.weight"))
@@ -128,19 +126,39 @@ class Layer:
         self._post_projection_norm = norm("post_per_layer_input_norm")
 
     def __call__(
-        self, streams: Tensor, per_layer_input: Tensor, reach: Reach, cached: Tensor | None, lent: KV | None
+        self,
+        streams: Tensor,
+        per_layer_input: Tensor,
+        reach: Reach,
+        cached: Tensor | None,
+        lent: KV | None,
+        keep: int,
     ) -> tuple[Tensor, KV]:
-        """``[M, N, H]`` → the same, and the keys and values it attended to."""
+        """``[M, N, H]`` → ``[B x keep, N, H]``, and the keys and values it attended to.
+
+        Args:
+            streams: of all tokens of the batch.
+            per_layer_input: of each token, ``[M, P]``.
+            reach: of layers of this type.
+            cached: its part of the cache, if it stores any.
+            lent: else the keys and values of the layer that it borrows from.
+            keep: the last tokens of each row, which go on; all others leave their keys and values alone.
+        """
         predicted = self._altup.predict(streams)
-        active = predicted[:, self._altup.active]
-        x = self._input_norm(active)
-        attended, kv = self._attention(x, reach, cached, lent)
+        x = self._input_norm(predicted[:, self._altup.active])
+        query, seen = self._attention.project(x, reach, cached, lent)
+        if not keep:
+            return streams[:0], seen
+        predicted, x, per_layer_input, query = (
+            last_tokens(t, reach.batch.tokens, keep) for t in (predicted, x, per_layer_input, query)
+        )
+        attended = self._post_attention_norm(self._attention.attend(query, reach.last(keep), seen))
         laurel = x + self._post_laurel_norm(self._laurel_right(self._laurel_left(x)))
-        x = (active + self._post_attention_norm(attended) + laurel) * math.sqrt(0.5)
+        x = (predicted[:, self._altup.active] + attended + laurel) * math.sqrt(0.5)
         x = x + self._post_mlp_norm(self._mlp(self._pre_mlp_norm(x)))
         corrected = self._altup.correct(predicted, x)
         corrected[:, 1:] += self._per_layer(corrected, per_layer_input).unsqueeze(1)
-        return corrected, kv
+        return corrected, seen
 
     def _per_layer(self, corrected: Tensor, per_layer_input: Tensor) -> Tensor:
         gated = gelu(self._gate(self._altup.scaled_active(corrected))) * per_layer_input
@@ -159,7 +177,11 @@ class Decoder:
         self.config = config
         self.embed = Embedding(config, weights)
         self.per_layer_table = PerLayerTable(config, weights, table_on_device)
-        norm = Norm(weights.take("per_layer_projection_norm.weight"), config.rms_norm_eps)
+        norm = Norm(
+            config.hidden_size_per_layer_input,
+            config.rms_norm_eps,
+            weights.take("per_layer_projection_norm.weight"),
+        )
         projection = weights.take("per_layer_model_projection.weight")
         self._storing = range(config.first_kv_shared_layer)
         self._sharing = range(config.first_kv_shared_layer, config.num_hidden_layers)
@@ -167,7 +189,7 @@ class Decoder:
         self._sharing_inputs = PerLayerInputs(config, projection, norm, self._sharing)
         self._streams = Streams(config, weights)
         self._layers = [Layer(config, weights, number) for number in range(config.num_hidden_layers)]
-        self._norm = Norm(weights.take("norm.weight"), config.rms_norm_eps)
+        self._norm = Norm(config.hidden_size, config.rms_norm_eps, weights.take("norm.weight"))
         self._head = Linear(self.embed.table)
 
     def __call__(
@@ -175,7 +197,8 @@ class Decoder:
     ) -> Tensor | None:
         """Run a batch, and write its keys and values into the cache.
 
-        Layers that store none run for the last ``keep`` tokens of each row alone, which changes no result.
+        Only the last ``keep`` tokens of each row go through what nobody else depends on: the last storing
+        layer behind its keys and values, and the layers that store none. That changes no result.
 
         Args:
             x: embeddings, ``[M, H]``.
@@ -191,16 +214,16 @@ class Decoder:
         lent: dict[LayerType, KV] = {}
         streams = self._streams.split(x)
         for number, given in zip(self._storing, self._storing_inputs(x, table_rows), strict=True):
-            layer = self._layers[number]
-            streams, kv = layer(streams, given, reaches[layer.kind], cache.layers[number], None)
-            lent[layer.kind] = kv  # the last one of each type remains
+            layer, going_on = self._layers[number], keep if number == self._storing[-1] else batch.tokens
+            reach, cached = reaches[layer.kind], cache.layers[number]
+            streams, lent[layer.kind] = layer(streams, given, reach, cached, None, going_on)
         if not keep:
             return None
-        streams, x, table_rows = (last_tokens(t, batch.tokens, keep) for t in (streams, x, table_rows))
+        x, table_rows = (last_tokens(t, batch.tokens, keep) for t in (x, table_rows))
         reaches = {kind: reach.last(keep) for kind, reach in reaches.items()}
         for number, given in zip(self._sharing, self._sharing_inputs(x, table_rows), strict=True):
             layer = self._layers[number]
-            streams, _ = layer(streams, given, reaches[layer.kind], None, lent[layer.kind])
+            streams, _ = layer(streams, given, reaches[layer.kind], None, lent[layer.kind], keep)
         return self._logits(self._norm(self._streams.merge(streams)))
 
     def _logits(self, x: Tensor) -> Tensor:

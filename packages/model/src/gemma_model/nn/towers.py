@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, Gemma3nConfig
+from transformers.initialization import no_init_weights
 from transformers.models.gemma3n.modeling_gemma3n import Gemma3nMultimodalEmbedder
 
 from gemma_model.nn.weights import Weights
@@ -26,24 +27,22 @@ class Towers:
     def __init__(
         self, config: Mapping[str, Any], weights: Weights, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self._config = Gemma3nConfig.from_dict(
-            copy.deepcopy(dict(config))
-        )  # timm writes into what it is given
+        own = copy.deepcopy(dict(config))  # timm writes into what it is given
+        self._config = Gemma3nConfig.from_dict(own)
         self._device, self._dtype = device, dtype
-        text, vision, audio = (
-            getattr(self._config, f"{part}_config") for part in ("text", "vision", "audio")
-        )
-        made: dict[str, nn.Module] = {
-            "vision_tower": AutoModel.from_config(vision),
-            "audio_tower": AutoModel.from_config(audio),
-            "embed_vision": Gemma3nMultimodalEmbedder(vision, text),
-            "embed_audio": Gemma3nMultimodalEmbedder(audio, text),
-        }
+        text, vision = self._config.text_config, self._config.vision_config
+        audio = self._config.audio_config
+        with no_init_weights():  # random numbers for a billion parameters take longer than reading them
+            made: dict[str, nn.Module] = {
+                "vision_tower": AutoModel.from_config(vision),
+                "audio_tower": AutoModel.from_config(audio),
+                "embed_vision": Gemma3nMultimodalEmbedder(vision, text),
+                "embed_audio": Gemma3nMultimodalEmbedder(audio, text),
+            }
         for part, module in made.items():
             module.load_state_dict(weights.take_under(part + "."), strict=True, assign=True)
-        self._parts = {
-            part: module.eval().requires_grad_(False).to(device, dtype) for part, module in made.items()
-        }
+            module.eval().requires_grad_(False).to(device, dtype)
+        self._parts = made
 
     def hard_embeddings(self) -> tuple[int, Tensor]:
         """The first id that is the towers' own, and the embeddings from there on, ``[n, hidden]``."""

@@ -34,7 +34,9 @@ def test_generate_stream(stack: Stack) -> None:
     del body["stream"]
     whole = httpx.post(f"{stack.triton_url}{MODEL}/generate", json=body, timeout=60).json()
     assert "".join(event["text"] for event in events) == whole["text"]
-    assert events[-1]["chunk"] == whole["chunk"]
+    last, only = json.loads(events[-1]["chunk"]), json.loads(whole["chunk"])
+    assert last["finish_reason"] == only["finish_reason"] == "length"
+    assert last["usage"]["completion_tokens"] == only["usage"]["completion_tokens"] == 20
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,12 @@ async def test_whole(client: httpx.AsyncClient, engine: FakeEngine) -> None:
                 "finish_reason": "stop",
             }
         ],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+        "usage": {
+            "prompt_tokens": 7,
+            "completion_tokens": 2,
+            "total_tokens": 9,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        },
     }
     assert engine.running == 0
 
@@ -79,7 +84,12 @@ async def test_stream_with_usage(client: httpx.AsyncClient) -> None:
     assert done == "[DONE]"
     assert all(chunk["usage"] is None and len(chunk["choices"]) == 1 for chunk in chunks)
     assert last["choices"] == []
-    assert last["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+    assert last["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 async def test_service_tier_is_told_to_who_asks(client: httpx.AsyncClient) -> None:

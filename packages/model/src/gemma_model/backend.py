@@ -5,6 +5,7 @@ prompts; the outbox sends. Nothing is ever raised to Triton: that would leak the
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from gemma_wire import (
 )
 from gemma_wire.tensors import INPUTS, Array
 
+log = logging.getLogger("gemma3n")
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 INTAKE_THREADS = 4
 COMPILE_CACHE = Path("~/.cache/gemma-triton/inductor").expanduser()  # torch's own default is below /tmp
@@ -40,10 +42,11 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the checkpoint; Triton calls the model ready when this returns."""
+        logging.basicConfig(level=logging.INFO, handlers=[TritonLog()], format="%(name)s: %(message)s")
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILE_CACHE))
         self._settings = _read_settings(args)
         folder = find_folder(self._settings.model_name, self._settings.checkpoint)
-        _log(f"loading {folder} with the {self._settings.engine} engine")
+        log.info("loading %s with the %s engine", folder, self._settings.engine)
         started = time.monotonic()
         from gemma_model.intake import Intake  # noqa: PLC0415 - imports torch: seconds, so say first what is done
 
@@ -54,7 +57,7 @@ class TritonPythonModel:
         self._gauges = Gauges(self._settings.public_name)
         self._outbox = Outbox(self._engine.cancel, lambda: self._gauges.show(self._engine.info()))
         self._pool = ThreadPoolExecutor(INTAKE_THREADS, thread_name_prefix="intake")
-        _log(f"{self._settings.public_name} is loaded after {time.monotonic() - started:.1f} s")
+        log.info("%s is loaded after %.1f s", self._settings.public_name, time.monotonic() - started)
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests in; each is answered through its response sender."""
@@ -148,6 +151,10 @@ class Gauges:
 
 def make_engine(folder: Path, settings: Settings) -> Engine:
     """The engine that the settings name."""
+    if settings.engine == "native":
+        from gemma_model.engine.engine import NativeEngine  # noqa: PLC0415 - imports torch
+
+        return NativeEngine(folder, settings)
     from gemma_model.reference import ReferenceEngine  # noqa: PLC0415 - imports torch and transformers
 
     return ReferenceEngine(folder, settings)
@@ -167,7 +174,7 @@ def _arrays(request: Any) -> dict[str, Array]:
 def _as_wire_error(error: Exception) -> WireError:
     if isinstance(error, WireError):
         return error
-    pb_utils.Logger.log_error(f"gemma3n: {type(error).__name__}: {error}")
+    log.error("a request failed", exc_info=error)
     return EngineFailure(f"{type(error).__name__}: {error}")
 
 
@@ -179,5 +186,11 @@ def _triton_code(error: WireError) -> Any:
     return pb_utils.TritonError.UNAVAILABLE if busy else pb_utils.TritonError.INTERNAL
 
 
-def _log(message: str) -> None:
-    pb_utils.Logger.log_info(f"gemma3n: {message}")
+class TritonLog(logging.Handler):
+    """What is logged in Python goes to Triton's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See ``logging.Handler``."""
+        logger = pb_utils.Logger
+        say = logger.log_error if record.levelno >= logging.ERROR else logger.log_warn
+        (say if record.levelno >= logging.WARNING else logger.log_info)(self.format(record))

@@ -68,7 +68,11 @@ class Answer:
         else:
             self.unsent += self.text.finish()
             reason: FinishReason = "length" if step.finish == "length" and not self.text.stopped else "stop"
-            usage = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.text.tokens)
+            usage = Usage(
+                prompt_tokens=self.prompt_tokens,
+                completion_tokens=self.text.tokens,
+                cached_tokens=step.cached_tokens,
+            )
             self.channel.send(Chunk(text=self._take(), finish_reason=reason, usage=usage), last=True)
 
     def _take(self) -> str:

@@ -87,7 +87,7 @@ class Step:
         token_ids: new tokens, in order; a stop token is among them (usage counts it).
         finish: set in the last step.
         error: set instead of ``finish`` when the engine broke.
-        cached_tokens: of the prompt, what an earlier request had left in the cache; set in the last step.
+        cached_tokens: of the prompt, what was in the cache already; in every step that has tokens.
     """
 
     token_ids: tuple[int, ...] = ()

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
+from gemma_model.nn.device import describe, pick
 from gemma_model.protocol import EngineInfo, Generation, Listener, Sampling, Step, StopCause
 from gemma_model.settings import Settings
 from gemma_wire import Overloaded
@@ -41,7 +42,7 @@ class ReferenceEngine:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         disable_progress_bar()  # in a log file it is one long line
-        self._device = torch.device(_pick(settings.device))
+        self._device = pick(settings.device)
         dtype = DTYPES.get(settings.dtype, "auto")
         self._model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
         self._model.eval().to(self._device)
@@ -75,7 +76,7 @@ class ReferenceEngine:
             running, waiting = len(self._running), len(self._jobs) - len(self._running)
         return EngineInfo(
             name="reference",
-            device=_describe(self._device),
+            device=describe(self._device),
             dtype=str(self._model.dtype).removeprefix("torch."),
             memory_bytes=self._memory_bytes,
             max_num_seqs=self._max_num_seqs,
@@ -195,14 +196,3 @@ def _when(test: Callable[[int], bool]) -> Callable[..., torch.Tensor]:
 def _plain_config(max_tokens: int) -> GenerationConfig:
     """Greedy, and nothing of the checkpoint's own: sampling and stopping are ours."""
     return GenerationConfig(max_new_tokens=max_tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
-
-
-def _pick(device: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def _describe(device: torch.device) -> str:
-    """``cuda:0 (NVIDIA H200)`` or ``cpu (2 threads)``."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"

@@ -24,7 +24,9 @@ class Settings(BaseModel):
     checkpoint: Path | None = Field(
         None, description="Folder of the checkpoint, when it is not where MODEL_NAME says"
     )
-    engine: Literal["reference"] = Field("reference", description="Which engine runs the model")
+    engine: Literal["native", "reference"] = Field(
+        "native", description="Which engine runs the model; reference: plain transformers, slow and exact"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, or cuda:N")
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto: as stored; fp16 is never used, activations overflow in it"
@@ -34,6 +36,21 @@ class Settings(BaseModel):
     )
     max_num_seqs: int = Field(16, ge=1, description="Requests that run at once")
     max_queue: int = Field(256, ge=0, description="Requests that wait; one more is told to come back later")
+    prefill_chunk: int = Field(
+        512, ge=1, description="Prompt tokens in one step; while they run, nothing else does"
+    )
+    rewind: int = Field(
+        0,
+        ge=0,
+        description="Tokens by which a conversation longer than the sliding window may be taken back and "
+        "still continue from the cache",
+    )
+    ple: Literal["auto", "host", "device"] = Field(
+        "auto", description="Where the table of per-layer embeddings lives; auto: in host memory"
+    )
+    media_cache_bytes: int = Field(
+        256 * 2**20, ge=0, description="Soft tokens of pictures and sounds that are kept"
+    )
     max_images: int = Field(16, ge=0, description="Pictures in one request")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Pixels in one picture, before resizing")
 

@@ -11,11 +11,11 @@ from transformers import Gemma3nForConditionalGeneration
 
 from gemma_model import tiny
 from gemma_model.engine.engine import Loop
-from gemma_model.engine.options import Options
 from gemma_model.engine.runner import Loaded, Runner
 from gemma_model.engine.scheduler import Outcome, Plan, Scheduler
 from gemma_model.engine.slots import Slots
 from gemma_model.protocol import Generation, Media, MediaSpan, Prompt, Step
+from gemma_model.settings import Settings
 
 IMAGE, SOUND = tiny.TEXT_VOCAB + 1, tiny.TEXT_VOCAB + tiny.MM_VOCAB + 1  # ids of soft tokens
 LENGTH = 512
@@ -90,10 +90,10 @@ class Checkpoint:
     oracle: Any
 
     def native(self, slots: int = 4, chunk: int = 16, rewind: int = 0) -> Native:
-        options = Options(
+        settings = Settings(
             device="cpu", max_num_seqs=slots, max_model_len=LENGTH, prefill_chunk=chunk, rewind=rewind
         )
-        loaded = Loaded(self.folder, options)
+        loaded = Loaded(self.folder, settings)
         free, recorder = Slots(slots, loaded.window, loaded.ring), Recorder(loaded.runner)
         return Native(Loop(recorder, Scheduler(free, 10_000, chunk), LENGTH), recorder, free)
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from gemma_model.engine.engine import NativeEngine
-from gemma_model.engine.options import Options
 from gemma_model.protocol import Generation, Sampling, Step
+from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest, Overloaded, Unavailable
 
 PATIENCE = 60  # seconds, for a machine that has other things to do
@@ -36,8 +37,8 @@ def greedy(checkpoint: Any, seed: int, max_tokens: int) -> Generation:
 
 @pytest.fixture
 def engine(checkpoint: Any) -> Iterator[NativeEngine]:
-    options = Options(device="cpu", max_num_seqs=2, max_queue=1, max_model_len=512, prefill_chunk=16)
-    engine = NativeEngine(checkpoint.folder, options)
+    settings = Settings(device="cpu", max_num_seqs=2, max_queue=1, max_model_len=512, prefill_chunk=16)
+    engine = NativeEngine(checkpoint.folder, settings)
     yield engine
     engine.close()
     assert "engine" not in {thread.name for thread in threading.enumerate()}
@@ -45,7 +46,12 @@ def engine(checkpoint: Any) -> Iterator[NativeEngine]:
 
 def test_it_says_what_it_is(engine: NativeEngine, checkpoint: Any) -> None:
     info = engine.info()
-    assert (info.name, info.device, info.dtype, info.max_num_seqs) == ("native", "cpu", "float32", 2)
+    assert (info.name, info.device, info.dtype, info.max_num_seqs) == (
+        "native",
+        f"cpu ({torch.get_num_threads()} threads)",
+        "float32",
+        2,
+    )
     assert 0 < info.memory_bytes <= (checkpoint.folder / "model.safetensors").stat().st_size
     assert (info.running, info.waiting) == (0, 0)
 
@@ -98,9 +104,9 @@ def test_closed_it_cancels_what_runs_and_takes_no_more(engine: NativeEngine, che
 
 def test_too_large_a_cache_is_one_clear_error(checkpoint: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"What would fit: max_num_seqs=\d+ "):
-        NativeEngine(checkpoint.folder, Options(device="cpu", max_num_seqs=10**7))
+        NativeEngine(checkpoint.folder, Settings(device="cpu", max_num_seqs=10**7))
 
 
 def test_a_context_beyond_the_checkpoints_own_is_refused(checkpoint: Any) -> None:
     with pytest.raises(InvalidRequest, match="4096"):
-        NativeEngine(checkpoint.folder, Options(device="cpu", max_model_len=5000))
+        NativeEngine(checkpoint.folder, Settings(device="cpu", max_model_len=5000))

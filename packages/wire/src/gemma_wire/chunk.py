@@ -16,10 +16,11 @@ class _Frozen(BaseModel):
 
 
 class Usage(_Frozen):
-    """Token counts, by the model's own tokenizer."""
+    """Token counts, by the model's own tokenizer; ``cached_tokens`` of the prompt were not run again."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 class Chunk(_Frozen):

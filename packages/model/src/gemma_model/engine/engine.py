@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from gemma_model.engine.options import Options
 from gemma_model.engine.scheduler import Outcome, Plan, QueueFull, Scheduler
 from gemma_model.engine.sequence import Sequence, keys_of
 from gemma_model.engine.slots import Slots
 from gemma_model.protocol import EngineInfo, Generation, Listener, Step
+from gemma_model.settings import Settings
 from gemma_wire import ContextLengthExceeded, Overloaded, Unavailable
 
 log = logging.getLogger(__name__)
@@ -168,21 +168,21 @@ class NativeEngine:
 
     Args:
         checkpoint: its folder.
-        options: settings.
+        settings: settings.
 
     Raises:
         InvalidRequest: when the checkpoint cannot be honoured, or the cache does not fit.
     """
 
-    def __init__(self, checkpoint: Path, options: Options | None = None) -> None:
+    def __init__(self, checkpoint: Path, settings: Settings | None = None) -> None:
         from gemma_model.engine.runner import Loaded  # noqa: PLC0415 - torch takes seconds to import
 
-        options = options or Options()
-        loaded = Loaded(checkpoint, options)
-        self._device, self._dtype = str(loaded.device), str(loaded.dtype).removeprefix("torch.")
-        self._memory_bytes, self._max_num_seqs = loaded.memory_bytes, options.max_num_seqs
-        slots = Slots(options.max_num_seqs, loaded.window, loaded.ring)
-        scheduler = Scheduler(slots, options.max_queue, options.prefill_chunk)
+        settings = settings or Settings()
+        loaded = Loaded(checkpoint, settings)
+        self._device, self._dtype = loaded.device_name, str(loaded.dtype).removeprefix("torch.")
+        self._memory_bytes, self._max_num_seqs = loaded.memory_bytes, settings.max_num_seqs
+        slots = Slots(settings.max_num_seqs, loaded.window, loaded.ring)
+        scheduler = Scheduler(slots, settings.max_queue, settings.prefill_chunk)
         self._loop = Loop(loaded.runner, scheduler, loaded.length)
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
@@ -220,7 +220,7 @@ class NativeEngine:
 
 def _step(sequence: Sequence, token: int) -> Step:
     assert sequence.finish != "failed", "those have no new token"
-    return Step((token,), sequence.finish, cached_tokens=sequence.reused_length if sequence.finish else 0)
+    return Step((token,), sequence.finish, cached_tokens=sequence.reused_length)
 
 
 def _sequence(number: int, generation: Generation) -> Sequence:

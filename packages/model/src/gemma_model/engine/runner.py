@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from gemma_model.engine.memory import check_fits, free_host_memory
-from gemma_model.engine.options import Options
 from gemma_model.engine.sampler import Draw, sample, uniform
 from gemma_model.engine.scheduler import Decode, Outcome, Plan, Prefill
 from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache, bytes_per_slot
 from gemma_model.nn.config import TextConfig
+from gemma_model.nn.device import describe, pick
 from gemma_model.nn.text import Decoder
 from gemma_model.nn.towers import Towers
 from gemma_model.nn.weights import open_weights
 from gemma_model.protocol import Generation, Media, MediaSpan
+from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest
 
 log = logging.getLogger(__name__)
@@ -131,36 +132,37 @@ class Loaded:
 
     Args:
         checkpoint: its folder.
-        options: the engine's.
+        settings: the engine's.
 
     Raises:
         InvalidRequest: when the checkpoint cannot be honoured, or the cache does not fit.
     """
 
-    def __init__(self, checkpoint: Path, options: Options) -> None:
-        config = json.loads((checkpoint / "config.json").read_text())
+    def __init__(self, checkpoint: Path, settings: Settings) -> None:
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         self.config = TextConfig.read(config)
-        self.device = _device(options.device)
-        self.dtype = _dtype(options.dtype, config)
-        self.length = options.max_model_len or self.config.max_position_embeddings
+        self.device = pick(settings.device)
+        self.dtype = _dtype(settings.dtype, config)
+        self.length = settings.max_model_len or self.config.max_position_embeddings
         if self.length > self.config.max_position_embeddings:
             limit = self.config.max_position_embeddings
             raise InvalidRequest(
                 f"{self.length} is more than the checkpoint's {limit} tokens", "max_model_len"
             )
-        decoder, encode = self._load(checkpoint, config, options)
-        self._check_cache(options)
+        self.device_name = describe(self.device)
+        decoder, encode = self._load(checkpoint, config, settings)
+        self._check_cache(settings)
         cache = KVCache(
-            self.config, options.max_num_seqs, self.length, options.rewind, self.device, self.dtype
+            self.config, settings.max_num_seqs, self.length, settings.rewind, self.device, self.dtype
         )
         self.window, self.ring = self.config.sliding_window, cache.ring
-        self.runner = Runner(decoder, cache, SoftTokens(encode, options.media_cache_bytes))
+        self.runner = Runner(decoder, cache, SoftTokens(encode, settings.media_cache_bytes))
 
     def _load(
-        self, checkpoint: Path, config: Mapping[str, Any], options: Options
+        self, checkpoint: Path, config: Mapping[str, Any], settings: Settings
     ) -> tuple[Decoder, Callable[[Media], Tensor]]:
         weights = open_weights(checkpoint, self.device, self.dtype)
-        decoder = Decoder(self.config, weights, options.per_layer_embeddings == "device")
+        decoder = Decoder(self.config, weights, settings.ple == "device")
         encode: Callable[[Media], Tensor] = _refuse
         if "text_config" in config:
             towers = Towers(config, weights, self.device, self.dtype)
@@ -173,11 +175,11 @@ class Loaded:
         self.memory_bytes = weights.taken_bytes
         return decoder, encode
 
-    def _check_cache(self, options: Options) -> None:
+    def _check_cache(self, settings: Settings) -> None:
         cuda = self.device.type == "cuda"
         free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_host_memory()
-        per_slot = partial(bytes_per_slot, self.config, rewind=options.rewind, itemsize=self.dtype.itemsize)
-        log.info("KV cache: %s", check_fits(per_slot, options.max_num_seqs, self.length, free))
+        per_slot = partial(bytes_per_slot, self.config, rewind=settings.rewind, itemsize=self.dtype.itemsize)
+        log.info("KV cache: %s", check_fits(per_slot, settings.max_num_seqs, self.length, free))
 
 
 def _draw(generation: Generation, place: int, may_stop: bool) -> Draw:
@@ -196,12 +198,6 @@ def _encode(towers: Towers, media: Media) -> Tensor:
 
 def _refuse(media: Media) -> Tensor:
     raise InvalidRequest(f"the checkpoint has no tower for {media.modality}", "messages")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def _dtype(name: str, config: Mapping[str, Any]) -> torch.dtype:

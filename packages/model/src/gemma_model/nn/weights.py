@@ -126,7 +126,7 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
     if not index.is_file():
         return {folder / "model.safetensors": None}
     files: dict[Path, set[str] | None] = {}
-    for key, file in json.loads(index.read_text())["weight_map"].items():
+    for key, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
         keys = files.setdefault(folder / file, set())
         assert keys is not None
         keys.add(key)

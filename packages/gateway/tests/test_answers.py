@@ -23,6 +23,14 @@ def events(response: httpx.Response) -> list[Any]:
     return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]
 
 
+USAGE = {
+    "prompt_tokens": 7,
+    "completion_tokens": 2,
+    "total_tokens": 9,
+    "prompt_tokens_details": {"cached_tokens": 0},
+}
+
+
 async def test_whole(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     response = await post(client, chat())
     assert response.status_code == 200

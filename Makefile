@@ -12,7 +12,7 @@ VENV := .venv
 POETRY := .tools/poetry/bin/poetry
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := packages contract_tests docs
+SOURCES := packages contract_tests benchmarks docs
 
 export POETRY_VIRTUALENVS_IN_PROJECT := true
 
@@ -44,7 +44,7 @@ coverage: $(INSTALLED) ## The unit tests with a coverage report in build/coverag
 lint: $(INSTALLED) ## Style, types and layers
 	@$(RUN)/ruff check $(SOURCES)
 	@$(RUN)/ruff format --check $(SOURCES)
-	@$(RUN)/mypy $(wildcard packages/*/src packages/*/tests) contract_tests docs
+	@$(RUN)/mypy $(wildcard packages/*/src packages/*/tests) contract_tests benchmarks docs
 	@$(RUN)/lint-imports
 	@$(RUN)/python docs/configuration.py --check
 

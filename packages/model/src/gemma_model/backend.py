@@ -16,8 +16,9 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from gemma_model.checkpoint import find_folder, open_checkpoint
+from gemma_model.engines import make_engine
 from gemma_model.outbox import Answer, Outbox
-from gemma_model.protocol import Engine, EngineInfo
+from gemma_model.protocol import EngineInfo
 from gemma_model.settings import Settings
 from gemma_wire import (
     Chunk,
@@ -147,17 +148,6 @@ class Gauges:
             if self._shown.get(name) != value:
                 self._metrics[name].set(value)
                 self._shown[name] = value
-
-
-def make_engine(folder: Path, settings: Settings) -> Engine:
-    """The engine that the settings name."""
-    if settings.engine == "native":
-        from gemma_model.engine.engine import NativeEngine  # noqa: PLC0415 - imports torch
-
-        return NativeEngine(folder, settings)
-    from gemma_model.reference import ReferenceEngine  # noqa: PLC0415 - imports torch and transformers
-
-    return ReferenceEngine(folder, settings)
 
 
 def _read_settings(args: Mapping[str, str]) -> Settings:

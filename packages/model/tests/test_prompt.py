@@ -29,7 +29,7 @@ PICTURE = Media("image", b"digest", np.zeros((3, 64, 64), dtype=np.float32))
 
 @pytest.fixture(scope="module")
 def encoder(tiny: Path) -> PromptEncoder:
-    return PromptEncoder(tiny, image_tokens=16)
+    return PromptEncoder(tiny, image_tokens=16, context_length=4096)
 
 
 def _as_hf(message: Message) -> dict[str, object]:
@@ -138,7 +138,7 @@ def test_a_tokenizer_without_gemmas_controls_is_refused(tiny: Path, tmp_path: Pa
     content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] != "<end_of_image>"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(InvalidRequest, match="<end_of_image>"):
-        PromptEncoder(tmp_path, 16)
+        PromptEncoder(tmp_path, 16, 4096)
 
 
 def test_templates_are_joined_before_tokenising(encoder: PromptEncoder) -> None:

@@ -9,7 +9,8 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import triton_python_backend_utils as pb_utils
 
 from gemma_model.checkpoint import find_folder, open_checkpoint
 from gemma_model.engines import make_engine
+from gemma_model.lane import ClientGone, Lane
 from gemma_model.outbox import Answer, Outbox
 from gemma_model.protocol import EngineInfo
 from gemma_model.settings import Settings
@@ -34,7 +36,7 @@ from gemma_wire.tensors import INPUTS, Array
 
 log = logging.getLogger("gemma3n")
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-INTAKE_THREADS = 4
+LANE_THREADS = 2
 COMPILE_CACHE = Path("~/.cache/gemma-triton/inductor").expanduser()  # torch's own default is below /tmp
 
 
@@ -56,8 +58,10 @@ class TritonPythonModel:
         self._engine = make_engine(folder, self._settings)
         self._created = int(time.time())
         self._gauges = Gauges(self._settings.public_name)
-        self._outbox = Outbox(self._engine.cancel, lambda: self._gauges.show(self._engine.info()))
-        self._pool = ThreadPoolExecutor(INTAKE_THREADS, thread_name_prefix="intake")
+        limit = self._settings.max_queue + self._settings.max_num_seqs
+        self._text_lane = Lane("text", LANE_THREADS, limit)
+        self._media_lane = Lane("media", LANE_THREADS, limit)  # text never waits behind pictures
+        self._outbox = Outbox(self._engine.cancel, lambda: self._gauges.show(self._info()))
         log.info("%s is loaded after %.1f s", self._settings.public_name, time.monotonic() - started)
 
     def execute(self, requests: list[Any]) -> None:
@@ -69,27 +73,36 @@ class TritonPythonModel:
                 if parsed.options.op == "describe":
                     channel.send(self._describe(), last=True)
                 else:
-                    self._pool.submit(self._start, channel, parsed)
+                    lane = self._media_lane if parsed.images else self._text_lane
+                    lane.submit(partial(self._start, channel, parsed))
             except Exception as error:
                 channel.fail(_as_wire_error(error))
 
     def finalize(self) -> None:
         """End every generation and every thread; each open answer gets its last response."""
-        self._pool.shutdown(wait=True)
+        self._text_lane.close()
+        self._media_lane.close()
         self._engine.close()
         self._outbox.close()
 
     def _start(self, channel: "TritonChannel", request: Request) -> None:
         try:
-            generation = self._intake.accept(request)
+            generation = self._intake.accept(request, channel.cancelled)
             text = self._intake.text_stream(request.options.stop)
             answer = Answer(channel, request.stream, text, len(generation.prompt.token_ids))
             self._outbox.post(answer, lambda listen: self._engine.submit(generation, listen))
+        except ClientGone:
+            channel.close()
         except Exception as error:
             channel.fail(_as_wire_error(error))
 
-    def _describe(self) -> ModelInfo:
+    def _info(self) -> EngineInfo:
+        """The engine's, with what is still in the lanes counted as waiting."""
         info = self._engine.info()
+        return replace(info, waiting=info.waiting + self._text_lane.pending + self._media_lane.pending)
+
+    def _describe(self) -> ModelInfo:
+        info = self._info()
         return ModelInfo(
             model=self._settings.public_name,
             created=self._created,

@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from gemma_model.protocol import Media, MediaSpan, Modality, Prompt
-from gemma_wire import AudioPart, InvalidRequest, Message, TextPart
+from gemma_wire import AudioPart, ContextLengthExceeded, InvalidRequest, Message, TextPart
 
 TURN_START, TURN_END = "<start_of_turn>", "<end_of_turn>"
 IMAGE_START, IMAGE_SOFT, IMAGE_END = "<start_of_image>", "<image_soft_token>", "<end_of_image>"
@@ -84,17 +84,22 @@ class PromptEncoder:
     Args:
         folder: holds ``tokenizer.json``.
         image_tokens: soft tokens per picture.
+        context_length: tokens; text that cannot fit is refused before it is tokenised.
 
     Raises:
         InvalidRequest: when the tokenizer lacks Gemma's control tokens or cannot keep them out of user text.
     """
 
-    def __init__(self, folder: Path, image_tokens: int) -> None:
+    def __init__(self, folder: Path, image_tokens: int, context_length: int) -> None:
         serialized = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self.tokenizer = Tokenizer.from_str(serialized)
         self._text_tokenizer = Tokenizer.from_str(_all_controls_special(serialized))
         self._text_tokenizer.encode_special_tokens = True  # "special" tokens in the text are spelled out
         self._image_tokens = image_tokens
+        self._context_length = context_length
+        self._longest_token = max(
+            len(token.replace("▁", " ").encode()) for token in self.tokenizer.get_vocab()
+        )
         self._image_id = self._check_controls()[IMAGE_SOFT]
 
     def encode(self, pieces: Iterable[Piece], media: Sequence[Media] = ()) -> Prompt:
@@ -106,8 +111,10 @@ class PromptEncoder:
 
         Raises:
             InvalidRequest: when places and media do not match in number.
+            ContextLengthExceeded: when the text is too long even if each token were the longest there is.
         """
         pieces = list(pieces)
+        self._check_length(pieces)
         places = sum(isinstance(piece, Place) for piece in pieces)
         if places != len(media):
             raise InvalidRequest(f"{len(media)} given, but the text has places for {places}", "images")
@@ -123,7 +130,18 @@ class PromptEncoder:
 
     def _tokenise(self, piece: Template | Text) -> list[int]:
         tokenizer = self.tokenizer if isinstance(piece, Template) else self._text_tokenizer
-        return list(tokenizer.encode(piece.text, add_special_tokens=False).ids)
+        (encoding,) = tokenizer.encode_batch([piece.text], add_special_tokens=False)  # lets other threads run
+        return list(encoding.ids)
+
+    def _check_length(self, pieces: Iterable[Piece]) -> None:
+        """Tokenising megabytes takes seconds; a text that cannot fit is not worth them."""
+        size = sum(len(piece.text.encode()) for piece in pieces if not isinstance(piece, Place))
+        at_least = -(-size // self._longest_token)
+        if at_least >= self._context_length:
+            raise ContextLengthExceeded(
+                f"the prompt has at least {at_least} tokens; with one to answer they do not fit "
+                f"the context of {self._context_length} tokens"
+            )
 
     def _check_controls(self) -> dict[str, int]:
         """The ids of the control tokens, none of which user text can produce."""

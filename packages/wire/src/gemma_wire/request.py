@@ -2,11 +2,19 @@
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from gemma_wire import tensors
 from gemma_wire.errors import InvalidRequest
@@ -14,7 +22,6 @@ from gemma_wire.tensors import Array
 
 INT32_MAX = 2**31 - 1
 SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
-_BASE64 = re.compile(rb"(?:data:[\w/.+-]+;base64,)?([A-Za-z0-9+/\s]+={0,2}\s*)")
 
 
 class _Frozen(BaseModel):
@@ -47,7 +54,7 @@ class Message(_Frozen):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | tuple[Part, ...]
+    content: str | Annotated[tuple[Part, ...], Field(min_length=1)]
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -59,11 +66,11 @@ class Options(_Frozen):
     """What has no tensor of its own; ``None`` leaves the choice to the model."""
 
     op: Literal["generate", "describe"] = "generate"
-    seed: int | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
-    top_k: int | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
+    seed: StrictInt | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
+    top_k: StrictInt | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=16)
-    min_tokens: int = Field(0, ge=0, le=INT32_MAX)
-    ignore_eos: bool = False
+    min_tokens: StrictInt = Field(0, ge=0, le=INT32_MAX)
+    ignore_eos: StrictBool = False
 
 
 class Request(_Frozen):
@@ -81,7 +88,7 @@ class Request(_Frozen):
     """
 
     prompt: str | None = None
-    messages: tuple[Message, ...] | None = None
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)] | None = None
     images: tuple[bytes, ...] = ()
     audio: tuple[bytes, ...] = ()
     max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
@@ -95,6 +102,8 @@ class Request(_Frozen):
         given = (self.prompt is not None) + (self.messages is not None)
         if self.options.op == "generate" and given != 1:
             raise ValueError("exactly one of prompt and messages is needed")
+        if self.options.op == "describe" and given:
+            raise ValueError("op=describe takes neither prompt nor messages")
         return self
 
     def to_tensors(self) -> dict[str, Array]:
@@ -172,11 +181,9 @@ def _file(data: bytes) -> bytes:
 
     No image or audio format consists of base64 letters alone, so the two cannot be taken for each other.
     """
-    match = _BASE64.fullmatch(data)
-    if match is None:
-        return data
+    encoded = data.partition(b",")[2] if data[:5] == b"data:" else data
     try:
-        return base64.b64decode(b"".join(match[1].split()), validate=True)
+        return base64.b64decode(encoded.translate(None, b" \t\r\n"), validate=True)
     except binascii.Error:
         return data
 

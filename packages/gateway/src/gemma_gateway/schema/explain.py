@@ -84,9 +84,7 @@ def _out_of_bounds(error: ErrorDetails, param: str) -> Told:
     sign, side = _BOUNDS[error["type"]]
     (bound,) = error["ctx"].values()
     kind = "decimal" if isinstance(bound, float) else "integer"
-    sentence = (
-        f"Invalid '{param}': expected a value {sign} {bound:g}, but got {show(error['input'])} instead."
-    )
+    sentence = f"Invalid '{param}': expected a value {sign} {bound}, but got {show(error['input'])} instead."
     return sentence, f"{kind}_{side}_value"
 
 

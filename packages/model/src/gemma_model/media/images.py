@@ -62,6 +62,8 @@ class ImageDecoder:
 def _upright_rgb(picture: Image.Image) -> Image.Image:
     """Turned as its EXIF says, transparency laid on white."""
     upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would clip them to white
+        upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if upright.has_transparency_data:
         layered = upright.convert("RGBA")
         white = Image.new("RGBA", layered.size, "white")

@@ -107,6 +107,18 @@ def test_a_prompt_longer_than_the_context_states_both_numbers(client: Any) -> No
     assert "50" in caught.value.message
 
 
+def test_megabytes_of_text_hold_up_nobody(stack: Stack) -> None:
+    body = _body(messages=[{"role": "user", "content": "x" + " " * 20_000_000 + "y"}])
+    answer = httpx.post(stack.url + CHAT, json=body, timeout=60)
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_picture_padded_with_blanks_holds_up_nobody(stack: Stack) -> None:
+    padded = b"GIF89a" + b"   \t   " + b" " * 200_000 + b"," + bytes(4) + b"\1\0\1\0\0\2\2L\1\0;"
+    answer = httpx.post(stack.url + CHAT, json=_body(messages=_picture(padded)), timeout=20)
+    assert answer.status_code in (200, 400)
+
+
 def test_streamed_requests_are_refused_with_a_status_too(client: Any) -> None:
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(

@@ -49,6 +49,12 @@ def test_transparency_is_white(decoder: ImageDecoder) -> None:
     assert _colour(decoder, _encode(Image.new("RGBA", (5, 5), (0, 0, 0, 0)))) == [1, 1, 1]
 
 
+def test_sixteen_bits_are_scaled_and_not_clipped(decoder: ImageDecoder) -> None:
+    deep = Image.fromarray(np.full((8, 8), 128 * 257, dtype=np.uint16))
+    assert deep.mode == "I;16"
+    assert _colour(decoder, _encode(deep)) == pytest.approx([0.5, 0.5, 0.5], abs=0.01)
+
+
 def test_exif_rotation_is_undone(decoder: ImageDecoder) -> None:
     picture = Image.new("RGB", (64, 64), "white")
     picture.paste("black", (0, 0, 64, 32))

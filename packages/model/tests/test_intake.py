@@ -7,6 +7,7 @@ from PIL import Image
 
 from gemma_model.checkpoint import Checkpoint, find_folder, open_checkpoint
 from gemma_model.intake import Intake
+from gemma_model.lane import ClientGone
 from gemma_model.protocol import Sampling
 from gemma_model.settings import Settings
 from gemma_wire import AudioPart, ContextLengthExceeded, ImagePart, InvalidRequest, Message, Options, Request
@@ -57,6 +58,21 @@ def test_a_prompt_that_does_not_fit_states_both_numbers(intake: Intake) -> None:
     with pytest.raises(ContextLengthExceeded, match=r"has 5\d\d\d tokens.* 4096 tokens") as caught:
         intake.accept(Request(messages=(Message(role="user", content="~" * 5000),)))
     assert caught.value.field == "messages"
+
+
+@pytest.mark.parametrize("text", [" " * 20_000_000 + "y", "a" * 20_000_000])
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(intake: Intake, text: str) -> None:
+    with pytest.raises(ContextLengthExceeded, match="at least"):
+        intake.accept(Request(prompt="x" + text))
+
+
+def test_a_temperature_next_to_nothing_is_greedy(intake: Intake) -> None:
+    assert intake.accept(Request(prompt="Hi", temperature=1e-38)).sampling.temperature == 0
+
+
+def test_no_picture_is_decoded_for_a_client_that_has_left(intake: Intake) -> None:
+    with pytest.raises(ClientGone):
+        intake.accept(Request(prompt="<image_soft_token>", images=(b"no picture",)), gone=lambda: True)
 
 
 def test_pictures_take_their_places(intake: Intake) -> None:

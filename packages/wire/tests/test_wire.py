@@ -40,8 +40,11 @@ requests = st.builds(
             Message,
             role=st.sampled_from(["system", "user", "assistant"]),
             content=text
-            | st.lists(st.builds(TextPart, text=text) | st.just(ImagePart()), max_size=3).map(tuple),
+            | st.lists(st.builds(TextPart, text=text) | st.just(ImagePart()), min_size=1, max_size=3).map(
+                tuple
+            ),
         ),
+        min_size=1,
         max_size=3,
     ).map(tuple),
     images=st.lists(st.binary(min_size=1).map(lambda tail: b"\x89" + tail), max_size=3).map(tuple),
@@ -152,6 +155,12 @@ def test_files_may_come_as_bytes_base64_or_data_uri() -> None:
     assert request.images == (PNG, PNG, PNG)
 
 
+def test_what_only_begins_like_base64_is_a_file() -> None:
+    """Linear in its length, too: a pattern that backtracks would not come to an end here."""
+    blanks = b"GIF89a" + b" " * 10**6 + b","
+    assert _from(prompt="x", images=[blanks]).images == (blanks,)
+
+
 def test_arrays_may_have_any_shape() -> None:
     arrays = {
         "prompt": pack(tensors.PROMPT, ["x"]).reshape(1, 1),
@@ -174,7 +183,11 @@ def test_arrays_may_have_any_shape() -> None:
         ({"prompt": "x", "options": '{"stop": [""]}'}, "options.stop[0]", "at least 1 character"),
         ({"messages": '[{"role": "wizard", "content": "x"}]'}, "messages[0].role", "'user'"),
         ({"messages": "{"}, "messages", "invalid JSON"),
-        ({"prompt": "x", "messages": "[]"}, "", "exactly one"),
+        ({"prompt": "x", "messages": '[{"role": "user", "content": "x"}]'}, "", "exactly one"),
+        ({"messages": "[]"}, "messages", "at least 1"),
+        ({"prompt": "x", "options": '{"op": "describe"}'}, "", "neither"),
+        ({"prompt": "x", "options": '{"seed": "7"}'}, "options.seed", "integer"),
+        ({"prompt": "x", "options": '{"ignore_eos": 1}'}, "options.ignore_eos", "boolean"),
         ({"max_tokens": 1}, "", "exactly one"),
     ],
 )  # fmt: skip

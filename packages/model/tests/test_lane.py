@@ -19,8 +19,12 @@ def test_work_is_done_in_order_and_counted_until_it_ends() -> None:
     assert (done, lane.pending) == ([1, 2, 3], 0)
 
 
+def _break() -> None:
+    raise ValueError("broken")
+
+
 def test_work_that_breaks_leaves_its_place() -> None:
     lane = Lane("x", threads=1, limit=1)
-    lane.submit(lambda: int("no number"))
+    lane.submit(_break)
     lane.close()
     assert lane.pending == 0

@@ -99,7 +99,9 @@ def _status(url: str) -> int:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left(tmp_path: Path, how: signal.Signals) -> None:
+    began = time.monotonic()
     with running(tmp_path / "log", TMPDIR=str(tmp_path)) as stack:
+        assert time.monotonic() - began < 40, "a second start is ready within 40 s"
         with httpx.stream("POST", f"{stack.url}{CHAT}", json={**LONG, "stream": True}) as answer:
             lines = answer.iter_lines()
             next(lines)
@@ -116,13 +118,3 @@ def test_nothing_is_left(tmp_path: Path, how: signal.Signals) -> None:
     assert eventually(lambda: not any(path.exists() for path in shared_memory), 5)
     assert eventually(lambda: {path.name for path in tmp_path.iterdir()} == {"log"}, 5)
     assert all(_status(f"http://127.0.0.1:{port}/") == 0 for port in stack.ports)
-
-
-def test_the_second_start_is_quick(tmp_path: Path) -> None:
-    started = time.monotonic()
-    with running(tmp_path / "log") as stack:
-        assert time.monotonic() - started < 40
-        assert eventually(lambda: "curl" in stack.tail(), 5)
-        banner = stack.tail()
-        for part in (stack.url, stack.triton_url, "gemma3n-tiny", "cpu", "MB"):
-            assert part in banner

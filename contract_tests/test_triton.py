@@ -6,9 +6,16 @@ import httpx
 import psutil
 import pytest
 
-from stack import Stack
+from stack import Stack, eventually
 
 MODEL = "/v2/models/gemma3n"
+
+
+def test_the_banner_says_where_to_click(stack: Stack) -> None:
+    assert eventually(lambda: "curl" in stack.tail(10_000), 5)
+    banner = stack.tail(10_000)
+    for part in (stack.url, stack.triton_url, "gemma3n-tiny", "cpu", "MB"):
+        assert part in banner
 
 
 def test_readiness(stack: Stack) -> None:

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,8 +97,14 @@ def test_the_reaper_is_found_by_no_search_for_the_launcher() -> None:
 
 
 def find_reaper(own: Ownership) -> psutil.Process:
-    children = psutil.Process().children()
-    return next(child for child in children if "reaper.py" in child.cmdline() and marked_by(child, own))
+    """The reaper that runs now; just after its start the system may not show its command line yet."""
+    deadline = time.monotonic() + 5
+    while True:
+        for child in psutil.Process().children():
+            if "reaper.py" in child.cmdline() and marked_by(child, own):
+                return child
+        assert time.monotonic() < deadline, "no reaper"
+        time.sleep(0.01)
 
 
 def marked_by(process: psutil.Process, own: Ownership) -> bool:

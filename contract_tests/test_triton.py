@@ -52,7 +52,7 @@ def test_generate_stream(stack: Stack) -> None:
         ({"prompt": "Hi", "max_tokens": 0}, "max_tokens: "),
         ({"prompt": "Hi", "temperature": 5.0}, "temperature: "),
         ({"prompt": "Hi", "frobnicate": 1}, "frobnicate: "),
-        ({"max_tokens": 3}, "exactly one of prompt and messages"),
+        ({"max_tokens": 3}, "exactly one of prompt, messages"),
         ({"prompt": "<image_soft_token>", "images": ["bm8gcGljdHVyZQ=="]}, "images[0]: "),
         ({"messages": '[{"role": "wizard", "content": ""}]'}, "messages[0].role: "),
     ],

@@ -9,17 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma_wire import (
+    Alternative,
+    ChoiceGrammar,
     Chunk,
     ContextLengthExceeded,
     EngineFailure,
     ImagePart,
     InvalidRequest,
+    JsonGrammar,
+    LarkGrammar,
     Message,
     ModelInfo,
     Options,
     Overloaded,
+    RegexGrammar,
     Request,
     TextPart,
+    Timings,
+    TokenLogprob,
+    Tokens,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
     Unavailable,
     Usage,
     WireError,
@@ -33,20 +44,30 @@ PNG = base64.b64decode(
 )
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
+names = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+schemas = st.dictionaries(text, st.booleans() | st.integers(-9, 9) | text, max_size=3)
+spoken = st.builds(
+    Message,
+    role=st.sampled_from(["system", "user", "assistant"]),
+    content=text
+    | st.lists(st.builds(TextPart, text=text) | st.just(ImagePart()), min_size=1, max_size=3).map(tuple),
+    name=st.none() | text,
+)
+called = st.builds(
+    Message,
+    role=st.just("assistant"),
+    tool_calls=st.lists(st.builds(ToolCall, id=text, name=text, arguments=text), max_size=2).map(tuple),
+)
+told = st.builds(Message, role=st.just("tool"), content=text, tool_call_id=text)
+grammars = (
+    st.builds(JsonGrammar, json_schema=schemas | st.just(True))
+    | st.builds(RegexGrammar, pattern=text.filter(bool))
+    | st.builds(ChoiceGrammar, choices=st.lists(text.filter(bool), min_size=1, max_size=3).map(tuple))
+    | st.builds(LarkGrammar, text=text.filter(bool))
+)
 requests = st.builds(
     Request,
-    messages=st.lists(
-        st.builds(
-            Message,
-            role=st.sampled_from(["system", "user", "assistant"]),
-            content=text
-            | st.lists(st.builds(TextPart, text=text) | st.just(ImagePart()), min_size=1, max_size=3).map(
-                tuple
-            ),
-        ),
-        min_size=1,
-        max_size=3,
-    ).map(tuple),
+    messages=st.lists(spoken | called | told, min_size=1, max_size=3).map(tuple),
     images=st.lists(st.binary(min_size=1).map(lambda tail: b"\x89" + tail), max_size=3).map(tuple),
     max_tokens=st.none() | st.integers(1, 2**31 - 1),
     temperature=st.none() | st.floats(0, 2, width=32),
@@ -58,6 +79,15 @@ requests = st.builds(
         top_k=st.none() | st.integers(0, 1000),
         stop=st.lists(text.filter(bool), max_size=4).map(tuple),
         ignore_eos=st.booleans(),
+        logit_bias=st.dictionaries(st.integers(0, 2**31 - 1), st.floats(-100, 100), max_size=3),
+        min_p=st.floats(0, 1),
+        n=st.integers(1, 128),
+        logprobs=st.none() | st.integers(0, 20),
+        grammar=st.none() | grammars,
+        tools=st.lists(
+            st.builds(Tool, name=names, description=text, parameters=st.none() | schemas), max_size=2
+        ).map(tuple),
+        tool_choice=st.sampled_from(["auto", "required"]),
     ),
 )
 
@@ -71,14 +101,32 @@ chunks = st.builds(
     Chunk,
     text=text,
     index=st.integers(0, 9),
-    finish_reason=st.sampled_from([None, "stop", "length"]),
+    token_ids=st.lists(st.integers(0, 9), max_size=2).map(tuple),
+    logprobs=st.lists(
+        st.builds(
+            TokenLogprob,
+            logprob=st.floats(-9999, 0),
+            top=st.lists(st.builds(Alternative, logprob=st.floats(-9999, 0)), max_size=2).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
+    tool_calls=st.lists(st.builds(ToolCallDelta, id=st.none() | text, name=st.none() | text), max_size=2).map(
+        tuple
+    ),
+    finish_reason=st.sampled_from([None, "stop", "length", "tool_calls"]),
     usage=st.none() | st.builds(Usage),
+    timings=st.none() | st.builds(Timings, queued=st.floats(0, 9), prefill=st.floats(0, 9)),
 )
 
 
 @given(chunks)
 def test_a_chunk_survives_the_crossing(chunk: Chunk) -> None:
     assert Chunk.from_tensors(chunk.to_tensors()) == chunk
+
+
+def test_tokens_survive_the_crossing() -> None:
+    tokens = Tokens(token_ids=(1, 2), text="ab", pieces=("a", "b"), context_length=8)
+    assert Tokens.from_tensors(tokens.to_tensors()) == tokens
 
 
 def test_model_info_survives_the_crossing() -> None:
@@ -185,10 +233,16 @@ def test_arrays_may_have_any_shape() -> None:
         ({"messages": "{"}, "messages", "invalid JSON"),
         ({"prompt": "x", "messages": '[{"role": "user", "content": "x"}]'}, "", "exactly one"),
         ({"messages": "[]"}, "messages", "at least 1"),
-        ({"prompt": "x", "options": '{"op": "describe"}'}, "", "neither"),
+        ({"prompt": "x", "options": '{"op": "describe"}'}, "", "takes no question"),
         ({"prompt": "x", "options": '{"seed": "7"}'}, "options.seed", "integer"),
         ({"prompt": "x", "options": '{"ignore_eos": 1}'}, "options.ignore_eos", "boolean"),
         ({"max_tokens": 1}, "", "exactly one"),
+        ({"options": '{"op": "detokenize"}'}, "", "op=detokenize takes prompt_token_ids, not nothing"),
+        ({"prompt": "x", "options": '{"tools": [{"name": "f"}]}'}, "", "tools need messages"),
+        ({"prompt": "x", "options": '{"tools": [{"name": "no space"}]}'}, "options.tools[0].name", "match"),
+        ({"prompt": "x", "options": '{"logit_bias": {"5": 101}}'}, "options.logit_bias.5", "100"),
+        ({"messages": '[{"role": "tool", "content": "x"}]'}, "messages[0]", "needs it"),
+        ({"messages": '[{"role": "user", "tool_calls": [{}]}]'}, "messages[0].tool_calls[0].id", "needed"),
     ],
 )  # fmt: skip
 def test_bad_input_names_the_field_and_the_limit(values: dict[str, object], field: str, says: str) -> None:

@@ -3,7 +3,7 @@
 The native engine and the reference engine are both an ``Engine``; the backend knows no more than this.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -47,19 +47,51 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How logits become a token.
+    """How logits become a token: penalties and bias, then a constraint, then temperature and truncation.
 
     Args:
         temperature: 0 is greedy.
         top_k: keep so many of the likeliest tokens; 0 keeps all.
         top_p: keep the smallest set whose probabilities sum to at least this.
-        seed: equal seeds give equal tokens, whatever else runs; ``None`` draws one.
+        min_p: keep tokens whose probability is at least so much of the likeliest one's; 0 keeps all.
+        repetition_penalty: divides positive and multiplies negative logits of tokens of prompt and answer;
+            1 is none.
+        frequency_penalty: taken from a token's logit once for each time it stands in the answer.
+        presence_penalty: taken from the logits of tokens that stand in the answer.
+        logit_bias: token id → what is added to its logit; ids outside the vocabulary have no effect.
+        seed: equal seeds give equal tokens, whatever else runs; ``None`` draws one. Choice ``i`` of several
+            draws other numbers than choice 0, and choice 0 the same as a generation of one.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
+
+
+class Constraint(Protocol):
+    """What may come next, where that is not for the model alone to say: a grammar. One for each choice.
+
+    An engine asks ``allowed`` once for each token and may do so from another thread while the model runs,
+    never at the same time as it calls ``advance``.
+    """
+
+    def allowed(self) -> npt.NDArray[np.int32]:
+        """A bit for each token id, int32 ``[ceil(vocabulary / 32)]``: token i is bit i % 32 of word i // 32.
+
+        Where the answer may end, the stop tokens are among the allowed; where it must, nothing else is.
+        """
+
+    def advance(self, token_id: int) -> None:
+        """Take in the token that came; it was allowed."""
+
+    def fork(self) -> "Constraint":
+        """Another one in the same state, which goes its own way from here."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +101,11 @@ class Generation:
     Args:
         max_tokens: at most so many new tokens; the caller has checked that they fit the context.
         min_tokens: no end of turn before so many new tokens.
-        stop_token_ids: a new token among these ends the generation (``ignore_eos`` is an empty set).
+        stop_token_ids: a new token among these ends its choice (``ignore_eos`` is an empty set).
+        n: how many choices: answers to the same prompt, which is run once.
+        logprobs: tell each new token's log probability, and those of so many of the likeliest.
+        prompt_logprobs: tell the prompt's as well, ``logprobs`` of the likeliest too.
+        constraint: at the beginning of the answer; where it demands an end, ``min_tokens`` has no say.
     """
 
     prompt: Prompt
@@ -77,27 +113,65 @@ class Generation:
     max_tokens: int
     min_tokens: int = 0
     stop_token_ids: frozenset[int] = frozenset()
+    n: int = 1
+    logprobs: int | None = None
+    prompt_logprobs: bool = False
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log probabilities in one place of a text.
+
+    They are of the model's own distribution: before penalties, bias, constraint, temperature and truncation.
+
+    Args:
+        logprob: of the token that stands there.
+        top: ids and log probabilities of the likeliest, best first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds that a generation has spent in the queue, on its prompt, and on its new tokens so far."""
+
+    queued: float
+    prefill: float
+    decode: float
 
 
 @dataclass(frozen=True)
 class Step:
-    """News of one generation: new tokens, or its end, or both. Exactly one step ends a generation.
+    """News of one choice of a generation: new tokens, or its end, or both.
+
+    Exactly one step ends each choice, whatever ends it; the generation is over when all choices are.
 
     Args:
         token_ids: new tokens, in order; a stop token is among them (usage counts it).
+        choice: 0 up to ``n - 1``.
+        scores: one for each of ``token_ids`` when they were asked for, else empty.
+        prompt_scores: one for each token of the prompt but the first, in the first step of choice 0.
         finish: set in the last step.
         error: set instead of ``finish`` when the engine broke.
         cached_tokens: of the prompt, what was in the cache already; in every step that has tokens.
+        times: set in the last step, where the engine measures them.
     """
 
     token_ids: tuple[int, ...] = ()
+    choice: int = 0
+    scores: tuple[Scores, ...] = ()
+    prompt_scores: tuple[Scores, ...] = ()
     finish: StopCause | None = None
     error: str | None = None
     cached_tokens: int = 0
+    times: Times | None = None
 
     @property
     def last(self) -> bool:
-        """Whether nothing follows."""
+        """Whether nothing follows for this choice."""
         return self.finish is not None or self.error is not None
 
 
@@ -126,10 +200,14 @@ class Engine(Protocol):
 
         Raises:
             gemma_wire.Overloaded: when the queue is full.
+            gemma_wire.InvalidRequest: when it asks for what this engine cannot do, naming the field.
         """
 
-    def cancel(self, number: int) -> None:
-        """End a generation within one step, with ``finish="cancelled"``; an ended one is left alone."""
+    def cancel(self, number: int, choice: int | None = None) -> None:
+        """End a generation, or one choice of it, within one step, with ``finish="cancelled"``.
+
+        What has ended is left alone.
+        """
 
     def info(self) -> EngineInfo:
         """A snapshot."""

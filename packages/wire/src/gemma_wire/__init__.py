@@ -1,6 +1,16 @@
 """The tensors and the JSON that cross Triton, in both directions."""
 
-from gemma_wire.chunk import Chunk, FinishReason, ModelInfo, Usage
+from gemma_wire.chunk import (
+    Alternative,
+    Chunk,
+    FinishReason,
+    ModelInfo,
+    Timings,
+    TokenLogprob,
+    Tokens,
+    ToolCallDelta,
+    Usage,
+)
 from gemma_wire.errors import (
     ContextLengthExceeded,
     EngineFailure,
@@ -9,23 +19,37 @@ from gemma_wire.errors import (
     Unavailable,
     WireError,
 )
-from gemma_wire.request import AudioPart, ImagePart, Message, Options, Part, Request, TextPart
+from gemma_wire.messages import AudioPart, ImagePart, Message, Part, TextPart, Tool, ToolCall
+from gemma_wire.options import ChoiceGrammar, Grammar, JsonGrammar, LarkGrammar, Options, RegexGrammar
+from gemma_wire.request import Request
 
 __all__ = [
+    "Alternative",
     "AudioPart",
+    "ChoiceGrammar",
     "Chunk",
     "ContextLengthExceeded",
     "EngineFailure",
     "FinishReason",
+    "Grammar",
     "ImagePart",
     "InvalidRequest",
+    "JsonGrammar",
+    "LarkGrammar",
     "Message",
     "ModelInfo",
     "Options",
     "Overloaded",
     "Part",
+    "RegexGrammar",
     "Request",
     "TextPart",
+    "Timings",
+    "TokenLogprob",
+    "Tokens",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
     "Unavailable",
     "Usage",
     "WireError",

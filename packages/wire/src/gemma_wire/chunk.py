@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from gemma_wire import tensors
 from gemma_wire.tensors import Array
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class _Frozen(BaseModel):
@@ -23,24 +23,72 @@ class Usage(_Frozen):
     cached_tokens: int = 0
 
 
+class Timings(_Frozen):
+    """Where the time of a request went, in seconds: in the queue, on the prompt, on the new tokens."""
+
+    queued: float
+    prefill: float
+    decode: float
+
+
+class Alternative(_Frozen):
+    """A token that could have come.
+
+    Args:
+        token: as text; bytes that are no character of their own show as U+FFFD.
+        utf8: the bytes it stands for.
+        logprob: natural logarithm of its probability, before temperature and truncation; -9999 for none.
+    """
+
+    token_id: int
+    token: str
+    utf8: tuple[int, ...]
+    logprob: float
+
+
+class TokenLogprob(Alternative):
+    """A token of the prompt or the answer; ``top`` are the likeliest in its place, best first."""
+
+    top: tuple[Alternative, ...] = ()
+
+
+class ToolCallDelta(_Frozen):
+    """A piece of a call; ``id`` and ``name`` come in its first piece, the arguments' JSON in all."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
 class Chunk(_Frozen):
     """A piece of an answer.
 
     Args:
         text: the next piece; empty in a chunk that only finishes.
         index: which choice it belongs to.
+        token_ids: of this piece, when they were asked for.
+        logprobs: of the tokens whose text this piece brings, when they were asked for.
+        prompt_logprobs: in the first chunk, when they were asked for; the first token of a prompt has none.
+        tool_calls: the calls' next pieces.
         finish_reason: set in the last chunk of a choice, and only there.
-        usage: set in the last chunk.
+        usage: set in the last chunk of all choices; the prompt counts once.
+        timings: beside ``usage``.
     """
 
     text: str = ""
     index: int = 0
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    timings: Timings | None = None
 
     def to_tensors(self) -> dict[str, Array]:
         """``text`` and ``chunk``; the text is not repeated in the JSON."""
-        rest = self.model_dump_json(exclude={"text"}, exclude_none=True)
+        rest = self.model_dump_json(exclude={"text"}, exclude_defaults=True)
         return {"text": tensors.pack(tensors.TEXT, [self.text]), "chunk": tensors.pack(tensors.CHUNK, [rest])}
 
     @classmethod
@@ -50,11 +98,42 @@ class Chunk(_Frozen):
         return rest.model_copy(update={"text": arrays["text"].item().decode()})
 
 
-class ModelInfo(_Frozen):
+class _Report(_Frozen):
+    """An answer that is no text: ``text`` is empty, ``chunk`` holds the JSON."""
+
+    def to_tensors(self) -> dict[str, Array]:
+        """``text`` and ``chunk``."""
+        chunk = tensors.pack(tensors.CHUNK, [self.model_dump_json()])
+        return {"text": tensors.pack(tensors.TEXT, [""]), "chunk": chunk}
+
+    @classmethod
+    def from_tensors(cls, arrays: Mapping[str, Array]) -> Self:
+        """The inverse of ``to_tensors``."""
+        return cls.model_validate_json(arrays["chunk"].item())
+
+
+class Tokens(_Report):
+    """The answer to ``op=tokenize`` and ``op=detokenize``.
+
+    Args:
+        token_ids: with every control token, and the places of media expanded.
+        text: what they stand for, control tokens included.
+        pieces: what each stands for alone.
+        context_length: tokens, prompt and answer together.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    pieces: tuple[str, ...]
+    context_length: int
+
+
+class ModelInfo(_Report):
     """The answer to ``op=describe``: what is served, and on what.
 
     Args:
         model: the checkpoint's name: a hub id, or the folder's last part.
+        variants: other models that are served from the same tensors, by the names a request may use.
         created: Unix time of loading, seconds.
         context_length: tokens, prompt and answer together.
         memory_bytes: the weights, as loaded.
@@ -62,6 +141,7 @@ class ModelInfo(_Frozen):
     """
 
     model: str
+    variants: tuple[str, ...] = ()
     created: int
     engine: str
     device: str
@@ -72,13 +152,3 @@ class ModelInfo(_Frozen):
     modalities: tuple[str, ...]
     running: int = 0
     waiting: int = 0
-
-    def to_tensors(self) -> dict[str, Array]:
-        """``text`` is empty, ``chunk`` holds the JSON."""
-        chunk = tensors.pack(tensors.CHUNK, [self.model_dump_json()])
-        return {"text": tensors.pack(tensors.TEXT, [""]), "chunk": chunk}
-
-    @classmethod
-    def from_tensors(cls, arrays: Mapping[str, Array]) -> Self:
-        """The inverse of ``to_tensors``."""
-        return cls.model_validate_json(arrays["chunk"].item())

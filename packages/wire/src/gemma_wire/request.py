@@ -3,78 +3,30 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from gemma_wire import tensors
 from gemma_wire.errors import InvalidRequest
+from gemma_wire.messages import Frozen, Message
+from gemma_wire.options import INT32_MAX, Options
 from gemma_wire.tensors import Array
 
-INT32_MAX = 2**31 - 1
-SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
+# How many of prompt, messages and options.prompt_token_ids each operation takes, and which.
+_QUESTIONS = {
+    "generate": ("prompt", "messages", "prompt_token_ids"),
+    "tokenize": ("prompt", "messages"),
+    "detokenize": ("prompt_token_ids",),
+    "describe": (),
+}
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Request(Frozen):
+    """Everything the model is asked.
 
-
-class TextPart(_Frozen):
-    """A piece of text in a message."""
-
-    type: Literal["text"] = "text"
-    text: str
-
-
-class ImagePart(_Frozen):
-    """The place of the next entry of ``images``."""
-
-    type: Literal["image"] = "image"
-
-
-class AudioPart(_Frozen):
-    """The place of the next entry of ``audio``."""
-
-    type: Literal["audio"] = "audio"
-
-
-Part = Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type")]
-
-
-class Message(_Frozen):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str | Annotated[tuple[Part, ...], Field(min_length=1)]
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The content as parts, whichever way it was given."""
-        return (TextPart(text=self.content),) if isinstance(self.content, str) else self.content
-
-
-class Options(_Frozen):
-    """What has no tensor of its own; ``None`` leaves the choice to the model."""
-
-    op: Literal["generate", "describe"] = "generate"
-    seed: StrictInt | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
-    top_k: StrictInt | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=16)
-    min_tokens: StrictInt = Field(0, ge=0, le=INT32_MAX)
-    ignore_eos: StrictBool = False
-
-
-class Request(_Frozen):
-    """Everything the model is asked; exactly one of ``prompt`` and ``messages``, unless ``op=describe``.
+    To generate takes exactly one of ``prompt``, ``messages`` and ``options.prompt_token_ids``; what the other
+    operations take stands in ``_QUESTIONS``.
 
     Args:
         prompt: raw text, control tokens honoured.
@@ -99,11 +51,19 @@ class Request(_Frozen):
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
-        given = (self.prompt is not None) + (self.messages is not None)
-        if self.options.op == "generate" and given != 1:
-            raise ValueError("exactly one of prompt and messages is needed")
-        if self.options.op == "describe" and given:
-            raise ValueError("op=describe takes neither prompt nor messages")
+        asked = {
+            "prompt": self.prompt,
+            "messages": self.messages,
+            "prompt_token_ids": self.options.prompt_token_ids,
+        }
+        given = [name for name, value in asked.items() if value is not None]
+        allowed = _QUESTIONS[self.options.op]
+        if len(given) != min(1, len(allowed)) or not set(given) <= set(allowed):
+            names = " and ".join(filter(None, (", ".join(allowed[:-1]), *allowed[-1:])))
+            takes = f"exactly one of {names}" if len(allowed) > 1 else names or "no question"
+            raise ValueError(f"op={self.options.op} takes {takes}, not {' and '.join(given) or 'nothing'}")
+        if self.options.tools and self.messages is None:
+            raise ValueError("tools need messages")
         return self
 
     def to_tensors(self) -> dict[str, Array]:
@@ -116,9 +76,8 @@ class Request(_Frozen):
                 packed[name] = tensors.pack(tensors.INPUTS_BY_NAME[name], values)
         if self.messages is not None:
             packed["messages"] = tensors.pack(tensors.MESSAGES, [_MESSAGES.dump_json(self.messages)])
-        options = self.options.model_dump_json(exclude_defaults=True)
-        if options != "{}":
-            packed["options"] = tensors.pack(tensors.OPTIONS, [options])
+        if asked := {name for name in Options.model_fields if getattr(self.options, name) != _SILENT[name]}:
+            packed["options"] = tensors.pack(tensors.OPTIONS, [self.options.model_dump_json(include=asked)])
         return packed
 
     @classmethod
@@ -142,6 +101,7 @@ class Request(_Frozen):
             raise InvalidRequest.from_validation(error) from None
 
 
+_SILENT = dict(Options())
 _MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 _OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 

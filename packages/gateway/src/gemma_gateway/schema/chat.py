@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from gemma_gateway.schema.base import NO_EFFECT, Only, Strict, tagged_by, text_or_parts
-from gemma_wire.request import INT32_MAX, SEED_MAX, SEED_MIN
+from gemma_wire.options import INT32_MAX, SEED_MAX, SEED_MIN
 
 
 class TextPart(Strict):

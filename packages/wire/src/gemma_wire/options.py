@@ -1,0 +1,100 @@
+"""What a request may ask that has no tensor of its own."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool, StrictInt
+
+from gemma_wire.messages import Frozen, Tool
+
+INT32_MAX = 2**31 - 1
+SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
+MAX_CHOICES = 128
+MAX_TOP_LOGPROBS = 20
+
+TokenId = Annotated[StrictInt, Field(ge=0, le=INT32_MAX)]
+
+
+class JsonGrammar(Frozen):
+    """The answer is JSON that fits a schema; ``True`` is the schema that everything fits.
+
+    Args:
+        json_schema: ``{"type": "object"}`` is any object.
+    """
+
+    type: Literal["json"] = "json"
+    json_schema: dict[str, Any] | StrictBool
+
+
+class RegexGrammar(Frozen):
+    """The whole answer matches a regular expression."""
+
+    type: Literal["regex"] = "regex"
+    pattern: str = Field(min_length=1)
+
+
+class ChoiceGrammar(Frozen):
+    """The answer is one of these."""
+
+    type: Literal["choice"] = "choice"
+    choices: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+
+
+class LarkGrammar(Frozen):
+    """The answer is what a context-free grammar in Lark's notation derives from ``start``."""
+
+    type: Literal["lark"] = "lark"
+    text: str = Field(min_length=1)
+
+
+Grammar = Annotated[
+    JsonGrammar | RegexGrammar | ChoiceGrammar | LarkGrammar,
+    Field(discriminator="type"),
+]
+
+
+class Options(Frozen):
+    """What has no tensor of its own; ``None`` leaves the choice to the model.
+
+    Args:
+        op: what is wanted; everything but ``generate`` is answered at once, by one response.
+        model: which of the models that the server holds; the first when ``None``.
+        prompt_token_ids: a prompt that is tokenised already; with ``op=detokenize`` what is to become text.
+        top_k: 0 keeps every token.
+        min_p: keep tokens whose probability is at least so much of the likeliest one's.
+        repetition_penalty: over prompt and answer; 1 is none (Keskar et al. 2019, arXiv:1909.05858).
+        frequency_penalty, presence_penalty: over the answer, as OpenAI defines them.
+        logit_bias: token id → what is added to its logit.
+        n: how many answers to one prompt.
+        logprobs: tell each new token's log probability, and those of so many of the likeliest.
+        prompt_logprobs: tell the prompt's as well.
+        return_token_ids: tell the new tokens' ids.
+        grammar: the answer is derived from it, whatever the model would like.
+        tools: those that may be called.
+        tool_choice: whether one must be called.
+        parallel_tool_calls: whether an answer may hold several calls.
+    """
+
+    op: Literal["generate", "describe", "tokenize", "detokenize"] = "generate"
+    model: str | None = None
+    prompt_token_ids: Annotated[tuple[TokenId, ...], Field(min_length=1)] | None = None
+    seed: StrictInt | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
+    top_k: StrictInt | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    logit_bias: dict[Annotated[int, Field(ge=0, le=INT32_MAX)], Annotated[float, Field(ge=-100, le=100)]] = (
+        Field(default_factory=dict)
+    )
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=16)
+    stop_token_ids: tuple[TokenId, ...] = Field((), max_length=256)
+    min_tokens: StrictInt = Field(0, ge=0, le=INT32_MAX)
+    ignore_eos: StrictBool = False
+    n: StrictInt = Field(1, ge=1, le=MAX_CHOICES)
+    logprobs: StrictInt | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    prompt_logprobs: StrictBool = False
+    return_token_ids: StrictBool = False
+    grammar: Grammar | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: Literal["auto", "required"] = "auto"
+    parallel_tool_calls: StrictBool = True

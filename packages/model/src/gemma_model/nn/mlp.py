@@ -1,6 +1,7 @@
 """The feed-forward part: gated GELU, in some layers with all but a few per cent of the gates shut."""
 
 from statistics import NormalDist
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,21 +18,34 @@ class MLP:
     https://arxiv.org/abs/2506.06644): mean plus so many standard deviations.
 
     Args:
-        weights: of the checkpoint.
-        layer: its number.
+        gate_up: both projections, ``[2, size, H]``.
+        down: ``[H, size]``.
+        sparsity: the share of gates that are shut.
     """
 
-    def __init__(self, config: TextConfig, weights: Weights, layer: int) -> None:
-        prefix = f"layers.{layer}.mlp."
-        gate, up = (weights.take(f"{prefix}{name}_proj.weight") for name in ("gate", "up"))
-        self._gate_up = Linear(torch.cat((gate, up)))
-        self._down = Linear(weights.take(prefix + "down_proj.weight"))
-        sparsity = config.activation_sparsity_pattern[layer]
+    def __init__(self, gate_up: Tensor, down: Tensor, sparsity: float) -> None:
+        self._weights, self._sparsity = (gate_up, down), sparsity
+        # One product for both where they lie side by side; of a wider model's they do not.
+        halves = [gate_up.flatten(0, 1)] if gate_up.is_contiguous() else list(gate_up)
+        self._gate_up, self._down = [Linear(half) for half in halves], Linear(down)
         self._deviations = NormalDist().inv_cdf(sparsity) if sparsity > 0 else None
+
+    @classmethod
+    def take(cls, config: TextConfig, weights: Weights, layer: int) -> Self:
+        """The one of a layer of a checkpoint, by its number."""
+        gate, up, down = (
+            weights.take(f"layers.{layer}.mlp.{name}_proj.weight") for name in ("gate", "up", "down")
+        )
+        return cls(torch.stack((gate, up)), down, config.activation_sparsity_pattern[layer])
+
+    def sliced(self, size: int) -> "MLP":
+        """The first neurons alone, on views of the same tensors."""
+        gate_up, down = self._weights
+        return self if size == gate_up.shape[1] else MLP(gate_up[:, :size], down[:, :size], self._sparsity)
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[M, H]`` → ``[M, H]``."""
-        gate, up = self._gate_up(x).chunk(2, dim=-1)
+        gate, up = torch.cat([half(x) for half in self._gate_up], dim=-1).chunk(2, dim=-1)
         if self._deviations is not None:
             gate = self._shut_most(gate, self._deviations)
         return self._down(gelu(gate) * up)

@@ -5,6 +5,8 @@ Shapes: B rows of T new tokens each, M = B x T tokens, N AltUp streams, H hidden
 
 import math
 from collections.abc import Sequence
+from copy import copy
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -14,6 +16,7 @@ from gemma_model.nn.altup import AltUp, Streams
 from gemma_model.nn.attention import KV, Attention, Batch, Reach, last_tokens
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
+from gemma_model.nn.matformer import Slice
 from gemma_model.nn.mlp import MLP
 from gemma_model.nn.ops import Linear, Norm, gelu
 from gemma_model.nn.weights import Weights
@@ -113,7 +116,7 @@ class Layer:
 
         self._altup = AltUp(config, weights, prefix + "altup.")
         self._attention = Attention(config, weights, number)
-        self._mlp = MLP(config, weights, number)
+        self.mlp = MLP.take(config, weights, number)
         self._input_norm = norm("input_layernorm")
         self._post_attention_norm = norm("post_attention_layernorm")
         self._pre_mlp_norm, self._post_mlp_norm = (
@@ -155,10 +158,16 @@ class Layer:
         attended = self._post_attention_norm(self._attention.attend(query, reach.last(keep), seen))
         laurel = x + self._post_laurel_norm(self._laurel_right(self._laurel_left(x)))
         x = (predicted[:, self._altup.active] + attended + laurel) * math.sqrt(0.5)
-        x = x + self._post_mlp_norm(self._mlp(self._pre_mlp_norm(x)))
+        x = x + self._post_mlp_norm(self.mlp(self._pre_mlp_norm(x)))
         corrected = self._altup.correct(predicted, x)
         corrected[:, 1:] += self._per_layer(corrected, per_layer_input).unsqueeze(1)
         return corrected, seen
+
+    def sliced(self, size: int) -> "Layer":
+        """The same layer with a smaller feed-forward part, on the same tensors."""
+        other = copy(self)
+        other.mlp = self.mlp.sliced(size)
+        return other
 
     def _per_layer(self, corrected: Tensor, per_layer_input: Tensor) -> Tensor:
         gated = gelu(self._gate(self._altup.scaled_active(corrected))) * per_layer_input
@@ -183,14 +192,32 @@ class Decoder:
             weights.take("per_layer_projection_norm.weight"),
         )
         projection = weights.take("per_layer_model_projection.weight")
+        self._inputs_of = partial(PerLayerInputs, config, projection, norm)
         self._storing = range(config.first_kv_shared_layer)
-        self._sharing = range(config.first_kv_shared_layer, config.num_hidden_layers)
-        self._storing_inputs = PerLayerInputs(config, projection, norm, self._storing)
-        self._sharing_inputs = PerLayerInputs(config, projection, norm, self._sharing)
+        self.sharing = range(config.first_kv_shared_layer, config.num_hidden_layers)
+        self._storing_inputs = self._inputs_of(self._storing)
+        self.sharing_inputs = self._inputs_of(self.sharing)
         self._streams = Streams(config, weights)
-        self._layers = [Layer(config, weights, number) for number in range(config.num_hidden_layers)]
+        self.layers = [Layer(config, weights, number) for number in range(config.num_hidden_layers)]
         self._norm = Norm(config.hidden_size, config.rms_norm_eps, weights.take("norm.weight"))
         self._head = Linear(self.embed.table)
+
+    def sliced(self, nested: Slice) -> "Decoder":
+        """A model nested in this one, on the same tensors; it may use the same cache, not what is in it.
+
+        Raises:
+            InvalidRequest: when it is not there.
+        """
+        nested.check(self.config)
+        other = copy(self)
+        first = self.config.first_kv_shared_layer + len(nested.skipped)
+        other.sharing = range(first, self.config.num_hidden_layers)
+        other.sharing_inputs = self._inputs_of(other.sharing)
+        other.layers = [
+            layer if number in nested.skipped else layer.sliced(nested.size_of(number))
+            for number, layer in enumerate(self.layers)
+        ]
+        return other
 
     def __call__(
         self, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache, keep: int
@@ -214,15 +241,15 @@ class Decoder:
         lent: dict[LayerType, KV] = {}
         streams = self._streams.split(x)
         for number, given in zip(self._storing, self._storing_inputs(x, table_rows), strict=True):
-            layer, going_on = self._layers[number], keep if number == self._storing[-1] else batch.tokens
+            layer, going_on = self.layers[number], keep if number == self._storing[-1] else batch.tokens
             reach, cached = reaches[layer.kind], cache.layers[number]
             streams, lent[layer.kind] = layer(streams, given, reach, cached, None, going_on)
         if not keep:
             return None
         x, table_rows = (last_tokens(t, batch.tokens, keep) for t in (x, table_rows))
         reaches = {kind: reach.last(keep) for kind, reach in reaches.items()}
-        for number, given in zip(self._sharing, self._sharing_inputs(x, table_rows), strict=True):
-            layer = self._layers[number]
+        for number, given in zip(self.sharing, self.sharing_inputs(x, table_rows), strict=True):
+            layer = self.layers[number]
             streams, _ = layer(streams, given, reaches[layer.kind], None, lent[layer.kind], keep)
         return self._logits(self._norm(self._streams.merge(streams)))
 

@@ -71,7 +71,7 @@ class Reach:
         seen = min(columns, max(batch.starts) + written)
         last = starts + written - 1
         keys = last - (last - torch.arange(seen, device=like.device)) % columns  # [B, L]
-        cos, sin = _rotation(queries, config.rope_theta[kind], config.head_dim)
+        cos, sin = rotation(queries, config.rope_theta[kind], config.head_dim)
         return Reach(
             batch=batch,
             groups=config.query_groups,
@@ -141,7 +141,8 @@ def _visible(queries: Tensor, keys: Tensor, window: int, like: Tensor) -> Tensor
     return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
 
 
-def _rotation(positions: Tensor, theta: float, width: int) -> tuple[Tensor, Tensor]:
+def rotation(positions: Tensor, theta: float, width: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, ``[M, 1, width]`` fp32; the first half of the sines negated."""
     halves = torch.arange(0, width, 2, dtype=torch.float, device=positions.device) / width
     angles = positions.reshape(-1, 1, 1).float() * (1.0 / theta**halves)  # [M, 1, d / 2]
     return angles.cos().repeat(1, 1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
@@ -158,7 +159,7 @@ class Attention:
     def __init__(self, config: TextConfig, weights: Weights, layer: int) -> None:
         prefix = f"layers.{layer}.self_attn."
         self.stores = layer < config.first_kv_shared_layer
-        self._heads, self._width = config.num_attention_heads, config.head_dim
+        self.heads, self._width = config.num_attention_heads, config.head_dim
         self._norm = Norm(config.head_dim, config.rms_norm_eps)  # the factors differ from head to head
         if not self.stores:
             names = (f"{prefix}{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm"))
@@ -166,14 +167,15 @@ class Attention:
                 names, f"layer {layer} reads the keys and values of layer {config.kv_source(layer)}"
             )
         kinds = ("q", "k", "v") if self.stores else ("q",)
-        self._into = Linear(torch.cat([weights.take(f"{prefix}{kind}_proj.weight") for kind in kinds]))
-        self._out_of = Linear(weights.take(prefix + "o_proj.weight"))
-        scale = weights.take(prefix + "q_norm.weight").float().expand(self._heads, -1)
+        into = torch.cat([weights.take(f"{prefix}{kind}_proj.weight") for kind in kinds])
+        self.into = Linear(into, weights.compiled)
+        self.out_of = Linear(weights.take(prefix + "o_proj.weight"), weights.compiled)
+        scale = weights.take(prefix + "q_norm.weight").float().expand(self.heads, -1)
         if self.stores:
             key_scale = weights.take(prefix + "k_norm.weight").float().expand(config.num_key_value_heads, -1)
             scale = torch.cat((scale, key_scale, torch.ones_like(key_scale)))  # values are normed, not scaled
-        self._scale = scale.contiguous()  # [heads, d]
-        self._rotated = self._heads + (config.num_key_value_heads if self.stores else 0)
+        self.scale = scale.contiguous()  # [heads, d]
+        self._rotated = self.heads + (config.num_key_value_heads if self.stores else 0)
 
     def project(self, x: Tensor, reach: Reach, layer: Tensor | None, lent: KV | None) -> tuple[Tensor, KV]:
         """``[M, H]`` → queries ``[M, heads, d]``, and the keys and values that they see.
@@ -184,15 +186,15 @@ class Attention:
             layer: its part of the cache; for a storing layer.
             lent: what a lender returned; for a KV-shared layer.
         """
-        heads = self._into(x).view(x.shape[0], -1, self._width).float()
-        heads = self._norm(heads) * self._scale
+        heads = self.into(x).view(x.shape[0], -1, self._width).float()
+        heads = self._norm(heads) * self.scale
         rotated = reach.rotate(heads[:, : self._rotated]).to(x.dtype)
         if layer is not None:
             values = heads[:, self._rotated :].to(x.dtype)
-            lent = reach.store(layer, torch.cat((rotated[:, self._heads :], values), dim=1))
+            lent = reach.store(layer, torch.cat((rotated[:, self.heads :], values), dim=1))
         assert lent is not None, "a KV-shared layer needs a lender"
-        return rotated[:, : self._heads], lent
+        return rotated[:, : self.heads], lent
 
     def attend(self, query: Tensor, reach: Reach, seen: KV) -> Tensor:
         """Queries ``[M, heads, d]`` → ``[M, H]``."""
-        return self._out_of(reach.attend(query, *seen))
+        return self.out_of(reach.attend(query, *seen))

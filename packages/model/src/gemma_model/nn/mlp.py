@@ -21,14 +21,15 @@ class MLP:
         gate_up: both projections, ``[2, size, H]``.
         down: ``[H, size]``.
         sparsity: the share of gates that are shut.
+        compiled: see ``Linear``.
     """
 
-    def __init__(self, gate_up: Tensor, down: Tensor, sparsity: float) -> None:
-        self._weights, self._sparsity = (gate_up, down), sparsity
+    def __init__(self, gate_up: Tensor, down: Tensor, sparsity: float, compiled: bool = False) -> None:
+        self._weights, self._sparsity, self._compiled = (gate_up, down), sparsity, compiled
         # One product for both where they lie side by side; of a wider model's they do not.
         halves = [gate_up.flatten(0, 1)] if gate_up.is_contiguous() else list(gate_up)
-        self._gate_up, self._down = [Linear(half) for half in halves], Linear(down)
-        self._deviations = NormalDist().inv_cdf(sparsity) if sparsity > 0 else None
+        self.gate_up, self.down = [Linear(half, compiled) for half in halves], Linear(down, compiled)
+        self.deviations = NormalDist().inv_cdf(sparsity) if sparsity > 0 else None
 
     @classmethod
     def take(cls, config: TextConfig, weights: Weights, layer: int) -> Self:
@@ -36,19 +37,22 @@ class MLP:
         gate, up, down = (
             weights.take(f"layers.{layer}.mlp.{name}_proj.weight") for name in ("gate", "up", "down")
         )
-        return cls(torch.stack((gate, up)), down, config.activation_sparsity_pattern[layer])
+        sparsity = config.activation_sparsity_pattern[layer]
+        return cls(torch.stack((gate, up)), down, sparsity, weights.compiled)
 
     def sliced(self, size: int) -> "MLP":
         """The first neurons alone, on views of the same tensors."""
         gate_up, down = self._weights
-        return self if size == gate_up.shape[1] else MLP(gate_up[:, :size], down[:, :size], self._sparsity)
+        if size == gate_up.shape[1]:
+            return self
+        return MLP(gate_up[:, :size], down[:, :size], self._sparsity, self._compiled)
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[M, H]`` → ``[M, H]``."""
-        gate, up = torch.cat([half(x) for half in self._gate_up], dim=-1).chunk(2, dim=-1)
-        if self._deviations is not None:
-            gate = self._shut_most(gate, self._deviations)
-        return self._down(gelu(gate) * up)
+        gate, up = torch.cat([half(x) for half in self.gate_up], dim=-1).chunk(2, dim=-1)
+        if self.deviations is not None:
+            gate = self._shut_most(gate, self.deviations)
+        return self.down(gelu(gate) * up)
 
     @staticmethod
     def _shut_most(gate: Tensor, deviations: float) -> Tensor:

@@ -3,20 +3,24 @@
 import torch.nn.functional as F  # noqa: N812 - as all the world calls it
 from torch import Tensor
 
+from gemma_model.nn.kernels import ops
+
 
 class Linear:
     """``x @ weight.T``.
 
     Args:
         weight: ``[out, in]``.
+        compiled: multiply few rows by the CPU's kernels, which must be loaded.
     """
 
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
+    def __init__(self, weight: Tensor, compiled: bool = False) -> None:
+        self.weight, self._product = weight, ops.linear if compiled else F.linear
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[M, in]`` → ``[M, out]``."""
-        return F.linear(x, self.weight)
+        y: Tensor = self._product(x, self.weight)
+        return y
 
 
 class Norm:
@@ -29,11 +33,11 @@ class Norm:
     """
 
     def __init__(self, width: int, eps: float, weight: Tensor | None = None) -> None:
-        self._shape, self._eps, self._weight = (width,), eps, weight
+        self._shape, self.eps, self.weight = (width,), eps, weight
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[…, width]`` → the same."""
-        return F.rms_norm(x, self._shape, self._weight, self._eps)
+        return F.rms_norm(x, self._shape, self.weight, self.eps)
 
 
 def gelu(x: Tensor) -> Tensor:

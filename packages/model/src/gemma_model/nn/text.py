@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from gemma_model.nn.altup import AltUp, Streams
-from gemma_model.nn.attention import KV, Attention, Batch, Reach, last_tokens
+from gemma_model.nn import decode, kernels
+from gemma_model.nn.altup import Streams
+from gemma_model.nn.attention import KV, Batch, Reach, last_tokens
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
+from gemma_model.nn.layer import Layer
 from gemma_model.nn.matformer import Slice
-from gemma_model.nn.mlp import MLP
-from gemma_model.nn.ops import Linear, Norm, gelu
+from gemma_model.nn.ops import Linear, Norm
 from gemma_model.nn.weights import Weights
 
 
@@ -78,13 +79,16 @@ class PerLayerInputs:
         weights: of the checkpoint.
         projection: ``[layers x P, H]``, of all layers.
         norm: of the projection.
+        compiled: see ``Linear``.
         layers: the range.
     """
 
-    def __init__(self, config: TextConfig, projection: Tensor, norm: Norm, layers: range) -> None:
+    def __init__(
+        self, config: TextConfig, projection: Tensor, norm: Norm, compiled: bool, layers: range
+    ) -> None:
         self._width, self._layers, self._norm = config.hidden_size_per_layer_input, layers, norm
         self._part = slice(layers.start * self._width, layers.stop * self._width)
-        self._project = Linear(projection[self._part])
+        self._project = Linear(projection[self._part], compiled)
         self._scale = config.hidden_size**-0.5
 
     def __call__(self, x: Tensor, table_rows: Tensor) -> Sequence[Tensor]:
@@ -96,84 +100,6 @@ class PerLayerInputs:
         return [both[:, i] for i in range(len(self._layers))]
 
 
-class Layer:
-    """One decoder layer.
-
-    Args:
-        weights: of the checkpoint.
-        number: its number.
-    """
-
-    def __init__(self, config: TextConfig, weights: Weights, number: int) -> None:
-        prefix = f"layers.{number}."
-        self.kind: LayerType = config.layer_types[number]
-
-        def norm(name: str) -> Norm:
-            return Norm(config.hidden_size, config.rms_norm_eps, weights.take(f"{prefix}{name}.weight"))
-
-        def linear(name: str) -> Linear:
-            return Linear(weights.take(f"{prefix}{name}.weight"))
-
-        self._altup = AltUp(config, weights, prefix + "altup.")
-        self._attention = Attention(config, weights, number)
-        self.mlp = MLP.take(config, weights, number)
-        self._input_norm = norm("input_layernorm")
-        self._post_attention_norm = norm("post_attention_layernorm")
-        self._pre_mlp_norm, self._post_mlp_norm = (
-            norm("pre_feedforward_layernorm"),
-            norm("post_feedforward_layernorm"),
-        )
-        self._laurel_left, self._laurel_right = linear("laurel.linear_left"), linear("laurel.linear_right")
-        self._post_laurel_norm = norm("laurel.post_laurel_norm")
-        self._gate, self._project = linear("per_layer_input_gate"), linear("per_layer_projection")
-        self._post_projection_norm = norm("post_per_layer_input_norm")
-
-    def __call__(
-        self,
-        streams: Tensor,
-        per_layer_input: Tensor,
-        reach: Reach,
-        cached: Tensor | None,
-        lent: KV | None,
-        keep: int,
-    ) -> tuple[Tensor, KV]:
-        """``[M, N, H]`` → ``[B x keep, N, H]``, and the keys and values it attended to.
-
-        Args:
-            streams: of all tokens of the batch.
-            per_layer_input: of each token, ``[M, P]``.
-            reach: of layers of this type.
-            cached: its part of the cache, if it stores any.
-            lent: else the keys and values of the layer that it borrows from.
-            keep: the last tokens of each row, which go on; all others leave their keys and values alone.
-        """
-        predicted = self._altup.predict(streams)
-        x = self._input_norm(predicted[:, self._altup.active])
-        query, seen = self._attention.project(x, reach, cached, lent)
-        if not keep:
-            return streams[:0], seen
-        predicted, x, per_layer_input, query = (
-            last_tokens(t, reach.batch.tokens, keep) for t in (predicted, x, per_layer_input, query)
-        )
-        attended = self._post_attention_norm(self._attention.attend(query, reach.last(keep), seen))
-        laurel = x + self._post_laurel_norm(self._laurel_right(self._laurel_left(x)))
-        x = (predicted[:, self._altup.active] + attended + laurel) * math.sqrt(0.5)
-        x = x + self._post_mlp_norm(self.mlp(self._pre_mlp_norm(x)))
-        corrected = self._altup.correct(predicted, x)
-        corrected[:, 1:] += self._per_layer(corrected, per_layer_input).unsqueeze(1)
-        return corrected, seen
-
-    def sliced(self, size: int) -> "Layer":
-        """The same layer with a smaller feed-forward part, on the same tensors."""
-        other = copy(self)
-        other.mlp = self.mlp.sliced(size)
-        return other
-
-    def _per_layer(self, corrected: Tensor, per_layer_input: Tensor) -> Tensor:
-        gated = gelu(self._gate(self._altup.scaled_active(corrected))) * per_layer_input
-        return self._post_projection_norm(self._project(gated))
-
-
 class Decoder:
     """All layers, and the head.
 
@@ -183,7 +109,7 @@ class Decoder:
     """
 
     def __init__(self, config: TextConfig, weights: Weights, table_on_device: bool = False) -> None:
-        self.config = config
+        self.config, self._compiled = config, weights.compiled and decode.suits(config)
         self.embed = Embedding(config, weights)
         self.per_layer_table = PerLayerTable(config, weights, table_on_device)
         norm = Norm(
@@ -192,7 +118,7 @@ class Decoder:
             weights.take("per_layer_projection_norm.weight"),
         )
         projection = weights.take("per_layer_model_projection.weight")
-        self._inputs_of = partial(PerLayerInputs, config, projection, norm)
+        self._inputs_of = partial(PerLayerInputs, config, projection, norm, weights.compiled)
         self._storing = range(config.first_kv_shared_layer)
         self.sharing = range(config.first_kv_shared_layer, config.num_hidden_layers)
         self._storing_inputs = self._inputs_of(self._storing)
@@ -237,6 +163,8 @@ class Decoder:
         Returns:
             Logits, ``[B x keep, vocab]`` fp32; ``None`` when none are wanted.
         """
+        if self._compiled and batch.tokens == keep == 1:
+            return self._decode(x, table_rows, batch, cache)
         reaches = {k: Reach.of(self.config, batch, k, cache, x) for k in set(self.config.layer_types)}
         lent: dict[LayerType, KV] = {}
         streams = self._streams.split(x)
@@ -253,7 +181,20 @@ class Decoder:
             streams, _ = layer(streams, given, reaches[layer.kind], None, lent[layer.kind], keep)
         return self._logits(self._norm(self._streams.merge(streams)))
 
+    def _decode(self, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache) -> Tensor:
+        kinds = set(self.config.layer_types)
+        places = {kind: decode.Place.of(self.config, batch, kind, cache) for kind in kinds}
+        given = (*self._storing_inputs(x, table_rows), *self.sharing_inputs(x, table_rows))
+        streams = self._streams.split(x)
+        for number, per_layer in zip((*self._storing, *self.sharing), given, strict=True):
+            layer, source = self.layers[number], self.config.kv_source(number)
+            streams = decode.run(layer, streams, per_layer, places[layer.kind], cache.layers[source])
+        return self._logits(self._norm(self._streams.merge(streams)))
+
     def _logits(self, x: Tensor) -> Tensor:
-        logits = self._head(x).float()
         cap = self.config.final_logit_softcapping
+        if self._compiled:
+            capped: Tensor = kernels.ops.logits(x, self.embed.table, cap or 0.0)
+            return capped
+        logits = self._head(x).float()
         return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -35,6 +35,7 @@ class Weights:
         loaders: what brings each tensor, by the checkpoint's own name.
         device: where taken tensors go.
         dtype: what taken tensors become; ``None``: as stored.
+        compiled: whether those who take them shall use the CPU's kernels, which must be loaded.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class Weights:
         loaders: Mapping[str, Loader],
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
+        self.compiled = compiled
         self._left = {bare_name(key): (key, loader) for key, loader in loaders.items()}
         self._device, self._dtype = torch.device(device), dtype
         self.unused: dict[str, str] = {}
@@ -100,7 +103,10 @@ class Weights:
 
 
 def open_weights(
-    folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    folder: Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> Weights:
     """Weights of a folder: ``model.safetensors``, or the shards of ``model.safetensors.index.json``.
 
@@ -110,7 +116,7 @@ def open_weights(
     loaders: dict[str, Loader] = {}
     for file, keys in _files(folder).items():
         loaders |= _loaders(file, keys)
-    return Weights(loaders, device, dtype)
+    return Weights(loaders, device, dtype, compiled)
 
 
 def bare_name(key: str) -> str:

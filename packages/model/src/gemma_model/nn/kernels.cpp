@@ -1,0 +1,502 @@
+// What a decode step does on a CPU, as a few loops that PyTorch has no single operation for.
+//
+// A step of a small batch reads every weight once and does little else, so its time is memory traffic plus
+// overhead. PyTorch's own bf16 products of a few rows read the weights at a fraction of what the memory gives
+// on CPUs without bf16 units, and the small operations between the products cost more than their arithmetic.
+//
+// All arithmetic is fp32; tensors are bf16 or fp32. A row is computed in the same order whatever other rows are
+// there, so a batch gives bit for bit what each row gives alone. The definitions in PyTorch stay beside each
+// use; tests compare the two.
+//
+// M rows, H hidden, N AltUp streams, d head_dim.
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/cpu/vec/functional.h>
+#include <ATen/cpu/vec/vec.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace {
+
+using at::Tensor;
+using Vec = at::vec::Vectorized<float>;
+constexpr int64_t LANES = Vec::size();
+constexpr int64_t MANY_ROWS = 64;  // from here on a matrix product is no longer a matter of memory traffic
+constexpr int64_t GRAIN = 1 << 15;  // elements that are worth waking a thread for
+
+#define FOR_DTYPE(tensor, ...)                                                               \
+  AT_DISPATCH_SWITCH((tensor).scalar_type(), "gemma",                                        \
+                     AT_DISPATCH_CASE(at::kFloat, __VA_ARGS__) AT_DISPATCH_CASE(at::kBFloat16, __VA_ARGS__))
+
+inline Vec load(const float* p) { return Vec::loadu(p); }
+inline Vec load(const at::BFloat16* p) {
+  Vec x;
+  at::vec::load_to_float(p, x);
+  return x;
+}
+inline void store(float* p, Vec x) { x.store(p); }
+inline void store(at::BFloat16* p, Vec x) { at::vec::convert_from_float<at::BFloat16>(x, x).store(p, LANES); }
+
+inline Vec gelu(Vec x) {
+  const Vec inner = (x + x * x * x * Vec(0.044715f)) * Vec(0.7978845608028654f);
+  return x * Vec(0.5f) * (Vec(1.0f) + inner.tanh());
+}
+
+template <typename A, typename B>
+float dot(const A* a, const B* b, int64_t width) {
+  Vec sum(0.0f);
+  for (int64_t i = 0; i < width; i += LANES) sum = at::vec::fmadd(load(a + i), load(b + i), sum);
+  return sum.reduce_add();
+}
+
+template <typename T>
+float inverse_rms(const T* x, int64_t width, double eps) {
+  return 1.0f / std::sqrt(dot(x, x, width) / float(width) + float(eps));
+}
+
+// Calls `work(row)` for each row, on several threads when there is enough to do.
+template <typename Work>
+void for_rows(int64_t rows, int64_t width, const Work& work) {
+  at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, width)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t row = begin; row < end; ++row) work(row);
+                   });
+}
+
+// ---- products ------------------------------------------------------------------------------------------------
+
+// A matrix whose rows are contiguous, though they may be parts of longer ones.
+template <typename T>
+struct Matrix {
+  const T* data;
+  int64_t rows, depth, stride;
+
+  explicit Matrix(const Tensor& w)
+      : data(w.const_data_ptr<T>()), rows(w.size(0)), depth(w.size(1)), stride(w.stride(0)) {}
+};
+
+// R rows of x times C rows of w: both are read along their depth, the sums stay in registers.
+
+template <int R, int C, typename T>
+inline void tile(const Matrix<T>& w, int64_t first, const float* x, float* y, int64_t y_stride) {
+  Vec sums[R][C];
+  for (auto& row : sums)
+    for (auto& sum : row) sum = Vec(0.0f);
+  const T* rows = w.data + first * w.stride;
+  for (int64_t k = 0; k < w.depth; k += LANES) {
+    Vec weights[C];
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) {
+      weights[c] = load(rows + c * w.stride + k);
+      __builtin_prefetch(rows + (c + C) * w.stride + k);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Vec input = Vec::loadu(x + r * w.depth + k);
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) sums[r][c] = at::vec::fmadd(weights[c], input, sums[r][c]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) y[r * y_stride + c] = sums[r][c].reduce_add();
+}
+
+constexpr int TILE_ROWS = 4, TILE_COLUMNS = 6;  // 24 sums, 6 weights, 1 input: what 32 registers hold
+
+template <int C, typename T>
+void column_tile(const Matrix<T>& w, int64_t first, const float* x, float* y, int64_t rows, int64_t y_stride) {
+  int64_t r = 0;
+  for (; r + TILE_ROWS <= rows; r += TILE_ROWS)
+    tile<TILE_ROWS, C>(w, first, x + r * w.depth, y + r * y_stride, y_stride);
+  if (rows - r == 3) tile<3, C>(w, first, x + r * w.depth, y + r * y_stride, y_stride);
+  if (rows - r == 2) tile<2, C>(w, first, x + r * w.depth, y + r * y_stride, y_stride);
+  if (rows - r == 1) tile<1, C>(w, first, x + r * w.depth, y + r * y_stride, y_stride);
+}
+
+// x [rows, depth] times w [columns, depth]: gives each strip of columns to `finish(first, count, sums)`,
+// whose sums are [rows, count].
+template <typename T, typename Finish>
+void product(const Matrix<T>& w, const float* x, int64_t rows, const Finish& finish) {
+  constexpr int64_t STRIP = 8 * TILE_COLUMNS;
+  const int64_t strips = (w.rows + STRIP - 1) / STRIP;
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (STRIP * w.depth));
+  at::parallel_for(0, strips, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> sums(rows * STRIP);
+    for (int64_t strip = begin; strip < end; ++strip) {
+      const int64_t first = strip * STRIP, count = std::min(STRIP, w.rows - first);
+      int64_t c = 0;
+      for (; c + TILE_COLUMNS <= count; c += TILE_COLUMNS)
+        column_tile<TILE_COLUMNS>(w, first + c, x, sums.data() + c, rows, count);
+      for (; c < count; ++c) column_tile<1>(w, first + c, x, sums.data() + c, rows, count);
+      finish(first, count, sums.data());
+    }
+  });
+}
+
+Tensor as_float(const Tensor& x) { return x.to(at::kFloat).contiguous(); }
+
+// x [M, in], w [out, in] -> [M, out]
+Tensor linear(const Tensor& x, const Tensor& w) {
+  const int64_t columns = w.size(0), rows = x.size(0);
+  if (rows > MANY_ROWS || w.size(1) % LANES || w.stride(1) != 1) return at::linear(x, w);
+  const Tensor wide = as_float(x), y = at::empty({rows, columns}, x.options());
+  FOR_DTYPE(w, [&] {
+    auto* out = y.mutable_data_ptr<scalar_t>();
+    product(Matrix<scalar_t>(w), wide.const_data_ptr<float>(), rows,
+            [&](int64_t first, int64_t count, const float* sums) {
+              for (int64_t r = 0; r < rows; ++r)
+                std::copy_n(sums + r * count, count, out + r * columns + first);
+            });
+  });
+  return y;
+}
+
+// The head: as `linear`, but fp32, and softly capped at +-cap; cap 0 caps nothing.
+Tensor logits(const Tensor& x, const Tensor& w, double cap) {
+  const int64_t columns = w.size(0), rows = x.size(0);
+  const Tensor wide = as_float(x), y = at::empty({rows, columns}, x.options().dtype(at::kFloat));
+  FOR_DTYPE(w, [&] {
+    auto* out = y.mutable_data_ptr<float>();
+    product(Matrix<scalar_t>(w), wide.const_data_ptr<float>(), rows,
+            [&](int64_t first, int64_t count, const float* sums) {
+              for (int64_t r = 0; r < rows; ++r) {
+                float* to = out + r * columns + first;
+                if (cap == 0) {
+                  std::copy_n(sums + r * count, count, to);
+                  continue;
+                }
+                for (int64_t i = 0; i < count; i += LANES) {
+                  const int64_t n = std::min(LANES, count - i);
+                  ((Vec::loadu(sums + r * count + i, n) / Vec(float(cap))).tanh() * Vec(float(cap))).store(to + i, n);
+                }
+              }
+            });
+  });
+  return y;
+}
+
+// ---- norms and sums ------------------------------------------------------------------------------------------
+
+// x [M, H], weight [H] -> [M, H]
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  const int64_t width = x.size(-1);
+  const Tensor in = x.contiguous(), y = at::empty_like(in);
+  FOR_DTYPE(x, [&] {
+    const auto *from = in.const_data_ptr<scalar_t>(), *w = weight.const_data_ptr<scalar_t>();
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    for_rows(x.numel() / width, width, [&](int64_t row) {
+      const Vec scale(inverse_rms(from + row * width, width, eps));
+      for (int64_t i = 0; i < width; i += LANES)
+        store(to + row * width + i, load(from + row * width + i) * scale * load(w + i));
+    });
+  });
+  return y;
+}
+
+// x + norm(y): all [M, H]
+Tensor add_norm(const Tensor& x, const Tensor& y, const Tensor& weight, double eps) {
+  const int64_t width = x.size(1);
+  const Tensor sum = at::empty_like(x);
+  FOR_DTYPE(x, [&] {
+    const auto *a = x.const_data_ptr<scalar_t>(), *b = y.const_data_ptr<scalar_t>();
+    const auto* w = weight.const_data_ptr<scalar_t>();
+    auto* to = sum.mutable_data_ptr<scalar_t>();
+    for_rows(x.size(0), width, [&](int64_t row) {
+      const int64_t at = row * width;
+      const Vec scale(inverse_rms(b + at, width, eps));
+      for (int64_t i = 0; i < width; i += LANES)
+        store(to + at + i, load(a + at + i) + load(b + at + i) * scale * load(w + i));
+    });
+  });
+  return sum;
+}
+
+// (active stream + norm(attended) + x + norm(laurel)) / sqrt(2): streams [M, N, H], the others [M, H]
+Tensor join(const Tensor& streams, int64_t active, const Tensor& x, const Tensor& attended,
+            const Tensor& attended_weight, const Tensor& laurel, const Tensor& laurel_weight, double eps) {
+  const int64_t width = x.size(1), count = streams.size(1);
+  const Tensor y = at::empty_like(x);
+  FOR_DTYPE(x, [&] {
+    const auto* s = streams.const_data_ptr<scalar_t>() + active * width;
+    const auto *in = x.const_data_ptr<scalar_t>(), *a = attended.const_data_ptr<scalar_t>();
+    const auto *l = laurel.const_data_ptr<scalar_t>(), *aw = attended_weight.const_data_ptr<scalar_t>();
+    const auto* lw = laurel_weight.const_data_ptr<scalar_t>();
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    for_rows(x.size(0), width, [&](int64_t row) {
+      const int64_t at = row * width;
+      const Vec as(inverse_rms(a + at, width, eps)), ls(inverse_rms(l + at, width, eps));
+      for (int64_t i = 0; i < width; i += LANES) {
+        const Vec sum = load(s + row * count * width + i) + load(a + at + i) * as * load(aw + i) +
+                        load(in + at + i) + load(l + at + i) * ls * load(lw + i);
+        store(to + at + i, sum * Vec(float(M_SQRT1_2)));
+      }
+    });
+  });
+  return y;
+}
+
+// Adds norm(y) to every stream but the first, in place: streams [M, N, H], y [M, H]
+void add_to_others(Tensor streams, const Tensor& y, const Tensor& weight, double eps) {
+  const int64_t width = y.size(1), count = streams.size(1);
+  FOR_DTYPE(y, [&] {
+    const auto *from = y.const_data_ptr<scalar_t>(), *w = weight.const_data_ptr<scalar_t>();
+    auto* to = streams.mutable_data_ptr<scalar_t>();
+    for_rows(y.size(0), count * width, [&](int64_t row) {
+      const Vec scale(inverse_rms(from + row * width, width, eps));
+      for (int64_t i = 0; i < width; i += LANES) {
+        const Vec more = load(from + row * width + i) * scale * load(w + i);
+        for (int64_t n = 1; n < count; ++n) {
+          auto* place = to + (row * count + n) * width + i;
+          store(place, load(place) + more);
+        }
+      }
+    });
+  });
+}
+
+// ---- feed-forward --------------------------------------------------------------------------------------------
+
+// gelu(gate) * up; gates below mean + deviations x standard deviation are shut first, and the cut-off is
+// taken from the others (deviations NaN: none is). gate_up [M, 2 x I] -> [M, I]
+Tensor gated(const Tensor& gate_up, double deviations) {
+  const int64_t width = gate_up.size(1) / 2;
+  const Tensor y = at::empty({gate_up.size(0), width}, gate_up.options());
+  FOR_DTYPE(gate_up, [&] {
+    const auto* from = gate_up.const_data_ptr<scalar_t>();
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    for_rows(gate_up.size(0), width, [&](int64_t row) {
+      const auto *gate = from + row * 2 * width, *up = gate + width;
+      Vec cutoff(0.0f);
+      const bool sparse = !std::isnan(deviations);
+      if (sparse) {
+        Vec sum(0.0f), squares(0.0f);
+        for (int64_t i = 0; i < width; i += LANES) sum = sum + load(gate + i);
+        const Vec mean(sum.reduce_add() / float(width));
+        for (int64_t i = 0; i < width; i += LANES) {
+          const Vec off = load(gate + i) - mean;
+          squares = at::vec::fmadd(off, off, squares);
+        }
+        cutoff = mean + Vec(std::sqrt(squares.reduce_add() / float(width)) * float(deviations));
+      }
+      for (int64_t i = 0; i < width; i += LANES) {
+        Vec open = load(gate + i);
+        if (sparse) open = at::vec::maximum(open - cutoff, Vec(0.0f));
+        store(to + row * width + i, gelu(open) * load(up + i));
+      }
+    });
+  });
+  return y;
+}
+
+// gelu(gate) * x, all [M, P]
+Tensor gelu_times(const Tensor& gate, const Tensor& x) {
+  const int64_t width = gate.size(1), stride = x.stride(0);
+  const Tensor y = at::empty_like(gate);
+  FOR_DTYPE(gate, [&] {
+    const auto *g = gate.const_data_ptr<scalar_t>(), *in = x.const_data_ptr<scalar_t>();
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    for_rows(gate.size(0), width, [&](int64_t row) {
+      for (int64_t i = 0; i < width; i += LANES)
+        store(to + row * width + i, gelu(load(g + row * width + i)) * load(in + row * stride + i));
+    });
+  });
+  return y;
+}
+
+// ---- AltUp ---------------------------------------------------------------------------------------------------
+
+// tanh(router(norm(x) / H)), into `out` [N]
+template <typename T>
+void route(const T* x, const T* norm, const T* router, int64_t width, int64_t count, double eps, float* out,
+           float* scratch) {
+  const Vec scale(inverse_rms(x, width, eps) / float(width));
+  for (int64_t i = 0; i < width; i += LANES) (load(x + i) * scale * load(norm + i)).store(scratch + i);
+  for (int64_t n = 0; n < count; ++n) out[n] = std::tanh(dot(router + n * width, scratch, width));
+}
+
+// What the layer will make of each stream: streams [M, N, H] -> [M, N, H]
+Tensor predict(const Tensor& streams, int64_t active, const Tensor& norm, const Tensor& router,
+               const Tensor& mixing, double eps) {
+  const int64_t count = streams.size(1), width = streams.size(2);
+  const Tensor y = at::empty_like(streams);
+  FOR_DTYPE(streams, [&] {
+    const auto *from = streams.const_data_ptr<scalar_t>(), *w = norm.const_data_ptr<scalar_t>();
+    const auto *r = router.const_data_ptr<scalar_t>(), *mix = mixing.const_data_ptr<scalar_t>();
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    for_rows(streams.size(0), count * width, [&](int64_t row) {
+      const auto* s = from + row * count * width;
+      std::vector<float> scratch(width), routed(count), share(count * count);
+      route(s + active * width, w, r, width, count, eps, routed.data(), scratch.data());
+      for (int64_t i = 0; i < count * count; ++i) {
+        share[i] = 0;
+        for (int64_t n = 0; n < count; ++n) share[i] += float(mix[i * count + n]) * routed[n];
+      }
+      for (int64_t i = 0; i < width; i += LANES)
+        for (int64_t n = 0; n < count; ++n) {
+          Vec sum = load(s + n * width + i);
+          for (int64_t m = 0; m < count; ++m)
+            sum = at::vec::fmadd(Vec(share[n * count + m]), load(s + m * width + i), sum);
+          store(to + (row * count + n) * width + i, sum);
+        }
+    });
+  });
+  return y;
+}
+
+// The predictions [M, N, H], moved towards what the layer made of the active one [M, H]
+Tensor correct(const Tensor& predicted, int64_t active, const Tensor& activated, const Tensor& norm,
+               const Tensor& router, const Tensor& mixing, double eps) {
+  const int64_t count = predicted.size(1), width = predicted.size(2);
+  const Tensor y = at::empty_like(predicted);
+  FOR_DTYPE(predicted, [&] {
+    const auto *from = predicted.const_data_ptr<scalar_t>(), *a = activated.const_data_ptr<scalar_t>();
+    const auto *w = norm.const_data_ptr<scalar_t>(), *r = router.const_data_ptr<scalar_t>();
+    const auto* mix = mixing.const_data_ptr<scalar_t>();
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    for_rows(predicted.size(0), count * width, [&](int64_t row) {
+      const auto *p = from + row * count * width, *x = a + row * width;
+      std::vector<float> scratch(width), routed(count), share(count);
+      route(x, w, r, width, count, eps, routed.data(), scratch.data());
+      for (int64_t n = 0; n < count; ++n) {
+        share[n] = 1;
+        for (int64_t m = 0; m < count; ++m) share[n] += float(mix[n * count + m]) * routed[m];
+      }
+      for (int64_t i = 0; i < width; i += LANES) {
+        const Vec innovation = load(x + i) - load(p + active * width + i);
+        for (int64_t n = 0; n < count; ++n)
+          store(to + (row * count + n) * width + i,
+                at::vec::fmadd(Vec(share[n]), innovation, load(p + n * width + i)));
+      }
+    });
+  });
+  return y;
+}
+
+// ---- attention -----------------------------------------------------------------------------------------------
+
+// Norm, scale and rotate the heads of one new token a row; keys and values go into the cache.
+//   projected [M, heads x d]: queries, then keys and values where the layer stores them
+//   scale [heads, d] fp32; cos, sin [M, 1, d] fp32, the first half of the sines negated
+//   layer [slots, 2 x kv_heads, columns, d]; slots, positions [M] int64; a position goes to its column modulo theirs
+// -> queries [M, query heads, d]
+Tensor heads(const Tensor& projected, const Tensor& scale, const Tensor& cos, const Tensor& sin, double eps,
+             int64_t queries, const std::optional<Tensor>& layer, const Tensor& slots, const Tensor& positions) {
+  const int64_t width = scale.size(1), count = scale.size(0), kv = (count - queries) / 2, half = width / 2;
+  const Tensor y = at::empty({projected.size(0), queries, width}, projected.options());
+  FOR_DTYPE(projected, [&] {
+    const auto* from = projected.const_data_ptr<scalar_t>();
+    const auto *c = cos.const_data_ptr<float>(), *s = sin.const_data_ptr<float>();
+    const auto* factor = scale.const_data_ptr<float>();
+    const auto *slot = slots.const_data_ptr<int64_t>(), *position = positions.const_data_ptr<int64_t>();
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    auto* cache = layer ? layer->mutable_data_ptr<scalar_t>() : nullptr;
+    const int64_t columns = layer ? layer->size(2) : 1;
+    for_rows(projected.size(0), count * width, [&](int64_t row) {
+      std::vector<float> head(width), turned(width);
+      for (int64_t h = 0; h < count; ++h) {
+        const auto* x = from + (row * count + h) * width;
+        const float norm = inverse_rms(x, width, eps);
+        for (int64_t i = 0; i < width; ++i) head[i] = float(x[i]) * norm * factor[h * width + i];
+        const bool rotates = h < queries + kv;
+        for (int64_t i = 0; i < width; ++i)
+          turned[i] = rotates ? head[i] * c[row * width + i] + head[(i + half) % width] * s[row * width + i] : head[i];
+        const int64_t stored = h - queries;
+        auto* place = stored < 0 ? to + (row * queries + h) * width
+                                 : cache + ((slot[row] * 2 * kv + stored) * columns + position[row] % columns) * width;
+        for (int64_t i = 0; i < width; ++i) place[i] = turned[i];
+      }
+    });
+  });
+  return y;
+}
+
+// One new token a row attends to its slot, itself included, as far back as the window.
+//   query [M, query heads, d] -> [M, query heads x d]
+Tensor attend(const Tensor& query, const Tensor& layer, const Tensor& slots, const Tensor& positions, int64_t window) {
+  const int64_t rows = query.size(0), count = query.size(1), width = query.size(2);
+  const int64_t kv = layer.size(1) / 2, columns = layer.size(2), groups = count / kv;
+  const Tensor y = at::empty({rows, count * width}, query.options());
+  FOR_DTYPE(query, [&] {
+    const auto *q = query.const_data_ptr<scalar_t>(), *cache = layer.const_data_ptr<scalar_t>();
+    const auto *slot = slots.const_data_ptr<int64_t>(), *position = positions.const_data_ptr<int64_t>();
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, rows * kv, 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> scores, sums(groups * width), queries(groups * width);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t row = task / kv, head = task % kv;
+        const int64_t last = position[row], first = std::max<int64_t>(0, last - window + 1), seen = last - first + 1;
+        const auto* keys = cache + (slot[row] * 2 * kv + head) * columns * width;
+        const auto* values = keys + kv * columns * width;
+        const int64_t at = (row * count + head * groups) * width;
+        scores.resize(groups * seen);
+        for (int64_t i = 0; i < groups * width; ++i) queries[i] = float(q[at + i]);
+        for (int64_t p = 0; p < seen; ++p)
+          for (int64_t g = 0; g < groups; ++g)
+            scores[g * seen + p] = dot(keys + (first + p) % columns * width, queries.data() + g * width, width);
+        for (int64_t g = 0; g < groups; ++g) {
+          float* score = scores.data() + g * seen;
+          const Vec top(*std::max_element(score, score + seen));
+          Vec total(0.0f);
+          for (int64_t p = 0; p < seen; p += LANES) {
+            const int64_t n = std::min(LANES, seen - p);
+            const Vec weight = (Vec::loadu(score + p, n) - top).exp();
+            weight.store(score + p, n);
+            total = total + Vec::set(Vec(0.0f), weight, n);
+          }
+          const Vec share(1.0f / total.reduce_add());
+          for (int64_t p = 0; p < seen; p += LANES) {
+            const int64_t n = std::min(LANES, seen - p);
+            (Vec::loadu(score + p, n) * share).store(score + p, n);
+          }
+        }
+        std::fill(sums.begin(), sums.end(), 0.0f);
+        for (int64_t p = 0; p < seen; ++p) {
+          const auto* value = values + (first + p) % columns * width;
+          for (int64_t i = 0; i < width; i += LANES) {
+            const Vec v = load(value + i);
+            for (int64_t g = 0; g < groups; ++g) {
+              float* sum = sums.data() + g * width + i;
+              at::vec::fmadd(Vec(scores[g * seen + p]), v, Vec::loadu(sum)).store(sum);
+            }
+          }
+        }
+        for (int64_t i = 0; i < groups * width; ++i) to[at + i] = sums[i];
+      }
+    });
+  });
+  return y;
+}
+
+}  // namespace
+
+TORCH_LIBRARY(gemma, library) {
+  library.def("linear(Tensor x, Tensor w) -> Tensor", &linear);
+  library.def("logits(Tensor x, Tensor w, float cap) -> Tensor", &logits);
+  library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);
+  library.def("add_norm(Tensor x, Tensor y, Tensor weight, float eps) -> Tensor", &add_norm);
+  library.def(
+      "join(Tensor streams, int active, Tensor x, Tensor attended, Tensor attended_weight, Tensor laurel, "
+      "Tensor laurel_weight, float eps) -> Tensor",
+      &join);
+  library.def("add_to_others(Tensor(a!) streams, Tensor y, Tensor weight, float eps) -> ()", &add_to_others);
+  library.def("gated(Tensor gate_up, float deviations) -> Tensor", &gated);
+  library.def("gelu_times(Tensor gate, Tensor x) -> Tensor", &gelu_times);
+  library.def(
+      "predict(Tensor streams, int active, Tensor norm, Tensor router, Tensor mixing, float eps) -> Tensor", &predict);
+  library.def(
+      "correct(Tensor predicted, int active, Tensor activated, Tensor norm, Tensor router, Tensor mixing, "
+      "float eps) -> Tensor",
+      &correct);
+  library.def(
+      "heads(Tensor projected, Tensor scale, Tensor cos, Tensor sin, float eps, int queries, Tensor(a!)? layer, "
+      "Tensor slots, Tensor positions) -> Tensor",
+      &heads);
+  library.def("attend(Tensor query, Tensor layer, Tensor slots, Tensor positions, int window) -> Tensor", &attend);
+}

@@ -1,0 +1,152 @@
+"""The CPU's kernels against PyTorch's own operations; and what happens where they cannot be had."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from gemma_model.nn import decode, kernels
+from gemma_model.nn.attention import Batch
+from gemma_model.nn.matformer import Slice
+from gemma_model.nn.ops import gelu
+from gemma_model.nn.text import Decoder
+from gemma_model.nn.weights import open_weights
+
+ops = kernels.ops
+SLOTS, LENGTH = 4, 96
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    if not kernels.load(kernels.FOLDER):
+        pytest.skip("no compiler or no processor for the kernels here; the log says which")
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def close(ours: Tensor, expected: Tensor) -> None:
+    """Equal up to fp32's rounding, or to one rounding to bf16."""
+    rough = ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.float(), expected.float(), rtol=1e-2 if rough else 1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 64, 65])
+@pytest.mark.parametrize(("columns", "depth"), [(1, 16), (6, 32), (49, 64), (1000, 256), (33, 24)])
+def test_a_product_is_what_pytorch_makes_of_it(
+    dtype: torch.dtype, rows: int, columns: int, depth: int
+) -> None:
+    x, w = random(rows, depth, dtype=dtype), random(columns, depth, seed=1, dtype=dtype)
+    ours, exact = ops.linear(x, w), F.linear(x.double(), w.double())
+    assert ours.dtype == dtype
+    torch.testing.assert_close(
+        ours.double(), exact, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("cap", [0.0, 30.0])
+def test_logits_are_fp32_and_softly_capped(cap: float) -> None:
+    x, w = random(3, 64, dtype=torch.bfloat16), random(101, 64, seed=1, dtype=torch.bfloat16)
+    raw = F.linear(x.float(), w.float())
+    close(ops.logits(x, w, cap), torch.tanh(raw / cap) * cap if cap else raw)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms(dtype: torch.dtype) -> None:
+    x, y, w = (random(5, 64, seed=seed, dtype=dtype) for seed in range(3))
+    weight = w[0]
+    normed = F.rms_norm(y.float(), (64,), weight.float(), 1e-6)
+    close(ops.rms_norm(y, weight, 1e-6), normed)
+    close(ops.add_norm(x, y, weight, 1e-6), x.float() + normed)
+
+
+@pytest.mark.parametrize("deviations", [float("nan"), 1.6449])
+def test_the_gates(deviations: float) -> None:
+    gate_up = random(3, 2 * 128)
+    gate, up = gate_up.chunk(2, dim=-1)
+    if deviations == deviations:  # noqa: PLR0124 - not NaN
+        spread, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)
+        gate = torch.relu(gate - (mean + spread * deviations))
+    close(ops.gated(gate_up, deviations), gelu(gate) * up)
+
+
+def weights_of(model: Any, dtype: torch.dtype, compiled: bool) -> Decoder:
+    decoder = Decoder(model.config, open_weights(model.folder, "cpu", dtype, compiled))
+    offset, hard = model.towers.hard_embeddings()
+    decoder.embed.set_hard(offset, hard.to(dtype))
+    return decoder
+
+
+def step(decoder: Decoder, cache: Any, slots: list[int], positions: list[int], ids: list[int]) -> Tensor:
+    x = decoder.embed(torch.tensor(ids))
+    rows = decoder.per_layer_table.rows(ids, x)
+    logits = decoder(x, rows, Batch(slots, positions, 1), cache, 1)
+    assert logits is not None
+    return logits
+
+
+def cache_of(model: Any, dtype: torch.dtype) -> Any:
+    cache = model.cache(SLOTS, LENGTH).__class__(model.config, SLOTS, LENGTH, 0, "cpu", dtype)
+    for number, layer in enumerate(cache.layers):
+        layer.copy_(random(*layer.shape, seed=number))
+    return cache
+
+
+def answers(model: Any, decoder: Decoder, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Logits of three rows for some steps, in slots out of order, across the end of every ring."""
+    cache, positions = cache_of(model, dtype), [2, 40, 29]
+    for turn in range(12):
+        yield step(decoder, cache, [3, 0, 2], positions, [7 + turn, 90 - turn, 20])
+        positions = [position + 1 for position in positions]
+
+
+def test_decoding_equals_the_definition_in_pytorch(model: Any) -> None:
+    plain, fast = (weights_of(model, torch.float32, compiled) for compiled in (False, True))
+    assert decode.suits(model.config)
+    pairs = zip(answers(model, plain, torch.float32), answers(model, fast, torch.float32), strict=True)
+    for expected, ours in pairs:
+        torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
+
+
+def test_decoding_a_slice_equals_the_definition_in_pytorch(model: Any) -> None:
+    half = Slice(tuple(size // 2 for size in model.config.intermediate_size))
+    plain, fast = (weights_of(model, torch.float32, compiled).sliced(half) for compiled in (False, True))
+    for expected, ours in zip(
+        answers(model, plain, torch.float32), answers(model, fast, torch.float32), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
+
+
+def test_a_row_of_a_batch_is_bit_for_bit_the_row_alone(model: Any) -> None:
+    decoder = weights_of(model, torch.bfloat16, compiled=True)
+    slots, positions, ids = [0, 1, 2, 3], [50, 60, 5, 33], [7, 8, 9, 10]
+    together = step(decoder, cache_of(model, torch.bfloat16), slots, positions, ids)
+    for row in range(SLOTS):
+        alone = step(decoder, cache_of(model, torch.bfloat16), [slots[row]], [positions[row]], [ids[row]])
+        assert torch.equal(alone[0], together[row])
+
+
+@pytest.mark.parametrize(
+    ("compiler", "says"),
+    [("", "no C++ compiler"), ("false", "not usable"), ("no-such-compiler", "not usable")],
+)
+def test_without_a_compiler_it_says_so_and_goes_on(
+    compiler: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("PATH", "" if not compiler else "/usr/bin:/bin")
+    with caplog.at_level(logging.INFO):
+        assert not kernels.load.__wrapped__(tmp_path)
+    assert says in caplog.text
+    assert not list(tmp_path.glob("*.so"))

@@ -25,7 +25,8 @@ class AltUp:
     def __init__(self, config: TextConfig, weights: Weights, prefix: str) -> None:
         self._streams, self.active = config.altup_num_inputs, config.altup_active_idx
         self._input_scale = 1 / config.hidden_size
-        self.norm = Norm(config.hidden_size, config.rms_norm_eps, weights.take(prefix + "router_norm.weight"))
+        weight = weights.take(prefix + "router_norm.weight")
+        self.norm = Norm(config.hidden_size, config.rms_norm_eps, weight, weights.compiled)
         self.router = Linear(weights.take(prefix + "modality_router.weight"), weights.compiled)
         self.prediction = Linear(weights.take(prefix + "prediction_coefs.weight"), weights.compiled)
         self.correction = Linear(weights.take(prefix + "correction_coefs.weight"), weights.compiled)

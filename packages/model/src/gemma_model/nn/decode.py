@@ -8,11 +8,10 @@ from torch import Tensor
 from gemma_model.nn.attention import Batch, rotation
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
-from gemma_model.nn.kernels import ops
+from gemma_model.nn.kernels import LANES, ops
 from gemma_model.nn.layer import Layer
 
 NEVER = float("nan")
-LANES = 16  # floats that the widest vector holds
 
 
 def suits(config: TextConfig) -> bool:

@@ -23,17 +23,17 @@ SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++20", "-fPIC", "-shared", "-fopenmp", "-w")
 TIMEOUT = 600  # seconds
 FOLDER = Path("~/.cache/gemma-triton/kernels").expanduser()
+"""Where compiled kernels are kept."""
+
+LANES = 16
+"""Floats in the widest vector; the kernels read whole ones, so widths must be multiples of it."""
 
 ops = torch.ops.gemma
 
 
 @cache
-def load(folder: Path = FOLDER) -> bool:
-    """Make ``ops`` usable; whether that could be done. What stands in the way is logged, once.
-
-    Args:
-        folder: where compiled kernels are kept.
-    """
+def load() -> bool:
+    """Make ``ops`` usable; whether that could be done. What stands in the way is logged, once."""
     capability = torch.backends.cpu.get_cpu_capability()
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if capability not in ("AVX512", "AVX2"):
@@ -43,24 +43,24 @@ def load(folder: Path = FOLDER) -> bool:
         log.warning("CPU kernels: no C++ compiler (g++ or clang++), so decoding is slower than it could be")
         return False
     try:
-        torch.ops.load_library(_built(folder, compiler, capability))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(_built(compiler, capability))  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         log.warning("CPU kernels: not usable, so decoding is slower than it could be: %s", _reason(error))
         return False
     return True
 
 
-def _built(folder: Path, compiler: str, capability: str) -> Path:
+def _built(compiler: str, capability: str) -> Path:
     """The library, compiled unless it is there; two processes may do so at once."""
     flags = (*FLAGS, f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}")
-    library = folder / f"kernels-{_digest(compiler, flags)}.so"
+    library = FOLDER / f"kernels-{_digest(compiler, flags)}.so"
     if library.is_file():
         return library
     log.info("CPU kernels: compiling with %s, once, about half a minute", compiler)
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     home = Path(torch.__file__).parent
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
         made = Path(scratch) / library.name
         paths = (f"-I{home / 'include'}", str(SOURCE), "-o", str(made), f"-L{home / 'lib'}")
         subprocess.run(

@@ -29,7 +29,8 @@ class Layer:
         self.kind: LayerType = config.layer_types[number]
 
         def norm(name: str) -> Norm:
-            return Norm(config.hidden_size, config.rms_norm_eps, weights.take(f"{prefix}{name}.weight"))
+            weight = weights.take(f"{prefix}{name}.weight")
+            return Norm(config.hidden_size, config.rms_norm_eps, weight, weights.compiled)
 
         def linear(name: str) -> Linear:
             return Linear(weights.take(f"{prefix}{name}.weight"), weights.compiled)

@@ -3,7 +3,7 @@
 import torch.nn.functional as F  # noqa: N812 - as all the world calls it
 from torch import Tensor
 
-from gemma_model.nn.kernels import ops
+from gemma_model.nn.kernels import LANES, ops
 
 
 class Linear:
@@ -30,13 +30,18 @@ class Norm:
         width: of the last dimension.
         eps: added to the mean square.
         weight: ``[width]``, the plain factor (Gemma 3n adds no one to it); ``None``: no factor.
+        compiled: see ``Linear``.
     """
 
-    def __init__(self, width: int, eps: float, weight: Tensor | None = None) -> None:
+    def __init__(self, width: int, eps: float, weight: Tensor | None = None, compiled: bool = False) -> None:
         self._shape, self.eps, self.weight = (width,), eps, weight
+        self._compiled = compiled and weight is not None and width % LANES == 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[…, width]`` → the same."""
+        if self._compiled:
+            normed: Tensor = ops.rms_norm(x, self.weight, self.eps)
+            return normed
         return F.rms_norm(x, self._shape, self.weight, self.eps)
 
 

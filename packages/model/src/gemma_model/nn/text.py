@@ -112,11 +112,11 @@ class Decoder:
         self.config, self._compiled = config, weights.compiled and decode.suits(config)
         self.embed = Embedding(config, weights)
         self.per_layer_table = PerLayerTable(config, weights, table_on_device)
-        norm = Norm(
-            config.hidden_size_per_layer_input,
-            config.rms_norm_eps,
-            weights.take("per_layer_projection_norm.weight"),
-        )
+
+        def norm_of(width: int, name: str) -> Norm:
+            return Norm(width, config.rms_norm_eps, weights.take(f"{name}.weight"), weights.compiled)
+
+        norm = norm_of(config.hidden_size_per_layer_input, "per_layer_projection_norm")
         projection = weights.take("per_layer_model_projection.weight")
         self._inputs_of = partial(PerLayerInputs, config, projection, norm, weights.compiled)
         self._storing = range(config.first_kv_shared_layer)
@@ -125,7 +125,7 @@ class Decoder:
         self.sharing_inputs = self._inputs_of(self.sharing)
         self._streams = Streams(config, weights)
         self.layers = [Layer(config, weights, number) for number in range(config.num_hidden_layers)]
-        self._norm = Norm(config.hidden_size, config.rms_norm_eps, weights.take("norm.weight"))
+        self._norm = norm_of(config.hidden_size, "norm")
         self._head = Linear(self.embed.table)
 
     def sliced(self, nested: Slice) -> "Decoder":

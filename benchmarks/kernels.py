@@ -1,0 +1,96 @@
+"""The CPU's kernels against PyTorch's own operations, side by side: products alone, and whole decode steps.
+
+python benchmarks/kernels.py [FOLDER] [--rounds 30] [--batch 1 4 16] [--context 150]
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from gemma_model.nn import kernels
+from gemma_model.nn.attention import Batch
+from gemma_model.nn.cache import KVCache
+from gemma_model.nn.config import TextConfig
+from gemma_model.nn.text import Decoder
+from gemma_model.nn.weights import open_weights
+
+PRODUCTS = ((262_400, 512), (4096, 512), (512, 2048), (768, 512), (256, 512))  # [out, in]
+ROWS = (1, 4, 16, 64, 512)
+Way = Callable[[], object]
+
+
+def pair(ours: Way, theirs: Way, rounds: int) -> tuple[float, float]:
+    """The quickest of so many calls of each, in milliseconds; they take turns."""
+    best = [float("inf"), float("inf")]
+    for _ in range(rounds + 2):
+        for place, way in enumerate((ours, theirs)):
+            began = time.perf_counter()
+            way()
+            best[place] = min(best[place], (time.perf_counter() - began) * 1e3)
+    return best[0], best[1]
+
+
+def products(rounds: int) -> None:
+    """bf16 products of a few rows."""
+    print("| product | rows | kernels ms | PyTorch ms | ratio |\n| --- | --- | --- | --- | --- |")
+    for out, depth in PRODUCTS:
+        weight = (torch.randn(out, depth) * 0.02).bfloat16()
+        for rows in ROWS[: 3 if out > 100_000 else None]:
+            x = torch.randn(rows, depth).bfloat16()
+            ways = (partial(kernels.ops.linear, x, weight), partial(F.linear, x, weight))
+            ours, theirs = pair(*ways, rounds)
+            print(f"| {out} x {depth} | {rows} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |")
+
+
+def steps(folder: Path, rounds: int, batches: list[int], context: int) -> None:
+    """Whole decode steps of a checkpoint, from token ids to logits."""
+    config = TextConfig.read(json.loads((folder / "config.json").read_text()))
+    ways = [_stepper(folder, config, compiled, max(batches), context) for compiled in (True, False)]
+    print("\n| batch | kernels ms | PyTorch ms | ratio |\n| --- | --- | --- | --- |")
+    for batch in batches:
+        ours, theirs = pair(partial(ways[0], batch), partial(ways[1], batch), rounds)
+        print(f"| {batch} | {ours:.1f} | {theirs:.1f} | {theirs / ours:.2f} |")
+
+
+def _stepper(
+    folder: Path, config: TextConfig, compiled: bool, slots: int, context: int
+) -> Callable[[int], object]:
+    decoder = Decoder(config, open_weights(folder, "cpu", torch.bfloat16, compiled))
+    cache = KVCache(config, slots, context + 1, 0, "cpu", torch.bfloat16)
+
+    def step(batch: int) -> object:
+        ids = torch.randint(5, 500, (batch,))
+        x = decoder.embed(ids)
+        rows = decoder.per_layer_table.rows(ids.tolist(), x)
+        return decoder(x, rows, Batch(range(batch), [context] * batch, 1), cache, 1)
+
+    return step
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="a checkpoint, for whole steps")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--context", type=int, default=150, help="tokens that each row attends to")
+    given = parser.parse_args()
+    if not kernels.load():
+        raise SystemExit("no kernels here; the log says why")
+    print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} before")
+    with torch.inference_mode():
+        products(given.rounds)
+        if given.folder:
+            steps(given.folder, given.rounds, given.batch, given.context)
+    print(f"\nload {os.getloadavg()[0]:.1f} after")
+
+
+if __name__ == "__main__":
+    main()

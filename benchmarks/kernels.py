@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -47,6 +48,25 @@ def products(rounds: int) -> None:
             ways = (partial(kernels.ops.linear, x, weight), partial(F.linear, x, weight))
             ours, theirs = pair(*ways, rounds)
             print(f"| {out} x {depth} | {rows} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |")
+
+
+def sparse_layers(rounds: int) -> None:
+    """The feed-forward part of a layer with 95 % of its gates shut: the open neurons alone, and all."""
+    print("\n| sparse layer | rows | open ms | all ms | ratio |\n| --- | --- | --- | --- | --- |")
+    deviations = NormalDist().inv_cdf(0.95)
+    for neurons, width in ((2048, 512), (16_384, 2048)):
+        gate, up, down = ((torch.randn(neurons, width) * 0.02).bfloat16() for _ in range(3))
+        both, transposed = torch.cat((gate, up)), down.t().contiguous()
+        for rows in (1, 4, 16, 64):
+            x = torch.randn(rows, width).bfloat16()
+            few = partial(kernels.ops.sparse_feed_forward, x, gate, up, down, deviations)
+            ours, theirs = pair(few, partial(_dense, x, both, transposed, deviations), rounds)
+            print(f"| {neurons} x {width} | {rows} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |")
+
+
+def _dense(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, deviations: float) -> object:
+    ops = kernels.ops
+    return ops.linear(ops.gated(ops.linear(x, gate_up), deviations), down)
 
 
 def steps(folder: Path, rounds: int, batches: list[int], context: int) -> None:
@@ -87,6 +107,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} before")
     with torch.inference_mode():
         products(given.rounds)
+        sparse_layers(given.rounds)
         if given.folder:
             steps(given.folder, given.rounds, given.batch, given.context)
     print(f"\nload {os.getloadavg()[0]:.1f} after")

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from gemma_model.nn import decode, kernels
 from gemma_model.nn.attention import Batch
 from gemma_model.nn.matformer import Slice
+from gemma_model.nn.mlp import MLP
 from gemma_model.nn.ops import gelu
 from gemma_model.nn.text import Decoder
 from gemma_model.nn.weights import open_weights
@@ -75,6 +77,18 @@ def test_the_gates(deviations: float) -> None:
         spread, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)
         gate = torch.relu(gate - (mean + spread * deviations))
     close(ops.gated(gate_up, deviations), gelu(gate) * up)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 3, 64])
+def test_a_sparse_layer_reads_few_neurons_and_computes_the_same(rows: int, dtype: torch.dtype) -> None:
+    gate_up, down = random(2, 256, 64, seed=1, dtype=dtype), random(256, 64, seed=2, dtype=dtype)
+    x = random(rows, 64, dtype=dtype)
+    exact = MLP(gate_up.double(), down.double().t(), sparsity=0.95)(x.double())
+    ours = ops.sparse_feed_forward(x, gate_up[0], gate_up[1], down, NormalDist().inv_cdf(0.95))
+    torch.testing.assert_close(
+        ours.double(), exact, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-3
+    )
 
 
 def weights_of(model: Any, dtype: torch.dtype, compiled: bool) -> Decoder:

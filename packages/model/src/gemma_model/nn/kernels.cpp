@@ -282,6 +282,19 @@ void add_to_others(Tensor streams, const Tensor& y, const Tensor& weight, double
 
 // ---- feed-forward --------------------------------------------------------------------------------------------
 
+// Mean plus so many standard deviations: where a sparse layer's gates open.
+template <typename T>
+float cut_off(const T* gate, int64_t width, double deviations) {
+  Vec sum(0.0f), squares(0.0f);
+  for (int64_t i = 0; i < width; i += LANES) sum = sum + load(gate + i);
+  const float mean = sum.reduce_add() / float(width);
+  for (int64_t i = 0; i < width; i += LANES) {
+    const Vec off = load(gate + i) - Vec(mean);
+    squares = at::vec::fmadd(off, off, squares);
+  }
+  return mean + std::sqrt(squares.reduce_add() / float(width)) * float(deviations);
+}
+
 // gelu(gate) * up; gates below mean + deviations x standard deviation are shut first, and the cut-off is
 // taken from the others (deviations NaN: none is). gate_up [M, 2 x I] -> [M, I]
 Tensor gated(const Tensor& gate_up, double deviations) {
@@ -292,24 +305,75 @@ Tensor gated(const Tensor& gate_up, double deviations) {
     auto* to = y.mutable_data_ptr<scalar_t>();
     for_rows(gate_up.size(0), width, [&](int64_t row) {
       const auto *gate = from + row * 2 * width, *up = gate + width;
-      Vec cutoff(0.0f);
       const bool sparse = !std::isnan(deviations);
-      if (sparse) {
-        Vec sum(0.0f), squares(0.0f);
-        for (int64_t i = 0; i < width; i += LANES) sum = sum + load(gate + i);
-        const Vec mean(sum.reduce_add() / float(width));
-        for (int64_t i = 0; i < width; i += LANES) {
-          const Vec off = load(gate + i) - mean;
-          squares = at::vec::fmadd(off, off, squares);
-        }
-        cutoff = mean + Vec(std::sqrt(squares.reduce_add() / float(width)) * float(deviations));
-      }
+      const Vec cutoff(sparse ? cut_off(gate, width, deviations) : 0.0f);
       for (int64_t i = 0; i < width; i += LANES) {
         Vec open = load(gate + i);
         if (sparse) open = at::vec::maximum(open - cutoff, Vec(0.0f));
         store(to + row * width + i, gelu(open) * load(up + i));
       }
     });
+  });
+  return y;
+}
+
+// down(gelu(gate(x)) * up(x)) of a layer that shuts most gates: of `up` and `down` only the neurons that some
+// row leaves open are read. x [M, H], M at most 64; gate, up [I, H]; down [I, H], transposed
+Tensor sparse_feed_forward(const Tensor& x, const Tensor& gate, const Tensor& up, const Tensor& down,
+                           double deviations) {
+  const int64_t rows = x.size(0), width = x.size(1), neurons = gate.size(0);
+  TORCH_CHECK(rows <= MANY_ROWS, "at most ", MANY_ROWS, " rows");
+  const Tensor wide = as_float(x), y = at::empty_like(x);
+  FOR_DTYPE(x, [&] {
+    const auto* in = wide.const_data_ptr<float>();
+    const auto *up_rows = up.const_data_ptr<scalar_t>(), *down_rows = down.const_data_ptr<scalar_t>();
+    auto* out = y.mutable_data_ptr<scalar_t>();
+    std::vector<float> gates(rows * neurons);
+    product(Matrix<scalar_t>(gate), in, rows, [&](int64_t first, int64_t count, const float* sums) {
+      for (int64_t r = 0; r < rows; ++r) std::copy_n(sums + r * count, count, gates.data() + r * neurons + first);
+    });
+    std::vector<uint64_t> open(neurons, 0);  // a bit for each row
+    for (int64_t r = 0; r < rows; ++r) {
+      float* g = gates.data() + r * neurons;
+      const float cutoff = cut_off(g, neurons, deviations);
+      for (int64_t i = 0; i < neurons; ++i) {
+        g[i] -= cutoff;
+        open[i] |= uint64_t(g[i] > 0) << r;
+      }
+    }
+    std::vector<int64_t> read;
+    for (int64_t i = 0; i < neurons; ++i)
+      if (open[i]) read.push_back(i);
+    const auto each_open = [&](int64_t neuron, const auto& work) {
+      for (uint64_t left = open[neuron]; left; left &= left - 1) work(int64_t(__builtin_ctzll(left)));
+    };
+    const int64_t count = int64_t(read.size());
+    at::parallel_for(0, count, std::max<int64_t>(1, GRAIN / width), [&](int64_t begin, int64_t end) {
+      for (int64_t at = begin; at < end; ++at)
+        each_open(read[at], [&](int64_t r) {
+          float& g = gates[r * neurons + read[at]];
+          float lanes[LANES];
+          gelu(Vec(g)).store(lanes);
+          g = lanes[0] * dot(up_rows + read[at] * width, in + r * width, width);
+        });
+    });
+    at::parallel_for(0, width / LANES, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, count * LANES)),
+                     [&](int64_t begin, int64_t end) {
+                       const int64_t from = begin * LANES, strip = (end - begin) * LANES;
+                       std::vector<float> sums(rows * strip, 0.0f);
+                       for (const int64_t neuron : read)
+                         each_open(neuron, [&](int64_t r) {
+                           const Vec share(gates[r * neurons + neuron]);
+                           const auto* column = down_rows + neuron * width + from;
+                           for (int64_t i = 0; i < strip; i += LANES) {
+                             float* sum = sums.data() + r * strip + i;
+                             at::vec::fmadd(share, load(column + i), Vec::loadu(sum)).store(sum);
+                           }
+                         });
+                       for (int64_t r = 0; r < rows; ++r)
+                         for (int64_t i = 0; i < strip; i += LANES)
+                           store(out + r * width + from + i, Vec::loadu(sums.data() + r * strip + i));
+                     });
   });
   return y;
 }
@@ -506,6 +570,9 @@ TORCH_LIBRARY(gemma, library) {
       &join);
   library.def("add_to_others(Tensor(a!) streams, Tensor y, Tensor weight, float eps) -> ()", &add_to_others);
   library.def("gated(Tensor gate_up, float deviations) -> Tensor", &gated);
+  library.def(
+      "sparse_feed_forward(Tensor x, Tensor gate, Tensor up, Tensor down, float deviations) -> Tensor",
+      &sparse_feed_forward);
   library.def("gelu_times(Tensor gate, Tensor x) -> Tensor", &gelu_times);
   library.def(
       "predict(Tensor streams, int active, Tensor norm, Tensor router, Tensor mixing, float eps) -> Tensor", &predict);

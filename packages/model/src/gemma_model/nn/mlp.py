@@ -29,6 +29,7 @@ class MLP:
         # One product for both where they lie side by side; of a wider model's they do not.
         halves = [gate_up.flatten(0, 1)] if gate_up.is_contiguous() else list(gate_up)
         self.gate_up, self.down = [Linear(half, compiled) for half in halves], Linear(down, compiled)
+        self.gate, self.up = gate_up  # for those who read but a few of their rows
         self.deviations = NormalDist().inv_cdf(sparsity) if sparsity > 0 else None
 
     @classmethod
@@ -38,6 +39,8 @@ class MLP:
             weights.take(f"layers.{layer}.mlp.{name}_proj.weight") for name in ("gate", "up", "down")
         )
         sparsity = config.activation_sparsity_pattern[layer]
+        if sparsity > 0 and weights.compiled:
+            down = down.t().contiguous().t()  # so that a neuron's part is in one place
         return cls(torch.stack((gate, up)), down, sparsity, weights.compiled)
 
     def sliced(self, size: int) -> "MLP":

@@ -97,6 +97,7 @@ def test_a_request_survives_the_crossing(request: Request) -> None:
     assert Request.from_tensors(request.to_tensors()) == request
 
 
+seconds = st.floats(0, 9)
 chunks = st.builds(
     Chunk,
     text=text,
@@ -115,7 +116,7 @@ chunks = st.builds(
     ),
     finish_reason=st.sampled_from([None, "stop", "length", "tool_calls"]),
     usage=st.none() | st.builds(Usage),
-    timings=st.none() | st.builds(Timings, queued=st.floats(0, 9), prefill=st.floats(0, 9)),
+    timings=st.none() | st.builds(Timings, queued=seconds, prefill=seconds, decode=seconds),
 )
 
 

@@ -12,7 +12,8 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)  # unknown fields are ignored: the other side may be newer
+    # Unknown fields are ignored: the other side may be newer.
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class Usage(_Frozen):

@@ -1,22 +1,21 @@
 """A fake engine, and the gateway in front of it: in process, or on a real port."""
 
 import asyncio
+import json
 import socket
-from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from io import BytesIO
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from PIL import Image
 
 from gemma_gateway.app import create_app
+from gemma_gateway.server import Server
 from gemma_gateway.settings import Settings
-from gemma_wire import Chunk, ModelInfo, Request, Usage
+from gemma_wire import Chunk, ModelInfo, Request, Tokens, Usage
 
 MODEL = "google/gemma-3n-E4B-it"
 INFO = ModelInfo(
@@ -35,10 +34,15 @@ Step = Chunk | Exception | asyncio.Event
 
 
 class FakeEngine:
-    """Plays ``script``: yields chunks, raises exceptions, waits for events."""
+    """Plays ``script``, or what ``answer`` makes of a request: chunks, exceptions, events to wait for.
+
+    Its tokens are characters: each one's id is its code point, and one of its own, 2, begins every text.
+    """
 
     def __init__(self) -> None:
         self.script: list[Step] = [Chunk(text="Hello"), Chunk(text=" world"), END]
+        self.answer: Callable[[Request], list[Step]] = lambda request: self.script
+        self.begins: tuple[int, ...] = (2,)
         self.info: ModelInfo | Exception = INFO
         self.asked: list[Request] = []
         self.request_ids: list[str] = []
@@ -51,7 +55,7 @@ class FakeEngine:
         self.request_ids.append(request_id)
         self.running += 1
         try:
-            for step in self.script:
+            for step in self.answer(request):
                 if isinstance(step, asyncio.Event):
                     await step.wait()
                 elif isinstance(step, Exception):
@@ -60,6 +64,15 @@ class FakeEngine:
                     yield step
         finally:
             self.running -= 1
+
+    async def tokens(self, request: Request) -> Tokens:
+        self.asked.append(request)
+        for step in self.script:
+            if isinstance(step, Exception):
+                raise step
+        ids = request.options.prompt_token_ids or (*self.begins, *map(ord, request.prompt or ""))
+        pieces = tuple("<bos>" if token_id == 2 else chr(token_id) for token_id in ids)
+        return Tokens(token_ids=ids, text="".join(pieces), pieces=pieces, context_length=INFO.context_length)
 
     async def describe(self) -> ModelInfo:
         self.described += 1
@@ -93,16 +106,15 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """In process. It cannot leave early: for that there is ``url``."""
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
 
 
 @asynccontextmanager
-async def serve(app: FastAPI, shutdown_seconds: int = 1) -> AsyncIterator[tuple[uvicorn.Server, str]]:
+async def serve(app: FastAPI, shutdown_seconds: float = 1) -> AsyncIterator[tuple[Server, str]]:
     """The app on a free port, in this event loop."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=shutdown_seconds)
-    server = uvicorn.Server(config)
+    server = Server(uvicorn.Config(app, log_config=None, ws="none"), app.state.running, shutdown_seconds)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     await until(lambda: server.started)
     try:
@@ -131,24 +143,6 @@ def chat(content: Any = "Hi", **rest: Any) -> dict[str, Any]:
     return {"model": "gemma3n", "messages": [{"role": "user", "content": content}], **rest}
 
 
-def png(width: int = 1, height: int = 1) -> bytes:
-    buffer = BytesIO()
-    Image.new("RGB", (width, height), "red").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def data_url(data: bytes, kind: str = "image/png") -> str:
-    return f"data:{kind};base64,{b64encode(data).decode()}"
-
-
-def image_part(url: str, **rest: Any) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url, **rest}}
-
-
-def text_part(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
 async def post(client: httpx.AsyncClient, body: Any) -> httpx.Response:
     return await client.post("/v1/chat/completions", json=body)
 
@@ -157,6 +151,15 @@ async def asked(client: httpx.AsyncClient, engine: FakeEngine, body: Any) -> Req
     response = await post(client, body)
     assert response.status_code == 200, response.text
     return engine.asked[-1]
+
+
+def events(response: httpx.Response) -> list[Any]:
+    """The payloads of a stream, parsed, ``[DONE]`` as it is."""
+    assert response.text.endswith("\n\n")
+    lines = response.text.removesuffix("\n\n").split("\n\n")
+    assert all(line.startswith("data: ") and "\n" not in line for line in lines)
+    payloads = [line.removeprefix("data: ") for line in lines]
+    return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]
 
 
 def assert_error(response: httpx.Response, status: int, param: str | None, code: str | None) -> str:

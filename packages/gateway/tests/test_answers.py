@@ -1,27 +1,20 @@
 """What a successful answer looks like, byte by byte where clients depend on it."""
 
 import asyncio
-import json
-from typing import Any
+from typing import Any, Literal
 
 import httpx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from packages.gateway.tests.conftest import END, INFO, MODEL, FakeEngine, chat, post
+from openai.types.chat import ChatCompletion
+from packages.gateway.tests import official
+from packages.gateway.tests.conftest import END, INFO, MODEL, FakeEngine, chat, events, post
 
-from gemma_gateway.chat import Answer, fold, stream
-from gemma_wire import Chunk, Request, Usage
-
-
-def events(response: httpx.Response) -> list[Any]:
-    """The payloads of a stream, parsed, ``[DONE]`` as it is."""
-    assert response.text.endswith("\n\n")
-    lines = response.text.removesuffix("\n\n").split("\n\n")
-    assert all(line.startswith("data: ") and "\n" not in line for line in lines)
-    payloads = [line.removeprefix("data: ") for line in lines]
-    return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]
-
+from gemma_gateway.answers import Head, fingerprint
+from gemma_gateway.chat.answer import Answer, fold, stream
+from gemma_gateway.sse import PAD
+from gemma_wire import Chunk, Request, TokenLogprob, ToolCallDelta, Usage
 
 USAGE = {
     "prompt_tokens": 7,
@@ -36,12 +29,13 @@ async def test_whole(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     body = response.json()
-    ChatCompletion.model_validate(body, strict=True)
+    official.assert_valid(body, "CreateChatCompletionResponse")
     assert body.pop("id").startswith("chatcmpl-")
     assert body.pop("created") > INFO.created
     assert body == {
         "object": "chat.completion",
         "model": MODEL,
+        "system_fingerprint": fingerprint(INFO),
         "choices": [
             {
                 "index": 0,
@@ -50,12 +44,7 @@ async def test_whole(client: httpx.AsyncClient, engine: FakeEngine) -> None:
                 "finish_reason": "stop",
             }
         ],
-        "usage": {
-            "prompt_tokens": 7,
-            "completion_tokens": 2,
-            "total_tokens": 9,
-            "prompt_tokens_details": {"cached_tokens": 0},
-        },
+        "usage": USAGE,
     }
     assert engine.running == 0
 
@@ -70,9 +59,9 @@ async def test_stream(client: httpx.AsyncClient) -> None:
     *chunks, done = events(response)
     assert done == "[DONE]"
     for chunk in chunks:
-        ChatCompletionChunk.model_validate(chunk, strict=True)
+        official.assert_valid(chunk, "CreateChatCompletionStreamResponse")
         assert chunk["object"] == "chat.completion.chunk"
-        assert chunk["model"] == MODEL
+        assert (chunk["model"], chunk["system_fingerprint"]) == (MODEL, fingerprint(INFO))
         assert "usage" not in chunk
     assert len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1
     assert [chunk["choices"] for chunk in chunks] == [
@@ -90,14 +79,57 @@ async def test_stream_with_usage(client: httpx.AsyncClient) -> None:
     response = await post(client, chat(stream=True, stream_options={"include_usage": True}))
     *chunks, last, done = events(response)
     assert done == "[DONE]"
+    for chunk in (*chunks, last):
+        official.assert_valid(chunk, "CreateChatCompletionStreamResponse")
     assert all(chunk["usage"] is None and len(chunk["choices"]) == 1 for chunk in chunks)
-    assert last["choices"] == []
-    assert last["usage"] == {
-        "prompt_tokens": 7,
-        "completion_tokens": 2,
-        "total_tokens": 9,
-        "prompt_tokens_details": {"cached_tokens": 0},
-    }
+    assert (last["choices"], last["usage"]) == ([], USAGE)
+
+
+@pytest.mark.parametrize("asked", [{}, {"stream_options": {}}, {"stream_options": {"include_usage": True}}])
+async def test_events_are_padded_unless_told_otherwise(client: httpx.AsyncClient, asked: Any) -> None:
+    """As the specification says; the sizes of pieces of similar length are equal."""
+    response = await post(client, chat(stream=True, **asked))
+    *lines, done = response.text.removesuffix("\n\n").split("\n\n")
+    assert done == "data: [DONE]"
+    assert {len(line.removeprefix("data: ").encode()) % PAD for line in lines} == {0}
+    assert all("obfuscation" in event for event in events(response)[:-1])
+
+
+async def test_padding_is_random_and_can_be_left_out(client: httpx.AsyncClient) -> None:
+    padded = [events(await post(client, chat(stream=True)))[0]["obfuscation"] for _ in range(2)]
+    assert padded[0] != padded[1]
+    plain = await post(client, chat(stream=True, stream_options={"include_obfuscation": False}))
+    assert "obfuscation" not in plain.text
+
+
+async def test_choices_come_mixed_and_are_told_apart(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script = [
+        Chunk(text="a", index=1),
+        Chunk(text="b"),
+        Chunk(text="c", index=1, finish_reason="length"),
+        Chunk(text="d", index=2),
+        Chunk(text="e", finish_reason="stop"),
+        Chunk(text="f", index=2, finish_reason="stop", usage=Usage(prompt_tokens=7, completion_tokens=6)),
+    ]
+    body = (await post(client, chat(n=3))).json()
+    told = [(one["index"], one["message"]["content"], one["finish_reason"]) for one in body["choices"]]
+    assert told == [(0, "be", "stop"), (1, "ac", "length"), (2, "df", "stop")]
+    assert body["usage"]["total_tokens"] == 13
+    asked = chat(n=3, stream=True, stream_options={"include_usage": True})
+    *chunks, last, _ = events(await post(client, asked))
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [one["index"] for one in choices if "role" in one["delta"]] == [0, 1, 2]
+    assert [one["delta"].get("content") for one in choices] == [
+        *["", "", ""],
+        *"ab",
+        "c",
+        None,
+        *"de",
+        None,
+        "f",
+        None,
+    ]
+    assert last["usage"] == body["usage"]
 
 
 async def test_service_tier_is_told_to_who_asks(client: httpx.AsyncClient) -> None:
@@ -124,20 +156,88 @@ async def test_empty_answer(client: httpx.AsyncClient, engine: FakeEngine) -> No
     assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks] == ["", None]
 
 
-@given(pieces=st.lists(st.text(max_size=20), max_size=10))
-@settings(max_examples=40, deadline=None)
-def test_joined_deltas_are_the_whole_answer(pieces: list[str]) -> None:
-    """Whatever the text: line ends, quotes, characters beyond the first plane, control characters."""
+PIECES = st.text(max_size=8)
+TOKENS = st.builds(
+    TokenLogprob, token_id=st.just(5), token=PIECES, utf8=st.just((65,)), logprob=st.just(-1.0)
+)
+
+
+@st.composite
+def choices(draw: st.DrawFn, index: int) -> list[Chunk]:
+    """One choice: text, then calls; the arguments of a call in several pieces."""
+    pieces = [Chunk(text=text) for text in draw(st.lists(PIECES, max_size=4))]
+    for call in range(draw(st.integers(0, 2))):
+        first = ToolCallDelta(index=call, id=f"call_{call}", name="f", arguments=draw(PIECES))
+        rest = [ToolCallDelta(index=call, arguments=text) for text in draw(st.lists(PIECES, max_size=3))]
+        pieces += [Chunk(tool_calls=(delta,)) for delta in (first, *rest)]
+    pieces.append(Chunk(text=draw(PIECES), finish_reason=draw(st.sampled_from(("stop", "length")))))
+    logprobs = st.lists(TOKENS, max_size=2).map(tuple)
+    return [piece.model_copy(update={"index": index, "logprobs": draw(logprobs)}) for piece in pieces]
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> list[Chunk]:
+    """Up to three choices, mixed as they come."""
+    waiting = [draw(choices(index)) for index in range(draw(st.integers(1, 3)))]
+    script: list[Chunk] = []
+    while waiting := [pieces for pieces in waiting if pieces]:
+        script.append(draw(st.sampled_from(waiting)).pop(0))
+    usage = Usage(prompt_tokens=3, completion_tokens=4, cached_tokens=2)
+    return [*script[:-1], script[-1].model_copy(update={"usage": usage})]
+
+
+def folded(chunks: list[Any]) -> Any:
+    """What a client makes of a stream: every field as it is, the deltas joined."""
+    told: dict[int, Any] = {}
+    for chunk in chunks:
+        for piece in chunk["choices"]:
+            one = told.setdefault(piece["index"], {"message": {}, "logprobs": None, "finish_reason": None})
+            join(one["message"], piece["delta"])
+            one["finish_reason"] = piece["finish_reason"] or one["finish_reason"]
+            if piece["logprobs"]:
+                one["logprobs"] = one["logprobs"] or {"content": [], "refusal": None}
+                one["logprobs"]["content"] += piece["logprobs"]["content"]
+    choices = [{"index": index, **told[index]} for index in sorted(told)]
+    return chunks[0] | {"object": "chat.completion", "choices": choices, "usage": chunks[-1]["usage"]}
+
+
+def join(message: dict[str, Any], delta: dict[str, Any]) -> None:
+    for name, value in delta.items():
+        if name == "tool_calls":
+            for call in value:
+                calls = message.setdefault("tool_calls", [])
+                if "id" in call:
+                    calls.append({"id": call["id"], "type": call["type"], "function": call["function"]})
+                else:
+                    calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+        elif name == "content" and message.get("content") is not None:
+            message["content"] += value
+        else:
+            message[name] = value
+
+
+@given(script=scripts(), nothing=st.sampled_from(("", None)), logprobs=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_stream_joined_is_the_whole_answer(
+    script: list[Chunk], nothing: Literal[""] | None, logprobs: bool
+) -> None:
+    """Whatever the model says: several choices, calls, any characters."""
+    n = max(chunk.index for chunk in script) + 1
+    answer = Answer(Head("chatcmpl-1", 1, MODEL, "fp_1"), n, nothing, logprobs, include_usage=True)
     engine = FakeEngine()
-    engine.script = [*(Chunk(text=piece) for piece in pieces), END]
-    whole, chunks = asyncio.run(both_ways(engine))
-    assert whole.choices[0].message.content == "".join(pieces)
-    lines = [json.loads(chunk.model_dump_json(exclude_unset=True)) for chunk in chunks]
-    assert "".join(line["choices"][0]["delta"].get("content", "") for line in lines) == "".join(pieces)
-    assert sum(line["choices"][0]["finish_reason"] is not None for line in lines) == 1
+    engine.script = list(script)
+    whole, chunks = asyncio.run(both_ways(engine, answer))
+    assert folded(chunks) == whole
+    official.assert_valid(whole, "CreateChatCompletionResponse")
+    for chunk in chunks:
+        official.assert_valid(chunk, "CreateChatCompletionStreamResponse")
 
 
-async def both_ways(engine: FakeEngine) -> tuple[ChatCompletion, list[ChatCompletionChunk]]:
-    answer, request = Answer(MODEL), Request(prompt="")
+async def both_ways(engine: FakeEngine, answer: Answer) -> tuple[Any, list[Any]]:
+    request = Request(prompt="")
     whole = await fold(answer, engine.generate(request, ""))
-    return whole, [chunk async for chunk in stream(answer, engine.generate(request, ""))]
+    chunks = [chunk async for chunk in stream(answer, engine.generate(request, ""))]
+    ChatCompletion.model_validate(whole.model_dump(), strict=True)
+    return whole.model_dump(mode="json", exclude_unset=True), [
+        chunk.model_dump(mode="json", exclude_unset=True) for chunk in chunks
+    ]

@@ -11,16 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from packages.gateway.tests.conftest import (
-    FakeEngine,
-    assert_error,
-    chat,
-    data_url,
-    image_part,
-    png,
-    post,
-    text_part,
-)
+from packages.gateway.tests.conftest import FakeEngine, assert_error, chat, post
+from packages.gateway.tests.parts import data_url, image_part, png, text_part
 from PIL import Image
 
 from gemma_gateway.errors import BadRequest

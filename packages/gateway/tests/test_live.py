@@ -5,6 +5,8 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -28,7 +30,8 @@ async def connection(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
 
 def head(length: int | None, path: str = "/v1/chat/completions") -> bytes:
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{size}\r\n\r\n".encode()
+    lines = (f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", size, "", "")
+    return "\r\n".join(lines).encode()
 
 
 async def test_the_first_chunk_comes_before_the_last_is_made(url: str, engine: FakeEngine) -> None:
@@ -90,6 +93,36 @@ async def test_a_client_that_does_not_read_is_waited_for(url: str, engine: FakeE
         await asyncio.sleep(0.3)
         assert engine.running == 1
     await until(lambda: engine.running == 0, seconds=1)
+
+
+class Pause(asyncio.Event):
+    """The time that a token takes."""
+
+    async def wait(self) -> Literal[True]:
+        await asyncio.sleep(0.02)
+        return True
+
+
+async def test_a_hundred_clients_that_leave_at_random_moments(
+    url: str, engine: FakeEngine, app: FastAPI
+) -> None:
+    """While they send, wait, or read; whole answers and streams. A second later nothing of them is left."""
+    random = Random(7)
+    engine.script = [step for _ in range(200) for step in (Chunk(text="a" * 200), Pause())]
+
+    async def visit(number: int) -> None:
+        reads = number % 2 == 0
+        body = json.dumps(chat(stream=reads or number % 3 == 0)).encode()
+        async with connection(url) as (reader, writer):
+            sent = random.randrange(len(body)) if number % 10 == 1 else len(body)
+            writer.write(head(len(body)) + body[:sent])
+            if reads:
+                await reader.readuntil(b"aaa")
+            await asyncio.sleep(random.random() * 0.5)
+
+    await asyncio.gather(*map(visit, range(100)))
+    assert len(engine.asked) >= 50
+    await until(lambda: engine.running == 0 and not len(app.state.running), seconds=1)
 
 
 async def test_many_streams_at_once(url: str, engine: FakeEngine) -> None:

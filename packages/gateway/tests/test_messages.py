@@ -1,44 +1,92 @@
 """Conversations: roles, contents, and the body around them."""
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import httpx
 import pytest
-from packages.gateway.tests.conftest import (
-    FakeEngine,
-    asked,
-    assert_error,
-    chat,
-    data_url,
-    image_part,
-    png,
-    post,
-    text_part,
-)
+from packages.gateway.tests.conftest import FakeEngine, asked, assert_error, chat, post
+from packages.gateway.tests.parts import audio_part, call, data_url, file_part, image_part, png, text_part
 
-from gemma_wire import ImagePart, Message, TextPart
+from gemma_wire import AudioPart, ImagePart, Message, TextPart, ToolCall
+
+MISSING = "missing_required_parameter"
 
 
 async def test_messages(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    picture = png()
-    parts = [text_part("a"), image_part(data_url(picture), detail="low"), text_part("b")]
+    """Every role and kind of part, in any order: how Gemma is told is the model's matter."""
+    picture, other, sound = png(), png(2, 2), b"RIFF"
+    parts = [
+        text_part("a"),
+        image_part(data_url(picture), detail="low"),
+        text_part("b"),
+        audio_part(b64encode(sound).decode(), "wav"),
+        file_part(file_data=data_url(other), filename="a.png"),
+    ]
     messages = [
-        {"role": "developer", "content": "d"},
-        {"role": "system", "content": [text_part("s")]},
-        {"role": "user", "content": parts},
-        {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None, "audio": None},
+        {"role": "developer", "content": "d", "name": "house"},
+        {"role": "user", "content": parts, "name": "Ann"},
         {"role": "user", "content": ""},
+        {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None, "audio": None},
+        {"role": "system", "content": [text_part("s")]},
+        {"role": "assistant", "content": [text_part("y"), {"type": "refusal", "refusal": "no"}], "name": "G"},
+        {"role": "assistant", "content": "z", "refusal": "never"},
+        {"role": "assistant", "refusal": "nor now"},
     ]
     request = await asked(client, engine, {"model": "gemma3n", "messages": messages})
-    assert request.images == (picture,)
+    assert (request.images, request.audio) == ((picture, other), (sound,))
+    seen = (TextPart(text="a"), ImagePart(), TextPart(text="b"), AudioPart(), ImagePart())
     assert request.messages == (
-        Message(role="system", content="d"),
-        Message(role="system", content=(TextPart(text="s"),)),
-        Message(role="user", content=(TextPart(text="a"), ImagePart(), TextPart(text="b"))),
-        Message(role="assistant", content="x"),
+        Message(role="system", content="d", name="house"),
+        Message(role="user", content=seen, name="Ann"),
         Message(role="user", content=""),
+        Message(role="assistant", content="x"),
+        Message(role="system", content=(TextPart(text="s"),)),
+        Message(role="assistant", content=(TextPart(text="y"), TextPart(text="no")), name="G"),
+        Message(role="assistant", content=(TextPart(text="z"), TextPart(text="never"))),
+        Message(role="assistant", content="nor now"),
     )
+
+
+async def test_calls_and_their_results(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": None, "tool_calls": [call("c1", "f", "{}"), call("c2", "g", "[")]},
+        {"role": "tool", "tool_call_id": "c2", "content": [text_part("two")], "name": "g"},
+        {"role": "tool", "tool_call_id": "c1", "content": "one"},
+        {"role": "assistant", "content": "and", "tool_calls": [call("c1", "f", "{}")]},
+        {"role": "tool", "tool_call_id": "c1", "content": ""},
+    ]
+    request = await asked(client, engine, {"model": "gemma3n", "messages": messages})
+    one, two = ToolCall(id="c1", name="f", arguments="{}"), ToolCall(id="c2", name="g", arguments="[")
+    assert request.messages == (
+        Message(role="user", content="Hi"),
+        Message(role="assistant", tool_calls=(one, two)),
+        Message(role="tool", tool_call_id="c2", content=(TextPart(text="two"),)),
+        Message(role="tool", tool_call_id="c1", content="one"),
+        Message(role="assistant", content="and", tool_calls=(one,)),
+        Message(role="tool", tool_call_id="c1", content=""),
+    )
+
+
+RESULT = {"role": "tool", "content": "x", "tool_call_id": "c1"}
+CALLS = {"role": "assistant", "tool_calls": [call("c1"), call("c2")]}
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([CALLS, RESULT], "messages[0].tool_calls"),
+        ([CALLS, RESULT, {"role": "user", "content": "x"}], "messages[0].tool_calls"),
+        ([CALLS, RESULT, RESULT], "messages[2].tool_call_id"),
+        ([CALLS, RESULT, RESULT | {"tool_call_id": "c2"}, RESULT], "messages[3].tool_call_id"),
+        ([RESULT], "messages[0].tool_call_id"),
+    ],
+)
+async def test_every_call_has_one_result(client: httpx.AsyncClient, messages: list[Any], param: str) -> None:
+    response = await post(client, {"model": "gemma3n", "messages": messages})
+    assert_error(response, 400, param, "invalid_parameter_combination")
 
 
 async def test_an_answers_message_can_be_sent_back(client: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -58,20 +106,56 @@ async def test_control_tokens_from_a_user_stay_text(client: httpx.AsyncClient, e
 @pytest.mark.parametrize(
     ("message", "path", "code"),
     [
-        ({"content": "x"}, ".role", "missing_required_parameter"),
+        ({"content": "x"}, ".role", MISSING),
         ({"role": "wizard", "content": "x"}, ".role", "invalid_value"),
-        ({"role": "tool", "content": "x", "tool_call_id": "1"}, ".role", "invalid_value"),
+        ({"role": "function", "content": "x", "name": "f"}, ".role", "unsupported_value"),
+        ({"role": "tool", "content": "x"}, ".tool_call_id", MISSING),
+        ({"role": "tool", "tool_call_id": "c"}, ".content", MISSING),
+        (
+            {"role": "tool", "content": "x", "tool_call_id": "c"},
+            ".tool_call_id",
+            "invalid_parameter_combination",
+        ),
         ({"role": None, "content": "x"}, ".role", "invalid_value"),
-        ({"role": "user"}, ".content", "missing_required_parameter"),
+        ({"role": "user"}, ".content", MISSING),
         ({"role": "user", "content": None}, ".content", "invalid_type"),
         ({"role": "user", "content": 5}, ".content", "invalid_type"),
         ({"role": "user", "content": {}}, ".content", "invalid_type"),
         ({"role": "user", "content": []}, ".content", "empty_array"),
         ({"role": "user", "content": ["x"]}, ".content[0]", "invalid_type"),
-        ({"role": "user", "content": [{}]}, ".content[0].type", "missing_required_parameter"),
+        ({"role": "user", "content": [{}]}, ".content[0].type", MISSING),
         ({"role": "user", "content": [{"type": "video"}]}, ".content[0].type", "invalid_value"),
-        ({"role": "user", "content": [{"type": "input_audio"}]}, ".content[0].type", "invalid_value"),
-        ({"role": "user", "content": [{"type": "text"}]}, ".content[0].text", "missing_required_parameter"),
+        (
+            {"role": "user", "content": [{"type": "input_audio"}]},
+            ".content[0].input_audio",
+            MISSING,
+        ),
+        (
+            {"role": "user", "content": [audio_part("UklGRg==", "ogg")]},
+            ".content[0].input_audio.format",
+            "invalid_value",
+        ),
+        (
+            {"role": "user", "content": [file_part(file_id="file-1", file_data="data:")]},
+            ".content[0].file.file_id",
+            "unsupported_parameter",
+        ),
+        (
+            {"role": "user", "content": [file_part(filename="a.png")]},
+            ".content[0].file.file_data",
+            MISSING,
+        ),
+        (
+            {"role": "user", "content": [file_part(file_data=data_url(b"%PDF", "application/pdf"))]},
+            ".content[0].file.file_data",
+            "unsupported_image_media_type",
+        ),
+        (
+            {"role": "user", "content": [audio_part("no base64!", "wav")]},
+            ".content[0].input_audio.data",
+            "invalid_base64_audio",
+        ),
+        ({"role": "user", "content": [{"type": "text"}]}, ".content[0].text", MISSING),
         ({"role": "user", "content": [{"type": "text", "text": 5}]}, ".content[0].text", "invalid_type"),
         (
             {"role": "user", "content": [text_part("a") | {"z": 1}]},
@@ -88,11 +172,34 @@ async def test_control_tokens_from_a_user_stay_text(client: httpx.AsyncClient, e
             ".content[0].image_url.detail",
             "invalid_value",
         ),
-        ({"role": "user", "content": "x", "name": "Ann"}, ".name", "unsupported_parameter"),
+        ({"role": "user", "content": "x", "name": None}, ".name", "invalid_type"),
         ({"role": "system", "content": [image_part("data:")]}, ".content[0].type", "invalid_value"),
+        ({"role": "assistant"}, ".content", MISSING),
+        ({"role": "assistant", "tool_calls": []}, ".content", MISSING),
         ({"role": "assistant", "content": None}, ".content", "invalid_type"),
-        ({"role": "assistant", "content": "x", "refusal": "no"}, ".refusal", "unsupported_parameter"),
-        ({"role": "assistant", "content": "x", "tool_calls": [{}]}, ".tool_calls", "unsupported_parameter"),
+        ({"role": "assistant", "content": "x", "refusal": 5}, ".refusal", "invalid_type"),
+        ({"role": "assistant", "content": "x", "audio": {"id": "a"}}, ".audio", "unsupported_parameter"),
+        ({"role": "assistant", "content": "x", "tool_calls": [{}]}, ".tool_calls[0].type", MISSING),
+        (
+            {
+                "role": "assistant",
+                "content": "x",
+                "tool_calls": [{"type": "custom", "id": "c", "custom": {}}],
+            },
+            ".tool_calls[0].type",
+            "unsupported_value",
+        ),
+        (
+            {"role": "assistant", "content": "x", "tool_calls": [{"type": "function", "id": "c"}]},
+            ".tool_calls[0].function",
+            MISSING,
+        ),
+        (
+            {"role": "assistant", "function_call": {"name": "f", "arguments": ""}},
+            ".function_call",
+            "unsupported_parameter",
+        ),
+        ({"role": "assistant", "tool_calls": [call("c")]}, ".tool_calls", "invalid_parameter_combination"),
     ],
 )
 async def test_invalid_messages(client: httpx.AsyncClient, message: Any, path: str, code: str) -> None:
@@ -127,8 +234,8 @@ async def test_body_is_no_object(client: httpx.AsyncClient, body: Any) -> None:
 
 
 async def test_missing_parameters(client: httpx.AsyncClient) -> None:
-    assert_error(await post(client, {"messages": []}), 400, "model", "missing_required_parameter")
-    assert_error(await post(client, {"model": "gemma3n"}), 400, "messages", "missing_required_parameter")
+    assert_error(await post(client, {"messages": []}), 400, "model", MISSING)
+    assert_error(await post(client, {"model": "gemma3n"}), 400, "messages", MISSING)
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])

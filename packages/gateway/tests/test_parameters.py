@@ -5,50 +5,112 @@ from typing import Any
 import httpx
 import pytest
 from openai.types.chat import completion_create_params
-from packages.gateway.tests.conftest import (
-    FakeEngine,
-    asked,
-    assert_error,
-    chat,
-    post,
-)
+from packages.gateway.tests import official
+from packages.gateway.tests.conftest import FakeEngine, asked, assert_error, chat, post
+from pydantic import BaseModel
 
-from gemma_gateway.schema.base import dispositions
+import gemma_wire as wire
 from gemma_gateway.schema.chat import ChatRequest
+from gemma_gateway.schema.completions import CompletionRequest
+from gemma_gateway.schema.policy import parameters
 from gemma_wire import Message, Options, Request
 
-OFFICIAL = completion_create_params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
-EXTRAS = {"top_k", "min_tokens", "ignore_eos"}
+REQUESTS: dict[str, type[BaseModel]] = {
+    "CreateChatCompletionRequest": ChatRequest,
+    "CreateCompletionRequest": CompletionRequest,
+}
+SAMPLING = {"top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos", "stop_token_ids"}
+FORMS = {"structured_outputs"} | {
+    f"structured_outputs.{form}" for form in ("json", "json_object", "regex", "choice", "grammar")
+}
 
 
-def test_every_official_parameter_has_a_disposition() -> None:
-    assert dispositions(ChatRequest).keys() == OFFICIAL | EXTRAS
+def decided_by(path: str, table: dict[str, Any]) -> str | None:
+    """The row that decides what becomes of a parameter: its own, or of what is not honoured as a whole."""
+    if path in table:
+        return path
+    while path := path[: max(path.rfind("."), path.rfind("["))].rstrip("."):
+        if path in table:
+            return path if table[path].disposition != "honoured" else None
+    return None
 
 
-def test_dispositions() -> None:
-    by_kind: dict[str, set[str]] = {"honoured": set(), "no effect": set(), "refused": set()}
-    for name, kind in dispositions(ChatRequest).items():
-        by_kind[kind].add(name)
-    assert by_kind["no effect"] == {
-        "user",
-        "metadata",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_official_parameter_has_a_disposition(name: str) -> None:
+    table = parameters(REQUESTS[name])
+    assert {path for path in official.parameters(name) if decided_by(path, table) is None} == set()
+
+
+def test_a_parameter_without_a_disposition_is_found() -> None:
+    table = parameters(ChatRequest)
+    paths = ("surprise", "messages[user].surprise", "messages[wizard].role", "tools[function].function.z")
+    assert [decided_by(path, table) for path in paths] == [None] * 4
+    assert decided_by("audio.voice.id", table) == "audio"
+    assert decided_by("tools[custom].custom.name", table) == "tools[custom]"
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        (
+            "CreateChatCompletionRequest",
+            {"messages[assistant].annotations", "messages[tool].name", "moderation", "prompt_cache_options"},
+        ),
+        ("CreateCompletionRequest", set()),
+    ],
+)
+def test_parameters_beyond_the_document(name: str, more: set[str]) -> None:
+    """The extras are few, and known; what is refused as a whole has a row, and its parts have none."""
+    named = official.parameters(name)
+    beyond = {
+        path
+        for path in parameters(REQUESTS[name])
+        if path not in named and not any(other.startswith(f"{path}.") for other in named)
     }
-    assert by_kind["honoured"] == EXTRAS | {
-        "model",
-        "messages",
-        "temperature",
-        "top_p",
-        "max_tokens",
-        "max_completion_tokens",
-        "stop",
-        "seed",
-        "stream",
-        "stream_options",
-        "service_tier",
-    }
+    inside = {path for path in beyond if path.startswith("tool_choice[allowed_tools].allowed_tools.tools[")}
+    assert beyond - inside == SAMPLING | FORMS | more
+
+
+def test_the_sdks_parameters_are_known() -> None:
+    """The SDK is newer than the document."""
+    names = completion_create_params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
+    assert names <= parameters(ChatRequest).keys()
+
+
+@pytest.mark.parametrize(
+    ("schema", "without_effect", "refused"),
+    [
+        (
+            ChatRequest,
+            {
+                "user",
+                "metadata",
+                "safety_identifier",
+                "prompt_cache_key",
+                "prompt_cache_retention",
+                "prompt_cache_options",
+                "prediction",
+            },
+            {
+                "functions",
+                "function_call",
+                "modalities",
+                "audio",
+                "reasoning_effort",
+                "verbosity",
+                "store",
+                "web_search_options",
+                "moderation",
+            },
+        ),
+        (CompletionRequest, {"user"}, {"suffix"}),
+    ],
+)
+def test_dispositions(schema: type[BaseModel], without_effect: set[str], refused: set[str]) -> None:
+    table = {path: row for path, row in parameters(schema).items() if path.isidentifier()}
+    assert {path for path in table if table[path].disposition == "no effect"} == without_effect
+    assert {path for path in table if table[path].disposition == "refused"} == refused
+    assert all(row.note for row in parameters(schema).values() if row.disposition == "no effect")
 
 
 async def test_defaults_are_the_models_own(client: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -58,20 +120,39 @@ async def test_defaults_are_the_models_own(client: httpx.AsyncClient, engine: Fa
 
 
 async def test_honoured_parameters_reach_the_model(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    body = chat(
-        temperature=0,
-        top_p=0.5,
-        max_tokens=9,
-        seed=-(2**63),
-        stop=["a", "b", "c", "d"],
-        top_k=3,
-        min_tokens=2,
-        ignore_eos=True,
-    )
-    request = await asked(client, engine, body)
+    alike = {
+        "seed": -(2**63),
+        "stop": ("a", "b", "c", "d"),
+        "stop_token_ids": (5, 6),
+        "n": 128,
+        "frequency_penalty": -2,
+        "presence_penalty": 2,
+        "top_k": 3,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "min_tokens": 2,
+        "ignore_eos": True,
+    }
+    engine.script = [wire.Overloaded("128 answers are much")]
+    body = chat(temperature=0, top_p=0.5, max_tokens=9, logit_bias={"7": -100, "8": 0.5}, **alike)
+    await post(client, body)
+    (request,) = engine.asked
     assert (request.temperature, request.top_p, request.max_tokens) == (0.0, 0.5, 9)
-    stop = ("a", "b", "c", "d")
-    assert request.options == Options(seed=-(2**63), stop=stop, top_k=3, min_tokens=2, ignore_eos=True)
+    assert request.options == Options(**alike, logit_bias={7: -100, 8: 0.5})
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "logprobs"),
+    [({"logprobs": True}, 0), ({"logprobs": True, "top_logprobs": 20}, 20), ({"logprobs": False}, None)],
+)
+async def test_logprobs_reach_the_model(
+    client: httpx.AsyncClient, engine: FakeEngine, asked_for: dict[str, Any], logprobs: int | None
+) -> None:
+    assert (await asked(client, engine, chat(**asked_for))).options.logprobs == logprobs
+
+
+async def test_top_p_zero_is_the_likeliest_token(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    assert (await asked(client, engine, chat(top_p=0))).top_p == pytest.approx(1e-6)
 
 
 async def test_other_ways_to_say_it(client: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -99,13 +180,18 @@ NEUTRAL: dict[str, list[Any]] = {
     "logprobs": [None, False],
     "top_logprobs": [None],
     "response_format": [{"type": "text"}],
+    "structured_outputs": [None],
     "tools": [[]],
-    "tool_choice": ["none", "auto"],
-    "parallel_tool_calls": [True, False],
+    "tool_choice": [
+        "none",
+        "auto",
+        {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}},
+    ],
+    "parallel_tool_calls": [True],
     "function_call": ["none", "auto"],
     "modalities": [None, ["text"]],
     "audio": [None],
-    "prediction": [None],
+    "prediction": [None, {"type": "content", "content": "x"}],
     "reasoning_effort": [None, "none"],
     "verbosity": [None, "medium"],
     "store": [None, False],
@@ -114,10 +200,14 @@ NEUTRAL: dict[str, list[Any]] = {
     "safety_identifier": ["s" * 64],
     "prompt_cache_key": ["k"],
     "prompt_cache_retention": [None, "in_memory", "24h"],
+    "prompt_cache_options": [None, {"ttl": "30m"}],
     "metadata": [None, {}, {"a": "b"}],
     "top_k": [None],
+    "min_p": [None, 0],
+    "repetition_penalty": [None, 1],
     "min_tokens": [None],
     "ignore_eos": [None],
+    "stop_token_ids": [None, []],
 }
 
 
@@ -132,31 +222,17 @@ async def test_values_that_change_nothing(
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("n", 2, "unsupported_value"),
-        ("n", True, "unsupported_value"),
-        ("n", "1", "unsupported_value"),
-        ("frequency_penalty", 0.1, "unsupported_value"),
-        ("frequency_penalty", False, "unsupported_value"),
-        ("presence_penalty", -1, "unsupported_value"),
-        ("logit_bias", {"5": 1}, "unsupported_parameter"),
-        ("logprobs", True, "unsupported_value"),
-        ("logprobs", 0, "unsupported_value"),
-        ("top_logprobs", 0, "unsupported_parameter"),
-        ("response_format", {"type": "json_object"}, "unsupported_value"),
-        ("response_format", None, "unsupported_value"),
-        ("tools", [{"type": "function", "function": {"name": "f"}}], "unsupported_parameter"),
-        ("tool_choice", "required", "unsupported_value"),
         ("functions", [], "unsupported_parameter"),
         ("function_call", {"name": "f"}, "unsupported_value"),
         ("modalities", ["text", "audio"], "unsupported_value"),
         ("audio", {"voice": "alloy", "format": "wav"}, "unsupported_parameter"),
-        ("prediction", {"type": "content", "content": ""}, "unsupported_parameter"),
         ("reasoning_effort", "high", "unsupported_value"),
         ("verbosity", "low", "unsupported_value"),
         ("store", True, "unsupported_value"),
+        ("store", 0, "unsupported_value"),
         ("web_search_options", {}, "unsupported_parameter"),
         ("moderation", {"model": "m"}, "unsupported_parameter"),
-        ("prompt_cache_options", {}, "unsupported_parameter"),
+        ("guided_json", {}, "unknown_parameter"),
         ("best_of", 1, "unknown_parameter"),
         ("<odd>", 1, "unknown_parameter"),
     ],
@@ -176,7 +252,7 @@ async def test_unsupported_is_refused_by_name(
         ({"temperature": -0.1}, "temperature", "decimal_below_min_value"),
         ({"temperature": "1"}, "temperature", "invalid_type"),
         ({"temperature": True}, "temperature", "invalid_type"),
-        ({"top_p": 0}, "top_p", "decimal_below_min_value"),
+        ({"top_p": -0.01}, "top_p", "decimal_below_min_value"),
         ({"top_p": 1.01}, "top_p", "decimal_above_max_value"),
         ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
         ({"max_tokens": -1}, "max_tokens", "integer_below_min_value"),
@@ -202,10 +278,32 @@ async def test_unsupported_is_refused_by_name(
         ({"stream": True, "stream_options": 1}, "stream_options", "invalid_type"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown_parameter"),
         (
-            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            {"stream": True, "stream_options": {"include_obfuscation": 1}},
             "stream_options.include_obfuscation",
-            "unsupported_value",
+            "invalid_type",
         ),
+        ({"n": 0}, "n", "integer_below_min_value"),
+        ({"n": 129}, "n", "integer_above_max_value"),
+        ({"n": True}, "n", "invalid_type"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty", "decimal_above_max_value"),
+        ({"frequency_penalty": False}, "frequency_penalty", "invalid_type"),
+        ({"presence_penalty": -2.1}, "presence_penalty", "decimal_below_min_value"),
+        ({"logit_bias": []}, "logit_bias", "invalid_type"),
+        ({"logit_bias": {"a": 1}}, "logit_bias.a", "invalid_key"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias.-1", "invalid_key"),
+        ({"logit_bias": {"٣": 1}}, "logit_bias.٣", "invalid_key"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5", "decimal_above_max_value"),
+        ({"logit_bias": {"5": "1"}}, "logit_bias.5", "invalid_type"),
+        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias", "object_above_max_length"),
+        ({"logprobs": 0}, "logprobs", "invalid_type"),
+        ({"top_logprobs": 1}, "top_logprobs", "invalid_parameter_combination"),
+        ({"logprobs": False, "top_logprobs": 0}, "top_logprobs", "invalid_parameter_combination"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "integer_above_max_value"),
+        ({"min_p": 1.1}, "min_p", "decimal_above_max_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "decimal_below_min_value"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids[0]", "integer_below_min_value"),
+        ({"response_format": None}, "response_format", "invalid_type"),
+        ({"prediction": {"type": "content"}}, "prediction.content", "missing_required_parameter"),
         ({"service_tier": "flex"}, "service_tier", "invalid_value"),
         ({"user": 5}, "user", "invalid_type"),
         ({"safety_identifier": "s" * 65}, "safety_identifier", "string_above_max_length"),

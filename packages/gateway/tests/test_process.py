@@ -81,4 +81,5 @@ async def test_the_process_starts_without_triton_and_ends_when_told(number: sign
         if process.returncode is None:
             process.kill()
     assert time.monotonic() - told < 5
+    assert process.returncode == 0
     assert b"Traceback" not in log

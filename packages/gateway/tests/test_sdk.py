@@ -2,14 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from packages.gateway.tests.conftest import MODEL, FakeEngine, data_url, png
+from packages.gateway.tests.conftest import END, MODEL, FakeEngine
+from packages.gateway.tests.parts import data_url, png
+from pydantic import BaseModel
 
 import gemma_wire as wire
 from gemma_wire import Chunk
+
+HI: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "Hi"}]
+
+
+class Weather(BaseModel):
+    """Of a city."""
+
+    city: str
 
 
 @pytest.fixture
@@ -67,6 +78,42 @@ async def test_picture_and_a_second_turn(sdk: AsyncOpenAI, engine: FakeEngine) -
     assert engine.asked[1].images == (png(),)
     assert engine.asked[1].messages is not None
     assert [message.role for message in engine.asked[1].messages] == ["user", "assistant", "user"]
+
+
+CALL = [
+    Chunk(tool_calls=(wire.ToolCallDelta(index=0, id="call_1", name="weather", arguments='{"city":'),)),
+    Chunk(tool_calls=(wire.ToolCallDelta(index=0, arguments='"Bonn"}'),)),
+    Chunk(finish_reason="tool_calls", usage=wire.Usage(prompt_tokens=7, completion_tokens=9)),
+]
+
+
+async def test_streamed_calls(sdk: AsyncOpenAI, engine: FakeEngine) -> None:
+    """The SDK's own accumulation of tool calls, several choices at once."""
+    other = [chunk.model_copy(update={"index": 1, "usage": None}) for chunk in CALL]
+    engine.script = [*other, *CALL]
+    tools: Any = [openai.pydantic_function_tool(Weather, name="weather")]
+    async with sdk.chat.completions.stream(model="gemma3n", messages=HI, tools=tools, n=2) as stream:
+        final = await stream.get_final_completion()
+    for choice in final.choices:
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.tool_calls is not None
+        (call,) = choice.message.tool_calls
+        assert call.function.parsed_arguments == Weather(city="Bonn")
+    assert engine.asked[0].options.tools[0].strict
+
+
+async def test_parsed_answer(sdk: AsyncOpenAI, engine: FakeEngine) -> None:
+    engine.script = [Chunk(text='{"city":'), Chunk(text=' "Bonn"}'), END]
+    answer = await sdk.chat.completions.parse(model="gemma3n", messages=HI, response_format=Weather)
+    assert answer.choices[0].message.parsed == Weather(city="Bonn")
+    assert isinstance(engine.asked[0].options.grammar, wire.JsonGrammar)
+
+
+async def test_plain_completions(sdk: AsyncOpenAI) -> None:
+    whole = await sdk.completions.create(model="gemma3n", prompt=["a", "b"], echo=True)
+    assert [choice.text for choice in whole.choices] == ["aHello world", "bHello world"]
+    stream = await sdk.completions.create(model="gemma3n", prompt="a", stream=True)
+    assert "".join([chunk.choices[0].text async for chunk in stream]) == "Hello world"
 
 
 async def test_models(sdk: AsyncOpenAI) -> None:

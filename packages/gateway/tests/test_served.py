@@ -1,12 +1,15 @@
 """Models and health: what the model says about itself, and how often it is asked."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
 from openai.types import Model
+from packages.gateway.tests import official
 from packages.gateway.tests.conftest import INFO, MODEL, FakeEngine, assert_error, chat, post
 
+from gemma_gateway.answers import fingerprint
 from gemma_gateway.errors import ModelNotFound
 from gemma_gateway.served import FRESH, NAME, Served
 from gemma_wire import ModelInfo, Unavailable
@@ -37,6 +40,47 @@ async def test_retrieve_unknown(client: httpx.AsyncClient, name: str) -> None:
 async def test_both_names_are_accepted(client: httpx.AsyncClient, name: str) -> None:
     response = await post(client, chat() | {"model": name})
     assert response.json()["model"] == MODEL
+
+
+async def test_variants(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """Other models of the same tensors: listed, and asked for by their names."""
+    small = "google/gemma-3n-E2B-it"
+    engine.info = INFO.model_copy(update={"variants": (small,)})
+    body = (await client.get("/v1/models")).json()
+    assert [model["id"] for model in body["data"]] == [MODEL, "gemma3n", small]
+    official.assert_valid(body, "ListModelsResponse")
+    assert (await client.get(f"/v1/models/{small}")).json() == OWN | {"id": small}
+    for name, answers, option in ((small, small, small), (MODEL, MODEL, None), ("gemma3n", MODEL, None)):
+        assert (await post(client, chat() | {"model": name})).json()["model"] == answers
+        assert engine.asked[-1].options.model == option
+        response = await client.post("/v1/completions", json={"model": name, "prompt": "x"})
+        assert response.json()["model"] == answers
+        assert engine.asked[-1].options.model == option
+        await client.post("/tokenize", json={"model": name, "prompt": "x"})
+        assert engine.asked[-1].options.model == option
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", f"/v1/models/{MODEL}", "/health", "/health/live", "/health/ready"]
+)
+async def test_head(url: str, path: str) -> None:
+    """Like GET, without the body."""
+    async with httpx.AsyncClient(base_url=url) as client:
+        get, head = await client.get(path), await client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == get.headers["content-length"]
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+def test_the_fingerprint_tells_what_makes_the_answers() -> None:
+    def changed(**update: Any) -> str:
+        return fingerprint(INFO.model_copy(update=update))
+
+    assert fingerprint(INFO).startswith("fp_")
+    assert changed(running=5, created=1) == fingerprint(INFO)
+    assert (
+        len({fingerprint(INFO), changed(dtype="bfloat16"), changed(device="cuda:0"), changed(model="m")}) == 4
+    )
 
 
 async def test_a_folder_named_like_the_alias_is_listed_once(
@@ -114,7 +158,7 @@ async def test_unknown_names_ask_again_but_not_always() -> None:
     assert engine.described == 1
     clock.time = 2
     engine.info = INFO.model_copy(update={"model": "other/model"})
-    assert (await served.resolve("other/model")).model == "other/model"
+    assert (await served.resolve("other/model")).info.model == "other/model"
 
 
 async def test_many_ask_once() -> None:

@@ -2,28 +2,21 @@
 
 import sys
 
-import uvicorn
 from pydantic import ValidationError
 
 from gemma_gateway.app import create_app
+from gemma_gateway.auth import warn_if_open
+from gemma_gateway.logs import configure_logging
+from gemma_gateway.server import server
 from gemma_gateway.settings import Settings
-from gemma_gateway.telemetry import configure_logging
 
 
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     settings = _settings()
-    configure_logging(settings.log_level)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        timeout_graceful_shutdown=settings.shutdown_seconds,
-    )
+    configure_logging(settings.log_level, settings.log_format)
+    warn_if_open(settings)
+    server(create_app(settings), settings).run()
 
 
 def _settings() -> Settings:

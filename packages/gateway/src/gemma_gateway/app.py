@@ -1,5 +1,6 @@
 """The application: every layer put together."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,19 +8,25 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 import gemma_wire as wire
+from gemma_gateway import tracing
+from gemma_gateway.auth import Access, Keys
 from gemma_gateway.disconnect import ClientGone
 from gemma_gateway.engine import Engine
 from gemma_gateway.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, from_wire
-from gemma_gateway.limits import BodyLimit
-from gemma_gateway.routes import chat, health, models
+from gemma_gateway.lifetime import Lifetime, Running
+from gemma_gateway.limits import BodyLimit, ConcurrencyLimit
+from gemma_gateway.metrics import Metrics
+from gemma_gateway.routes import chat, completions, health, metrics, models, tokenize
 from gemma_gateway.routes.common import Gateway
 from gemma_gateway.served import Served
 from gemma_gateway.settings import Settings
 from gemma_gateway.telemetry import RequestLog
+from gemma_gateway.watched import Watched
 
 
 def create_app(settings: Settings | None = None, engine: Engine | None = None) -> FastAPI:
@@ -30,27 +37,64 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         engine: what answers; Triton, as the settings say, when not given.
     """
     settings = settings or Settings()
+    collected, running = Metrics(), Running()
+    traces = tracing.on() if settings.otel_endpoint else tracing.off()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        running = engine or _triton(settings)
-        app.state.gateway = Gateway(settings, running, Served(running))
+        watched = Watched(engine or _triton(settings), collected, settings.log_prompts)
+        app.state.gateway = Gateway(settings, watched, Served(watched), collected)
         try:
             yield
         finally:
-            await running.close()
+            await watched.close()
+            await asyncio.to_thread(traces.flush)
 
     app = FastAPI(
         title="Gemma-Triton",
         lifespan=lifespan,
         openapi_url=None,  # the contract is OpenAI's own document
         redirect_slashes=False,
-        middleware=[Middleware(RequestLog), Middleware(BodyLimit, settings.max_body_bytes)],
+        telemetry=traces.config,
+        middleware=_layers(settings, collected, running),
         exception_handlers=_HANDLERS,
     )
-    for family in (chat, models, health):
+    app.state.running = running
+    for family in (chat, completions, models, tokenize, health, metrics):
         app.include_router(family.router)
     return app
+
+
+def _layers(settings: Settings, collected: Metrics, running: Running) -> list[Middleware]:
+    """What a request passes before it reaches its handler, from the outside in.
+
+    The origins are outermost, so that a page may read errors too; what it costs least to refuse comes first.
+    """
+    layers = [
+        Middleware(RequestLog, collected),
+        Middleware(Access, Keys(settings.api_keys), settings.hosts),
+        Middleware(Lifetime, running, settings.request_seconds),
+    ]
+    if settings.origins:
+        layers.insert(0, Middleware(CORSMiddleware, **_CORS, allow_origins=settings.origins))
+    if settings.max_concurrent:
+        layers.append(Middleware(ConcurrencyLimit, settings.max_concurrent))
+    return [*layers, Middleware(BodyLimit, settings.max_body_bytes, settings.body_seconds)]
+
+
+_CORS: dict[str, Any] = {
+    "allow_methods": ("GET", "POST"),
+    "allow_headers": ("*",),  # OpenAI's clients send a dozen of their own
+    "expose_headers": (
+        "x-request-id",
+        "openai-processing-ms",
+        "openai-version",
+        "retry-after",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    ),
+}
 
 
 def _triton(settings: Settings) -> Engine:

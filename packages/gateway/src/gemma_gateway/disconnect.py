@@ -1,4 +1,4 @@
-"""A client that leaves ends the work it asked for."""
+"""A client that leaves, or whose time is over, ends the work it asked for."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -14,7 +14,7 @@ class ClientGone(Exception):
 
 
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
-    """The result of ``work``, which is cancelled at once when the client leaves.
+    """The result of ``work``, which is cancelled at once when the client leaves or ``receive`` raises.
 
     Args:
         receive: the ASGI channel, with the request body already read.
@@ -22,14 +22,16 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
 
     Raises:
         ClientGone: the client left first.
+        ApiError: the request was ended first, see ``lifetime``.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        if task.done():
+            return task.result()
+        gone.result()
+        raise ClientGone
     finally:
         task.cancel()
         gone.cancel()

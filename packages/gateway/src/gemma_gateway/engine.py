@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from gemma_wire import Chunk, ModelInfo, Request
+from gemma_wire import Chunk, ModelInfo, Request, Tokens
 
 
 class Engine(Protocol):
@@ -14,6 +14,9 @@ class Engine(Protocol):
 
         Closing the generator, at any point, cancels the generation at once.
         """
+
+    async def tokens(self, request: Request) -> Tokens:
+        """The answer to ``op=tokenize`` and ``op=detokenize``."""
 
     async def describe(self) -> ModelInfo:
         """What is served now; asks the model itself, so it tells whether the model can answer."""

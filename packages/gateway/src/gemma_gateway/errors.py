@@ -2,13 +2,16 @@
 
     ApiError
     ├── BadRequest            400  the request is wrong; ``param`` names the culprit
+    ├── Unauthorized          401  no API key, or a wrong one
+    ├── Forbidden             403  asked under a host name that is not this server's
     ├── NotFound              404  no such URL
     │   └── ModelNotFound          no such model
     ├── MethodNotAllowed      405
+    ├── RequestTimeout        408  the body came too slowly, or the answer took too long
     ├── BodyTooLarge          413
-    ├── TooManyRequests       429  the model's queue is full
+    ├── TooManyRequests       429  the key's share is used up, or the model's queue is full
     ├── InternalError         500  our fault
-    └── ServiceUnavailable    503  the model cannot answer now
+    └── ServiceUnavailable    503  the model cannot answer now, or the gateway is shutting down
 
 ``type`` and ``code`` are OpenAI's own strings, so that its SDKs raise their own classes.
 """
@@ -18,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 import gemma_wire as wire
 
@@ -62,13 +66,48 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """The whole HTTP answer."""
-        return JSONResponse(self.envelope(), self.status, headers=self.headers)
+        return _ErrorResponse(self)
+
+
+class _ErrorResponse(JSONResponse):
+    """Leaves its code where the layers around it find it: ``state.error_code``."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.envelope(), error.status, headers=error.headers)
+        self.error_code = error.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        note_error(scope, self.error_code)
+        await super().__call__(scope, receive, send)
+
+
+def note_error(scope: Scope, code: str | None) -> None:
+    """Tells the layers around (the log, the metrics) which error a request ended with."""
+    scope.setdefault("state", {})["error_code"] = code or "invalid_request"
 
 
 class BadRequest(ApiError):
     """The request is wrong."""
 
     status = 400
+
+
+class Unauthorized(ApiError):
+    """No API key, or a wrong one."""
+
+    status = 401
+    default_code = "invalid_api_key"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(ApiError):
+    """Asked under a host name that is not this server's."""
+
+    status = 403
+    type = "request_forbidden"
+    default_code = "host_not_allowed"
 
 
 class NotFound(ApiError):
@@ -94,6 +133,20 @@ class MethodNotAllowed(ApiError):
     default_code = "method_not_supported"
 
 
+class RequestTimeout(ApiError):
+    """The body came too slowly, or the answer took too long.
+
+    OpenAI's clients would ask again at once, and wait as long for the same end: they are told not to.
+    """
+
+    status = 408
+    type = "timeout"
+    default_code = "request_timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false", "Connection": "close"})
+
+
 class BodyTooLarge(ApiError):
     """The request body is over the limit."""
 
@@ -102,7 +155,7 @@ class BodyTooLarge(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """The model's queue is full."""
+    """The key's share is used up, or the model's queue is full."""
 
     status = 429
     type = "requests"
@@ -122,7 +175,7 @@ class InternalError(ApiError):
 
 
 class ServiceUnavailable(ApiError):
-    """The model cannot answer now."""
+    """The model cannot answer now, or the gateway is shutting down."""
 
     status = 503
     type = "server_error"

@@ -1,45 +1,93 @@
-"""Pictures, from the URLs of a request to the bytes the model decodes.
+"""Pictures and sounds, from the places of a request that name them to the bytes the model decodes.
 
-Only the header is looked at here: enough to refuse what is no picture, or too large to decode.
-The full decoding is the model's, once.
+Of a picture only the header is looked at here: enough to refuse what is no picture, or too large to decode.
+The full decoding is the model's, once; so is any look into a sound.
 """
 
 import asyncio
 import re
 from binascii import a2b_base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
+from typing import Final
 
 from PIL import Image
 
 from gemma_gateway.errors import BadRequest
+from gemma_gateway.fetch import Fetcher, Limits, Refused
 from gemma_gateway.settings import Settings
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 Place = tuple[str, str]
-"""The parameter that holds a URL (``messages[0].content[1].image_url.url``), and the URL."""
+"""The parameter that holds a file (``messages[0].content[1].image_url.url``), and what it holds."""
 _HEADER = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.+-]+=[^;,]*)*;base64", re.ASCII | re.IGNORECASE)
 _SLICE = 2**18  # characters decoded at a time, between which other threads get their turn; a multiple of 4
 
 
-async def read_images(places: Sequence[Place], settings: Settings) -> tuple[bytes, ...]:
-    """The encoded files, in order.
+@dataclass(frozen=True)
+class _Kind:
+    """What is being read: its family of media types, and its codes, which for images are OpenAI's."""
+
+    family: str
+    bad_base64: str
+    bad_url: str
+    bad_type: str
+    empty: str
+    too_large: str
+    too_many: str
+
+
+_IMAGE: Final = _Kind(
+    family="image",
+    bad_base64="invalid_base64_image",
+    bad_url="invalid_image_url",
+    bad_type="unsupported_image_media_type",
+    empty="empty_image_file",
+    too_large="image_file_too_large",
+    too_many="too_many_images",
+)
+_AUDIO: Final = _Kind(
+    family="audio",
+    bad_base64="invalid_base64_audio",
+    bad_url="invalid_audio_url",
+    bad_type="unsupported_audio_media_type",
+    empty="empty_audio_file",
+    too_large="audio_file_too_large",
+    too_many="too_many_audio_files",
+)
+
+
+async def read_images(
+    places: Sequence[Place], settings: Settings, fetcher: Fetcher | None = None
+) -> tuple[bytes, ...]:
+    """The encoded files behind data URLs, and behind http(s) URLs as far as the settings allow, in order.
+
+    Args:
+        places: ``data:image/…;base64,…``, or the URL of a picture.
+        settings: the limits.
+        fetcher: for http(s) URLs; one as the settings say, when not given. It is closed at the end.
+
+    Raises:
+        BadRequest: with the ``param`` of a place that is wrong.
+    """
+    if not places:
+        return ()
+    _check_count(_IMAGE, places, settings.max_images)
+    fetched = await _fetch_all([place for place in places if _is_remote(place[1])], settings, fetcher)
+    return await asyncio.to_thread(_read_all, places, fetched, settings)
+
+
+async def read_audio(places: Sequence[Place], settings: Settings) -> tuple[bytes, ...]:
+    """The encoded files of base64 texts, each alone or in a data URL, in order.
 
     Raises:
         BadRequest: with the ``param`` of the first place that is wrong.
     """
     if not places:
         return ()
-    if len(places) > settings.max_images:
-        param = places[settings.max_images][0]
-        raise BadRequest(
-            f"At most {settings.max_images} images are allowed.", param=param, code="too_many_images"
-        )
-    return await asyncio.to_thread(_read_all, places, settings)
-
-
-def _read_all(places: Sequence[Place], settings: Settings) -> tuple[bytes, ...]:
-    return tuple(read_image(param, url, settings) for param, url in places)
+    _check_count(_AUDIO, places, settings.max_audio)
+    return await asyncio.to_thread(lambda: tuple(_read_sound(*place, settings) for place in places))
 
 
 def read_image(param: str, url: str, settings: Settings) -> bytes:
@@ -53,40 +101,106 @@ def read_image(param: str, url: str, settings: Settings) -> bytes:
     Raises:
         BadRequest: anything else than a picture within the limits.
     """
-    data = _from_base64(param, _payload(param, url, settings.max_image_bytes))
-    if not data:
-        raise BadRequest("The image is empty.", param=param, code="empty_image_file")
-    if len(data) > settings.max_image_bytes:
-        raise _too_many_bytes(param, settings.max_image_bytes)
+    data = _decoded(_IMAGE, param, _payload(_IMAGE, param, url), settings.max_image_bytes)
     _check_header(param, data, settings.max_image_pixels)
     return data
 
 
-def _payload(param: str, url: str, max_bytes: int) -> str:
+def _check_count(kind: _Kind, places: Sequence[Place], most: int) -> None:
+    if len(places) > most:
+        sentence = f"At most {most} {kind.family} files are allowed."
+        raise BadRequest(sentence, param=places[most][0], code=kind.too_many)
+
+
+def _is_remote(url: str) -> bool:
+    return url[:8].lower().startswith(("http://", "https://"))
+
+
+async def _fetch_all(
+    places: Sequence[Place], settings: Settings, fetcher: Fetcher | None
+) -> dict[str, bytes]:
+    """URL → file; all at once, and each URL once."""
+    if not places:
+        return {}
+    if not settings.domains:
+        sentence = "Fetching images by URL is not enabled."
+        raise BadRequest(sentence, param=places[0][0], code="invalid_image_url")
+    params = {url: param for param, url in reversed(places)}
+    try:
+        async with fetcher or _fetcher(settings) as opened, asyncio.TaskGroup() as group:
+            tasks = {url: group.create_task(_fetch(opened, param, url)) for url, param in params.items()}
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return {url: task.result() for url, task in tasks.items()}
+
+
+async def _fetch(fetcher: Fetcher, param: str, url: str) -> bytes:
+    try:
+        return await fetcher.get(url)
+    except Refused as refused:
+        raise BadRequest(refused.message, param=param, code=refused.code) from None
+
+
+def _fetcher(settings: Settings) -> Fetcher:
+    """All of a request's files together may be as large as if they had come in its body."""
+    limits = Limits(settings.domains, settings.max_image_bytes, settings.media_seconds)
+    return Fetcher(limits, total_bytes=settings.max_body_bytes)
+
+
+def _read_all(places: Sequence[Place], fetched: Mapping[str, bytes], settings: Settings) -> tuple[bytes, ...]:
+    return tuple(
+        _seen(param, fetched[url], settings) if url in fetched else read_image(param, url, settings)
+        for param, url in places
+    )
+
+
+def _seen(param: str, data: bytes, settings: Settings) -> bytes:
+    """A fetched file, which is a picture whatever its server called it."""
+    if not data:
+        raise _empty(_IMAGE, param)
+    _check_header(param, data, settings.max_image_pixels)
+    return data
+
+
+def _read_sound(param: str, text: str, settings: Settings) -> bytes:
+    if text[:5].lower() == "data:":
+        text = _payload(_AUDIO, param, text)
+    return _decoded(_AUDIO, param, text, settings.max_audio_bytes)
+
+
+def _payload(kind: _Kind, param: str, url: str) -> str:
     """What follows the comma of a data URL."""
-    if url[:8].lower().startswith(("http://", "https://")):
-        raise BadRequest("Fetching images by URL is not enabled.", param=param, code="invalid_image_url")
     comma = url.find(",", 0, 1000)
     header = _HEADER.fullmatch(url[: max(comma, 0)])
     if header is None:
-        raise BadRequest(
-            "Expected a URL of the form data:image/...;base64,...", param=param, code="invalid_image_url"
-        )
-    if not header[1].lower().startswith("image/"):
-        raise BadRequest(f"{header[1]} is no image.", param=param, code="unsupported_image_media_type")
-    if (len(url) - comma) // 4 * 3 > max_bytes + 3:
-        raise _too_many_bytes(param, max_bytes)
+        sentence = f"Expected a URL of the form data:{kind.family}/...;base64,..."
+        raise BadRequest(sentence, param=param, code=kind.bad_url)
+    if not header[1].lower().startswith(f"{kind.family}/"):
+        raise BadRequest(f"{header[1]} is no {kind.family}.", param=param, code=kind.bad_type)
     return url[comma + 1 :]
 
 
-def _from_base64(param: str, text: str) -> bytes:
+def _decoded(kind: _Kind, param: str, text: str, max_bytes: int) -> bytes:
+    """The bytes of a base64 text, which is not decoded when its length says that they are too many."""
+    if len(text) // 4 * 3 > max_bytes + 3:
+        raise _too_many_bytes(kind, param, max_bytes)
     try:
-        if text.find("=", 0, -2) != -1:
-            raise ValueError("padding before the end")
-        slices = (text[start : start + _SLICE] for start in range(0, len(text), _SLICE))
-        return b"".join(a2b_base64(piece, strict_mode=True) for piece in slices)
+        data = _from_base64(text)
     except ValueError:
-        raise BadRequest("The image is not valid base64.", param=param, code="invalid_base64_image") from None
+        sentence = f"The {kind.family} is not valid base64."
+        raise BadRequest(sentence, param=param, code=kind.bad_base64) from None
+    if not data:
+        raise _empty(kind, param)
+    if len(data) > max_bytes:
+        raise _too_many_bytes(kind, param, max_bytes)
+    return data
+
+
+def _from_base64(text: str) -> bytes:
+    if text.find("=", 0, -2) != -1:
+        raise ValueError("padding before the end")
+    slices = (text[start : start + _SLICE] for start in range(0, len(text), _SLICE))
+    return b"".join(a2b_base64(piece, strict_mode=True) for piece in slices)
 
 
 def _check_header(param: str, data: bytes, max_pixels: int) -> None:
@@ -107,6 +221,10 @@ def _too_many_pixels(param: str, what: str, most: int) -> BadRequest:
     return BadRequest(sentence, param=param, code="image_too_large")
 
 
-def _too_many_bytes(param: str, most: int) -> BadRequest:
-    sentence = f"The image is larger than {most} bytes."
-    return BadRequest(sentence, param=param, code="image_file_too_large")
+def _empty(kind: _Kind, param: str) -> BadRequest:
+    return BadRequest(f"The {kind.family} is empty.", param=param, code=kind.empty)
+
+
+def _too_many_bytes(kind: _Kind, param: str, most: int) -> BadRequest:
+    sentence = f"The {kind.family} is larger than {most} bytes."
+    return BadRequest(sentence, param=param, code=kind.too_large)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from openai.types import Model
@@ -16,6 +17,24 @@ FRESH: Final = 1.0
 """Seconds for which a health check believes the last one."""
 NAME: Final = 60.0
 """Seconds for which a request believes the model's name, so that a generation is one call and not two."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The model that a request is for.
+
+    Args:
+        info: of the server.
+        id: the model's own name, of those that the server holds.
+    """
+
+    info: ModelInfo
+    id: str
+
+    @property
+    def option(self) -> str | None:
+        """What ``wire.Options.model`` has to say."""
+        return None if self.id == self.info.model else self.id
 
 
 class Served:
@@ -41,19 +60,21 @@ class Served:
             self._asking.add_done_callback(_retrieve)
         return await asyncio.shield(self._asking)
 
-    async def resolve(self, name: str) -> ModelInfo:
-        """The description of the model that a client calls ``name``.
+    async def resolve(self, name: str | None) -> "Chosen":
+        """The model that a client calls ``name``; the first one when it gives no name.
 
         Raises:
             ModelNotFound: there is none.
             gemma_wire.WireError: the model cannot answer.
         """
         info = await self.info(NAME)
+        if name is None:
+            return Chosen(info, info.model)
         if name not in names(info):
             info = await self.info(FRESH)  # another model may have been loaded since
         if name not in names(info):
             raise ModelNotFound(name)
-        return info
+        return Chosen(info, name if name in info.variants else info.model)
 
     def forget(self) -> None:
         """Ask again next time: the server may have been restarted with another model."""
@@ -70,13 +91,13 @@ class Served:
 
 
 def names(info: ModelInfo) -> tuple[str, ...]:
-    """The names under which clients may ask for the model, its own first."""
-    return (info.model,) if info.model == MODEL else (info.model, MODEL)
+    """The names under which clients may ask for a model, the first model's own first."""
+    return tuple(dict.fromkeys((info.model, MODEL, *info.variants)))
 
 
 def as_openai(info: ModelInfo, name: str) -> Model:
-    """The model as OpenAI lists models; a hub id tells its owner."""
-    owner = info.model.rpartition("/")[0] or "local"
+    """The model as OpenAI lists models; a hub id tells its owner, and the alias's is its model's."""
+    owner = (info.model if name == MODEL else name).rpartition("/")[0] or "local"
     return Model(id=name, created=info.created, object="model", owned_by=owner)
 
 

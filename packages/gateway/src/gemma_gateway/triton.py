@@ -7,15 +7,16 @@ stays silent, for ever. So while answers are awaited and nothing comes, each ser
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
-from gemma_wire import Chunk, ModelInfo, Options, Request, Unavailable, WireError
+from gemma_gateway import tracing
+from gemma_wire import Chunk, ModelInfo, Options, Request, Tokens, Unavailable, WireError
 from gemma_wire.tensors import INPUTS_BY_NAME, MODEL, OUTPUTS, Array
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ QUIET_SECONDS: Final = 1.0
 """A server that was silent for so long is asked how it is, ..."""
 ANSWER_SECONDS: Final = 2.5
 """... and is lost when it does not answer within this. Twice the one plus the other is below 5 s."""
+TOKENS_SECONDS: Final = 30.0
+"""How long a prompt may take to be tokenised, its pictures included."""
+Report = TypeVar("Report", ModelInfo, Tokens)
 _MAX_MESSAGE: Final = 2**31 - 1
 _CHANNEL: Final = (
     ("grpc.max_send_message_length", _MAX_MESSAGE),
@@ -80,19 +84,27 @@ class TritonEngine:
             async for chunk in chunks:
                 yield chunk
 
+    async def tokens(self, request: Request) -> Tokens:
+        """See ``Engine``."""
+        return await self._first(lambda server: server.report(Tokens, request, TOKENS_SECONDS))
+
     async def describe(self) -> ModelInfo:
         """See ``Engine``."""
-        *others, last = self._in_turn()
-        for server in others:
-            try:
-                return await server.describe(self._describe_seconds)
-            except Unavailable:
-                continue
-        return await last.describe(self._describe_seconds)
+        return await self._first(lambda server: server.describe(self._describe_seconds))
 
     async def close(self) -> None:
         """See ``Engine``."""
         await asyncio.gather(*(server.close() for server in self._servers))
+
+    async def _first(self, ask: Callable[["_Server"], Awaitable[Report]]) -> Report:
+        """The answer of the first server that can give one."""
+        *others, last = self._in_turn()
+        for server in others:
+            try:
+                return await ask(server)
+            except Unavailable:
+                continue
+        return await ask(last)
 
     def _in_turn(self) -> list["_Server"]:
         """All servers, each time beginning with another."""
@@ -138,16 +150,20 @@ class _Server:
             raise Unavailable("Triton closed the stream before the answer was complete")
 
     async def describe(self, seconds: float) -> ModelInfo:
-        """What the model says about itself.
+        """What the model says about itself; raises what ``report`` raises."""
+        return await self.report(ModelInfo, Request(options=Options(op="describe")), seconds)
+
+    async def report(self, kind: type[Report], request: Request, seconds: float) -> Report:
+        """The one answer to an operation that generates nothing.
 
         Raises:
-            TimedOut: it said nothing within ``seconds``.
-            WireError: it cannot answer.
+            TimedOut: nothing came within ``seconds``.
+            WireError: the model cannot answer.
         """
-        call = self._call(Request(options=Options(op="describe")), "", seconds)
+        call = self._call(request, "", seconds)
         async with aclosing(self._responses(call)) as responses:
             async for arrays in responses:
-                return ModelInfo.from_tensors(arrays)
+                return kind.from_tensors(arrays)
         raise Unavailable("Triton closed the stream without an answer")
 
     async def close(self) -> None:
@@ -161,7 +177,7 @@ class _Server:
         async def once() -> AsyncGenerator[dict[str, Any], None]:
             yield inputs
 
-        return self._client.stream_infer(once(), stream_timeout=seconds)
+        return self._client.stream_infer(once(), stream_timeout=seconds, headers=tracing.headers())
 
     async def _responses(self, call: Any) -> AsyncGenerator[dict[str, Array], None]:
         """The tensors of each response. The stream carries one request, so it ends where the answer ends."""

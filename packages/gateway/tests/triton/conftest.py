@@ -15,16 +15,16 @@ from packages.gateway.tests.conftest import END, INFO
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gemma_gateway.triton import TritonEngine
-from gemma_wire import Chunk, Message, ModelInfo, Request
+from gemma_wire import Chunk, Message, ModelInfo, Request, Tokens
 
 ASK = Request(
     messages=(Message(role="user", content="Hi"),), images=(b"one", b"two"), max_tokens=5, stream=True
 )
-Step = Chunk | ModelInfo | str | asyncio.Event
+Step = Chunk | ModelInfo | Tokens | str | asyncio.Event
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Plays ``script`` for a generation and ``described`` for a description.
+    """Plays ``described`` for a description and ``script`` for everything else.
 
     A string is an error in the stream; an event is waited for; the end of the script ends the stream.
     """
@@ -34,6 +34,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.described: list[Step] = [INFO]
         self.live: list[asyncio.Event] = []
         self.asked: list[Any] = []
+        self.traceparents: list[str] = []
         self.running = 0
 
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -41,6 +42,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         try:
             async for request in requests:
                 self.asked.append(request)
+                metadata = dict(context.invocation_metadata())
+                if not is_describe(request) and "traceparent" in metadata:
+                    self.traceparents.append(metadata["traceparent"])
                 for step in self.described if is_describe(request) else self.script:
                     if isinstance(step, asyncio.Event):
                         await step.wait()
@@ -59,7 +63,7 @@ def is_describe(request: Any) -> bool:
     return any(b'"describe"' in content for content in request.raw_input_contents)
 
 
-def response(step: Chunk | ModelInfo | str) -> Any:
+def response(step: Chunk | ModelInfo | Tokens | str) -> Any:
     if isinstance(step, str):
         return service_pb2.ModelStreamInferResponse(error_message=step)
     answer = service_pb2.ModelInferResponse()

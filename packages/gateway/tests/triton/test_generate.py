@@ -9,9 +9,12 @@ from packages.gateway.tests.conftest import END, INFO, until
 from packages.gateway.tests.triton.conftest import ASK, FakeTriton, Step, answer, connected, listening
 from tritonclient.grpc import service_pb2_grpc
 
+import gemma_gateway.triton as subject
 from gemma_gateway.triton import TimedOut, TritonEngine
-from gemma_wire import Chunk, InvalidRequest, Unavailable
+from gemma_wire import Chunk, InvalidRequest, Options, Request, Tokens, Unavailable, WireError
 from gemma_wire.tensors import MODEL
+
+TOKENS = Tokens(token_ids=(2, 5), text="<bos>x", pieces=("<bos>", "x"), context_length=9)
 
 
 async def test_generate(engine: TritonEngine, triton: FakeTriton) -> None:
@@ -29,6 +32,20 @@ async def test_generate(engine: TritonEngine, triton: FakeTriton) -> None:
 
 async def test_describe(engine: TritonEngine) -> None:
     assert await engine.describe() == INFO
+
+
+async def test_tokens(engine: TritonEngine, triton: FakeTriton) -> None:
+    triton.script = [TOKENS]
+    assert await engine.tokens(Request(prompt="x", options=Options(op="tokenize"))) == TOKENS
+
+
+async def test_tokens_have_a_time_limit(
+    engine: TritonEngine, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "TOKENS_SECONDS", 0.2)
+    triton.script = [asyncio.Event()]
+    with pytest.raises(TimedOut, match="did not answer in time"):
+        await engine.tokens(Request(prompt="x", options=Options(op="tokenize")))
 
 
 async def test_describe_has_a_time_limit(engine: TritonEngine, triton: FakeTriton) -> None:
@@ -138,29 +155,28 @@ async def test_a_server_that_cannot_answer_is_passed_over(triton: FakeTriton, tr
             for _ in range(3):
                 assert len(await answer(engine)) == 3
                 assert await engine.describe() == INFO
+            triton.script = [TOKENS]
+            for _ in range(2):
+                assert await engine.tokens(Request(prompt="x", options=Options(op="tokenize"))) == TOKENS
 
 
-async def test_an_answer_is_never_begun_twice(triton: FakeTriton) -> None:
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        pytest.param(Chunk(text="half"), Unavailable, id="an answer that was begun"),
+        pytest.param(InvalidRequest("no", "prompt").to_line(), InvalidRequest, id="an invalid request"),
+    ],
+)
+async def test_what_is_not_tried_on_another_server(
+    triton: FakeTriton, step: Step, error: type[WireError]
+) -> None:
     other = FakeTriton()
-    triton.script = [Chunk(text="half")]
+    triton.script = [step]
     async with (
         listening(triton) as (first, _),
         listening(other) as (second, _),
         connected(first, second) as engine,
     ):
-        with pytest.raises(Unavailable):
-            await answer(engine)
-    assert other.asked == []
-
-
-async def test_an_invalid_request_is_not_tried_elsewhere(triton: FakeTriton) -> None:
-    other = FakeTriton()
-    triton.script = [InvalidRequest("no", "prompt").to_line()]
-    async with (
-        listening(triton) as (first, _),
-        listening(other) as (second, _),
-        connected(first, second) as engine,
-    ):
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(error):
             await answer(engine)
     assert other.asked == []

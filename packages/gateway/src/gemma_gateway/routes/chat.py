@@ -6,7 +6,10 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gemma_gateway import chat
+from gemma_gateway.answers import Head
+from gemma_gateway.asking import ask
+from gemma_gateway.chat.answer import Answer, fold, stream
+from gemma_gateway.chat.question import read
 from gemma_gateway.disconnect import while_connected
 from gemma_gateway.routes.common import Gateway, gateway, json_body, json_response
 from gemma_gateway.schema.chat import ChatRequest
@@ -22,10 +25,10 @@ async def create(
     at: Annotated[Gateway, Depends(gateway)],
 ) -> Response:
     """Answer a conversation, whole or streamed."""
-    question = await chat.read(body, at.settings)
-    info = await at.served.resolve(body.model)
-    answer = chat.Answer.to(body, info.model)
-    chunks = chat.ask(at.engine, at.served, question, request.state.request_id)
+    served = await at.served.resolve(body.model)
+    question = await while_connected(request.receive, read(body, at.settings, served.option))
+    answer = Answer.to(body, Head.new("chatcmpl", served.id, served.info))
+    chunks = ask(at.engine, at.served, question, request.state.request_id)
     if body.stream:
-        return await open_stream(request.receive, chat.stream(answer, chunks))
-    return json_response(await while_connected(request.receive, chat.fold(answer, chunks)))
+        return await open_stream(request.receive, stream(answer, chunks), body.include_obfuscation)
+    return json_response(await while_connected(request.receive, fold(answer, chunks)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -11,11 +11,14 @@ from starlette.responses import Response
 
 from gemma_gateway.engine import Engine
 from gemma_gateway.errors import BadRequest
+from gemma_gateway.metrics import Metrics
 from gemma_gateway.schema.explain import explain
 from gemma_gateway.served import Served
 from gemma_gateway.settings import Settings
 
 Body = TypeVar("Body", bound=BaseModel)
+READ: Final = ["GET", "HEAD"]
+"""The methods of what is only read; the server leaves out the body of an answer to HEAD."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Gateway:
     settings: Settings
     engine: Engine
     served: Served
+    metrics: Metrics
 
 
 def gateway(request: Request) -> Gateway:

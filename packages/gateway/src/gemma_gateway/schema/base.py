@@ -1,15 +1,10 @@
 """The parts that every request schema is made of."""
 
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-
-Disposition = Literal["honoured", "no effect", "refused"]
-"""What becomes of a parameter. Nothing is dropped in silence: every parameter has exactly one."""
-
-NO_EFFECT: Final = "no effect"
-"""Marks a parameter that is accepted without effect, which its specification allows."""
 
 
 class Strict(BaseModel):
@@ -18,11 +13,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Only:
-    """Marks a parameter that is not supported, and lists the values that ask for nothing."""
+@dataclass(frozen=True)
+class NoEffect:
+    """Marks a parameter that is accepted without effect, and says why that is harmless."""
 
-    def __init__(self, *neutral: object) -> None:
+    why: str
+
+
+class Only:
+    """Marks a parameter that is not supported.
+
+    Args:
+        neutral: the values that ask for nothing, which are accepted.
+        hint: what a client could do instead; a clause that ends the sentence of the refusal.
+    """
+
+    def __init__(self, *neutral: object, hint: str = "") -> None:
         self.neutral = neutral
+        self.hint = hint
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._check)
@@ -30,7 +38,9 @@ class Only:
     def _check(self, value: object) -> object:
         if any(value == other and _same_kind(value, other) for other in self.neutral):
             return value
-        raise PydanticCustomError("unsupported", "not supported", {"neutral": self.neutral})
+        raise PydanticCustomError(
+            "unsupported", "not supported", {"neutral": self.neutral, "hint": self.hint}
+        )
 
 
 def _same_kind(value: object, other: object) -> bool:
@@ -53,21 +63,24 @@ def tagged_by(key: str, *tags: str) -> Discriminator:
 
 def text_or_parts() -> Discriminator:
     """Chooses between ``Tag("<string>")`` and ``Tag("<array>")``; the error for the rest is ``neither``."""
+    return one_of({str: "<string>", list: "<array>"}, "a string or an array of objects")
+
+
+def one_of(tags: dict[type, str], expected: str) -> Discriminator:
+    """Chooses a union's member by the kind of JSON value: its Python type → the member's tag."""
 
     def tag(value: Any) -> str | None:
-        if isinstance(value, str):
-            return "<string>"
-        return "<array>" if isinstance(value, list) else None
+        return tags.get(type(value))
 
-    return Discriminator(tag, "neither", "a string or an array of objects")
+    return Discriminator(tag, "neither", expected)
 
 
-def dispositions(schema: type[BaseModel]) -> dict[str, Disposition]:
-    """What becomes of each parameter of a request schema."""
-    return {name: _disposition(field.metadata) for name, field in schema.model_fields.items()}
+def clash(param: str, reason: str, code: str = "invalid_parameter_combination") -> PydanticCustomError:
+    """The error of a validator that looks at several fields.
 
-
-def _disposition(metadata: list[Any]) -> Disposition:
-    if NO_EFFECT in metadata:
-        return "no effect"
-    return "refused" if any(isinstance(mark, Only) for mark in metadata) else "honoured"
+    Args:
+        param: the culprit's path inside the validated object; empty for the object itself.
+        reason: a clause that follows the culprit's whole path.
+        code: a word for programs.
+    """
+    return PydanticCustomError("clash", "{reason}", {"param": param, "reason": reason, "code": code})

@@ -2,176 +2,123 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
-from gemma_gateway.schema.base import NO_EFFECT, Only, Strict, tagged_by, text_or_parts
-from gemma_wire.options import INT32_MAX, SEED_MAX, SEED_MIN
+from gemma_gateway.schema.base import NoEffect, Only, Strict, clash
+from gemma_gateway.schema.messages import Message, TextContent, check_calls
+from gemma_gateway.schema.sampling import ACCOUNTS, Sampled
+from gemma_gateway.schema.tools import (
+    AllowedToolsChoice,
+    NamedTool,
+    ResponseFormat,
+    TextFormat,
+    Tool,
+    ToolChoice,
+)
+from gemma_wire.options import INT32_MAX, MAX_TOP_LOGPROBS
 
-
-class TextPart(Strict):
-    """A piece of text."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(Strict):
-    """Where a picture is. ``detail`` has no effect: every picture is seen at the model's one resolution."""
-
-    url: str
-    detail: Annotated[Literal["auto", "low", "high", "original"], NO_EFFECT] = "auto"
-
-
-class ImagePart(Strict):
-    """A picture."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-UserPart = Annotated[
-    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")],
-    tagged_by("type", "text", "image_url"),
-]
-TextContent = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[TextPart], Field(min_length=1), Tag("<array>")],
-    text_or_parts(),
-]
-UserContent = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[UserPart], Field(min_length=1), Tag("<array>")],
-    text_or_parts(),
-]
-
-
-class _Turn(Strict):
-    # Gemma's prompt has no place for a participant's name, and to drop it would change what was asked.
-    name: Annotated[Any, Only(None)] = None
-
-
-class SystemMessage(_Turn):
-    """Instructions. ``developer`` is the newer name of ``system``."""
-
-    role: Literal["system", "developer"]
-    content: TextContent
-
-
-class UserMessage(_Turn):
-    """What the user said and showed."""
-
-    role: Literal["user"]
-    content: UserContent
-
-
-class AssistantMessage(_Turn):
-    """What the model said before; an answer's own ``message`` fits here as it is."""
-
-    role: Literal["assistant"]
-    content: TextContent
-    refusal: Annotated[Any, Only(None)] = None
-    audio: Annotated[Any, Only(None)] = None
-    tool_calls: Annotated[Any, Only(None, [])] = None
-    function_call: Annotated[Any, Only(None)] = None
-    annotations: Annotated[Any, Only(None, [])] = None
-
-
-Message = Annotated[
-    Annotated[SystemMessage, Tag("<system>")]
-    | Annotated[SystemMessage, Tag("<developer>")]
-    | Annotated[UserMessage, Tag("<user>")]
-    | Annotated[AssistantMessage, Tag("<assistant>")],
-    tagged_by("role", "system", "developer", "user", "assistant"),
-]
-
-
-class StreamOptions(Strict):
-    """How to stream."""
-
-    include_usage: bool = False
-    include_obfuscation: Annotated[Any, Only(False)] = False
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-Stop = Annotated[
-    list[Annotated[str, Field(min_length=1)]],
-    Field(min_length=1, max_length=4),
-    BeforeValidator(_as_list),
-]
+MAX_TOOLS = 128
+_CACHE = NoEffect("what was computed before is always used again")
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
 ]
 
 
-class ChatRequest(Strict):
-    """The body. ``schema.base.dispositions`` lists what becomes of each parameter."""
+class Prediction(Strict):
+    """What the answer will probably be."""
 
-    model: str
+    type: Literal["content"]
+    content: TextContent
+
+
+class ChatRequest(Sampled):
+    """The body. ``schema.policy.parameters`` lists what becomes of each parameter."""
+
     messages: list[Message] = Field(min_length=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
     max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
     max_completion_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
-    stop: Stop | None = None
-    seed: int | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    response_format: ResponseFormat = TextFormat(type="text")
+    tools: list[Tool] = Field([], max_length=MAX_TOOLS)
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
     service_tier: Literal["auto", "default"] | None = None
 
-    # Not in OpenAI's API, named as other servers name them.
-    top_k: int | None = Field(None, ge=-1, le=INT32_MAX, description="0 and -1 keep every token")
-    min_tokens: int | None = Field(None, ge=0, le=INT32_MAX)
-    ignore_eos: bool | None = None
-
-    # Labels for OpenAI's own accounts, abuse detection and caches: they never touch the answer.
-    user: Annotated[str, NO_EFFECT] = ""
-    safety_identifier: Annotated[str, Field(max_length=64), NO_EFFECT] = ""
-    prompt_cache_key: Annotated[str, NO_EFFECT] = ""
-    prompt_cache_retention: Annotated[Literal["in_memory", "24h"] | None, NO_EFFECT] = None
-    metadata: Annotated[Metadata | None, NO_EFFECT] = None
+    # Labels and hints: they never touch the answer.
+    safety_identifier: Annotated[str, Field(max_length=64), ACCOUNTS] = ""
+    prompt_cache_key: Annotated[str, _CACHE] = ""
+    prompt_cache_retention: Annotated[Literal["in_memory", "24h"] | None, _CACHE] = None
+    prompt_cache_options: Annotated[dict[str, Any] | None, _CACHE] = None
+    metadata: Annotated[Metadata | None, ACCOUNTS] = None
+    prediction: Annotated[Prediction | None, NoEffect("it could only make an answer come faster")] = None
 
     # Refused, except where the value asks for nothing.
-    n: Annotated[Any, Only(None, 1)] = None
-    frequency_penalty: Annotated[Any, Only(None, 0)] = None
-    presence_penalty: Annotated[Any, Only(None, 0)] = None
-    logit_bias: Annotated[Any, Only(None, {})] = None
-    logprobs: Annotated[Any, Only(None, False)] = None
-    top_logprobs: Annotated[Any, Only(None)] = None
-    response_format: Annotated[Any, Only({"type": "text"})] = None
-    tools: Annotated[Any, Only([])] = None
-    tool_choice: Annotated[Any, Only("none", "auto")] = None
-    parallel_tool_calls: Annotated[Any, Only(True, False)] = None
-    functions: Annotated[Any, Only()] = None
-    function_call: Annotated[Any, Only("none", "auto")] = None
+    functions: Annotated[Any, Only(hint="use 'tools'")] = None
+    function_call: Annotated[Any, Only("none", "auto", hint="use 'tool_choice'")] = None
     modalities: Annotated[Any, Only(None, ["text"])] = None
-    audio: Annotated[Any, Only(None)] = None
-    prediction: Annotated[Any, Only(None)] = None
+    audio: Annotated[Any, Only(None, hint="the model does not speak")] = None
     reasoning_effort: Annotated[Any, Only(None, "none")] = None
     verbosity: Annotated[Any, Only(None, "medium")] = None
-    store: Annotated[Any, Only(None, False)] = None
-    web_search_options: Annotated[Any, Only()] = None
+    store: Annotated[Any, Only(None, False, hint="nothing is stored here")] = None
+    web_search_options: Annotated[Any, Only(hint="the model cannot search")] = None
     moderation: Annotated[Any, Only(None)] = None
-    prompt_cache_options: Annotated[Any, Only()] = None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise _clash("stream_options", "is only allowed when 'stream' is true")
+    def _fits_together_in_chat(self) -> Self:
+        check_calls(self.messages)
+        self._check_counts()
+        self._check_form()
+        return self
+
+    def _check_counts(self) -> None:
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
-            raise _clash("max_tokens", "differs from 'max_completion_tokens'; give one of them")
+            raise clash("max_tokens", "differs from 'max_completion_tokens'; give one of them")
         if self.min_tokens and self.limit and self.min_tokens > self.limit:
-            raise _clash("min_tokens", "is greater than 'max_tokens'")
-        return self
+            raise clash("min_tokens", "is greater than 'max_tokens'")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise clash("top_logprobs", "is only allowed when 'logprobs' is true")
+
+    def _check_form(self) -> None:
+        formed = not isinstance(self.response_format, TextFormat)
+        if formed and self.structured_outputs is not None:
+            raise clash("structured_outputs", "and 'response_format' say the same thing; give one of them")
+        for param, name in self._chosen_tools():
+            if name not in {tool.function.name for tool in self.tools}:
+                raise clash(param, "is not the name of a function in 'tools'", "invalid_value")
+        if self.must_call and not self.callable_names:
+            raise clash("tool_choice", "asks for a call, but there is no tool that may be called")
+
+    def _chosen_tools(self) -> list[tuple[str, str]]:
+        """The functions that ``tool_choice`` names, each with the name's path."""
+        match self.tool_choice:
+            case NamedTool(function=function):
+                return [("tool_choice.function.name", function.name)]
+            case AllowedToolsChoice(allowed_tools=allowed):
+                path = "tool_choice.allowed_tools.tools[{}].function.name"
+                return [(path.format(i), tool.function.name) for i, tool in enumerate(allowed.tools)]
+        return []
 
     @property
     def limit(self) -> int | None:
         """At most so many new tokens."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer must be a call."""
+        match self.tool_choice:
+            case AllowedToolsChoice(allowed_tools=allowed):
+                return allowed.mode == "required"
+        return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
 
-def _clash(param: str, reason: str) -> PydanticCustomError:
-    return PydanticCustomError("clash", "'{param}' {reason}.", {"param": param, "reason": reason})
+    @property
+    def callable_names(self) -> set[str]:
+        """The functions that may be called."""
+        if self.tool_choice == "none":
+            return set()
+        if isinstance(self.tool_choice, NamedTool | AllowedToolsChoice):
+            return {name for _, name in self._chosen_tools()}
+        return {tool.function.name for tool in self.tools}

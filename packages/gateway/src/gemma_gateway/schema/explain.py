@@ -48,15 +48,25 @@ def explain(error: ValidationError) -> BadRequest:
 
 
 def _param(error: ErrorDetails) -> str | None:
-    """``messages[0].content``; union tags are no part of a path."""
-    if error["type"] == "clash":
-        return str(error["ctx"]["param"])
+    """``messages[0].content``; union tags and the marks of keys are no part of a path."""
     path = [step for step in error["loc"][:-1] if not _is_tag(step)] + list(error["loc"][-1:])
-    if path and error["type"] != "extra_forbidden" and _is_tag(path[-1]):
+    if path and error["type"] != "extra_forbidden" and (_is_tag(path[-1]) or path[-1] == "[key]"):
         path.pop()
     if error["type"] in _TAG_KEYS and isinstance(error["input"], dict):
         path.append(_TAG_KEYS[error["type"]])
+    if error["type"] == "unsupported" and (key := _tagged_by(error)):
+        path.append(key)
+    if error["type"] == "clash" and (inner := error["ctx"]["param"]):
+        path.append(inner)
     return field_path(tuple(path))[:200] or None
+
+
+def _tagged_by(error: ErrorDetails) -> str | None:
+    """The key whose value chose a member of a union that is refused as a whole."""
+    tag, value = error["loc"][-1], error["input"]
+    if not _is_tag(tag) or not isinstance(value, dict):
+        return None
+    return next((key for key in _TAG_KEYS.values() if tag == f"<{value.get(key)}>"), None)
 
 
 def _is_tag(step: int | str) -> bool:
@@ -97,14 +107,16 @@ def _unknown(_: ErrorDetails, param: str) -> Told:
 
 
 def _unsupported(error: ErrorDetails, param: str) -> Told:
+    hint = f": {error['ctx']['hint']}" if error["ctx"]["hint"] else ""
     useful = [show(value) for value in error["ctx"]["neutral"] if value not in (None, [], {})]
+    if key := _tagged_by(error):
+        value = show(error["input"][key])
+        return f"The value {value} of '{param}' is not supported by this server{hint}.", "unsupported_value"
     if not useful:
-        return f"The parameter '{param}' is not supported by this server.", "unsupported_parameter"
-    value = show(error["input"])
-    return (
-        f"The value {value} of '{param}' is not supported by this server; it may be {' or '.join(useful)}.",
-        "unsupported_value",
-    )
+        return f"The parameter '{param}' is not supported by this server{hint}.", "unsupported_parameter"
+    value, others = show(error["input"]), " or ".join(useful)
+    sentence = f"The value {value} of '{param}' is not supported by this server; it may be {others}{hint}."
+    return sentence, "unsupported_value"
 
 
 def _literal(error: ErrorDetails, param: str) -> Told:
@@ -140,8 +152,17 @@ def _too_long(error: ErrorDetails, param: str) -> Told:
     return f"Invalid '{param}': the {thing} is longer than {most}.", f"{thing}_above_max_length"
 
 
-def _clash(error: ErrorDetails, _: str) -> Told:
-    return error["msg"], "invalid_parameter_combination"
+def _clash(error: ErrorDetails, param: str) -> Told:
+    return f"'{param}' {error['ctx']['reason']}.", error["ctx"]["code"]
+
+
+def _pattern(error: ErrorDetails, param: str) -> Told:
+    sentence = f"Invalid '{param}': expected a string that matches the pattern '{error['ctx']['pattern']}'."
+    return sentence, "invalid_value"
+
+
+def _token_id(_: ErrorDetails, param: str) -> Told:
+    return f"Invalid '{param}': a key must be a token's id.", "invalid_key"
 
 
 def show(value: object) -> str:
@@ -162,5 +183,7 @@ _TELLERS: dict[str, Callable[[ErrorDetails, str], Told]] = {
     "string_too_short": _too_short,
     "too_long": _too_long,
     "string_too_long": _too_long,
+    "string_pattern_mismatch": _pattern,
+    "token_id": _token_id,
     "clash": _clash,
 }

@@ -1,0 +1,84 @@
+"""A completion request as the questions that the model is asked: one for each prompt."""
+
+import asyncio
+from dataclasses import dataclass
+
+import gemma_wire as wire
+from gemma_gateway.asking import Question, ask_tokens, options, sampling, structured
+from gemma_gateway.engine import Engine
+from gemma_gateway.schema.completions import CompletionRequest
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a request.
+
+    Args:
+        question: what the model is asked.
+        echo: the prompt as text, which the answer begins with; ``None`` where it is not told.
+        first: the prompt's first token as text, where the client gave tokens and wants to see it.
+    """
+
+    question: Question
+    echo: str | None = None
+    first: str | None = None
+
+
+async def read(body: CompletionRequest, engine: Engine, model: str | None) -> list[Prompt]:
+    """The prompts of a request.
+
+    Args:
+        body: the request.
+        engine: tells what text the client's tokens stand for, where they are to be told.
+        model: which of the served models, as ``wire.Options`` wants it.
+
+    Raises:
+        ApiError: the tokens are none of the model's.
+    """
+    params = [f"prompt[{i}]" for i in range(len(body.prompts))] if body.is_batch else ["prompt"]
+    return await asyncio.gather(
+        *(
+            _prompt(body, engine, model, given, param)
+            for given, param in zip(body.prompts, params, strict=True)
+        )
+    )
+
+
+async def _prompt(
+    body: CompletionRequest, engine: Engine, model: str | None, given: str | list[int], param: str
+) -> Prompt:
+    question = _question(body, model, given, param)
+    if not body.echo:
+        return Prompt(question)
+    if isinstance(given, str):
+        return Prompt(question, echo=given)
+    lookup = wire.Request(options=wire.Options(op="detokenize", model=model, prompt_token_ids=tuple(given)))
+    tokens = await ask_tokens(engine, Question(lookup, question.params, param))
+    return Prompt(question, echo=tokens.text, first=tokens.pieces[0])
+
+
+def _question(body: CompletionRequest, model: str | None, given: str | list[int], param: str) -> Question:
+    grammar, grammar_back = structured(body.structured_outputs)
+    request = wire.Request(
+        prompt=given if isinstance(given, str) else None,
+        max_tokens=max(body.limit, 1),  # to score a prompt takes one token too, which is then not told
+        **sampling(body),
+        options=wire.Options(
+            **options(body),
+            model=model,
+            prompt_token_ids=None if isinstance(given, str) else tuple(given),
+            n=body.candidates,
+            logprobs=_logprobs(body),
+            prompt_logprobs=bool(body.echo) and body.logprobs is not None,
+            grammar=grammar,
+        ),
+    )
+    params = {"prompt": param, "prompt_token_ids": param, "images": param, "prompt_logprobs": "echo"}
+    params |= {"n": "best_of"} if body.candidates > body.choices else {}
+    return Question(request, params | grammar_back, param)
+
+
+def _logprobs(body: CompletionRequest) -> int | None:
+    """To tell the best candidates takes log probabilities, whether the client wants to see them or not."""
+    ranked = 0 if body.candidates > body.choices else None
+    return ranked if body.logprobs is None else body.logprobs

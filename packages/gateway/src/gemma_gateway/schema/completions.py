@@ -1,0 +1,82 @@
+"""``POST /v1/completions``: what is honoured, what has no effect, what is refused."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from gemma_gateway.schema.base import Only, clash
+from gemma_gateway.schema.sampling import Sampled, TokenId
+from gemma_wire.options import INT32_MAX
+
+MAX_PROMPTS = 128
+"""Prompts of one request; each is a generation of its own, and all run at the same time."""
+
+
+def _kind_of_prompt(value: Any) -> str | None:
+    """The tag of a prompt; of an array the first item decides."""
+    if value is None or isinstance(value, str):
+        return "<string>"
+    if not isinstance(value, list):
+        return None
+    first = value[0] if value else None
+    return {int: "<tokens>", list: "<token arrays>"}.get(type(first), "<strings>")
+
+
+Tokens = Annotated[list[TokenId], Field(min_length=1)]
+Prompt = Annotated[
+    Annotated[str | None, Tag("<string>")]
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<strings>")]
+    | Annotated[Tokens, Tag("<tokens>")]
+    | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<token arrays>")],
+    Discriminator(_kind_of_prompt, "neither", "a string, or an array of strings, tokens or token arrays"),
+]
+
+
+class CompletionRequest(Sampled):
+    """The body. ``schema.policy.parameters`` lists what becomes of each parameter."""
+
+    prompt: Prompt = Field(description="null is the beginning of a new document")
+    max_tokens: int | None = Field(None, ge=0, le=INT32_MAX, description="16 when not given")
+    best_of: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = None
+    logprobs: int | None = Field(None, ge=0, le=5)
+    suffix: Annotated[Any, Only(None, hint="the model cannot fill gaps")] = None
+
+    @model_validator(mode="after")
+    def _fits_together_here(self) -> Self:
+        if self.max_tokens == 0 and not self.echo:
+            raise clash("max_tokens", "may be 0 only when 'echo' is true")
+        if self.min_tokens and self.min_tokens > self.limit:
+            raise clash("min_tokens", "is greater than 'max_tokens'")
+        if self.best_of is not None and self.best_of < self.choices:
+            raise clash("best_of", "is less than 'n'")
+        if self.stream and self.candidates > self.choices:
+            raise clash("best_of", "is only allowed when 'stream' is false")
+        return self
+
+    @property
+    def limit(self) -> int:
+        """At most so many new tokens."""
+        return 16 if self.max_tokens is None else self.max_tokens
+
+    @property
+    def choices(self) -> int:
+        """How many answers to each prompt."""
+        return self.n or 1
+
+    @property
+    def candidates(self) -> int:
+        """How many answers are made to each prompt, of which the best are told."""
+        return self.best_of or self.choices
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether there may be several prompts."""
+        return isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, one by one."""
+        if self.is_batch:
+            return list(self.prompt)  # type: ignore[arg-type]
+        return [self.prompt or ""]  # type: ignore[list-item]

@@ -1,0 +1,85 @@
+"""What chat completions and plain completions have in common."""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from gemma_gateway.schema.base import NoEffect, Strict, clash
+from gemma_gateway.schema.tools import StructuredOutputs
+from gemma_wire.options import INT32_MAX, MAX_CHOICES, SEED_MAX, SEED_MIN
+
+MAX_BIASES = 1024
+MAX_STOP_IDS = 256
+ACCOUNTS = NoEffect("a label for OpenAI's own accounts, abuse detection and caches")
+
+
+class StreamOptions(Strict):
+    """How to stream."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = Field(True, description="pads events, so that their sizes tell less")
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _token_id(key: str) -> str:
+    if not (key.isascii() and key.isdecimal() and len(key) <= 10 and int(key) <= INT32_MAX):
+        raise PydanticCustomError("token_id", "a key must be a token's id")
+    return key
+
+
+Stop = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    Field(min_length=1, max_length=4),
+    BeforeValidator(_as_list),
+]
+TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
+LogitBias = Annotated[
+    dict[Annotated[str, AfterValidator(_token_id)], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=MAX_BIASES),
+]
+
+
+class Sampled(Strict):
+    """How the tokens are chosen, how many, and how they are told."""
+
+    model: str
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: LogitBias | None = None
+    seed: int | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
+    stop: Stop | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Annotated[str, ACCOUNTS] = ""
+
+    # Not in OpenAI's API, named as vLLM names them.
+    top_k: int | None = Field(None, ge=-1, le=INT32_MAX, description="0 and -1 keep every token")
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    min_tokens: int | None = Field(None, ge=0, le=INT32_MAX)
+    ignore_eos: bool | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
+    structured_outputs: StructuredOutputs | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise clash("stream_options", "is only allowed when 'stream' is true")
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def include_obfuscation(self) -> bool:
+        """Whether a stream's events are padded."""
+        return self.stream_options is None or self.stream_options.include_obfuscation

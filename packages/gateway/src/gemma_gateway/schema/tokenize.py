@@ -1,0 +1,66 @@
+"""``POST /tokenize`` and ``POST /detokenize``, named as vLLM names them."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from gemma_gateway.schema.base import Only, Strict, clash
+from gemma_gateway.schema.chat import MAX_TOOLS
+from gemma_gateway.schema.messages import Message, check_calls
+from gemma_gateway.schema.sampling import TokenId
+from gemma_gateway.schema.tools import Tool
+
+
+class TokenizeRequest(Strict):
+    """A prompt or a conversation, to be counted and told as tokens."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    add_special_tokens: bool | None = Field(
+        None, description="of a prompt: whether its first token begins it"
+    )
+    return_token_strs: bool | None = None
+    add_generation_prompt: Annotated[Any, Only(None, True)] = None
+    continue_final_message: Annotated[Any, Only(None, False)] = None
+    chat_template: Annotated[Any, Only(None)] = None
+    chat_template_kwargs: Annotated[Any, Only(None, {})] = None
+    mm_processor_kwargs: Annotated[Any, Only(None, {})] = None
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise clash("prompt", "and 'messages': give exactly one of them")
+        if self.messages is None:
+            if self.tools:
+                raise clash("tools", "is only allowed beside 'messages'")
+            return self
+        check_calls(self.messages)
+        if self.add_special_tokens:
+            raise clash(
+                "add_special_tokens", "is only allowed beside 'prompt': a conversation has them already"
+            )
+        return self
+
+
+class TokenizeResponse(BaseModel):
+    """The tokens."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Strict):
+    """Tokens, to be told as text."""
+
+    model: str | None = None
+    tokens: list[TokenId]
+
+
+class DetokenizeResponse(BaseModel):
+    """The text."""
+
+    prompt: str

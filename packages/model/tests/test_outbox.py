@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,8 +7,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from gemma_model.outbox import Answer, Outbox
-from gemma_model.output import TextStream, TokenBytes
+from gemma_model.answer import Answer, Wording
+from gemma_model.outbox import Outbox
+from gemma_model.output import TokenBytes
 from gemma_model.protocol import Step
 from gemma_wire import Chunk, EngineFailure, Usage, WireError
 
@@ -46,14 +48,18 @@ class FakeEngine:
     def __init__(self) -> None:
         self.listeners: list[Callable[[Step], None]] = []
         self.cancelled: list[int] = []
+        self.cancelled_choices: list[tuple[int, int]] = []
 
     def submit(self, listen: Callable[[Step], None]) -> int:
         self.listeners.append(listen)
         return len(self.listeners) - 1
 
-    def cancel(self, number: int) -> None:
-        self.cancelled.append(number)
-        self.listeners[number](Step(finish="cancelled"))
+    def cancel(self, number: int, choice: int | None = None) -> None:
+        if choice is None:
+            self.cancelled.append(number)
+        else:
+            self.cancelled_choices.append((number, choice))
+        self.listeners[number](Step(choice=choice or 0, finish="cancelled"))
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +74,10 @@ class Bench:
     outbox: Outbox
 
     def open(
-        self, channel: FakeChannel, stream: bool = True, stop: tuple[str, ...] = ()
+        self, channel: FakeChannel, stream: bool = True, stop: tuple[str, ...] = (), n: int = 1
     ) -> Callable[[Step], None]:
-        answer = Answer(channel, stream, TextStream(TokenBytes(self.tokenizer), stop), prompt_tokens=3)
-        self.outbox.post(answer, self.engine.submit)
+        wording = Wording(TokenBytes(self.tokenizer), prompt=(2, 2, 2), n=n, stop=stop)
+        self.outbox.post(Answer(channel, stream, wording), self.engine.submit)
         return self.engine.listeners[-1]
 
     def ids(self, text: str) -> tuple[int, ...]:
@@ -139,6 +145,36 @@ def test_a_held_back_beginning_of_a_stop_string_is_sent_in_the_end(bench: Bench)
     assert "".join(_texts(channel)) == "xST"
 
 
+def test_a_stop_string_ends_its_choice_alone(bench: Bench) -> None:
+    channel = FakeChannel()
+    say = bench.open(channel, stop=("b",), n=2)
+    say(Step(bench.ids("ab"), choice=0))
+    say(Step(bench.ids("xyz"), choice=1, finish="stop"))
+    assert channel.ended.wait(5)
+    bench.outbox.close()
+    assert bench.engine.cancelled_choices == [(0, 0)]
+    said = dict.fromkeys((0, 1), "")
+    for item in channel.sent:
+        assert isinstance(item, Chunk)
+        said[item.index] += item.text
+    assert said == {0: "a", 1: "xyz"}
+
+
+def test_a_choice_that_ends_before_the_number_is_known_is_cancelled_when_it_is(bench: Bench) -> None:
+    channel = FakeChannel()
+
+    def submit(listen: Callable[[Step], None]) -> int:
+        bench.engine.listeners.append(listen)
+        listen(Step(bench.ids("b")))
+        while not channel.sent:
+            time.sleep(0.01)
+        return 0
+
+    wording = Wording(TokenBytes(bench.tokenizer), (2,), n=2, stop=("b",))
+    bench.outbox.post(Answer(channel, True, wording), submit)
+    assert bench.engine.cancelled_choices == [(0, 0)]
+
+
 def test_a_client_that_left_ends_its_generation_alone(bench: Bench) -> None:
     gone, here = FakeChannel(), FakeChannel()
     bench.open(gone)
@@ -176,5 +212,5 @@ def test_a_generation_that_ends_within_submit_leaves_nothing_behind(bench: Bench
         bench.engine.listeners.append(listen)
         return 0
 
-    bench.outbox.post(Answer(channel, True, TextStream(TokenBytes(bench.tokenizer)), 1), submit)
+    bench.outbox.post(Answer(channel, True, Wording(TokenBytes(bench.tokenizer), (2,))), submit)
     assert not bench.outbox._open

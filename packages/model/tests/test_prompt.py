@@ -9,7 +9,7 @@ from transformers import AutoProcessor
 
 from gemma_model.prompt import PromptEncoder, Template, Text, format_messages_to_prompt, format_raw_prompt
 from gemma_model.protocol import Media, Prompt
-from gemma_wire import AudioPart, ImagePart, InvalidRequest, Message, TextPart
+from gemma_wire import AudioPart, ImagePart, InvalidRequest, Message, TextPart, Tool, ToolCall
 
 CONTROLS = (
     "<bos>",
@@ -25,11 +25,13 @@ CONTROLS = (
     "<end_of_audio>",
 )
 PICTURE = Media("image", b"digest", np.zeros((3, 64, 64), dtype=np.float32))
+SOUND = Media("audio", b"digest", np.zeros((64, 128), dtype=np.float32))
+WEATHER = Tool(name="get_weather", description="Now", parameters={"type": "object"})
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny: Path) -> PromptEncoder:
-    return PromptEncoder(tiny, image_tokens=16, context_length=4096)
+    return PromptEncoder(tiny, {"image": 16, "audio": 188}, context_length=4096)
 
 
 def _as_hf(message: Message) -> dict[str, object]:
@@ -54,6 +56,7 @@ CONVERSATIONS = [
         Message(role="assistant", content="I see 한국어 and 👩‍👩‍👧 é"),
         Message(role="user", content="More"),
     ),
+    (Message(role="user", content=(TextPart(text="Who speaks?"), AudioPart(), ImagePart(), AudioPart())),),
 ]
 
 
@@ -66,9 +69,12 @@ def test_token_ids_are_those_of_the_checkpoints_own_template_and_processor(
         [_as_hf(message) for message in messages], tokenize=False, add_generation_prompt=True
     )
     pictures = [part for message in messages for part in message.parts if isinstance(part, ImagePart)]
+    sounds = [part for message in messages for part in message.parts if isinstance(part, AudioPart)]
     images = [np.zeros((8, 8, 3), dtype=np.uint8) for _ in pictures] or None
-    expected = processor(text=rendered, images=images, add_special_tokens=False)["input_ids"][0]
-    prompt = encoder.encode(format_messages_to_prompt(messages), [PICTURE] * len(pictures))
+    audio = [np.zeros(16_000, dtype=np.float32) for _ in sounds] or None
+    expected = processor(text=rendered, images=images, audio=audio, add_special_tokens=False)["input_ids"][0]
+    media = [PICTURE] * len(pictures) + [SOUND] * len(sounds)
+    prompt = encoder.encode(format_messages_to_prompt(messages), media)
     assert list(prompt.token_ids) == list(expected)
 
 
@@ -80,7 +86,7 @@ def test_spans_cover_the_soft_tokens(encoder: PromptEncoder) -> None:
     assert len(covered) == 32
 
 
-@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
 @given(st.lists(st.sampled_from(CONTROLS) | st.text(max_size=5), max_size=8).map("".join))
 def test_no_role_can_type_a_control_token(encoder: PromptEncoder, role: str, typed: str) -> None:
     def controls(prompt: Prompt) -> list[int]:
@@ -88,8 +94,14 @@ def test_no_role_can_type_a_control_token(encoder: PromptEncoder, role: str, typ
         return [token for token in prompt.token_ids if token in ids]
 
     def ask(content: str) -> list[int]:
-        message = Message.model_validate({"role": role, "content": content})
-        return controls(encoder.encode(format_messages_to_prompt([message])))
+        fields: dict[str, object] = {"role": role, "content": content, "name": content}
+        if role == "tool":
+            fields["tool_call_id"] = content
+        if role == "assistant":
+            fields["tool_calls"] = [{"id": "1", "name": content, "arguments": content}]
+        tool = Tool(name="x", description=content, parameters={"title": content, "type": "object"})
+        pieces = format_messages_to_prompt([Message.model_validate(fields)], [tool])
+        return controls(encoder.encode(pieces))
 
     assert ask(typed) == ask("harmless")
 
@@ -121,16 +133,79 @@ def test_a_raw_prompt_honours_control_tokens_and_places(encoder: PromptEncoder) 
     assert encoder.encode(format_raw_prompt("<bos>" + raw), [PICTURE]).token_ids == prompt.token_ids
 
 
+def test_a_raw_prompt_has_places_for_sounds(encoder: PromptEncoder) -> None:
+    prompt = encoder.encode(format_raw_prompt("a<audio_soft_token>b<image_soft_token>"), [PICTURE, SOUND])
+    assert [span.media.modality for span in prompt.spans] == ["audio", "image"]
+    assert [span.length for span in prompt.spans] == [188, 16]
+
+
 @pytest.mark.parametrize("given", [0, 2])
-def test_places_and_pictures_must_match(encoder: PromptEncoder, given: int) -> None:
+@pytest.mark.parametrize(
+    ("soft", "medium", "field"),
+    [("<image_soft_token>", PICTURE, "images"), ("<audio_soft_token>", SOUND, "audio")],
+)
+def test_places_and_media_must_match(
+    encoder: PromptEncoder, given: int, soft: str, medium: Media, field: str
+) -> None:
     with pytest.raises(InvalidRequest, match=f"{given} given, but the text has places for 1") as caught:
-        encoder.encode(format_raw_prompt("<image_soft_token>"), [PICTURE] * given)
-    assert caught.value.field == "images"
+        encoder.encode(format_raw_prompt(soft), [medium] * given)
+    assert caught.value.field == field
 
 
-def test_sound_is_refused_by_name() -> None:
-    with pytest.raises(InvalidRequest, match="sound"):
-        format_messages_to_prompt([Message(role="user", content=(AudioPart(),))])
+def test_what_the_checkpoint_has_no_tower_for_is_refused_by_name(tiny: Path) -> None:
+    deaf = PromptEncoder(tiny, {"image": 16}, 4096)
+    with pytest.raises(InvalidRequest, match="takes none") as caught:
+        deaf.encode(format_raw_prompt("<audio_soft_token>"), [SOUND])
+    assert caught.value.field == "audio"
+
+
+def test_token_ids_are_taken_as_they_are(encoder: PromptEncoder) -> None:
+    prompt = encoder.encode(format_messages_to_prompt(CONVERSATIONS[3]), [PICTURE, PICTURE])
+    assert encoder.adopt(prompt.token_ids, [PICTURE, PICTURE]) == prompt
+    with pytest.raises(InvalidRequest, match="0 given, but the text has places for 2"):
+        encoder.adopt(prompt.token_ids)
+    with pytest.raises(InvalidRequest, match="takes 16 soft tokens in a row") as caught:
+        encoder.adopt(prompt.token_ids[: prompt.spans[0].start + 7], [PICTURE])
+    assert caught.value.field == "options.prompt_token_ids"
+
+
+def test_tools_their_calls_and_their_results(encoder: PromptEncoder) -> None:
+    calls = (
+        ToolCall(id="1", name="get_weather", arguments='{"city": "Paris"}'),
+        ToolCall(id="2", name="get_weather", arguments='{"city": "Rome"}'),
+    )
+    messages = [
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Weather?", name="Ann"),
+        Message(role="assistant", content="Let me see.\n", tool_calls=calls),
+        Message(role="tool", content="sunny", tool_call_id="1"),
+        Message(role="tool", content="rain", tool_call_id="2"),
+        Message(role="assistant", tool_calls=calls[:1]),
+        Message(role="tool", content="snow", tool_call_id="3", name="unheard_of"),
+    ]
+    pieces = format_messages_to_prompt(messages, [WEATHER])
+    ids = list(encoder.encode(pieces).token_ids)
+    assert encoder.tokenizer.decode(ids, skip_special_tokens=False) == (
+        "<bos><start_of_turn>user\n"
+        "You can call these functions:\n"
+        '{"name": "get_weather", "description": "Now", "parameters": {"type": "object"}}\n'
+        "To call one, write a line <tool_call>name {arguments as JSON}</tool_call>. "
+        "Its result comes back as <tool_result>name result</tool_result>.\n\n"
+        "Be brief.\n\n"
+        "Ann: Weather?<end_of_turn>\n"
+        "<start_of_turn>model\n"
+        "Let me see.\n"
+        '<tool_call>get_weather {"city": "Paris"}</tool_call>\n'
+        '<tool_call>get_weather {"city": "Rome"}</tool_call><end_of_turn>\n'
+        "<start_of_turn>user\n"
+        "<tool_result>get_weather sunny</tool_result>\n\n"
+        "<tool_result>get_weather rain</tool_result><end_of_turn>\n"
+        "<start_of_turn>model\n"
+        '<tool_call>get_weather {"city": "Paris"}</tool_call><end_of_turn>\n'
+        "<start_of_turn>user\n"
+        "<tool_result>unheard_of snow</tool_result><end_of_turn>\n"
+        "<start_of_turn>model\n"
+    )
 
 
 def test_a_tokenizer_without_gemmas_controls_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -138,7 +213,7 @@ def test_a_tokenizer_without_gemmas_controls_is_refused(tiny: Path, tmp_path: Pa
     content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] != "<end_of_image>"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(InvalidRequest, match="<end_of_image>"):
-        PromptEncoder(tmp_path, 16, 4096)
+        PromptEncoder(tmp_path, {"image": 16}, 4096)
 
 
 def test_templates_are_joined_before_tokenising(encoder: PromptEncoder) -> None:

@@ -1,7 +1,8 @@
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,19 @@ from transformers import AutoModelForImageTextToText
 from gemma_model.protocol import Generation, Prompt, Sampling, Step
 from gemma_model.reference import ReferenceEngine, SeededSampler, _truncate
 from gemma_model.settings import Settings
-from gemma_wire import Overloaded
+from gemma_wire import InvalidRequest, Overloaded
 
 GREEDY = Sampling(temperature=0)
 
 
 @pytest.fixture(scope="module")
-def engine(tiny: Path) -> Iterator[ReferenceEngine]:
-    engine = ReferenceEngine(tiny, Settings(device="cpu", max_num_seqs=4, max_queue=64))
+def folder(folder_of: Callable[[str], Path]) -> Path:
+    return folder_of("quick")
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[ReferenceEngine]:
+    engine = ReferenceEngine(folder, Settings(device="cpu", max_num_seqs=4, max_queue=64))
     yield engine
     engine.close()
 
@@ -25,8 +31,9 @@ def engine(tiny: Path) -> Iterator[ReferenceEngine]:
 class Listener:
     """Collects the steps of one generation."""
 
-    def __init__(self) -> None:
+    def __init__(self, choices: int = 1) -> None:
         self.steps: list[Step] = []
+        self.last_choice = choices - 1
         self.ended = threading.Event()
         self.first = threading.Event()
 
@@ -34,26 +41,29 @@ class Listener:
         assert not self.ended.is_set()
         self.steps.append(step)
         self.first.set()
-        if step.last:
+        if step.last and step.choice == self.last_choice:
             self.ended.set()
 
     @property
     def ids(self) -> list[int]:
-        return [token for step in self.steps for token in step.token_ids]
+        return self.choice(0)
+
+    def choice(self, index: int) -> list[int]:
+        return [token for step in self.steps if step.choice == index for token in step.token_ids]
 
 
 def _job(
     prompt: tuple[int, ...] = (2, 7, 300),
     max_tokens: int = 8,
     sampling: Sampling = GREEDY,
-    min_tokens: int = 0,
     stop: frozenset[int] = frozenset(),
+    **rest: Any,
 ) -> Generation:
-    return Generation(Prompt(prompt), sampling, max_tokens, min_tokens, stop)
+    return Generation(Prompt(prompt), sampling, max_tokens, stop_token_ids=stop, **rest)
 
 
 def _run(engine: ReferenceEngine, *jobs: Generation) -> list[Listener]:
-    listeners = [Listener() for _ in jobs]
+    listeners = [Listener(job.n) for job in jobs]
     for job, listener in zip(jobs, listeners, strict=True):
         engine.submit(job, listener)
     for listener in listeners:
@@ -61,8 +71,8 @@ def _run(engine: ReferenceEngine, *jobs: Generation) -> list[Listener]:
     return listeners
 
 
-def test_greedy_tokens_are_those_of_transformers_generate(engine: ReferenceEngine, tiny: Path) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(tiny).eval()
+def test_greedy_tokens_are_those_of_transformers_generate(engine: ReferenceEngine, folder: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
     expected = model.generate(
         torch.tensor([[2, 7, 300]]), max_new_tokens=8, do_sample=False, eos_token_id=None
     )
@@ -117,8 +127,8 @@ def test_cancelling_ends_soon_and_frees_the_place(engine: ReferenceEngine) -> No
     engine.cancel(number)  # an ended one is left alone
 
 
-def test_a_full_queue_is_overloaded_and_a_waiting_one_can_be_cancelled(tiny: Path) -> None:
-    engine = ReferenceEngine(tiny, Settings(device="cpu", max_num_seqs=1, max_queue=1))
+def test_a_full_queue_is_overloaded_and_a_waiting_one_can_be_cancelled(folder: Path) -> None:
+    engine = ReferenceEngine(folder, Settings(device="cpu", max_num_seqs=1, max_queue=1))
     running, waiting = Listener(), Listener()
     engine.submit(_job(max_tokens=4000), running)
     assert running.first.wait(30)
@@ -153,11 +163,52 @@ def test_truncation_keeps_the_top_k_and_the_nucleus() -> None:
     assert kept(Sampling(top_p=0.49)) == [0]
     assert kept(Sampling(top_p=0.6)) == [0, 2]
     assert kept(Sampling(top_k=1, top_p=0.99)) == [0]
+    assert kept(Sampling(min_p=0.7)) == [0]
+    assert kept(Sampling(min_p=0.5)) == [0, 2]
 
 
 def test_samples_follow_the_softmax(engine: ReferenceEngine) -> None:
     probabilities = torch.tensor([[0.6, 0.3, 0.1]])
     sampler = SeededSampler(_job(sampling=Sampling(seed=3)), 1)
-    draws = torch.stack([sampler(torch.zeros(1, 1), probabilities.log()).argmax(-1)[0] for _ in range(4000)])
-    shares = torch.bincount(draws, minlength=3) / 4000
+    nothing = torch.zeros(1, 1, dtype=torch.long)
+    draws = torch.stack([sampler(nothing, probabilities.log()).argmax(-1)[0] for _ in range(3000)])
+    shares = torch.bincount(draws, minlength=3) / 3000
     assert torch.allclose(shares, probabilities[0], atol=0.03)
+
+
+def test_the_first_of_several_choices_is_the_one_that_comes_alone(engine: ReferenceEngine) -> None:
+    hot = Sampling(temperature=1.5, seed=11)
+    (alone,), (together,) = _run(engine, _job(sampling=hot)), _run(engine, _job(sampling=hot, n=3))
+    answers = [together.choice(i) for i in range(3)]
+    assert answers[0] == alone.ids
+    assert len(set(map(tuple, answers))) == 3
+    assert [(x.choice, x.finish) for x in together.steps if x.last] == [(i, "length") for i in range(3)]
+
+
+def test_one_choice_is_cancelled_and_the_others_go_on(engine: ReferenceEngine) -> None:
+    listener = Listener(3)
+    number = engine.submit(_job(n=3, max_tokens=40), listener)
+    assert listener.first.wait(30)
+    engine.cancel(number, 1)
+    engine.cancel(number, 0)
+    assert listener.ended.wait(60)
+    assert [x.finish for x in listener.steps if x.last] == ["cancelled", "cancelled", "length"]
+
+
+def test_log_probabilities_sum_up_to_the_whole_sequence_s(engine: ReferenceEngine, folder: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    (listener,) = _run(engine, _job(logprobs=2, prompt_logprobs=True))
+    ids = torch.tensor([[2, 7, 300, *listener.ids]])
+    with torch.inference_mode():
+        expected = model(ids, attention_mask=torch.ones_like(ids)).logits[0].log_softmax(-1)
+    scores = [x for step in listener.steps for x in (*step.prompt_scores, *step.scores)]
+    assert len(scores) == len(ids[0]) - 1
+    for place, found in enumerate(scores):
+        assert found.logprob == pytest.approx(float(expected[place, ids[0, place + 1]]), abs=1e-4)
+        assert [i for i, _ in found.top] == expected[place].topk(2).indices.tolist()
+
+
+def test_the_prompt_s_are_told_of_short_prompts_only(engine: ReferenceEngine) -> None:
+    with pytest.raises(InvalidRequest, match="1024") as caught:
+        engine.submit(_job((2,) * 1025, prompt_logprobs=True), Listener())
+    assert caught.value.field == "prompt_logprobs"

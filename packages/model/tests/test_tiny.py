@@ -40,3 +40,13 @@ def test_it_has_the_layout_and_the_oddities_of_the_published_ones(tiny: Path) ->
         keys = set(weights.keys())
     for part in ("language_model", "vision_tower", "audio_tower", "embed_vision", "embed_audio"):
         assert any(key.startswith(f"model.{part}.") for key in keys)
+
+
+def test_its_processor_hears_what_its_tower_takes(tiny: Path) -> None:
+    config = json.loads((tiny / "config.json").read_text(encoding="utf-8"))
+    processor = json.loads((tiny / "processor_config.json").read_text(encoding="utf-8"))
+    extractor, audio = processor["feature_extractor"], config["audio_config"]
+    assert extractor["feature_extractor_type"] == "Gemma3nAudioFeatureExtractor"
+    assert extractor["feature_size"] == audio["input_feat_size"] == 128
+    assert processor["audio_seq_length"] == config["audio_soft_tokens_per_image"] == 188
+    assert processor["image_seq_length"] == config["vision_soft_tokens_per_image"]

@@ -1,7 +1,7 @@
 """The Triton Python backend: tensors in, responses out.
 
-Triton's thread calls ``execute``, which returns at once; the intake pool decodes pictures and lays out
-prompts; the outbox sends. Nothing is ever raised to Triton: that would leak the request's shared memory.
+Triton's thread calls ``execute``, which returns at once; lanes decode media, lay out prompts and compile
+grammars; the outbox sends. Nothing is ever raised to Triton: that would leak the request's shared memory.
 """
 
 import json
@@ -16,10 +16,12 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from gemma_model.answer import Answer
 from gemma_model.checkpoint import find_folder, open_checkpoint
 from gemma_model.engines import make_engine
 from gemma_model.lane import ClientGone, Lane
-from gemma_model.outbox import Answer, Outbox
+from gemma_model.metrics import Metrics
+from gemma_model.outbox import Outbox
 from gemma_model.protocol import EngineInfo
 from gemma_model.settings import Settings
 from gemma_wire import (
@@ -29,6 +31,7 @@ from gemma_wire import (
     ModelInfo,
     Overloaded,
     Request,
+    Tokens,
     Unavailable,
     WireError,
 )
@@ -57,11 +60,12 @@ class TritonPythonModel:
         self._intake = Intake(self._checkpoint, self._settings)
         self._engine = make_engine(folder, self._settings)
         self._created = int(time.time())
-        self._gauges = Gauges(self._settings.public_name)
+        self._metrics = Metrics(pb_utils, self._settings.public_name)
         limit = self._settings.max_queue + self._settings.max_num_seqs
         self._text_lane = Lane("text", LANE_THREADS, limit)
-        self._media_lane = Lane("media", LANE_THREADS, limit)  # text never waits behind pictures
-        self._outbox = Outbox(self._engine.cancel, lambda: self._gauges.show(self._info()))
+        self._media_lane = Lane("media", LANE_THREADS, limit)  # text never waits behind pictures,
+        self._grammar_lane = Lane("grammar", LANE_THREADS, limit)  # nor behind grammars
+        self._outbox = Outbox(self._engine.cancel, self._show_metrics)
         log.info("%s is loaded after %.1f s", self._settings.public_name, time.monotonic() - started)
 
     def execute(self, requests: list[Any]) -> None:
@@ -73,33 +77,54 @@ class TritonPythonModel:
                 if parsed.options.op == "describe":
                     channel.send(self._describe(), last=True)
                 else:
-                    lane = self._media_lane if parsed.images else self._text_lane
-                    lane.submit(partial(self._start, channel, parsed))
+                    work = self._start if parsed.options.op == "generate" else self._tokens
+                    self._lane(parsed).submit(partial(work, channel, parsed))
             except Exception as error:
                 channel.fail(_as_wire_error(error))
 
     def finalize(self) -> None:
         """End every generation and every thread; each open answer gets its last response."""
-        self._text_lane.close()
-        self._media_lane.close()
+        for lane in self._lanes:
+            lane.close()
+        self._intake.close()
         self._engine.close()
         self._outbox.close()
 
+    @property
+    def _lanes(self) -> tuple[Lane, ...]:
+        return self._text_lane, self._media_lane, self._grammar_lane
+
+    def _lane(self, request: Request) -> Lane:
+        if request.images or request.audio:
+            return self._media_lane
+        constrained = request.options.grammar is not None or request.options.tools
+        return self._grammar_lane if constrained else self._text_lane
+
     def _start(self, channel: "TritonChannel", request: Request) -> None:
         try:
-            generation = self._intake.accept(request, channel.cancelled)
-            text = self._intake.text_stream(request.options.stop)
-            answer = Answer(channel, request.stream, text, len(generation.prompt.token_ids))
-            self._outbox.post(answer, lambda listen: self._engine.submit(generation, listen))
+            job = self._intake.accept(request, channel.cancelled)
+            answer = Answer(channel, request.stream, job.wording)
+            self._outbox.post(answer, lambda listen: self._engine.submit(job.generation, listen))
         except ClientGone:
             channel.close()
         except Exception as error:
             channel.fail(_as_wire_error(error))
 
+    def _tokens(self, channel: "TritonChannel", request: Request) -> None:
+        try:
+            channel.send(self._intake.tokens(request, channel.cancelled), last=True)
+        except ClientGone:
+            channel.close()
+        except Exception as error:
+            channel.fail(_as_wire_error(error))
+
+    def _show_metrics(self) -> None:
+        self._metrics.show(self._info(), self._engine.observations())
+
     def _info(self) -> EngineInfo:
         """The engine's, with what is still in the lanes counted as waiting."""
         info = self._engine.info()
-        return replace(info, waiting=info.waiting + self._text_lane.pending + self._media_lane.pending)
+        return replace(info, waiting=info.waiting + sum(lane.pending for lane in self._lanes))
 
     def _describe(self) -> ModelInfo:
         info = self._info()
@@ -112,7 +137,7 @@ class TritonPythonModel:
             context_length=self._checkpoint.context_length,
             max_num_seqs=info.max_num_seqs,
             memory_bytes=info.memory_bytes,
-            modalities=("text", "image"),
+            modalities=("text", *self._checkpoint.soft_tokens),
             running=info.running,
             waiting=info.waiting,
         )
@@ -124,7 +149,7 @@ class TritonChannel:
     def __init__(self, sender: Any) -> None:
         self._sender = sender
 
-    def send(self, answer: Chunk | ModelInfo, *, last: bool) -> None:
+    def send(self, answer: Chunk | ModelInfo | Tokens, *, last: bool) -> None:
         """See ``Channel.send``."""
         tensors = [pb_utils.Tensor(name, array) for name, array in answer.to_tensors().items()]
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=FINAL if last else 0)
@@ -141,26 +166,6 @@ class TritonChannel:
     def cancelled(self) -> bool:
         """See ``Channel.cancelled``."""
         return bool(self._sender.is_cancelled())
-
-
-class Gauges:
-    """The model's own metrics, on Triton's metrics port."""
-
-    def __init__(self, model: str) -> None:
-        # Triton forgets a metric whose family object is gone: keep both.
-        self._families, self._metrics = {}, {}
-        for name, text in (("running", "Requests being generated"), ("waiting", "Requests in the queue")):
-            gauge = pb_utils.MetricFamily.GAUGE
-            family = pb_utils.MetricFamily(name=f"gemma_requests_{name}", description=text, kind=gauge)
-            self._families[name], self._metrics[name] = family, family.Metric(labels={"model": model})
-        self._shown: dict[str, int] = {}
-
-    def show(self, info: EngineInfo) -> None:
-        """Set what has changed; each set is a round trip to the server."""
-        for name, value in (("running", info.running), ("waiting", info.waiting)):
-            if self._shown.get(name) != value:
-                self._metrics[name].set(value)
-                self._shown[name] = value
 
 
 def _read_settings(args: Mapping[str, str]) -> Settings:

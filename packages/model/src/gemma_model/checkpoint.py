@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gemma_model.protocol import Sampling
+from gemma_model.protocol import Modality, Sampling
 from gemma_wire import InvalidRequest
 
 
@@ -28,14 +28,19 @@ class Checkpoint:
     context_length: int
 
     @property
-    def image_tokens(self) -> int:
-        """Soft tokens that stand for one picture."""
-        return int(self.config["vision_soft_tokens_per_image"])
+    def soft_tokens(self) -> dict[Modality, int]:
+        """What the checkpoint can take in beside text, and how many soft tokens stand for one of it."""
+        towers: dict[Modality, str] = {"image": "vision", "audio": "audio"}
+        return {
+            modality: int(self.config[f"{tower}_soft_tokens_per_image"])  # of a sound too: it is called so
+            for modality, tower in towers.items()
+            if self.config.get(f"{tower}_config")
+        }
 
     @property
-    def image_token_id(self) -> int:
-        """The id of each of them in the prompt."""
-        return int(self.config["image_token_id"])
+    def vocabulary(self) -> int:
+        """How many tokens the model knows, those that no text has among them."""
+        return int(self.config.get("text_config", self.config)["vocab_size"])
 
 
 def open_checkpoint(folder: Path, max_model_len: int | None = None) -> Checkpoint:

@@ -1,85 +1,209 @@
-"""A request as it came → a generation that an engine can run."""
+"""A request as it came → a generation that an engine can run, and the wording of its answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
+from gemma_model.answer import Wording
 from gemma_model.checkpoint import Checkpoint
+from gemma_model.grammar import Grammars, Landings
 from gemma_model.lane import ClientGone
-from gemma_model.media.images import ImageDecoder
-from gemma_model.output import TextStream, TokenBytes
+from gemma_model.media.audio import AudioDecoder
+from gemma_model.media.images import ImageDecoder, PixelBudget
+from gemma_model.output import TokenBytes
 from gemma_model.prompt import PromptEncoder, format_messages_to_prompt, format_raw_prompt
-from gemma_model.protocol import Generation, Prompt, Sampling
+from gemma_model.protocol import Generation, Media, Prompt, Sampling
 from gemma_model.settings import Settings
-from gemma_wire import ContextLengthExceeded, InvalidRequest, Request
+from gemma_wire import ContextLengthExceeded, InvalidRequest, Options, Request, Tokens
 
 GREEDY_BELOW = 1e-5
 """Temperatures this small are 0: logits divided by them would overflow fp32."""
 
+Gone = Callable[[], bool]
+"""Whether the client has left."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an engine is to do, and how its answer is put into words."""
+
+    generation: Generation
+    wording: Wording
+
 
 class Intake:
-    """Checks requests and turns them into generations; safe to call from several threads."""
+    """Checks requests and turns them into jobs; safe to call from several threads."""
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        self._checkpoint = checkpoint
-        self._max_images = settings.max_images
-        self._encoder = PromptEncoder(checkpoint.folder, checkpoint.image_tokens, checkpoint.context_length)
+        self._checkpoint, self._settings = checkpoint, settings
+        soft_tokens = checkpoint.soft_tokens
+        self._encoder = PromptEncoder(checkpoint.folder, soft_tokens, checkpoint.context_length)
         self._images = ImageDecoder(checkpoint.folder, settings.max_image_pixels)
+        self._audio = (
+            AudioDecoder(checkpoint.folder, settings.max_audio_seconds) if "audio" in soft_tokens else None
+        )
         self._table = TokenBytes(self._encoder.tokenizer)
+        self._grammars = Grammars(
+            self._encoder.tokenizer,
+            self._table,
+            checkpoint.vocabulary,
+            self._encoder.soft_ids.values(),
+            checkpoint.eos_token_ids,
+            settings.max_grammar_bytes,
+        )
 
-    def accept(self, request: Request, gone: Callable[[], bool] = lambda: False) -> Generation:
-        """Decode the pictures, lay out the prompt, settle what the request left open.
+    def accept(self, request: Request, gone: Gone = lambda: False) -> Job:
+        """Decode the media, lay out the prompt, settle what the request left open.
 
         Args:
             request: what is asked.
-            gone: whether the client has left; asked before each picture.
+            gone: whether the client has left; asked before each picture and sound.
 
         Raises:
             ClientGone: it has.
             InvalidRequest: naming the field.
             ContextLengthExceeded: when the prompt does not fit.
         """
+        options = request.options
+        self._check(options)
         prompt = self._prompt(request, gone)
+        max_tokens = self._max_tokens(request, prompt)
+        landings = Landings()
+        constraint = self._grammars.constraint(options, max_tokens, landings)
+        generation = Generation(
+            prompt=prompt,
+            sampling=_sampling(request, self._checkpoint.defaults),
+            max_tokens=max_tokens,
+            min_tokens=options.min_tokens,
+            stop_token_ids=self._stop_token_ids(options),
+            n=options.n,
+            logprobs=options.logprobs,
+            prompt_logprobs=options.prompt_logprobs,
+            constraint=constraint,
+        )
+        wording = Wording(
+            table=self._table,
+            prompt=prompt.token_ids,
+            n=options.n,
+            stop=options.stop,
+            stop_token_ids=generation.stop_token_ids,
+            tools=bool(options.tools),
+            call_first=options.grammar is not None,
+            logprobs=options.logprobs is not None,
+            token_ids=options.return_token_ids,
+            cut_short=landings.cut_short,
+        )
+        return Job(generation, wording)
+
+    def tokens(self, request: Request, gone: Gone = lambda: False) -> Tokens:
+        """The answer to ``op=tokenize`` and ``op=detokenize``.
+
+        Raises:
+            ClientGone: the client has left.
+            InvalidRequest: naming the field.
+        """
+        self._check(request.options)
+        given = request.options.prompt_token_ids
+        token_ids = given if request.options.op == "detokenize" else self._prompt(request, gone).token_ids
+        assert token_ids is not None, "the wire has seen to it"
+        return Tokens(
+            token_ids=token_ids,
+            text=self._table.spell_out(token_ids),
+            pieces=tuple(map(self._table.name, token_ids)),
+            context_length=self._checkpoint.context_length,
+        )
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        self._grammars.close()
+
+    def _check(self, options: Options) -> None:
+        """What the wire cannot know: the model's name, its vocabulary, and how much it does at once."""
+        if options.model not in (None, self._settings.public_name):
+            served = self._settings.public_name
+            raise InvalidRequest(f"{options.model!r} is not served here; {served!r} is", "options.model")
+        if options.n > self._settings.max_num_seqs:
+            limit = f"{self._settings.max_num_seqs} answers at once are the limit"
+            raise InvalidRequest(f"is {options.n}; {limit}", "options.n")
+        ids = {
+            "prompt_token_ids": options.prompt_token_ids or (),
+            "stop_token_ids": options.stop_token_ids,
+            "logit_bias": options.logit_bias,
+        }
+        for name, given in ids.items():
+            if (most := max(given, default=0)) >= self._checkpoint.vocabulary:
+                known = f"the model has {self._checkpoint.vocabulary:,} tokens"
+                raise InvalidRequest(f"holds the id {most:,}; {known}", f"options.{name}")
+        if options.tool_choice == "required" and not options.tools:
+            raise InvalidRequest("needs tools", "options.tool_choice")
+        if options.ignore_eos and (options.grammar or options.tools):
+            raise InvalidRequest("cannot be: what a grammar or tools allow has an end", "options.ignore_eos")
+
+    def _max_tokens(self, request: Request, prompt: Prompt) -> int:
         room = self._checkpoint.context_length - len(prompt.token_ids)
         if room < 1:
             raise ContextLengthExceeded(
                 f"the prompt has {len(prompt.token_ids)} tokens; with at least one to answer they do not fit "
                 f"the context of {self._checkpoint.context_length} tokens",
-                "prompt" if request.messages is None else "messages",
+                _question(request),
             )
-        options = request.options
-        return Generation(
-            prompt=prompt,
-            sampling=_sampling(request, self._checkpoint.defaults),
-            max_tokens=min(request.max_tokens or room, room),
-            min_tokens=options.min_tokens,
-            stop_token_ids=frozenset() if options.ignore_eos else self._checkpoint.eos_token_ids,
-        )
+        return min(request.max_tokens or room, room)
 
-    def text_stream(self, stop: Sequence[str]) -> TextStream:
-        """Where the tokens of one answer become text."""
-        return TextStream(self._table, stop)
+    def _stop_token_ids(self, options: Options) -> frozenset[int]:
+        own = frozenset[int]() if options.ignore_eos else self._checkpoint.eos_token_ids
+        return own | frozenset(options.stop_token_ids)
 
-    def _prompt(self, request: Request, gone: Callable[[], bool]) -> Prompt:
-        if request.audio:
-            raise InvalidRequest("sound is not supported by this server yet", "audio")
-        if len(request.images) > self._max_images:
-            raise InvalidRequest(f"{len(request.images)} given; {self._max_images} are the limit", "images")
-        media = []
-        for i, data in enumerate(request.images):
-            if gone():
-                raise ClientGone
-            media.append(self._images.decode(data, f"images[{i}]"))
+    def _prompt(self, request: Request, gone: Gone) -> Prompt:
+        media = list(self._media(request, gone))
         if request.messages is not None:
-            return self._encoder.encode(format_messages_to_prompt(request.messages), media)
+            pieces = format_messages_to_prompt(request.messages, request.options.tools)
+            return self._encoder.encode(pieces, media)
+        if request.options.prompt_token_ids is not None:
+            return self._encoder.adopt(request.options.prompt_token_ids, media)
         return self._encoder.encode(format_raw_prompt(request.prompt or ""), media)
+
+    def _media(self, request: Request, gone: Gone) -> Iterator[Media]:
+        _check_count(request.images, self._settings.max_images, "images")
+        _check_count(request.audio, self._settings.max_audio, "audio")
+        budget = PixelBudget(self._settings.max_request_pixels)
+        for i, data in enumerate(_while_there(request.images, gone)):
+            yield self._images.decode(data, f"images[{i}]", budget)
+        for i, data in enumerate(_while_there(request.audio, gone)):
+            if self._audio is None:
+                raise InvalidRequest("this model takes none", "audio")
+            yield self._audio.decode(data, f"audio[{i}]")
+
+
+def _check_count(files: tuple[bytes, ...], limit: int, field: str) -> None:
+    if len(files) > limit:
+        raise InvalidRequest(f"{len(files)} given; {limit} are the limit", field)
+
+
+def _while_there(files: Iterable[bytes], gone: Gone) -> Iterator[bytes]:
+    for data in files:
+        if gone():
+            raise ClientGone
+        yield data
+
+
+def _question(request: Request) -> str:
+    """What the prompt was made of, by its field."""
+    if request.messages is not None:
+        return "messages"
+    return "prompt" if request.prompt is not None else "options.prompt_token_ids"
 
 
 def _sampling(request: Request, defaults: Sampling) -> Sampling:
     """The request's wishes; what it leaves open is the checkpoint's recommendation."""
+    options = request.options
     temperature = defaults.temperature if request.temperature is None else request.temperature
-    top_k = request.options.top_k
     return Sampling(
         temperature=0.0 if temperature < GREEDY_BELOW else temperature,
-        top_k=defaults.top_k if top_k is None else top_k,
+        top_k=defaults.top_k if options.top_k is None else options.top_k,
         top_p=defaults.top_p if request.top_p is None else request.top_p,
-        seed=request.options.seed,
+        min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty,
+        frequency_penalty=options.frequency_penalty,
+        presence_penalty=options.presence_penalty,
+        logit_bias=options.logit_bias,
+        seed=options.seed,
     )

@@ -1,94 +1,38 @@
-"""Steps of the engine → responses; and the place where a client's leaving is noticed."""
+"""The thread that sends answers; and the place where a client's leaving is noticed."""
 
+import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-from gemma_model.output import TextStream
-from gemma_model.protocol import Step
-from gemma_wire import Chunk, EngineFailure, FinishReason, Usage, WireError
+from gemma_model.answer import Answer
+from gemma_model.protocol import Listener, Step
+from gemma_wire import EngineFailure
 
+log = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
 """How often each client is asked whether it is still there."""
 
 
-class Channel(Protocol):
-    """The way back to one client."""
+class Cancel(Protocol):
+    """``Engine.cancel``."""
 
-    def send(self, chunk: Chunk, *, last: bool) -> None:
-        """Send a response."""
-
-    def fail(self, error: WireError) -> None:
-        """Send an error; nothing follows."""
-
-    def close(self) -> None:
-        """End without a response."""
-
-    def cancelled(self) -> bool:
-        """Whether the client has left."""
-
-
-@dataclass(eq=False)
-class Answer:
-    """One answer on its way out.
-
-    Args:
-        stream: a response for each step, or one in the end.
-        number: the engine's; set once it is submitted.
-        finished: the last response has gone; later steps are ignored.
-    """
-
-    channel: Channel
-    stream: bool
-    text: TextStream
-    prompt_tokens: int
-    number: int | None = None
-    finished: bool = False
-    unsent: str = ""
-
-    def advance(self, steps: Iterable[Step]) -> None:
-        """Send what these steps bring; several that have piled up go as one response."""
-        for step in steps:
-            self.unsent += self.text.feed(step.token_ids)
-            if self.text.stopped or step.last:
-                self._finish(step)
-                return
-        if self.stream and self.unsent:
-            self.channel.send(Chunk(text=self._take()), last=False)
-
-    def _finish(self, step: Step) -> None:
-        self.finished = True
-        if step.error is not None:
-            self.channel.fail(EngineFailure(step.error))
-        elif step.finish == "cancelled" and not self.text.stopped:
-            self.channel.close()
-        else:
-            self.unsent += self.text.finish()
-            reason: FinishReason = "length" if step.finish == "length" and not self.text.stopped else "stop"
-            usage = Usage(
-                prompt_tokens=self.prompt_tokens,
-                completion_tokens=self.text.tokens,
-                cached_tokens=step.cached_tokens,
-            )
-            self.channel.send(Chunk(text=self._take(), finish_reason=reason, usage=usage), last=True)
-
-    def _take(self) -> str:
-        text, self.unsent = self.unsent, ""
-        return text
+    def __call__(self, number: int, choice: int | None = None) -> None:
+        """End a generation, or one choice of it."""
 
 
 class Outbox:
     """A thread that sends every answer.
 
     Args:
-        cancel: ends a generation, by the engine's number.
+        cancel: ends a generation, or one choice of it, by the engine's number.
         after_batch: called after each round, for metrics; from this thread.
     """
 
-    def __init__(self, cancel: Callable[[int], None], after_batch: Callable[[], None]) -> None:
+    def __init__(self, cancel: Cancel, after_batch: Callable[[], None]) -> None:
         self._cancel = cancel
         self._after_batch = after_batch
         self._inbox: queue.SimpleQueue[tuple[Answer, Step] | None] = queue.SimpleQueue()
@@ -97,12 +41,11 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
-    def post(self, answer: Answer, submit: Callable[[Callable[[Step], None]], int]) -> None:
+    def post(self, answer: Answer, submit: Callable[[Listener], int]) -> None:
         """Start an answer: ``submit`` hands it to the engine and returns the engine's number."""
         answer.number = submit(lambda step: self._inbox.put((answer, step)))
         self._open.add(answer)
-        if answer.finished:  # so quick that the thread was done before the number was known
-            self._retire(answer)
+        self._settle(answer)  # the thread may have been quicker than the number
 
     def close(self) -> None:
         """Send what the engine has said so far, then stop. The engine must be closed before."""
@@ -135,15 +78,23 @@ class Outbox:
             return
         try:
             answer.advance(steps)
-        except Exception:
+        except Exception as error:
             answer.finished = True
-        if answer.finished:
-            self._retire(answer)
+            log.warning("an answer could not be sent", exc_info=error)
+            with suppress(Exception):  # most likely there is no way to the client any more
+                answer.channel.fail(EngineFailure(f"{type(error).__name__}: {error}"))
+        self._settle(answer)
 
-    def _retire(self, answer: Answer) -> None:
-        self._open.discard(answer)
-        if answer.number is not None:
-            self._cancel(answer.number)  # a stop string ends the answer before the engine knows
+    def _settle(self, answer: Answer) -> None:
+        """Tell the engine what has ended without its knowing, as soon as its number is known."""
+        if answer.number is None:
+            return
+        if answer.finished:
+            self._open.discard(answer)
+            self._cancel(answer.number)
+        for choice in list(answer.to_cancel):
+            answer.to_cancel.discard(choice)
+            self._cancel(answer.number, choice)
 
     def _poll_clients(self) -> None:
         if time.monotonic() - self._polled < POLL_SECONDS:

@@ -1,13 +1,14 @@
 """Messages → token ids.
 
 ``format_messages_to_prompt`` is the one place that knows how a conversation looks to the model; change it
-to change the prompt. It returns pieces rather than one string, and the pieces are tokenised apart: control
-tokens are honoured in ``Template`` pieces alone, so nobody can type one.
+to change the prompt (and ``tools`` for how tools and calls are written). It returns pieces rather than one
+string, and the pieces are tokenised apart: control tokens are honoured in ``Template`` pieces alone, so
+nobody can type one.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,11 +16,17 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from gemma_model.protocol import Media, MediaSpan, Modality, Prompt
-from gemma_wire import AudioPart, ContextLengthExceeded, InvalidRequest, Message, TextPart
+from gemma_model.tools import RESULT_END, RESULT_START, describe_tools, render_calls
+from gemma_wire import ContextLengthExceeded, InvalidRequest, Message, TextPart, Tool
 
 TURN_START, TURN_END = "<start_of_turn>", "<end_of_turn>"
-IMAGE_START, IMAGE_SOFT, IMAGE_END = "<start_of_image>", "<image_soft_token>", "<end_of_image>"
-ROLES = {"system": "user", "user": "user", "assistant": "model"}
+ROLES = {"system": "user", "user": "user", "tool": "user", "assistant": "model"}
+SOFT: dict[Modality, str] = {"image": "<image_soft_token>", "audio": "<audio_soft_token>"}
+FRAMES: dict[Modality, tuple[str, str]] = {
+    "image": ("\n\n<start_of_image>", "<end_of_image>\n\n"),
+    "audio": ("\n\n<start_of_audio>", "<end_of_audio>\n\n"),
+}
+FIELDS: dict[Modality, str] = {"image": "images", "audio": "audio"}
 
 
 @dataclass(frozen=True)
@@ -46,35 +53,55 @@ class Place:
 Piece = Template | Text | Place
 
 
-def format_messages_to_prompt(messages: Sequence[Message]) -> list[Piece]:
+def format_messages_to_prompt(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[Piece]:
     """A conversation as Gemma 3n was trained to read it, up to where the model speaks.
 
-    Gemma has no system turn: a system message is the beginning of the user's. Neighbours of one side are one
-    turn, with an empty line between them, so any order of roles is a valid conversation.
+    Gemma has no system turn: a system message is the beginning of the user's, and so are the tools and what
+    they bring. Neighbours of one side are one turn, with an empty line between them, so any order of roles is
+    a valid conversation. Who has a name is quoted by it: ``Ann: Hello``.
     """
+    if tools:
+        messages = [Message(role="system", content=describe_tools(tools)), *messages]
+    called = {call.id: call.name for message in messages for call in message.tool_calls}
     pieces: list[Piece] = [Template("<bos>")]
     for side, turn in groupby(messages, key=lambda message: ROLES[message.role]):
         pieces.append(Template(f"{TURN_START}{side}\n"))
         for position, message in enumerate(turn):
             pieces += [Template("\n\n")] if position else []
-            pieces += _content(message)
+            pieces += _result(message, called) if message.role == "tool" else _said(message)
         pieces.append(Template(f"{TURN_END}\n"))
     return [*pieces, Template(f"{TURN_START}model\n")]
 
 
-def _content(message: Message) -> Iterator[Piece]:
+def _said(message: Message) -> Iterator[Piece]:
+    content = list(_content(message))
+    if message.name:
+        yield Text(f"{message.name}: ")
+    yield from content
+    if message.tool_calls:
+        beside = any(isinstance(piece, Place) or piece.text for piece in content)
+        yield Text(("\n" if beside else "") + render_calls(message.tool_calls))
+
+
+def _result(message: Message, called: Mapping[str, str]) -> Iterator[Piece]:
+    """What a call brought, by the name of what was called."""
+    known = called.get(message.tool_call_id or "")
+    yield Text(f"{RESULT_START}{known or message.name or message.tool_call_id} ")
+    yield from _content(message)
+    yield Text(RESULT_END)
+
+
+def _content(message: Message) -> Iterator[Text | Place]:
     for part in message.parts:
-        if isinstance(part, AudioPart):
-            raise InvalidRequest("sound is not supported by this server yet", "messages")
-        yield Text(part.text.strip()) if isinstance(part, TextPart) else Place("image")
+        yield Text(part.text.strip()) if isinstance(part, TextPart) else Place(part.type)
 
 
 def format_raw_prompt(prompt: str) -> list[Piece]:
-    """A raw prompt: control tokens are honoured, and ``<image_soft_token>`` is the place of a picture."""
+    """A raw prompt: control tokens are honoured, and soft tokens are the places of pictures and sounds."""
     pieces: list[Piece] = [] if prompt.startswith("<bos>") else [Template("<bos>")]
-    for i, between in enumerate(prompt.split(IMAGE_SOFT)):
-        pieces += [Place("image")] if i else []
-        pieces.append(Template(between))
+    modalities = {soft: modality for modality, soft in SOFT.items()}
+    for piece in re.split(f"({'|'.join(modalities)})", prompt):
+        pieces += [Place(modalities[piece]) if piece in modalities else Template(piece)]
     return pieces
 
 
@@ -83,50 +110,85 @@ class PromptEncoder:
 
     Args:
         folder: holds ``tokenizer.json``.
-        image_tokens: soft tokens per picture.
+        soft_tokens: what can be taken in beside text, and how many soft tokens stand for one of it.
         context_length: tokens; text that cannot fit is refused before it is tokenised.
 
     Raises:
         InvalidRequest: when the tokenizer lacks Gemma's control tokens or cannot keep them out of user text.
     """
 
-    def __init__(self, folder: Path, image_tokens: int, context_length: int) -> None:
+    def __init__(self, folder: Path, soft_tokens: Mapping[Modality, int], context_length: int) -> None:
         serialized = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self.tokenizer = Tokenizer.from_str(serialized)
         self._text_tokenizer = Tokenizer.from_str(_all_controls_special(serialized))
         self._text_tokenizer.encode_special_tokens = True  # "special" tokens in the text are spelled out
-        self._image_tokens = image_tokens
+        self._soft_tokens = soft_tokens
         self._context_length = context_length
         self._longest_token = max(
             len(token.replace("▁", " ").encode()) for token in self.tokenizer.get_vocab()
         )
-        self._image_id = self._check_controls()[IMAGE_SOFT]
+        controls = self._check_controls()
+        self.soft_ids: dict[Modality, int] = {kind: controls[SOFT[kind]] for kind in soft_tokens}
 
     def encode(self, pieces: Iterable[Piece], media: Sequence[Media] = ()) -> Prompt:
         """Token ids, with the media expanded in the order of their places.
 
         Args:
             pieces: of the prompt.
-            media: one for each ``Place``, in their order.
+            media: one for each ``Place``; those of one modality in their order.
 
         Raises:
-            InvalidRequest: when places and media do not match in number.
+            InvalidRequest: when places and media do not match in number, or cannot be taken in.
             ContextLengthExceeded: when the text is too long even if each token were the longest there is.
         """
         pieces = list(pieces)
         self._check_length(pieces)
-        places = sum(isinstance(piece, Place) for piece in pieces)
-        if places != len(media):
-            raise InvalidRequest(f"{len(media)} given, but the text has places for {places}", "images")
         token_ids: list[int] = []
-        spans: list[MediaSpan] = []
+        places: list[tuple[int, Modality]] = []
         for piece in _join(_frame(pieces)):
             if isinstance(piece, Place):
-                spans.append(MediaSpan(len(token_ids), self._image_tokens, media[len(spans)]))
-                token_ids += [self._image_id] * self._image_tokens
+                places.append((len(token_ids), piece.modality))
+                soft = self.soft_ids.get(piece.modality, 0)
+                token_ids += [soft] * self._soft_tokens.get(piece.modality, 0)
             else:
                 token_ids += self._tokenise(piece)
-        return Prompt(tuple(token_ids), tuple(spans))
+        return Prompt(tuple(token_ids), self._spans(places, media))
+
+    def adopt(self, token_ids: Sequence[int], media: Sequence[Media] = ()) -> Prompt:
+        """A prompt that is tokenised already, with as many soft tokens as each medium takes.
+
+        Raises:
+            InvalidRequest: when the soft tokens do not match the media.
+        """
+        modalities = {soft: modality for modality, soft in self.soft_ids.items()}
+        places: list[tuple[int, Modality]] = []
+        at = 0
+        while at < len(token_ids):
+            modality, length = modalities.get(token_ids[at]), 1
+            if modality is not None:
+                length = self._soft_tokens[modality]
+                if list(token_ids[at : at + length]) != [token_ids[at]] * length:
+                    wanted = f"one of the {FIELDS[modality]} takes {length} soft tokens in a row"
+                    raise InvalidRequest(
+                        f"{wanted}, not fewer as from place {at}", "options.prompt_token_ids"
+                    )
+                places.append((at, modality))
+            at += length
+        return Prompt(tuple(token_ids), self._spans(places, media))
+
+    def _spans(self, places: Sequence[tuple[int, Modality]], media: Sequence[Media]) -> tuple[MediaSpan, ...]:
+        """Each place with the next medium of its modality."""
+        for modality, field in FIELDS.items():
+            wanted = sum(kind == modality for _, kind in places)
+            given = sum(one.modality == modality for one in media)
+            if (wanted or given) and modality not in self._soft_tokens:
+                raise InvalidRequest("this model takes none", field)
+            if wanted != given:
+                raise InvalidRequest(f"{given} given, but the text has places for {wanted}", field)
+        waiting = {kind: iter([one for one in media if one.modality == kind]) for kind in self._soft_tokens}
+        return tuple(
+            MediaSpan(at, self._soft_tokens[modality], next(waiting[modality])) for at, modality in places
+        )
 
     def _tokenise(self, piece: Template | Text) -> list[int]:
         tokenizer = self.tokenizer if isinstance(piece, Template) else self._text_tokenizer
@@ -146,7 +208,8 @@ class PromptEncoder:
     def _check_controls(self) -> dict[str, int]:
         """The ids of the control tokens, none of which user text can produce."""
         ids: dict[str, int] = {}
-        for control in ("<bos>", TURN_START, TURN_END, IMAGE_START, IMAGE_SOFT, IMAGE_END):
+        media = (part for kind in self._soft_tokens for part in (SOFT[kind], *FRAMES[kind]))
+        for control in ("<bos>", TURN_START, TURN_END, *map(str.strip, media)):
             token_id = self.tokenizer.token_to_id(control)
             if token_id is None:
                 raise InvalidRequest(f"its tokenizer.json has no {control}", "MODEL_NAME")
@@ -169,10 +232,11 @@ def _all_controls_special(serialized: str) -> str:
 
 
 def _frame(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Each picture with its beginning and end around it."""
+    """Each picture and sound with its beginning and end around it."""
     for piece in pieces:
         if isinstance(piece, Place):
-            yield from (Template(f"\n\n{IMAGE_START}"), piece, Template(f"{IMAGE_END}\n\n"))
+            start, end = FRAMES[piece.modality]
+            yield from (Template(start), piece, Template(end))
         else:
             yield piece
 

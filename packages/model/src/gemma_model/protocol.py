@@ -3,7 +3,7 @@
 The native engine and the reference engine are both an ``Engine``; the backend knows no more than this.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Modality = Literal["image", "audio"]
 StopCause = Literal["stop", "length", "cancelled"]
+Finish = Literal["stop", "length", "cancelled", "failed"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Sampling:
     Args:
         temperature: 0 is greedy.
         top_k: keep so many of the likeliest tokens; 0 keeps all.
-        top_p: keep the smallest set whose probabilities sum to at least this.
+        top_p: keep the smallest set whose probabilities, within the top k, sum to at least this.
         min_p: keep tokens whose probability is at least so much of the likeliest one's; 0 keeps all.
         repetition_penalty: divides positive and multiplies negative logits of tokens of prompt and answer;
             1 is none.
@@ -85,10 +86,11 @@ class Constraint(Protocol):
         """A bit for each token id, int32 ``[ceil(vocabulary / 32)]``: token i is bit i % 32 of word i // 32.
 
         Where the answer may end, the stop tokens are among the allowed; where it must, nothing else is.
+        At least one token is allowed.
         """
 
     def advance(self, token_id: int) -> None:
-        """Take in the token that came; it was allowed."""
+        """Take in the token that came; it was allowed. A stop token that ends the choice is not told."""
 
     def fork(self) -> "Constraint":
         """Another one in the same state, which goes its own way from here."""
@@ -105,7 +107,8 @@ class Generation:
         n: how many choices: answers to the same prompt, which is run once.
         logprobs: tell each new token's log probability, and those of so many of the likeliest.
         prompt_logprobs: tell the prompt's as well, ``logprobs`` of the likeliest too.
-        constraint: at the beginning of the answer; where it demands an end, ``min_tokens`` has no say.
+        constraint: at the beginning of the answer, and left there: each choice goes on with a fork of it.
+            Where it demands an end, ``min_tokens`` has no say.
     """
 
     prompt: Prompt
@@ -119,6 +122,10 @@ class Generation:
     constraint: Constraint | None = None
 
 
+LEAST_LOGPROB = -9999.0
+"""Instead of minus infinity, which JSON does not know."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Log probabilities in one place of a text.
@@ -126,7 +133,7 @@ class Scores:
     They are of the model's own distribution: before penalties, bias, constraint, temperature and truncation.
 
     Args:
-        logprob: of the token that stands there.
+        logprob: of the token that stands there; at least ``LEAST_LOGPROB``, as are the others.
         top: ids and log probabilities of the likeliest, best first.
     """
 
@@ -176,8 +183,51 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """What an engine has done since it started.
+
+    Args:
+        prompt_tokens: of prompts, each counted once, whether run or found in the cache.
+        generated_tokens: of all choices.
+        prefix_queries: tokens of prompts that were looked up in the cache.
+        prefix_hits: of those, found.
+        finished: choices that have ended, by cause.
+    """
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    finished: Mapping[Finish, int] = field(default_factory=dict)
+
+
+Duration = Literal["queue", "prefill", "decode", "first_token", "inter_token"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """How many seconds something took.
+
+    ``queue``, ``prefill`` and ``first_token`` (which is both together) are observed once for each request,
+    ``decode`` once for each choice, ``inter_token`` once for each step, whose streams all wait equally long.
+    """
+
+    kind: Duration
+    seconds: float
+
+
+@dataclass(frozen=True)
 class EngineInfo:
-    """What an engine is and how busy it is."""
+    """What an engine is, how busy it is, and what it has done.
+
+    Args:
+        max_num_seqs: choices that can run at once: the slots of the cache.
+        running: requests with slots.
+        waiting: requests without.
+        slots_used: choices with a slot.
+        cache_tokens: places for keys and values of tokens; 0 where there is no cache of fixed size.
+        cache_tokens_used: of those, taken by requests that run.
+    """
 
     name: str
     device: str
@@ -186,6 +236,10 @@ class EngineInfo:
     max_num_seqs: int
     running: int
     waiting: int
+    slots_used: int = 0
+    cache_tokens: int = 0
+    cache_tokens_used: int = 0
+    totals: Totals = field(default_factory=Totals)
 
 
 Listener = Callable[[Step], None]
@@ -211,6 +265,9 @@ class Engine(Protocol):
 
     def info(self) -> EngineInfo:
         """A snapshot."""
+
+    def observations(self) -> Sequence[Observation]:
+        """What was measured since the last call, which has one caller; the oldest are lost if none calls."""
 
     def close(self) -> None:
         """Cancel everything, and return when no thread is left."""

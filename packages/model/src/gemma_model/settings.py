@@ -48,11 +48,26 @@ class Settings(BaseModel):
     ple: Literal["auto", "host", "device"] = Field(
         "auto", description="Where the table of per-layer embeddings lives; auto: in host memory"
     )
+    compile: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: a CPU decodes with kernels compiled at the first start, if there is a C++ "
+        "compiler; off: with PyTorch's own operations",
+    )
     media_cache_bytes: int = Field(
         256 * 2**20, ge=0, description="Soft tokens of pictures and sounds that are kept"
     )
     max_images: int = Field(16, ge=0, description="Pictures in one request")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Pixels in one picture, before resizing")
+    max_request_pixels: int = Field(
+        200_000_000, ge=1, description="Pixels in all pictures of one request, before resizing"
+    )
+    max_audio: int = Field(4, ge=0, description="Sounds in one request")
+    max_audio_seconds: float = Field(
+        30.0, gt=0, description="Length of one sound; never more than the checkpoint can hear"
+    )
+    max_grammar_bytes: int = Field(
+        64 * 2**10, ge=1, description="A grammar, or all tools of one request, as JSON"
+    )
 
     @property
     def public_name(self) -> str:

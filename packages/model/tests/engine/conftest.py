@@ -7,45 +7,52 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Gemma3nForConditionalGeneration
 
 from gemma_model import tiny
-from gemma_model.engine.engine import Loop
+from gemma_model.engine.choice import Choice
+from gemma_model.engine.loop import Loop
+from gemma_model.engine.outcome import Outcome
 from gemma_model.engine.runner import Loaded, Runner
-from gemma_model.engine.scheduler import Outcome, Plan, Scheduler
+from gemma_model.engine.scheduler import Plan, Scheduler
+from gemma_model.engine.sequence import Name
 from gemma_model.engine.slots import Slots
-from gemma_model.protocol import Generation, Media, MediaSpan, Prompt, Step
+from gemma_model.nn.cache import KVCache
+from gemma_model.protocol import Generation, Media, MediaSpan, Prompt, Scores, Step
 from gemma_model.settings import Settings
 
 IMAGE, SOUND = tiny.TEXT_VOCAB + 1, tiny.TEXT_VOCAB + tiny.MM_VOCAB + 1  # ids of soft tokens
 LENGTH = 512
-QUICK = tiny.Shape(
-    num_hidden_layers=6, num_kv_shared_layers=1, activation_sparsity_pattern=(0.95, 0.95, *(0.0,) * 4)
-)
-SHAPES = {
-    "as published": tiny.Shape(),
-    "nothing shared": tiny.Shape(
-        num_hidden_layers=5,
-        num_kv_shared_layers=0,
-        altup_num_inputs=1,
-        sliding_window=8,
-        activation_sparsity_pattern=(0.0,) * 5,
-    ),
-}
 
 
 class Answer:
     """A listener that remembers."""
 
     def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.end: Step | None = None
+        self.steps: list[Step] = []
 
     def __call__(self, step: Step) -> None:
-        assert self.end is None, "nothing follows the last step"
-        self.tokens += step.token_ids
-        if step.last:
-            self.end = step
+        assert not any(before.last and before.choice == step.choice for before in self.steps)
+        self.steps.append(step)
+
+    @property
+    def tokens(self) -> list[int]:
+        """Of choice 0."""
+        return self.choice(0)
+
+    @property
+    def end(self) -> Step | None:
+        """Of choice 0."""
+        return next((step for step in self.steps if step.last and step.choice == 0), None)
+
+    def choice(self, index: int) -> list[int]:
+        return [token for step in self.steps if step.choice == index for token in step.token_ids]
+
+    def scores(self, index: int = 0) -> list[Scores]:
+        return [score for step in self.steps if step.choice == index for score in step.scores]
+
+    @property
+    def prompt_scores(self) -> list[Scores]:
+        return [score for step in self.steps for score in step.prompt_scores]
 
 
 @dataclass
@@ -55,13 +62,13 @@ class Recorder:
     runner: Runner
     plans: list[Plan] = field(default_factory=list)
 
-    def run(self, plan: Plan, generations: Mapping[int, Generation]) -> Outcome:
+    def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
         self.plans.append(plan)
-        return self.runner.run(plan, generations)
+        return self.runner.run(plan, choices)
 
     def tokens_run(self, number: int) -> int:
         """Prompt tokens of a request that were not reused."""
-        return sum(p.stop - p.start for plan in self.plans for p in plan.prefills if p.number == number)
+        return sum(p.stop - p.start for plan in self.plans for p in plan.prefills if p.name[0] == number)
 
 
 @dataclass
@@ -76,25 +83,30 @@ class Native:
         while self.loop.step():
             pass
 
-    def answers(self, generations: Sequence[Generation]) -> list[list[int]]:
+    def listened(self, *generations: Generation) -> list[Answer]:
         answers = [Answer() for _ in generations]
         for generation, answer in zip(generations, answers, strict=True):
             self.loop.submit(generation, answer)
         self.run()
-        return [answer.tokens for answer in answers]
+        return answers
+
+    def answers(self, generations: Sequence[Generation]) -> list[list[int]]:
+        return [answer.tokens for answer in self.listened(*generations)]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    folder: Path
+    """Weights that are loaded once, for engines with slots of their own."""
+
+    loaded: Loaded
     oracle: Any
+    folder: Path
 
     def native(self, slots: int = 4, chunk: int = 16, rewind: int = 0) -> Native:
-        settings = Settings(
-            device="cpu", max_num_seqs=slots, max_model_len=LENGTH, prefill_chunk=chunk, rewind=rewind
-        )
-        loaded = Loaded(self.folder, settings)
-        free, recorder = Slots(slots, loaded.window, loaded.ring), Recorder(loaded.runner)
+        cache = KVCache(self.loaded.config, slots, LENGTH, rewind)
+        of = self.loaded.runner
+        recorder = Recorder(Runner(of._decoder, cache, of._soft_tokens))
+        free = Slots(slots, self.loaded.window, cache.ring)
         return Native(Loop(recorder, Scheduler(free, 10_000, chunk), LENGTH), recorder, free)
 
     def greedy(self, prompts: Sequence[Prompt], new: int) -> list[list[int]]:
@@ -143,18 +155,19 @@ class Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Checkpoint]:
+def checkpoints(
+    folder_of: Callable[[str], Path], oracle_of: Callable[[str], Any]
+) -> Callable[[str], Checkpoint]:
     torch.set_num_threads(1)
     made: dict[str, Checkpoint] = {}
 
-    def get(name: str) -> Checkpoint:
-        if name not in made:
-            folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-            tiny.make(folder, seed=5, shape=SHAPES.get(name, QUICK))
-            oracle = Gemma3nForConditionalGeneration.from_pretrained(folder).eval()
+    def get(shape: str) -> Checkpoint:
+        if shape not in made:
+            oracle, folder = oracle_of(shape), folder_of(shape)
             oracle.generation_config.update(eos_token_id=None, top_k=None, top_p=None, do_sample=False)
-            made[name] = Checkpoint(folder, oracle)
-        return made[name]
+            settings = Settings(device="cpu", max_num_seqs=1, max_model_len=LENGTH)
+            made[shape] = Checkpoint(Loaded(folder, settings), oracle, folder)
+        return made[shape]
 
     return get
 
@@ -164,6 +177,6 @@ def checkpoint(checkpoints: Callable[[str], Checkpoint]) -> Checkpoint:
     return checkpoints("quick")
 
 
-@pytest.fixture(params=SHAPES)
+@pytest.fixture(params=["as published", "nothing shared"])
 def each_checkpoint(checkpoints: Callable[[str], Checkpoint], request: pytest.FixtureRequest) -> Checkpoint:
     return checkpoints(request.param)

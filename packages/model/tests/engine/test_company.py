@@ -1,6 +1,7 @@
 """Requests in each other's company: each gets the text that it gets alone."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from gemma_model.protocol import Generation, Prompt, Sampling
@@ -48,15 +49,15 @@ def test_min_tokens_holds_back_the_stop_token(checkpoint: Any) -> None:
 def test_a_thousand_requests_of_which_a_tenth_is_cancelled(checkpoint: Any) -> None:
     dice, longest = random.Random(1), 8
     pool = [_any(checkpoint, dice, seed, longest) for seed in range(24)]
-    alone = checkpoint.native(slots=1)
-    expected = [alone.answers([generation])[0] for generation in pool]
+    alone = checkpoint.native(slots=3)
+    expected = [_said(alone.listened(generation)[0], generation.n) for generation in pool]
     native = checkpoint.native(slots=16, chunk=64)
     asked: list[tuple[int, int, Any]] = []
     doomed: list[int] = []
     for _ in range(1000):
         which, tokens, answer = dice.randrange(len(pool)), dice.randint(1, longest), checkpoint.answer()
         one = pool[which]
-        number = native.loop.submit(Generation(one.prompt, one.sampling, tokens), answer)
+        number = native.loop.submit(replace(one, max_tokens=tokens), answer)
         asked.append((which, tokens, answer))
         doomed += [number] if number % 10 == 0 else []
         if dice.random() < 0.4:
@@ -68,19 +69,26 @@ def test_a_thousand_requests_of_which_a_tenth_is_cancelled(checkpoint: Any) -> N
         native.loop.step()
     native.run()
     for number, (which, tokens, answer) in enumerate(asked):
-        said = expected[which][:tokens]
-        assert answer.end is not None
-        assert answer.end.finish == ("length" if number % 10 else answer.end.finish)
-        assert answer.tokens == (said if answer.end.finish == "length" else said[: len(answer.tokens)])
-    assert (native.loop.running, native.loop.waiting, native.slots.free) == (0, 0, 16)
+        assert len([step for step in answer.steps if step.last]) == pool[which].n
+        for choice, whole in enumerate(expected[which]):
+            said, told = whole[:tokens], answer.choice(choice)
+            finish = next(step.finish for step in answer.steps if step.last and step.choice == choice)
+            assert finish == ("length" if number % 10 else finish)
+            assert told == (said if finish == "length" else said[: len(told)])
+    load = native.loop.load()
+    assert (load.running, load.waiting, load.slots_used, native.slots.free) == (0, 0, 0, 16)
 
 
 def _any(checkpoint: Any, dice: random.Random, seed: int, new: int) -> Generation:
     prompt = (
         checkpoint.with_picture(25, seed % 3) if seed % 8 == 0 else checkpoint.text(dice.randint(1, 24), seed)
     )
-    sampling = GREEDY if seed % 2 else Sampling(1.0, top_k=20, top_p=0.9, seed=seed)
-    return Generation(prompt, sampling, new)
+    rules = Sampling(1.0, top_k=20, top_p=0.9, min_p=0.02, frequency_penalty=0.1 * (seed % 3), seed=seed)
+    return Generation(prompt, GREEDY if seed % 2 else rules, new, n=1 + 2 * (seed % 6 == 0))
+
+
+def _said(answer: Any, choices: int) -> list[list[int]]:
+    return [answer.choice(choice) for choice in range(choices)]
 
 
 def test_a_long_prompt_delays_a_running_stream_by_one_chunk(checkpoint: Any) -> None:

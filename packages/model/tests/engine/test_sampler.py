@@ -1,13 +1,27 @@
 import math
+import random
 from collections import Counter
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from gemma_model.engine.sampler import Draw, sample, uniform
+from gemma_model.engine.choice import Tally
+from gemma_model.engine.sampler import Draw, Penalties, sample, uniform
 
 VOCAB = 1000
+
+
+TEXT = np.array([1, 500, 998]), np.array([0, 1, 4], np.float32)
+ADJUSTMENTS: list[dict[str, Any]] = [
+    {},
+    {"banned": frozenset({3, 77, 10**9})},
+    {"penalties": Penalties(*TEXT, repetition=1.5, frequency=0.5, presence=1.0)},
+    {"bias": (np.array([4, 900, 5000]), np.array([3.0, -3.0, 100.0], np.float32))},
+    {"forbidden": torch.arange(VOCAB) % 3 == 0},
+]
 
 
 def logits(rows: int, seed: int = 0) -> Tensor:
@@ -30,24 +44,35 @@ def test_a_banned_token_never_comes() -> None:
     assert sample(rows.clone(), [Draw(1.0, top_k=1, random=0.5, banned={first})]) == [second]
 
 
-@pytest.mark.parametrize("rules", [{}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 20, "top_p": 0.8}])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        {"top_k": 5},
+        {"top_p": 0.7},
+        {"min_p": 0.2},
+        {"top_k": 20, "top_p": 0.8},
+        {"top_p": 0.9, "min_p": 0.05},
+        {"top_k": 9, "top_p": 0.95, "min_p": 0.3},
+    ],
+)
 def test_tokens_come_as_often_as_their_probability_says(rules: dict[str, float]) -> None:
-    row, count = logits(1)[0], 4000
+    row, count = logits(1)[0], 2000
     found = Counter(sample(row.expand(count, -1).clone(), draws(count, **rules)))
-    expected = _expected(row, int(rules.get("top_k", 0)), rules.get("top_p", 1.0))
+    expected = _expected(row, int(rules.get("top_k", 0)), rules.get("top_p", 1.0), rules.get("min_p", 0.0))
     assert set(found) <= {token for token, p in enumerate(expected) if p > 0}
     for token, p in enumerate(expected):
         assert abs(found[token] / count - p) < 5 * math.sqrt(p * (1 - p) / count) + 1e-3
 
 
-def _expected(row: Tensor, top_k: int, top_p: float) -> list[float]:
+def _expected(row: Tensor, top_k: int, top_p: float, min_p: float) -> list[float]:
     """The same, as its definition reads."""
     ranked = sorted(range(VOCAB), key=lambda token: -float(row[token]))[: top_k or VOCAB]
     weights = [math.exp(float(row[token])) for token in ranked]
     probabilities = [w / sum(weights) for w in weights]
     kept: dict[int, float] = {}
     for token, p in zip(ranked, probabilities, strict=True):
-        if sum(kept.values()) >= top_p:
+        if sum(kept.values()) >= top_p or p < min_p * probabilities[0]:
             break
         kept[token] = p
     return [kept.get(token, 0.0) / sum(kept.values()) for token in range(VOCAB)]
@@ -60,7 +85,7 @@ def test_a_low_temperature_sharpens() -> None:
 
 
 @pytest.mark.parametrize("extreme", [0.0, 1 - 2**-53])
-@pytest.mark.parametrize("rules", [{}, {"top_k": 3}, {"top_p": 0.5}])
+@pytest.mark.parametrize("rules", [{}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}])
 def test_the_ends_of_the_random_range_give_possible_tokens(extreme: float, rules: dict[str, float]) -> None:
     row = logits(1)
     row[0, VOCAB // 2 :] = -torch.inf
@@ -71,11 +96,19 @@ def test_the_ends_of_the_random_range_give_possible_tokens(extreme: float, rules
 def test_a_row_does_not_depend_on_its_company() -> None:
     kinds = [
         Draw(),
-        *(Draw(t, k, p, uniform(3, k)) for t in (0.5, 1.3) for k in (0, 1, 7, 64, 999) for p in (1.0, 0.9)),
+        *(
+            Draw(t, k, p, m, uniform(3, k), **rest)
+            for t in (0.5, 1.3)
+            for k in (0, 1, 7, 64, 999)
+            for p in (1.0, 0.9)
+            for m in (0.0, 0.1)
+            for rest in ADJUSTMENTS
+        ),
     ]
     rows = logits(len(kinds))
     alone = [sample(rows[i : i + 1].clone(), [kinds[i]])[0] for i in range(len(kinds))]
     assert sample(rows.clone(), kinds) == alone
+    assert sample(rows[7:90].clone(), kinds[7:90]) == alone[7:90]
 
 
 def test_ties_are_broken_alike_in_any_company() -> None:
@@ -91,3 +124,64 @@ def test_random_numbers_are_even_and_repeat() -> None:
     assert abs(sum(numbers) / len(numbers) - 0.5) < 0.03
     assert len(set(numbers)) == len(numbers)
     assert uniform(-5, 0) == numbers[0]
+    assert len({uniform(1, 1, choice) for choice in range(100)} | {uniform(1, 11), uniform(11, 1)}) == 102
+
+
+def test_banned_ids_outside_the_vocabulary_are_no_matter() -> None:
+    rows = logits(1)
+    assert sample(rows.clone(), [Draw(banned={VOCAB, 2**31 - 1})]) == [int(rows.argmax())]
+
+
+@pytest.mark.parametrize("repetition", [1.0, 0.7, 1.9])
+@pytest.mark.parametrize("frequency", [0.0, -0.5, 1.1])
+@pytest.mark.parametrize("presence", [0.0, -1.3, 2.0])
+def test_penalties_and_bias_are_what_their_definitions_say(
+    repetition: float, frequency: float, presence: float
+) -> None:
+    """Token by token, with the definitions of Keskar et al. (2019) and of OpenAI's reference."""
+    row, prompt, answer = logits(1, seed=4)[0, :40], [1, 2, 2, 3], [3, 5, 5, 5, 7]
+    bias = {5: 2.5, 9: -4.0, 40: 100.0}
+    expected = row.tolist()
+    for token in range(40):
+        if token in {*prompt, *answer}:
+            logit = expected[token]
+            expected[token] = logit / repetition if logit > 0 else logit * repetition
+        expected[token] -= frequency * answer.count(token) + presence * (token in answer)
+        expected[token] += bias.get(token, 0.0)
+    tally = Tally(prompt)
+    for token in answer:
+        tally.add(token)
+    draw = Draw(
+        penalties=Penalties(tally.ids, tally.counts, repetition, frequency, presence),
+        bias=(np.array(list(bias)), np.array(list(bias.values()), np.float32)),
+    )
+    changed = row.clone().unsqueeze(0)
+    assert sample(changed, [draw]) == [int(torch.tensor(expected).argmax())]
+    torch.testing.assert_close(changed[0], torch.tensor(expected))
+
+
+def test_what_is_forbidden_stays_so_whatever_its_bias() -> None:
+    row = logits(1)
+    forbidden = torch.ones(VOCAB, dtype=torch.bool)
+    forbidden[[8, 9]] = False
+    bias = np.array([5, 9]), np.array([100.0, 50.0], np.float32)
+    assert sample(row, [Draw(1.0, random=0.5, forbidden=forbidden, bias=bias)]) == [9]
+
+
+def test_rows_that_ask_for_nothing_are_left_as_they_are() -> None:
+    rows = logits(3)
+    changed = rows.clone()
+    sample(changed, [Draw(), Draw(forbidden=torch.zeros(VOCAB, dtype=torch.bool), banned={1}), Draw(1.0)])
+    torch.testing.assert_close(changed, rows, rtol=0, atol=0)
+
+
+def test_a_tally_is_the_count_of_a_text() -> None:
+    dice = random.Random(1)
+    prompt, answer = ([dice.randrange(60) for _ in range(200)] for _ in range(2))
+    tally, seen = Tally(prompt), Counter[int]()
+    for token in answer:
+        tally.add(token)
+        seen[token] += 1
+        assert dict(zip(tally.ids.tolist(), tally.counts.tolist(), strict=True)) == {
+            token: seen[token] for token in {*prompt, *seen}
+        }

@@ -1,6 +1,6 @@
 import pytest
 
-from gemma_model.engine.scheduler import Decode, Plan, Prefill, QueueFull, Scheduler
+from gemma_model.engine.scheduler import Decode, Fork, Plan, Prefill, QueueFull, Row, Scheduler
 from gemma_model.engine.sequence import Sequence
 from gemma_model.engine.slots import Slots
 
@@ -11,110 +11,187 @@ def scheduler(slots: int = 2, max_waiting: int = 8, chunk: int = 4) -> Scheduler
     return Scheduler(Slots(slots, 1000, 1000), max_waiting, chunk)
 
 
-def sequence(number: int, prompt: int = 3, max_tokens: int = 5, min_tokens: int = 0) -> Sequence:
+def request(
+    number: int, prompt: int = 3, max_tokens: int = 5, min_tokens: int = 0, n: int = 1
+) -> list[Sequence]:
     keys = [100 * number + i for i in range(prompt)]  # nothing in common with any other
-    return Sequence(number, list(keys), max_tokens, min_tokens, frozenset({STOP}))
+    return [
+        Sequence((number, choice), list(keys), max_tokens, min_tokens, frozenset({STOP}))
+        for choice in range(n)
+    ]
 
 
 def step(scheduler: Scheduler, token: int = 9) -> tuple[Plan, list[Sequence]]:
     plan = scheduler.plan()
-    numbers = [p.number for p in plan.prefills if p.ends_prompt] + [d.number for d in plan.decodes]
-    return plan, scheduler.commit(plan, dict.fromkeys(numbers, token))
+    return plan, scheduler.commit(plan, {row.name: token for row in plan.rows})
+
+
+def prefilled(plan: Plan) -> list[int]:
+    return [prefill.name[0] for prefill in plan.prefills]
 
 
 def test_a_request_from_its_prompt_to_its_last_token() -> None:
-    s, request = scheduler(), sequence(1, prompt=6, max_tokens=2)
-    s.submit(request)
-    assert step(s) == (Plan((Prefill(1, 0, 0, 4, False, True),)), [])
-    assert step(s) == (Plan((Prefill(1, 0, 4, 6, True, True),)), [request])
-    assert step(s)[0] == Plan((), (Decode(1, 0, 6, 1, 9, True),))
-    assert request.finish == "length"
+    s, group = scheduler(), request(1, prompt=6, max_tokens=2)
+    s.submit(group)
+    assert step(s) == (Plan((Prefill((1, 0), 0, 0, 4, False, True),)), [])
+    assert step(s) == (Plan((Prefill((1, 0), 0, 4, 6, True, True),)), group)
+    assert step(s)[0] == Plan((), (Decode((1, 0), 0, 6, 1, 9, True),))
+    assert group[0].finish == "length"
     assert not s.plan()
-    assert (s.running, s.waiting) == (0, 0)
+    assert (s.running, s.waiting, s.stored) == (0, 0, 0)
 
 
 def test_a_stop_token_ends_it() -> None:
-    s, request = scheduler(), sequence(1)
-    s.submit(request)
+    s, (sequence,) = scheduler(), request(1)
+    s.submit([sequence])
     step(s, STOP)
-    assert (request.finish, request.generated_length, s.running) == ("stop", 1, 0)
+    assert (sequence.finish, sequence.generated_length, s.running) == ("stop", 1, 0)
 
 
 def test_before_min_tokens_it_may_not_stop() -> None:
     s = scheduler()
-    s.submit(sequence(1, min_tokens=2))
-    plans = [step(s)[0] for _ in range(3)]
-    allowed = [plans[0].prefills[0].may_stop, plans[1].decodes[0].may_stop, plans[2].decodes[0].may_stop]
-    assert allowed == [False, False, True]
+    s.submit(request(1, min_tokens=2))
+    rows = [step(s)[0].rows for _ in range(3)]
+    assert rows == [[Row((1, 0), 0, False)], [Row((1, 0), 1, False)], [Row((1, 0), 2, True)]]
 
 
 def test_decoding_goes_on_while_a_long_prompt_is_run() -> None:
     s = scheduler()
-    s.submit(sequence(1, max_tokens=50))
+    s.submit(request(1, max_tokens=50))
     step(s)
-    s.submit(sequence(2, prompt=40))
+    s.submit(request(2, prompt=40))
     for _ in range(10):
         plan, _ = step(s)
-        assert [d.number for d in plan.decodes] == [1]
+        assert [d.name for d in plan.decodes] == [(1, 0)]
         assert sum(p.stop - p.start for p in plan.prefills) == 4
 
 
 def test_short_prompts_share_a_chunk() -> None:
     s = scheduler(slots=3, chunk=7)
     for number in (1, 2, 3):
-        s.submit(sequence(number))
+        s.submit(request(number))
     plan, _ = step(s)
-    assert [(p.number, p.start, p.stop) for p in plan.prefills] == [(1, 0, 3), (2, 0, 3), (3, 0, 1)]
+    assert [(p.name[0], p.start, p.stop) for p in plan.prefills] == [(1, 0, 3), (2, 0, 3), (3, 0, 1)]
 
 
 def test_first_come_first_served() -> None:
     s = scheduler(slots=1)
     for number in (1, 2, 3):
-        s.submit(sequence(number, max_tokens=1))
-    assert [step(s)[0].prefills[0].number for _ in range(3)] == [1, 2, 3]
+        s.submit(request(number, max_tokens=1))
+    assert [prefilled(step(s)[0]) for _ in range(3)] == [[1], [2], [3]]
 
 
 def test_the_queue_is_bounded_and_free_slots_do_not_count() -> None:
     s = scheduler(slots=2, max_waiting=1)
     for number in (1, 2, 3):
-        s.submit(sequence(number))
+        s.submit(request(number))
     with pytest.raises(QueueFull):
-        s.submit(sequence(4))
+        s.submit(request(4))
     step(s)
     with pytest.raises(QueueFull):
-        s.submit(sequence(4))
-    s.cancel(1)
-    s.submit(sequence(4))
+        s.submit(request(4))
+    s.cancel((1, 0))
+    s.submit(request(4))
 
 
 def test_no_queue_at_all_still_serves() -> None:
     s = scheduler(slots=1, max_waiting=0)
-    s.submit(sequence(1))
+    s.submit(request(1))
     with pytest.raises(QueueFull):
-        s.submit(sequence(2))
+        s.submit(request(2))
 
 
 @pytest.mark.parametrize("steps", range(4))
 def test_cancelled_in_any_state_every_slot_is_free(steps: int) -> None:
-    s, request = scheduler(slots=1, chunk=2), sequence(1)
-    s.submit(request)
+    s, (sequence,) = scheduler(slots=1, chunk=2), request(1)
+    s.submit([sequence])
     for _ in range(steps):
         step(s)
-    assert s.cancel(1) is request
-    assert (request.finish, s.running, s.waiting) == ("cancelled", 0, 0)
-    assert s.cancel(1) is None
-    s.submit(sequence(2))
-    assert step(s)[0].prefills[0].number == 2
+    assert s.cancel((1, 0)) is sequence
+    assert (sequence.finish, s.running, s.waiting) == ("cancelled", 0, 0)
+    assert s.cancel((1, 0)) is None
+    s.submit(request(2))
+    assert prefilled(step(s)[0]) == [2]
 
 
 def test_after_a_failed_step_nothing_is_trusted() -> None:
     s = scheduler(slots=1)
-    s.submit(sequence(1))
+    s.submit(request(1))
     step(s)
-    s.submit(sequence(2))
-    assert [x.number for x in s.abort()] == [1]
-    again = sequence(1)
-    again.number = 3
-    s.submit(again)
-    s.cancel(2)
+    s.submit(request(2))
+    assert [x.name for x in s.abort()] == [(1, 0)]
+    s.cancel((2, 0))
+    s.submit([Sequence((3, 0), [100, 101, 102], 5)])
     assert step(s)[0].prefills[0].start == 0
+
+
+def test_choices_share_one_prompt_and_then_go_their_own_ways() -> None:
+    s, group = scheduler(slots=3), request(1, prompt=6, n=3)
+    s.submit(group)
+    forks = (Fork((1, 1), 1), Fork((1, 2), 2))
+    assert step(s)[0] == Plan((Prefill((1, 0), 0, 0, 4, False, True, forks),))
+    plan, news = step(s)
+    assert plan == Plan((Prefill((1, 0), 0, 4, 6, True, True, forks),))
+    assert news == group
+    plan, _ = step(s)
+    assert plan.decodes == tuple(Decode((1, i), i, 6, 1, 9, True) for i in range(3))
+
+
+def test_choices_wait_until_there_are_slots_for_all_and_nobody_overtakes() -> None:
+    s = scheduler(slots=3)
+    s.submit(request(1, max_tokens=3))
+    s.submit(request(2, n=3, max_tokens=1))
+    s.submit(request(3))
+    plans = [prefilled(step(s)[0]) for _ in range(5)]
+    assert plans == [[1], [], [], [2], [3]]
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+@pytest.mark.parametrize("leaver", range(3))
+def test_a_choice_that_leaves_early_takes_nothing_along(leaver: int, waiting: bool) -> None:
+    """The choice that runs the prompt hands over to the next."""
+    s, group = scheduler(slots=3, chunk=2), request(1, n=3)
+    s.submit(group)
+    if not waiting:
+        step(s)
+    assert s.cancel((1, leaver)) is group[leaver]
+    stayed = [sequence for sequence in group if sequence is not group[leaver]]
+    started = 0 if waiting else 2
+    plan, _ = step(s)
+    assert (plan.prefills[0].start, plan.prefills[0].names) == (started, tuple(x.name for x in stayed))
+    while not plan.rows:
+        plan, _ = step(s)
+    assert [row.name for row in plan.rows] == [x.name for x in stayed]
+    assert len({sequence.slot for sequence in stayed}) == s.running == 2
+
+
+def test_when_its_prompt_cannot_be_run_all_choices_fail_and_their_slots_are_not_trusted() -> None:
+    s, group = scheduler(slots=3, chunk=2), request(1, n=3)
+    s.submit(group)
+    step(s)
+    plan = s.plan()
+    assert s.commit(plan, {}, plan.names) == group
+    assert {x.finish for x in group} == {"failed"}
+    assert (s.running, s.stored) == (0, 0)
+    s.submit(request(1))
+    assert step(s)[0].prefills[0].start == 0
+
+
+def test_a_choice_that_fails_over_its_token_leaves_the_others_alone() -> None:
+    s, group = scheduler(slots=2), request(1, n=2, max_tokens=2)
+    s.submit(group)
+    plan = s.plan()
+    assert s.commit(plan, {(1, 1): 9}, [(1, 0)]) == group
+    plan, _ = step(s)
+    assert [d.name for d in plan.decodes] == [(1, 1)]
+    assert [x.finish for x in group] == ["failed", "length"]
+
+
+def test_who_wants_all_of_the_prompt_run_reuses_nothing() -> None:
+    s = scheduler(slots=1)
+    s.submit(request(1, max_tokens=1))
+    step(s)
+    s.submit([Sequence((2, 0), [100, 101, 102, 103], 1, reuses=False)])
+    assert step(s)[0].prefills[0].start == 0
+    s.submit([Sequence((3, 0), [100, 101, 102, 103], 1)])
+    assert step(s)[0].prefills[0].start == 3

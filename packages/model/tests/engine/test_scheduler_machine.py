@@ -4,11 +4,11 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from gemma_model.engine.scheduler import Plan, QueueFull, Scheduler
-from gemma_model.engine.sequence import Key, Sequence
+from gemma_model.engine.scheduler import Decode, Plan, Prefill, QueueFull, Scheduler
+from gemma_model.engine.sequence import Key, Name, Sequence
 from gemma_model.engine.slots import Slots
 
-SLOTS, WAITING, CHUNK, WINDOW, STOP = 3, 2, 5, 4, 0
+SLOTS, WAITING, CHUNK, WINDOW, STOP = 4, 2, 5, 4, 0
 
 
 class PretendCache:
@@ -29,15 +29,22 @@ class PretendCache:
             self._full[slot, position] = keys[position]
             self._sliding[slot, position % self._ring] = position, keys[position]
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """As the runner does it: what the prompt has not reached may hold anything."""
+        for position in range(length):
+            self._full[target, position] = self._full[source, position]
+        for column in range(min(length, self._ring)):
+            self._sliding[target, column] = self._sliding[source, column]
+
 
 class Machine(RuleBasedStateMachine):
     requests = Bundle("requests")
 
     def __init__(self) -> None:
         super().__init__()
-        self.count, self.known, self.ended = 0, dict[int, Sequence](), set[int]()
-        self.order: list[int] = []  # as submitted
-        self.admitted: list[int] = []
+        self.known: dict[Name, Sequence] = {}
+        self.ended: set[Name] = set()
+        self.count = 0
         self.build(ring=WINDOW)
 
     def build(self, ring: int) -> None:
@@ -52,114 +59,133 @@ class Machine(RuleBasedStateMachine):
         own=st.lists(st.integers(1, 2), min_size=1, max_size=10),
         max_tokens=st.integers(1, 6),
         min_tokens=st.integers(0, 6),
+        n=st.sampled_from([1, 1, 1, 2, 3, 4]),
+        reuses=st.sampled_from([True, True, False]),
     )
-    def submit(self, common: int, own: list[int], max_tokens: int, min_tokens: int) -> object:
+    def submit(
+        self, common: int, own: list[int], max_tokens: int, min_tokens: int, n: int, reuses: bool
+    ) -> object:
         keys: list[Key] = [*([1, 2, 2] * 4)[:common], *own]
-        sequence = Sequence(self.count, keys, max_tokens, min_tokens, frozenset({STOP}))
-        free = self.slots.free
-        self.count += 1
-        try:
-            self.scheduler.submit(sequence)
-        except QueueFull:
-            assert self.scheduler.waiting == WAITING + free
-            return multiple()
-        self.known[sequence.number] = sequence
-        self.order.append(sequence.number)
-        return sequence.number
+        return self._submit(
+            [
+                Sequence((self.count, i), list(keys), max_tokens, min_tokens, frozenset({STOP}), reuses)
+                for i in range(n)
+            ]
+        )
 
-    @rule(number=requests)
-    def cancel(self, number: int) -> None:
-        ended = self.scheduler.cancel(number)
-        assert (ended is None) == (number in self.ended)
-        if ended is not None:
-            assert ended.finish == "cancelled"
-            self.ended.add(number)
-
-    @rule(number=requests)
-    def next_turn(self, number: int) -> None:
+    @rule(number=requests, n=st.integers(1, 2))
+    def next_turn(self, number: int, n: int) -> None:
         """Somebody continues what a finished request has said."""
-        before = self.known[number]
+        before = self.known[number, 0]
         if before.finish and len(before.keys) < 60:
             keys = [*before.keys, 1, 2]
-            sequence = Sequence(self.count, keys, 3, 0, frozenset({STOP}))
-            self.count += 1
-            try:
-                self.scheduler.submit(sequence)
-            except QueueFull:
-                return
-            self.known[sequence.number] = sequence
-            self.order.append(sequence.number)
+            self._submit([Sequence((self.count, i), list(keys), 3, 0, frozenset({STOP})) for i in range(n)])
 
-    @rule(token=st.integers(0, 2), unlucky=st.integers(0, 5))
-    def step(self, token: int, unlucky: int) -> None:
-        """A step; which of its prefills fails, if there are so many."""
+    def _submit(self, group: list[Sequence]) -> object:
+        number, waiting = self.count, self.scheduler.waiting
+        self.count += 1
+        try:
+            self.scheduler.submit(group)
+        except QueueFull:
+            assert waiting >= WAITING
+            return multiple()
+        self.known |= {sequence.name: sequence for sequence in group}
+        return number
+
+    @rule(number=requests, choice=st.integers(0, 4))
+    def cancel(self, number: int, choice: int) -> None:
+        """One choice, or all of them."""
+        names = [name for name in self.known if name[0] == number and choice in (4, name[1])]
+        for name in names:
+            ended = self.scheduler.cancel(name)
+            assert (ended is None) == (name in self.ended)
+            if ended is not None:
+                assert (ended.name, ended.finish) == (name, "cancelled")
+                self.ended.add(name)
+
+    @rule(token=st.integers(0, 2), unlucky=st.integers(0, 5), broken=st.integers(0, 9))
+    def step(self, token: int, unlucky: int, broken: int) -> None:
+        """A step; which of its prefills, and which of its new tokens, fails if there are so many."""
         plan = self.scheduler.plan()
         self._check(plan)
-        tokens, failed = {}, [p.number for p in plan.prefills[unlucky : unlucky + 1]]
-        for number, slot, start, stop, gives, may_stop in _items(plan):
-            assert self.slots.owner(slot) == number
-            if number in failed:
-                continue
-            self.cache.run(slot, self.known[number].keys, start, stop)
-            if gives:
-                tokens[number] = token if may_stop else max(1, token)
-        self.ended.update(failed)
-        for sequence in self.scheduler.commit(plan, tokens, failed):
-            assert 1 <= sequence.generated_length <= sequence.max_tokens
+        failed = {name for prefill in plan.prefills[unlucky : unlucky + 1] for name in prefill.names}
+        items: list[Prefill | Decode] = [*plan.prefills, *plan.decodes]
+        for item in items:
+            if item.name not in failed:
+                self._run(item)
+        rows = [row for row in plan.rows if row.name not in failed]
+        failed |= {row.name for row in rows[broken : broken + 1]}
+        tokens = {
+            row.name: (token + row.name[1]) % 3 if row.may_stop else max(1, token)
+            for row in rows
+            if row.name not in failed
+        }
+        news = self.scheduler.commit(plan, tokens, failed)
+        assert {sequence.name for sequence in news} == tokens.keys() | failed
+        for sequence in news:
+            assert (sequence.finish == "failed") == (sequence.name in failed)
+            assert sequence.generated_length <= sequence.max_tokens
             if sequence.finish:
-                assert sequence.number not in self.ended
-                self.ended.add(sequence.number)
+                assert sequence.name not in self.ended
+                self.ended.add(sequence.name)
+
+    def _run(self, item: Prefill | Decode) -> None:
+        assert self.slots.owner(item.slot) == item.name
+        keys = self.known[item.name].keys
+        if isinstance(item, Decode):
+            self.cache.run(item.slot, keys, item.position, item.position + 1)
+            return
+        self.cache.run(item.slot, keys, item.start, item.stop)
+        for fork in item.forks:
+            assert self.slots.owner(fork.slot) == fork.name
+            if item.ends_prompt:
+                self.cache.copy(item.slot, fork.slot, item.stop)
 
     @rule()
     def fail(self) -> None:
         self.scheduler.plan()
-        self.ended.update(sequence.number for sequence in self.scheduler.abort())
+        self.ended.update(sequence.name for sequence in self.scheduler.abort())
         assert self.slots.free == SLOTS
 
     def _check(self, plan: Plan) -> None:
-        numbers = [item[0] for item in _items(plan)]
-        assert len(numbers) == len(set(numbers))
+        assert len(plan.names) == len(set(plan.names))
         assert sum(p.stop - p.start for p in plan.prefills) <= CHUNK
         assert all(p.start < p.stop for p in plan.prefills)
-        assert bool(plan) == (len(self.ended) < len(self.order)), "there is work, so some of it is done"
-        decoding = {d.number for d in plan.decodes}
-        for number in self.known:
-            sequence = self.known[number]
-            if number not in self.ended and sequence.slot >= 0 and not sequence.prefilling:
-                assert number in decoding, "nobody who can decode is left out"
+        assert bool(plan) == (len(self.ended) < len(self.known)), "there is work, so some of it is done"
+        decoding = {d.name for d in plan.decodes}
+        for name, sequence in self.known.items():
+            if name not in self.ended and sequence.generated_length:
+                assert name in decoding, "nobody who can decode is left out"
 
     @invariant()
     def every_slot_has_one_owner_or_none(self) -> None:
-        assert SLOTS - self.slots.free == self.scheduler.running
-        assert self.scheduler.running + self.scheduler.waiting == len(self.order) - len(self.ended)
+        alive = [x for name, x in self.known.items() if name not in self.ended]
+        owned = {x.slot: x.name for x in alive if x.slot >= 0}
+        assert owned == {i: o for i in range(SLOTS) if (o := self.slots.owner(i)) is not None}
+        assert SLOTS - self.slots.free == self.scheduler.running == len(owned)
+        assert self.scheduler.waiting == len({x.name[0] for x in alive if x.slot < 0})
+        assert self.scheduler.stored == sum(x.stored_length for x in alive)
 
     @invariant()
     def who_came_first_is_served_first(self) -> None:
-        waits = [n for n in self.order if n not in self.ended and self.known[n].slot < 0]
-        serves = [n for n in self.order if n not in self.ended and self.known[n].slot >= 0]
+        alive = [x for name, x in self.known.items() if name not in self.ended]
+        waits = [x.name[0] for x in alive if x.slot < 0]
+        serves = [x.name[0] for x in alive if x.slot >= 0]
         assert not waits or not serves or max(serves) < min(waits)
 
     def teardown(self) -> None:
         for _ in range(1000):
-            if len(self.ended) == len(self.order):
+            if len(self.ended) == len(self.known):
                 break
-            self.step(1, 9)
-        assert len(self.ended) == len(self.order)
-        assert (self.slots.free, self.scheduler.waiting) == (SLOTS, 0)
-        assert all(self.known[number].finish for number in self.ended if number not in self._failed())
-
-    def _failed(self) -> set[int]:
-        return {number for number in self.ended if self.known[number].finish is None}
+            self.step(1, 9, 99)
+        assert len(self.ended) == len(self.known)
+        assert (self.slots.free, self.scheduler.waiting, self.scheduler.stored) == (SLOTS, 0, 0)
+        assert all(sequence.finish for sequence in self.known.values())
 
 
 class WithRewind(Machine):
     def build(self, ring: int) -> None:
         super().build(ring=ring + 3)
-
-
-def _items(plan: Plan) -> list[tuple[int, int, int, int, bool, bool]]:
-    prefills = [(p.number, p.slot, p.start, p.stop, p.ends_prompt, p.may_stop) for p in plan.prefills]
-    return prefills + [(d.number, d.slot, d.position, d.position + 1, True, d.may_stop) for d in plan.decodes]
 
 
 SETTINGS = settings(max_examples=100, stateful_step_count=50, deadline=None)

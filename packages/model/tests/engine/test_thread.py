@@ -2,8 +2,11 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -38,10 +41,11 @@ def greedy(checkpoint: Any, seed: int, max_tokens: int) -> Generation:
 @pytest.fixture
 def engine(checkpoint: Any) -> Iterator[NativeEngine]:
     settings = Settings(device="cpu", max_num_seqs=2, max_queue=1, max_model_len=512, prefill_chunk=16)
+    before = set(threading.enumerate())
     engine = NativeEngine(checkpoint.folder, settings)
     yield engine
     engine.close()
-    assert "engine" not in {thread.name for thread in threading.enumerate()}
+    assert set(threading.enumerate()) <= before
 
 
 def test_it_says_what_it_is(engine: NativeEngine, checkpoint: Any) -> None:
@@ -77,9 +81,37 @@ def test_a_cancelled_request_leaves_its_slot(engine: NativeEngine, checkpoint: A
     assert heard.begun.wait(PATIENCE)
     engine.cancel(number)
     assert heard.ended.wait(PATIENCE)
-    assert heard.last == Step(finish="cancelled")
+    assert heard.last is not None
+    assert heard.last.finish == "cancelled"
     assert len(heard.tokens) < 500
     assert engine.info().running == 0
+
+
+class Anything:
+    """A constraint that allows every token."""
+
+    def allowed(self) -> npt.NDArray[np.int32]:
+        return np.full(100, -1, np.int32)
+
+    def advance(self, token_id: int) -> None:
+        pass
+
+    def fork(self) -> "Anything":
+        return self
+
+
+def test_what_it_has_done_can_be_read(engine: NativeEngine, checkpoint: Any) -> None:
+    heard = Heard()
+    engine.submit(replace(greedy(checkpoint, 1, 5), constraint=Anything()), heard)
+    assert heard.ended.wait(PATIENCE)
+    assert heard.last is not None
+    assert heard.last.times is not None
+    info = engine.info()
+    assert (info.slots_used, info.cache_tokens, info.cache_tokens_used) == (0, 2 * 512, 0)
+    assert (info.totals.prompt_tokens, info.totals.generated_tokens) == (10, 5)
+    assert info.totals.finished == {"length": 1}
+    kinds = [observation.kind for observation in engine.observations()]
+    assert kinds == ["queue", "prefill", "first_token", *["inter_token"] * 4, "decode"]
 
 
 def test_too_many_are_told_to_come_back(engine: NativeEngine, checkpoint: Any) -> None:
@@ -97,7 +129,7 @@ def test_closed_it_cancels_what_runs_and_takes_no_more(engine: NativeEngine, che
     for seed, one in enumerate(heard):
         engine.submit(greedy(checkpoint, seed, 500), one)
     engine.close()
-    assert [one.last for one in heard] == [Step(finish="cancelled")] * 3
+    assert [one.last and one.last.finish for one in heard] == ["cancelled"] * 3
     with pytest.raises(Unavailable):
         engine.submit(greedy(checkpoint, 3, 5), Heard())
 

@@ -68,7 +68,7 @@ def test_a_sound_becomes_the_tokens_that_transformers_makes(model: Any) -> None:
         input_ids=ids.unsqueeze(0), input_features=log_mel.unsqueeze(0), input_features_mask=everything_counts
     ).logits[0]
     x = model.decoder.embed(ids)
-    x[3:191] = model.towers.hear(log_mel)
+    x[3:191] = model.towers.hear(log_mel.unsqueeze(0))[0]
     rows = model.decoder.per_layer_table.rows(ids.tolist(), x)
     logits = model.decoder(x, rows, Batch([0], [0], len(ids)), model.cache(length=256), len(ids))
     assert_close(logits, expected)

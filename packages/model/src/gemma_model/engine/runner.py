@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gemma_model.engine.choice import Choice
+from gemma_model.engine.chooser import Chooser, describe_failure
 from gemma_model.engine.memory import check_fits, free_host_memory
-from gemma_model.engine.sampler import Draw, sample, uniform
-from gemma_model.engine.scheduler import Decode, Outcome, Plan, Prefill
+from gemma_model.engine.outcome import Outcome
+from gemma_model.engine.scheduler import Decode, Plan, Prefill
+from gemma_model.engine.scores import score
+from gemma_model.engine.sequence import Name
+from gemma_model.engine.soft_tokens import Encode, SoftTokens
+from gemma_model.nn import kernels
 from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache, bytes_per_slot
 from gemma_model.nn.config import TextConfig
@@ -21,38 +27,14 @@ from gemma_model.nn.device import describe, pick
 from gemma_model.nn.text import Decoder
 from gemma_model.nn.towers import Towers
 from gemma_model.nn.weights import open_weights
-from gemma_model.protocol import Generation, Media, MediaSpan
+from gemma_model.protocol import Generation, Media, MediaSpan, Scores
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest
 
 log = logging.getLogger(__name__)
 STORED = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
-
-
-class SoftTokens:
-    """What a tower made of a medium, the most recent ones, by content.
-
-    Args:
-        encode: runs the tower.
-        budget: bytes.
-    """
-
-    def __init__(self, encode: Callable[[Media], Tensor], budget: int) -> None:
-        self._encode, self._budget, self._size = encode, budget, 0
-        self._kept: OrderedDict[tuple[str, bytes], Tensor] = OrderedDict()
-
-    def of(self, media: Media) -> Tensor:
-        """``[soft tokens, hidden]``."""
-        key = media.modality, media.digest
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        tokens = self._encode(media)
-        self._kept[key] = tokens
-        self._size += tokens.nbytes
-        while self._size > self._budget and len(self._kept) > 1:
-            self._size -= self._kept.popitem(last=False)[1].nbytes
-        return tokens
+SCORED_AT_ONCE = 32
+"""Positions of a prompt whose logits exist at once: over a vocabulary of 262,400 each takes 1 MB."""
 
 
 class Runner:
@@ -66,37 +48,47 @@ class Runner:
 
     def __init__(self, decoder: Decoder, cache: KVCache, soft_tokens: SoftTokens) -> None:
         self._decoder, self._cache, self._soft_tokens = decoder, cache, soft_tokens
+        self._chooser = Chooser(decoder.config.vocab_size)
 
     @torch.inference_mode()
-    def run(self, plan: Plan, generations: Mapping[int, Generation]) -> Outcome:
+    def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
         """Run every sequence of the plan."""
+        prepared = self._chooser.prepare(plan.rows, choices)
         logits: list[Tensor] = []
-        draws: dict[int, Draw] = {}
-        failed: dict[int, str] = {}
+        failed: dict[Name, str] = {}
+        prompt_scores: dict[Name, list[Scores]] = {}
+        soft_tokens = self._soft_tokens.of(_due(plan, choices))
         for prefill in plan.prefills:
-            generation = generations[prefill.number]
+            generation = choices[prefill.name].generation
             try:
-                x = self._input(prefill, generation)
+                x = self._input(prefill, generation, soft_tokens)
             except Exception as error:  # a tower choked on what it was given; nobody else has to pay for it
-                log.exception("the input of request %d failed", prefill.number)
-                failed[prefill.number] = f"{type(error).__name__}: {error}"
+                failed |= dict.fromkeys(prefill.names, describe_failure(prefill.name, error))
                 continue
-            given = self._prefill(prefill, generation, x)
+            if generation.prompt_logprobs:
+                given, prompt_scores[prefill.name] = self._score(prefill, generation, x)
+            else:
+                given = self._prefill(prefill, generation, x)
             if given is not None:
-                logits.append(given)
-                draws[prefill.number] = _draw(generation, 0, prefill.may_stop)
+                self._copy(prefill)
+                logits.append(given.expand(len(prefill.names), -1))
         if plan.decodes:
             logits.append(self._decode(plan.decodes))
-            for decode in plan.decodes:
-                draws[decode.number] = _draw(generations[decode.number], decode.generated, decode.may_stop)
-        ids = sample(torch.cat(logits), list(draws.values())) if draws else []
-        return Outcome(dict(zip(draws, ids, strict=True)), failed)
+        rows = [row for row in plan.rows if row.name not in failed]
+        chosen = self._chooser.choose(torch.cat(logits), rows, choices, prepared) if rows else Outcome()
+        return replace(chosen, failed={**failed, **chosen.failed}, prompt_scores=prompt_scores)
 
-    def _input(self, prefill: Prefill, generation: Generation) -> Tensor:
+    def close(self) -> None:
+        """Return when no thread is left."""
+        self._chooser.close()
+
+    def _input(
+        self, prefill: Prefill, generation: Generation, soft_tokens: Mapping[Media, Tensor | Exception]
+    ) -> Tensor:
         """Embeddings of a chunk, ``[tokens, hidden]``, soft tokens in their places."""
         x = self._embed(generation.prompt.token_ids[prefill.start : prefill.stop])
         for span in generation.prompt.spans:
-            self._place(x, span, prefill)
+            _place(x, span, prefill, soft_tokens)
         return x
 
     def _prefill(self, prefill: Prefill, generation: Generation, x: Tensor) -> Tensor | None:
@@ -105,15 +97,27 @@ class Runner:
         rows = self._decoder.per_layer_table.rows(ids, x)
         return self._decoder(x, rows, batch, self._cache, keep=int(prefill.ends_prompt))
 
-    def _place(self, x: Tensor, span: MediaSpan, prefill: Prefill) -> None:
-        """Put those soft tokens of a medium into ``x`` that belong to the chunk."""
-        first = max(span.start, prefill.start)
-        last = min(span.start + span.length, prefill.stop)
-        if first < last:
-            tokens = self._soft_tokens.of(span.media)
-            if tokens.shape[0] != span.length:
-                raise ValueError(f"{tokens.shape[0]} soft tokens for a span of {span.length}")
-            x[first - prefill.start : last - prefill.start] = tokens[first - span.start : last - span.start]
+    def _score(
+        self, prefill: Prefill, generation: Generation, x: Tensor
+    ) -> tuple[Tensor | None, list[Scores]]:
+        """As ``_prefill``, in pieces so short that the logits of all their positions can be looked at."""
+        ids, found, logits = generation.prompt.token_ids, list[Scores](), None
+        for start in range(prefill.start, prefill.stop, SCORED_AT_ONCE):
+            stop = min(start + SCORED_AT_ONCE, prefill.stop)
+            piece = x[start - prefill.start : stop - prefill.start]
+            table_rows = self._decoder.per_layer_table.rows(ids[start:stop], piece)
+            batch = Batch([prefill.slot], [start], stop - start)
+            logits = self._decoder(piece, table_rows, batch, self._cache, keep=stop - start)
+            assert logits is not None, "they were asked for"
+            behind = ids[start + 1 : stop + 1]  # the last token of a prompt has a new one behind it
+            found += score(logits[: len(behind)], behind, generation.logprobs or 0)
+        return (logits[-1:] if logits is not None and prefill.ends_prompt else None), found
+
+    def _copy(self, prefill: Prefill) -> None:
+        """Give the keys and values of a prompt to all choices of its request."""
+        for layer in self._cache.layers:
+            for fork in prefill.forks:
+                layer[fork.slot, :, : prefill.stop] = layer[prefill.slot, :, : prefill.stop]
 
     def _decode(self, decodes: tuple[Decode, ...]) -> Tensor:
         ids = tuple(decode.token_id for decode in decodes)
@@ -160,10 +164,11 @@ class Loaded:
 
     def _load(
         self, checkpoint: Path, config: Mapping[str, Any], settings: Settings
-    ) -> tuple[Decoder, Callable[[Media], Tensor]]:
-        weights = open_weights(checkpoint, self.device, self.dtype)
+    ) -> tuple[Decoder, Encode]:
+        compiled = settings.compile == "auto" and self.device.type == "cpu" and kernels.load()
+        weights = open_weights(checkpoint, self.device, self.dtype, compiled)
         decoder = Decoder(self.config, weights, settings.ple == "device")
-        encode: Callable[[Media], Tensor] = _refuse
+        encode: Encode = _refuse
         if "text_config" in config:
             towers = Towers(config, weights, self.device, self.dtype)
             with torch.inference_mode():
@@ -182,22 +187,36 @@ class Loaded:
         log.info("KV cache: %s", check_fits(per_slot, settings.max_num_seqs, self.length, free))
 
 
-def _draw(generation: Generation, place: int, may_stop: bool) -> Draw:
-    sampling, banned = generation.sampling, () if may_stop else generation.stop_token_ids
-    if sampling.temperature == 0:
-        return Draw(banned=banned)
-    assert sampling.seed is not None, "the engine draws a seed for those who gave none"
-    random = uniform(sampling.seed, place)
-    return Draw(sampling.temperature, sampling.top_k, sampling.top_p, random, banned)
+def _due(plan: Plan, choices: Mapping[Name, Choice]) -> Iterator[Media]:
+    """Media with soft tokens in the plan's chunks."""
+    for prefill in plan.prefills:
+        for span in choices[prefill.name].generation.prompt.spans:
+            if span.start < prefill.stop and prefill.start < span.start + span.length:
+                yield span.media
 
 
-def _encode(towers: Towers, media: Media) -> Tensor:
-    features = torch.from_numpy(media.features)
-    return towers.see(features.unsqueeze(0))[0] if media.modality == "image" else towers.hear(features)
+def _place(
+    x: Tensor, span: MediaSpan, prefill: Prefill, soft_tokens: Mapping[Media, Tensor | Exception]
+) -> None:
+    """Put those soft tokens of a medium into ``x`` that belong to the chunk."""
+    first = max(span.start, prefill.start)
+    last = min(span.start + span.length, prefill.stop)
+    if first < last:
+        tokens = soft_tokens[span.media]
+        if isinstance(tokens, Exception):
+            raise tokens
+        if tokens.shape[0] != span.length:
+            raise ValueError(f"{tokens.shape[0]} soft tokens for a span of {span.length}")
+        x[first - prefill.start : last - prefill.start] = tokens[first - span.start : last - span.start]
 
 
-def _refuse(media: Media) -> Tensor:
-    raise InvalidRequest(f"the checkpoint has no tower for {media.modality}", "messages")
+def _encode(towers: Towers, media: Sequence[Media]) -> Tensor:
+    features = torch.stack([torch.from_numpy(medium.features) for medium in media])
+    return towers.see(features) if media[0].modality == "image" else towers.hear(features)
+
+
+def _refuse(media: Sequence[Media]) -> Tensor:
+    raise InvalidRequest(f"the checkpoint has no tower for {media[0].modality}", "messages")
 
 
 def _dtype(name: str, config: Mapping[str, Any]) -> torch.dtype:

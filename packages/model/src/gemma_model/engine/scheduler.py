@@ -1,42 +1,71 @@
 """What runs in the next step: plan in, plan out.
 
 First come, first served. A step decodes one token of every sequence whose prompt is done, and runs at most
-one chunk's worth of prompts, so that a long prompt never holds up the others for longer than that.
+one chunk's worth of prompts, so that a long prompt never holds up the others for longer than that. The
+choices of a request get their slots together; the prompt is run in one of them and then copied to the others.
 """
 
 from collections import deque
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from gemma_model.engine.sequence import Sequence
+from gemma_model.engine.sequence import Finish, Name, Sequence
 from gemma_model.engine.slots import Slots
+
+Group = list[Sequence]
+"""A request until its prompt is done: its choices, of which the first runs the prompt for all."""
 
 
 class QueueFull(Exception):
     """No more can wait."""
 
 
+class Fork(NamedTuple):
+    """A sequence whose slot becomes a copy of the one in which its prompt is run."""
+
+    name: Name
+    slot: int
+
+
 @dataclass(frozen=True)
 class Prefill:
-    """Run tokens ``start`` up to ``stop`` of a prompt; the one that ends it gives the first new token."""
+    """Run tokens ``start`` up to ``stop`` of a prompt.
 
-    number: int
+    The one that ends it gives the first new token of the sequence and of all its forks.
+    """
+
+    name: Name
     slot: int
     start: int
     stop: int
     ends_prompt: bool
     may_stop: bool
+    forks: tuple[Fork, ...] = ()
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        """Everyone whose prompt this is."""
+        return (self.name, *(fork.name for fork in self.forks))
 
 
 @dataclass(frozen=True)
 class Decode:
     """Run the last token, which belongs at ``position``; ``generated`` of them came before the next."""
 
-    number: int
+    name: Name
     slot: int
     position: int
     generated: int
     token_id: int
+    may_stop: bool
+
+
+class Row(NamedTuple):
+    """A sequence that gets a new token, which may or may not be a stop token, behind ``generated`` others."""
+
+    name: Name
+    generated: int
     may_stop: bool
 
 
@@ -51,23 +80,16 @@ class Plan:
         return bool(self.prefills or self.decodes)
 
     @property
-    def lengths(self) -> dict[int, int]:
-        """How much of each sequence is stored when the step is done, by number."""
-        after_prefill = {prefill.number: prefill.stop for prefill in self.prefills}
-        return after_prefill | {decode.number: decode.position + 1 for decode in self.decodes}
+    def names(self) -> list[Name]:
+        """Everyone whom it is about."""
+        return [name for prefill in self.prefills for name in prefill.names] + [d.name for d in self.decodes]
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a step gave.
-
-    Args:
-        tokens: the new token of each sequence that the plan gives one, by number.
-        failed: why a sequence could not be run, by number; the others were.
-    """
-
-    tokens: Mapping[int, int]
-    failed: Mapping[int, str] = field(default_factory=dict)
+    @property
+    def rows(self) -> list[Row]:
+        """Who gets a token when nothing fails; a prefill and its forks side by side, then the decodes."""
+        ending = (prefill for prefill in self.prefills if prefill.ends_prompt)
+        first = [Row(name, 0, prefill.may_stop) for prefill in ending for name in prefill.names]
+        return first + [Row(decode.name, decode.generated, decode.may_stop) for decode in self.decodes]
 
 
 class Scheduler:
@@ -75,121 +97,188 @@ class Scheduler:
 
     Args:
         slots: all free.
-        max_waiting: sequences that may wait when no slot is free.
+        max_waiting: requests that may wait when there are no slots for them.
         chunk: prompt tokens in one step.
     """
 
     def __init__(self, slots: Slots, max_waiting: int, chunk: int) -> None:
         self._slots, self._max_waiting, self._chunk = slots, max_waiting, chunk
-        self._waiting: deque[Sequence] = deque()
-        self._running: dict[int, Sequence] = {}  # in the order of admission
+        self._waiting: deque[Group] = deque()
+        self._prefilling: list[Group] = []  # in the order of admission
+        self._decoding: dict[Name, Sequence] = {}
+
+    @property
+    def slots(self) -> int:
+        """All slots, free or not."""
+        return self._slots.count
 
     @property
     def waiting(self) -> int:
-        """Sequences without a slot."""
+        """Requests without slots."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """Sequences with one."""
-        return len(self._running)
+        """Sequences with a slot."""
+        return sum(map(len, self._prefilling)) + len(self._decoding)
 
-    def submit(self, sequence: Sequence) -> None:
-        """Queue a sequence.
+    @property
+    def stored(self) -> int:
+        """Tokens of running sequences whose keys and values are in the cache."""
+        return sum(sequence.stored_length for sequence in self._running())
+
+    def submit(self, group: Iterable[Sequence]) -> None:
+        """Queue a request: one sequence for each choice, at most as many as there are slots.
 
         Raises:
             QueueFull: when too many wait already.
         """
-        if self.waiting >= self._max_waiting + self._slots.free:
+        self._waiting.append(list(group))
+        if self._stuck() > self._max_waiting:
+            self._waiting.pop()
             raise QueueFull
-        self._waiting.append(sequence)
 
-    def cancel(self, number: int) -> Sequence | None:
+    def cancel(self, name: Name) -> Sequence | None:
         """End a sequence wherever it is; ``None`` when it has ended before."""
-        waiting = next((s for s in self._waiting if s.number == number), None)
-        sequence = waiting or self._running.get(number)
-        if sequence is None:
-            return None
-        sequence.finish = "cancelled"
-        if waiting is not None:
-            self._waiting.remove(waiting)
-        else:
-            self._leave(sequence)
-        return sequence
+        return self._end(name, "cancelled")
 
     def plan(self) -> Plan:
         """The next step; empty when there is nothing to do."""
-        while self._waiting and self._slots.free:
+        while self._waiting and len(self._waiting[0]) <= self._slots.free:
             self._admit(self._waiting.popleft())
-        ready = sorted((s for s in self._running.values() if not s.prefilling), key=lambda s: s.slot)
+        ready = sorted(self._decoding.values(), key=lambda s: s.slot)
         return Plan(tuple(self._prefills()), tuple(map(_decode, ready)))
 
-    def commit(self, plan: Plan, tokens: Mapping[int, int], failed: Collection[int] = ()) -> list[Sequence]:
+    def commit(self, plan: Plan, tokens: Mapping[Name, int], failed: Collection[Name] = ()) -> list[Sequence]:
         """Take in what a step gave.
 
         Args:
             plan: the last one.
-            tokens: the new token of each sequence that has one, by number.
-            failed: sequences of the plan that could not be run; they leave.
+            tokens: the new token of each sequence that has one.
+            failed: sequences of the plan that could not be run; they leave, and their slots are not trusted.
 
         Returns:
-            The sequences with a new token; the finished ones among them have left.
+            The sequences that failed or have a new token; the finished ones among them have left.
         """
-        for number in failed:
-            self._running[number].finish = "failed"
-            self._leave(self._running[number])
-        for number, length in plan.lengths.items():
-            if number not in failed:
-                self._store(self._running[number], length)
-        news = [self._running[number] for number in tokens]
-        for sequence in news:
-            sequence.append(tokens[sequence.number])
-            if sequence.finish:
-                self._leave(sequence)
-        return news
+        for prefill, group in self._prefilled(plan):
+            if not set(prefill.names) <= set(failed):
+                self._store(group[0], prefill.stop)
+                if prefill.ends_prompt:
+                    self._fork(group)
+        for decode in plan.decodes:
+            self._store(self._decoding[decode.name], decode.position + 1)
+        news = [sequence for name in failed if (sequence := self._end(name, "failed"))]
+        return news + [self._append(self._decoding[name], token_id) for name, token_id in tokens.items()]
 
     def abort(self) -> list[Sequence]:
         """Drop all that run and whatever the slots hold, after a step that failed."""
-        dropped = list(self._running.values())
-        self._running.clear()
+        dropped = list(self._running())
+        for sequence in dropped:
+            sequence.finish = "failed"
+        self._prefilling.clear()
+        self._decoding.clear()
         self._slots.forget()
         return dropped
 
-    def _admit(self, sequence: Sequence) -> None:
-        prompt = sequence.keys[: sequence.prompt_length]
-        sequence.slot, sequence.reused_length = self._slots.acquire(sequence.number, prompt)
-        sequence.stored_length = sequence.reused_length
-        self._running[sequence.number] = sequence
+    def _running(self) -> Iterable[Sequence]:
+        yield from (sequence for group in self._prefilling for sequence in group)
+        yield from self._decoding.values()
 
-    def _prefills(self) -> list[Prefill]:
-        left, prefills = self._chunk, []
-        for sequence in self._running.values():
-            if left and sequence.prefilling:
-                prefills.append(_prefill(sequence, left))
-                left -= prefills[-1].stop - prefills[-1].start
-        return prefills
+    def _stuck(self) -> int:
+        """Requests in the queue for which there are no slots."""
+        free = self._slots.free
+        for place, group in enumerate(self._waiting):
+            free -= len(group)
+            if free < 0:
+                return len(self._waiting) - place
+        return 0
+
+    def _admit(self, group: Group) -> None:
+        first, *others = group
+        reusable = first.keys if first.reuses else ()
+        first.slot, first.reused_length = self._slots.acquire(first.name, reusable)
+        first.stored_length = first.reused_length
+        for other in others:
+            other.slot, _ = self._slots.acquire(other.name, ())
+        self._prefilling.append(group)
+
+    def _prefills(self) -> Iterable[Prefill]:
+        left = self._chunk
+        for group in self._prefilling:
+            if left:
+                prefill = _prefill(group, left)
+                left -= prefill.stop - prefill.start
+                yield prefill
+
+    def _prefilled(self, plan: Plan) -> list[tuple[Prefill, Group]]:
+        return list(zip(plan.prefills, self._prefilling, strict=False))  # both in the order of admission
+
+    def _fork(self, group: Group) -> None:
+        """A prompt is done: its choices go their own ways."""
+        first, *others = group
+        self._prefilling.remove(group)
+        for other in others:
+            self._slots.fork(first.slot, other.slot)
+            other.stored_length, other.reused_length = first.stored_length, first.reused_length
+        self._decoding.update((sequence.name, sequence) for sequence in group)
 
     def _store(self, sequence: Sequence, length: int) -> None:
         self._slots.extend(sequence.slot, sequence.keys[sequence.stored_length : length])
         sequence.stored_length = length
 
+    def _append(self, sequence: Sequence, token_id: int) -> Sequence:
+        sequence.append(token_id)
+        if sequence.finish:
+            self._leave(sequence)
+        return sequence
+
+    def _end(self, name: Name, finish: Finish) -> Sequence | None:
+        sequence = self._decoding.get(name) or self._withdraw(name)
+        if sequence is not None:
+            sequence.finish = finish
+            self._leave(sequence)
+        return sequence
+
+    def _withdraw(self, name: Name) -> Sequence | None:
+        """Take a sequence out of its group; the prompt that it was running is the next choice's to run."""
+        groups = (*self._waiting, *self._prefilling)
+        found = next(((group, s) for group in groups for s in group if s.name == name), None)
+        if found is None:
+            return None
+        group, sequence = found
+        if sequence is group[0] and sequence.slot >= 0 and len(group) > 1:
+            self._pass_on(sequence, group[1])
+        group.remove(sequence)
+        if not group:
+            (self._waiting if sequence.slot < 0 else self._prefilling).remove(group)
+        return sequence
+
+    def _pass_on(self, first: Sequence, heir: Sequence) -> None:
+        self._slots.hand_over(first.slot, heir.name)
+        self._slots.hand_over(heir.slot, first.name)
+        first.slot, heir.slot = heir.slot, first.slot
+        heir.stored_length, heir.reused_length = first.stored_length, first.reused_length
+
     def _leave(self, sequence: Sequence) -> None:
-        del self._running[sequence.number]
-        self._slots.release(sequence.slot)
+        self._decoding.pop(sequence.name, None)
+        if sequence.slot >= 0:
+            self._slots.release(sequence.slot, trusted=sequence.finish != "failed")
 
 
-def _prefill(sequence: Sequence, at_most: int) -> Prefill:
-    start = sequence.stored_length
-    stop = min(sequence.prompt_length, start + at_most)
-    ends = stop == sequence.prompt_length
-    return Prefill(sequence.number, sequence.slot, start, stop, ends, sequence.may_stop)
+def _prefill(group: Group, at_most: int) -> Prefill:
+    first, *others = group
+    start = first.stored_length
+    stop = min(first.prompt_length, start + at_most)
+    ends = stop == first.prompt_length
+    forks = tuple(Fork(other.name, other.slot) for other in others)
+    return Prefill(first.name, first.slot, start, stop, ends, first.may_stop, forks)
 
 
 def _decode(sequence: Sequence) -> Decode:
     token_id = sequence.keys[-1]
     assert isinstance(token_id, int), "a generated token's key is its id"
     return Decode(
-        number=sequence.number,
+        name=sequence.name,
         slot=sequence.slot,
         position=sequence.stored_length,
         generated=sequence.generated_length,

@@ -1,10 +1,12 @@
-"""One request's state; no tensors, no clock, no threads."""
+"""One answer's state; no tensors, no clock, no threads."""
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 Finish = Literal["stop", "length", "cancelled", "failed"]
+Name = tuple[int, int]
+"""The number of a request, which is never used twice, and which of its choices."""
 Key = Hashable
 """What makes a token what it is: its id, or for a soft token its medium's digest and its place in it."""
 
@@ -14,18 +16,20 @@ class Sequence:
     """A prompt and what was generated after it.
 
     Args:
-        number: of the request; never used twice.
+        name: of the request and choice.
         keys: of the prompt's tokens, then of the generated ones.
         max_tokens: at most so many new tokens.
         min_tokens: so many new tokens before a stop token may come.
         stop_token_ids: a new token among these is the last.
+        reuses: what the cache holds of the prompt already; else all of it is run.
     """
 
-    number: int
+    name: Name
     keys: list[Key]
     max_tokens: int
     min_tokens: int = 0
     stop_token_ids: frozenset[int] = frozenset()
+    reuses: bool = True
     prompt_length: int = field(init=False)
     slot: int = field(default=-1, init=False)  # in the cache; -1 while it waits
     stored_length: int = field(default=0, init=False)  # tokens whose keys and values are in the slot

@@ -1,6 +1,6 @@
 """Who owns which cache slot, and what its last owner left there for the next."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -11,7 +11,7 @@ from gemma_model.engine.sequence import Key
 @dataclass
 class _Slot:
     number: int
-    owner: int | None = None
+    owner: Hashable = None
     stored: list[Key] = field(default_factory=list)  # position by position
     written: int = 0  # one beyond the last position in the rings; more than is stored once that was cut back
     last_used: int = 0
@@ -34,20 +34,25 @@ class Slots:
         self._window, self._ring, self._clock = window, ring, 0
 
     @property
+    def count(self) -> int:
+        """All slots."""
+        return len(self._slots)
+
+    @property
     def free(self) -> int:
         """Slots that nobody owns."""
         return sum(slot.owner is None for slot in self._slots)
 
-    def owner(self, number: int) -> int | None:
-        """Who owns that slot."""
+    def owner(self, number: int) -> Hashable:
+        """Who owns that slot; ``None`` when nobody does."""
         return self._slots[number].owner
 
-    def acquire(self, owner: int, keys: Many[Key]) -> tuple[int, int]:
+    def acquire(self, owner: Hashable, keys: Many[Key]) -> tuple[int, int]:
         """Give a free slot to a sequence.
 
         Args:
-            owner: its number.
-            keys: its prompt.
+            owner: its name.
+            keys: its prompt, or as much of it as may be reused.
 
         Returns:
             The slot, and how many of the prompt's tokens are in it already: never all of them, for the last
@@ -67,8 +72,20 @@ class Slots:
         slot.stored.extend(keys)
         slot.written = max(slot.written, len(slot.stored))
 
-    def release(self, number: int) -> None:
-        """Free a slot; what it holds stays for whoever begins the same way."""
+    def fork(self, source: int, target: int) -> None:
+        """Note that one slot has become a copy of another."""
+        original, copy = self._slots[source], self._slots[target]
+        copy.stored, copy.written = list(original.stored), original.written
+
+    def hand_over(self, number: int, owner: Hashable) -> None:
+        """Give a slot to another owner, with what it holds."""
+        self._slots[number].owner = owner
+
+    def release(self, number: int, trusted: bool = True) -> None:
+        """Free a slot; what it holds, if that can be trusted, stays for whoever begins the same way."""
+        if not trusted:
+            self._slots[number] = _Slot(number)
+            return
         self._clock += 1
         self._slots[number].owner, self._slots[number].last_used = None, self._clock
 

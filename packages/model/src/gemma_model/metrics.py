@@ -1,0 +1,100 @@
+"""What the engine measures, on Triton's metrics port.
+
+Setting a Triton metric is a round trip to the server. So only what has changed is set, once for each round of
+the outbox, however many steps there were since; and what all streams of a step share is observed once.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from gemma_model.protocol import Duration, EngineInfo, Finish, Observation
+
+log = logging.getLogger(__name__)
+
+GAUGES: Mapping[str, tuple[str, Callable[[EngineInfo], int]]] = {
+    "gemma_requests_running": ("Requests being generated", lambda info: info.running),
+    "gemma_requests_waiting": ("Requests in the queue", lambda info: info.waiting),
+    "gemma_slots": ("Answers that can be worked on at once", lambda info: info.max_num_seqs),
+    "gemma_slots_used": ("Answers that are being worked on", lambda info: info.slots_used),
+    "gemma_cache_tokens": ("Tokens whose keys and values fit the cache", lambda info: info.cache_tokens),
+    "gemma_cache_tokens_used": (
+        "Tokens of running requests whose keys and values are in the cache",
+        lambda info: info.cache_tokens_used,
+    ),
+}
+COUNTERS: Mapping[str, tuple[str, Callable[[EngineInfo], int]]] = {
+    "gemma_prompt_tokens_total": ("Tokens of prompts", lambda info: info.totals.prompt_tokens),
+    "gemma_generated_tokens_total": ("New tokens", lambda info: info.totals.generated_tokens),
+    "gemma_prefix_cache_queried_tokens_total": (
+        "Tokens of prompts that were looked up in the cache",
+        lambda info: info.totals.prefix_queries,
+    ),
+    "gemma_prefix_cache_hit_tokens_total": (
+        "Tokens of prompts that were found in the cache and not run again",
+        lambda info: info.totals.prefix_hits,
+    ),
+}
+FINISHED = "gemma_choices_finished_total", "Answers that have ended, by cause"
+FINISHES: tuple[Finish, ...] = ("stop", "length", "cancelled", "failed")
+HISTOGRAMS: Mapping[Duration, tuple[str, str]] = {
+    "queue": ("gemma_queue_seconds", "From a request to the beginning of its prompt"),
+    "prefill": ("gemma_prefill_seconds", "From the beginning of a prompt to the first new token"),
+    "decode": ("gemma_decode_seconds", "From the first new token to the last"),
+    "first_token": ("gemma_time_to_first_token_seconds", "From a request to its first new token"),
+    "inter_token": ("gemma_inter_token_seconds", "Between two tokens of a stream, once for each step"),
+}
+BUCKETS = [1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0]
+"""Upper bounds in seconds."""
+
+
+class Metrics:
+    """The model's own metrics.
+
+    Args:
+        pb_utils: ``triton_python_backend_utils``, which only the backend can import.
+        model: their label.
+    """
+
+    def __init__(self, pb_utils: Any, model: str) -> None:
+        self._family, self._labels = pb_utils.MetricFamily, {"model": model}
+        self._families: list[Any] = []  # Triton forgets a metric whose family object is gone
+        self._gauges = {name: self._metric(name, text, "GAUGE") for name, (text, _) in GAUGES.items()}
+        self._counters = {name: self._metric(name, text, "COUNTER") for name, (text, _) in COUNTERS.items()}
+        family = self._new_family(*FINISHED, "COUNTER")
+        self._finished = {x: family.Metric(labels={**self._labels, "finish": x}) for x in FINISHES}
+        self._histograms = {
+            kind: self._new_family(name, text, "HISTOGRAM").Metric(labels=self._labels, buckets=BUCKETS)
+            for kind, (name, text) in HISTOGRAMS.items()
+        }
+        self._shown: dict[str, int] = {}
+
+    def show(self, info: EngineInfo, observations: Iterable[Observation] = ()) -> None:
+        """Set what has changed since the last call; no error of a metric ever costs an answer."""
+        try:
+            for name, (_, read) in GAUGES.items():
+                if self._grown(name, read(info)):
+                    self._gauges[name].set(read(info))
+            for name, (_, read) in COUNTERS.items():
+                if more := self._grown(name, read(info)):
+                    self._counters[name].increment(more)
+            for finish, metric in self._finished.items():
+                if more := self._grown(finish, info.totals.finished.get(finish, 0)):
+                    metric.increment(more)
+            for observation in observations:
+                self._histograms[observation.kind].observe(observation.seconds)
+        except Exception:
+            log.exception("the metrics could not be set")
+
+    def _grown(self, name: str, value: int) -> int:
+        """By how much; 0 when it was shown already. What has never been shown stands at 0."""
+        before, self._shown[name] = self._shown.get(name, 0), value
+        return value - before
+
+    def _metric(self, name: str, text: str, kind: str) -> Any:
+        return self._new_family(name, text, kind).Metric(labels=self._labels)
+
+    def _new_family(self, name: str, text: str, kind: str) -> Any:
+        family = self._family(name=name, description=text, kind=getattr(self._family, kind))
+        self._families.append(family)
+        return family

@@ -1,0 +1,82 @@
+"""Several answers to one prompt, which is run once."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gemma_model.protocol import Generation, Sampling
+
+GREEDY = Sampling(temperature=0.0)
+HOT = Sampling(temperature=1.3, seed=5)
+
+
+def test_four_choices_take_one_prefill_and_the_first_is_the_only_one_of_one(checkpoint: Any) -> None:
+    native, prompt = checkpoint.native(), checkpoint.with_picture(50, 1)
+    (four,) = native.listened(Generation(prompt, HOT, 16, n=4))
+    answers = [four.choice(i) for i in range(4)]
+    assert native.recorder.tokens_run(0) == 50
+    assert [answers[0]] == checkpoint.native().answers([Generation(prompt, HOT, 16)])
+    assert len(set(map(tuple, answers))) == 4
+    assert [len(answer) for answer in answers] == [16] * 4
+    assert [(x.choice, x.finish) for x in four.steps if x.last] == [(i, "length") for i in range(4)]
+    (fewer,) = checkpoint.native().listened(Generation(prompt, HOT, 16, n=3))
+    assert [fewer.choice(i) for i in range(3)] == answers[:3]
+
+
+@pytest.mark.parametrize("length", [5, 32, 100])
+def test_greedily_all_choices_are_the_same_and_transformers_own(each_checkpoint: Any, length: int) -> None:
+    """Before and beyond the end of the rings; in slots that others have used."""
+    native, prompt = each_checkpoint.native(chunk=7), each_checkpoint.text(length, 3)
+    native.answers([Generation(each_checkpoint.text(60, 9 + i), GREEDY, 5) for i in range(4)])
+    (answer,) = native.listened(Generation(prompt, GREEDY, 12, n=3))
+    assert [answer.choice(i) for i in range(3)] == each_checkpoint.greedy([prompt], 12) * 3
+
+
+def test_the_next_turn_continues_whichever_choice_was_taken(checkpoint: Any) -> None:
+    native, prompt = checkpoint.native(), checkpoint.text(60, 2)
+    (first,) = native.listened(Generation(prompt, HOT, 20, n=3))
+    for choice in range(3):
+        turn = checkpoint.longer(prompt, *first.choice(choice), 11, 12)
+        (answer,) = native.listened(Generation(turn, GREEDY, 10))
+        assert answer.end.cached_tokens == 60 + 20 - 1
+        assert [answer.tokens] == checkpoint.greedy([turn], 10)
+
+
+def test_a_cached_prompt_is_reused_for_all_choices(checkpoint: Any) -> None:
+    native, prompt = checkpoint.native(), checkpoint.text(40, 2)
+    (one,) = native.listened(Generation(prompt, HOT, 1))
+    (four,) = native.listened(Generation(prompt, HOT, 6, n=4))
+    assert native.recorder.tokens_run(1) == 1
+    assert {step.cached_tokens for step in four.steps} == {39}
+    assert four.choice(0)[:1] == one.tokens
+
+
+def test_each_choice_counts_its_own_tokens(checkpoint: Any) -> None:
+    """A token that a penalty keeps from coming twice comes once in each."""
+    never_again = replace(HOT, presence_penalty=1e6)
+    (answer,) = checkpoint.native().listened(Generation(checkpoint.text(10, 1), never_again, 30, n=4))
+    for choice in range(4):
+        assert len(set(answer.choice(choice))) == 30
+
+
+def test_the_prompt_s_scores_come_once(checkpoint: Any) -> None:
+    generation = Generation(checkpoint.text(20, 1), HOT, 4, n=3, prompt_logprobs=True, logprobs=1)
+    (answer,) = checkpoint.native().listened(generation)
+    assert [(x.choice, len(x.prompt_scores)) for x in answer.steps if x.prompt_scores] == [(0, 19)]
+    assert [len(answer.scores(choice)) for choice in range(3)] == [4] * 3
+
+
+def test_many_choices_are_not_starved_by_those_who_come_later(checkpoint: Any) -> None:
+    native, four = checkpoint.native(), checkpoint.answer()
+    native.loop.submit(Generation(checkpoint.text(5, 1), GREEDY, 10), checkpoint.answer())
+    native.loop.step()
+    native.loop.submit(Generation(checkpoint.text(5, 2), HOT, 3, n=4), four)
+    later = [checkpoint.answer() for _ in range(20)]
+    for i, answer in enumerate(later):
+        native.loop.submit(Generation(checkpoint.text(5, 10 + i), GREEDY, 3), answer)
+    while not any(answer.steps for answer in later):
+        native.loop.step()
+    assert [len(four.choice(i)) for i in range(4)] == [3] * 4
+    native.run()
+    assert all(len(answer.tokens) == 3 for answer in later)

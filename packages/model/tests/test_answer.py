@@ -1,0 +1,203 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from gemma_model.answer import NO_LOGPROB, Answer, Wording
+from gemma_model.output import TokenBytes
+from gemma_model.protocol import Scores, Step, Times
+from gemma_wire import Chunk, Timings, TokenLogprob, Usage, WireError
+
+END_OF_TURN = 9
+
+
+@dataclass
+class FakeChannel:
+    chunks: list[Chunk] = field(default_factory=list)
+    failed: list[WireError] = field(default_factory=list)
+    closed: bool = False
+
+    def send(self, chunk: Chunk, *, last: bool) -> None:
+        assert (chunk.usage is not None) == last
+        self.chunks.append(chunk)
+
+    def fail(self, error: WireError) -> None:
+        self.failed.append(error)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def cancelled(self) -> bool:
+        return False
+
+
+@dataclass
+class Bench:
+    tokenizer: Tokenizer
+    wording: Wording
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def steps(self, text: str, choice: int = 0, scored: bool = False) -> list[Step]:
+        """A step for each token, and one for the end of turn."""
+        ids = (*self.ids(text), END_OF_TURN)
+        scores = [(Scores(-float(i), ((i, -float(i)),)),) if scored else () for i in ids]
+        said = [Step((i,), choice, score) for i, score in zip(ids, scores, strict=True)]
+        return [*said[:-1], replace(said[-1], finish="stop")]
+
+    def answer(self, steps: Sequence[Step], stream: bool = True, **wording: Any) -> FakeChannel:
+        channel = FakeChannel()
+        answer = Answer(channel, stream, replace(self.wording, **wording))
+        for step in steps:
+            if not answer.finished:
+                answer.advance([step])
+        return channel
+
+
+@pytest.fixture(scope="module")
+def bench(tiny: Path) -> Bench:
+    tokenizer = Tokenizer.from_file(str(tiny / "tokenizer.json"))
+    return Bench(
+        tokenizer, Wording(TokenBytes(tokenizer), (2, 300, 301), stop_token_ids=frozenset({1, END_OF_TURN}))
+    )
+
+
+def _text(chunks: Sequence[Chunk], index: int = 0) -> str:
+    return "".join(chunk.text for chunk in chunks if chunk.index == index)
+
+
+def _logprobs(chunks: Sequence[Chunk]) -> list[TokenLogprob]:
+    return [told for chunk in chunks for told in chunk.logprobs]
+
+
+def test_logprobs_come_with_the_text_they_belong_to(bench: Bench) -> None:
+    text = "Hello 👋🏽 한국"
+    chunks = bench.answer(bench.steps(text, scored=True), logprobs=True).chunks
+    for chunk in chunks:
+        assert b"".join(bytes(told.utf8) for told in chunk.logprobs).decode() == chunk.text
+    assert _text(chunks) == text
+    told = _logprobs(chunks)
+    assert [one.token_id for one in told] == list(bench.ids(text))
+    assert all(one.logprob == -one.token_id and one.top[0].token_id == one.token_id for one in told)
+    assert told[-1].token == "\ufffd"
+
+
+def test_logprobs_end_where_the_text_does(bench: Bench) -> None:
+    chunks = bench.answer(bench.steps("abSTOPc", scored=True), logprobs=True, stop=("STOP",)).chunks
+    assert _text(chunks) == "".join(one.token for one in _logprobs(chunks)) == "ab"
+    assert chunks[-1].finish_reason == "stop"
+
+
+def test_none_but_the_asked_for_are_told(bench: Bench) -> None:
+    chunks = bench.answer(bench.steps("Hello", scored=True)).chunks
+    assert not _logprobs(chunks)
+    assert not any(chunk.token_ids for chunk in chunks)
+
+
+def test_nothing_has_a_number(bench: Bench) -> None:
+    step = Step(bench.ids("a"), scores=(Scores(-float("inf")),), finish="length")
+    assert _logprobs(bench.answer([step], logprobs=True).chunks)[0].logprob == NO_LOGPROB
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_token_ids_are_all_that_count(bench: Bench, stream: bool) -> None:
+    chunks = bench.answer(bench.steps("Hello 👋"), stream, token_ids=True).chunks
+    told = [token for chunk in chunks for token in chunk.token_ids]
+    assert tuple(told) == (*bench.ids("Hello 👋"), END_OF_TURN)
+    assert chunks[-1].usage == Usage(prompt_tokens=3, completion_tokens=len(told))
+
+
+def test_prompt_logprobs_come_first_and_at_once(bench: Bench) -> None:
+    steps = [Step(prompt_scores=(Scores(-1.0), Scores(-2.0))), *bench.steps("Hello")]
+    chunks = bench.answer(steps).chunks
+    first, *rest = chunks
+    assert [told and (told.token_id, told.logprob) for told in first.prompt_logprobs] == [
+        None,
+        (300, -1),
+        (301, -2),
+    ]
+    assert not any(chunk.prompt_logprobs for chunk in rest)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_choices_go_their_own_ways_and_usage_counts_the_prompt_once(bench: Bench, stream: bool) -> None:
+    one, two = bench.steps("Hello you", 0), bench.steps("x STOP y", 1)
+    steps = (
+        [step for pair in zip(one, two, strict=False) for step in pair] + one[len(two) :] + two[len(one) :]
+    )
+    steps[-1] = replace(steps[-1], cached_tokens=2, times=Times(1, 2, 3))
+    channel = bench.answer(steps, stream, n=2, stop=("STOP",))
+    assert (_text(channel.chunks, 0), _text(channel.chunks, 1)) == ("Hello you", "x ")
+    ends = [(chunk.index, chunk.finish_reason) for chunk in channel.chunks if chunk.finish_reason]
+    assert sorted(ends) == [(0, "stop"), (1, "stop")]
+    assert [chunk.usage is not None for chunk in channel.chunks] == [False] * (len(channel.chunks) - 1) + [
+        True
+    ]
+    usage = channel.chunks[-1].usage
+    assert usage is not None
+    assert usage.prompt_tokens == 3
+    assert usage.completion_tokens == len(one) + len(bench.ids("x STOP"))
+    assert stream or len(channel.chunks) == 2
+
+
+def test_timings_are_the_engines(bench: Bench) -> None:
+    step = Step(bench.ids("a"), finish="length", cached_tokens=2, times=Times(0.1, 0.2, 0.3))
+    (chunk,) = bench.answer([step]).chunks
+    assert chunk.timings == Timings(queued=0.1, prefill=0.2, decode=0.3)
+    assert chunk.usage == Usage(prompt_tokens=3, completion_tokens=1, cached_tokens=2)
+
+
+CALLS = 'Look:\n<tool_call>f {"a": "</tool_call>é"}</tool_call>\n<tool_call>g {}</tool_call>'
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_calls_are_told_as_they_are_written(bench: Bench, stream: bool) -> None:
+    channel = bench.answer(bench.steps(CALLS, scored=True), stream, tools=True, logprobs=True, stop=("é",))
+    chunks = channel.chunks
+    deltas = [delta for chunk in chunks for delta in chunk.tool_calls]
+    assert _text(chunks) == "".join(told.token for told in _logprobs(chunks)) == "Look:\n"
+    assert [delta.name for delta in deltas if delta.id] == ["f", "g"]
+    arguments = ["".join(delta.arguments for delta in deltas if delta.index == i) for i in (0, 1)]
+    assert arguments == ['{"a": "</tool_call>é"}', "{}"]
+    assert chunks[-1].finish_reason == "tool_calls"
+    if not stream:
+        assert [(delta.index, delta.name) for delta in chunks[0].tool_calls] == [(0, "f"), (1, "g")]
+
+
+def test_a_call_that_is_cut_off_is_told_as_far_as_it_goes(bench: Bench) -> None:
+    steps = bench.steps('<tool_call>f {"a": "b')
+    steps[-1] = Step(finish="length")
+    chunks = bench.answer(steps, tools=True).chunks
+    assert "".join(delta.arguments for chunk in chunks for delta in chunk.tool_calls) == '{"a": "b'
+    assert chunks[-1].finish_reason == "length"
+
+
+def test_an_answer_that_was_led_to_its_end_was_cut_short(bench: Bench) -> None:
+    asked: list[Sequence[int]] = []
+
+    def cut_short(token_ids: Sequence[int]) -> bool:
+        asked.append(tuple(token_ids))
+        return True
+
+    chunks = bench.answer(bench.steps("Hello"), cut_short=cut_short).chunks
+    assert chunks[-1].finish_reason == "length"
+    assert asked == [(*bench.ids("Hello"), END_OF_TURN)]
+
+
+def test_without_tools_calls_are_text(bench: Bench) -> None:
+    assert _text(bench.answer(bench.steps(CALLS)).chunks) == CALLS
+
+
+def test_one_broken_choice_breaks_the_answer(bench: Bench) -> None:
+    channel = bench.answer([Step(bench.ids("a")), Step(choice=1, error="ValueError: x")], n=2)
+    assert [error.message for error in channel.failed] == ["ValueError: x"]
+
+
+def test_a_cancelled_answer_has_no_end(bench: Bench) -> None:
+    channel = bench.answer([Step(bench.ids("a")), Step(choice=1, finish="cancelled")], n=2)
+    assert channel.closed
+    assert not any(chunk.finish_reason for chunk in channel.chunks)

@@ -13,13 +13,15 @@ import pytest
 from gemma_launcher import reaper
 
 MODEL = """
-import json, os, time
+import json, os, signal, threading, time
 
 import triton_python_backend_utils as pb_utils
 
-from gemma_wire import ModelInfo, Request
+from gemma_wire import Chunk, ModelInfo, Request, Usage
 
 print("the toy is imported", flush=True)
+if "TOY_CRASH" in os.environ:
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class TritonPythonModel:
@@ -27,22 +29,50 @@ class TritonPythonModel:
         time.sleep(float(os.environ.get("TOY_LOAD_S", "0")))
         if "TOY_TROUBLE" in os.environ:
             raise ValueError(os.environ["TOY_TROUBLE"])
+        self.created, self.open = int(time.time()), []
 
     def execute(self, requests):
         for request in requests:
             arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
             asked = Request.from_tensors(arrays, json.loads(request.parameters() or "{}"))
-            assert asked.options.op == "describe"
-            info = ModelInfo(
-                model=os.environ["MODEL_NAME"], created=1, engine=os.environ["GEMMA_CHECKPOINT"],
-                device="cpu", dtype="float32", context_length=1024, max_num_seqs=1, memory_bytes=4,
-                modalities=("text",),
-            )
-            tensors = [pb_utils.Tensor(name, array) for name, array in info.to_tensors().items()]
-            request.get_response_sender().send(
-                pb_utils.InferenceResponse(output_tensors=tensors),
-                flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
-            )
+            channel = Channel(request.get_response_sender())
+            if asked.options.op == "describe":
+                channel.send(self.info(), last=True)
+            else:
+                thread = threading.Thread(target=channel.talk, args=(asked.max_tokens or 5,))
+                thread.start()
+                self.open.append(thread)
+
+    def info(self):
+        return ModelInfo(
+            model=os.environ["MODEL_NAME"], created=self.created, engine=os.environ["GEMMA_CHECKPOINT"],
+            device="cpu", dtype="float32", context_length=100_000, max_num_seqs=64, memory_bytes=4,
+            modalities=("text",),
+        )
+
+    def finalize(self):
+        for thread in self.open:
+            thread.join()
+
+
+class Channel:
+    def __init__(self, sender):
+        self.sender = sender
+
+    def send(self, answer, last=False):
+        tensors = [pb_utils.Tensor(name, array) for name, array in answer.to_tensors().items()]
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0
+        self.sender.send(pb_utils.InferenceResponse(output_tensors=tensors), flags=flags)
+
+    def talk(self, count):
+        # Its process id, ten times a second.
+        for _ in range(count):
+            if self.sender.is_cancelled():
+                break
+            self.send(Chunk(text=f"{os.getpid()} "))
+            time.sleep(0.1)
+        usage = Usage(prompt_tokens=1, completion_tokens=count)
+        self.send(Chunk(finish_reason="length", usage=usage), last=True)
 """
 
 REPOSITORY = Path(__file__).parents[3] / "model_repository"

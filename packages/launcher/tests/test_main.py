@@ -88,6 +88,23 @@ def test_the_doctor_needs_less_for_a_triton_elsewhere() -> None:
     assert not {"wheel", "libpython", "model", "shared memory"} & {finding.subject for finding in findings}
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "its import is killed by SIGSEGV; install the packages anew"),
+        ("raise ImportError('no such library')", "cannot be imported (ImportError: no such library)"),
+    ],
+)
+def test_the_doctor_survives_a_torch_that_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
+    (tmp_path / "torch.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    finding = doctor._torch()
+    assert finding.verdict == "fail"
+    assert words in finding.text
+
+
 def warning(text: str) -> Finding:
     return Finding("warn", "gpu", text)
 

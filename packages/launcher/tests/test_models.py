@@ -103,3 +103,9 @@ def test_a_script_that_fails_is_one_sentence(checkout: Path, monkeypatch: pytest
     with pytest.raises(CannotStart, match="could not be made \\(exit code 3"):
         resolve("")
     assert list((checkout / ".cache").iterdir()) == []
+
+
+def test_a_script_that_crashes_names_its_signal(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker(monkeypatch, checkout, "import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(CannotStart, match="could not be made \\(killed by SIGSEGV"):
+        resolve("")

@@ -3,14 +3,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from gemma_launcher import reaper
+from gemma_launcher import doctor, ports, preflight, reaper
+from gemma_launcher.console import Console
+from gemma_launcher.errors import CannotStart
 from gemma_launcher.ownership import Ownership
+from gemma_launcher.settings import read
 
 Wait = Callable[..., None]
 Leftovers = Callable[[int], list[object]]
@@ -84,7 +87,9 @@ def test_a_reaper_that_was_killed_is_replaced(wait_for: Wait) -> None:
 
 def test_others_are_left_alone(tmp_path: Path) -> None:
     with Ownership():
-        other = subprocess.Popen(["sleep", "60"], env={**os.environ, reaper.MARK: "gemma-0-other"})
+        other = subprocess.Popen(
+            ["sleep", "60"], env={**os.environ, reaper.MARK: f"gemma-{os.getpid()}-other"}
+        )
     assert other.poll() is None
     other.kill()
     other.wait()
@@ -109,3 +114,66 @@ def find_reaper(own: Ownership) -> psutil.Process:
 
 def marked_by(process: psutil.Process, own: Ownership) -> bool:
     return process.environ().get(reaper.MARK) == own.name
+
+
+ORPHAN = """
+import socket, sys, time
+server = socket.socket()
+server.bind(("127.0.0.1", 0))
+server.listen()
+print(server.getsockname()[1], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def listener() -> Iterator[Callable[[str], tuple[subprocess.Popen[bytes], int]]]:
+    """Starts processes that listen, each as a member of a run."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(run: str) -> tuple[subprocess.Popen[bytes], int]:
+        command = [sys.executable, "-c", ORPHAN]
+        process = subprocess.Popen(command, env={**os.environ, reaper.MARK: run}, stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout is not None
+        return process, int(process.stdout.readline())
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_what_a_killed_launcher_and_reaper_left_is_ended_by_the_next_start(
+    listener: Callable[[str], tuple[subprocess.Popen[bytes], int]], tmp_path: Path
+) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    run = f"gemma-{gone.pid}-{os.urandom(4).hex()}"
+    reaper.folder(run).mkdir()
+    orphan, port = listener(run)
+    settings = read({"api_port": port, "triton_grpc_url": "127.0.0.1:9"})
+    (finding,) = doctor._ports(settings)
+    assert (finding.verdict, run in finding.text) == ("warn", True)
+    with (tmp_path / "log").open("wb") as log, Ownership() as own:
+        console = Console(log.fileno())
+        assert preflight.check(settings, own, console) is None
+        console.close()
+    assert f"ending what a killed Gemma-Triton left behind ({run})" in (tmp_path / "log").read_text()
+    assert orphan.wait(5) == -signal.SIGKILL
+    assert not reaper.folder(run).exists()
+
+
+def test_a_running_gemma_triton_is_named_and_left_alone(
+    listener: Callable[[str], tuple[subprocess.Popen[bytes], int]],
+) -> None:
+    running, port = listener(f"gemma-{os.getpid()}-other")
+    settings = read({"api_port": port, "triton_grpc_url": "127.0.0.1:9"})
+    (finding,) = doctor._ports(settings)
+    assert finding.verdict == "warn"
+    assert f"in use by the Gemma-Triton that runs already (process {os.getpid()})" in finding.text
+    with pytest.raises(CannotStart, match=rf"of the Gemma-Triton that `kill {os.getpid()}` ends; choose"):
+        ports.check(preflight.listeners(settings))
+    assert running.poll() is None

@@ -1,6 +1,7 @@
 """Can this folder be served? Looked at before anything starts: a few kilobytes are read, no weights."""
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,17 +33,19 @@ def check(folder: Path) -> None:
         raise CannotStart(f"the checkpoint {folder} cannot be served: {error}") from None
 
 
-def check_config(path: Path) -> None:
-    """Passes when ``config.json`` is that of a model we serve.
+def check_config(path: Path) -> dict[str, Any]:
+    """What ``config.json`` says, when it is that of a model we serve.
 
     Raises:
         CannotStart: as in ``check``.
     """
     _present(path)
-    model_type = _json(path).get("model_type")
+    config = _json(path)
+    model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
         served = ", ".join(sorted(MODEL_TYPES))
         raise CannotStart(f'config.json has model_type "{model_type}", and only {served} is served')
+    return config
 
 
 def _present(path: Path) -> None:
@@ -85,14 +88,27 @@ def _shards(folder: Path, weight_map: Any) -> None:
             raise CannotStart(f"{shard} lacks {len(missing)} tensors of the index, such as {min(missing)}")
 
 
-def tensors(path: Path) -> set[str]:
-    """The names in a safetensors file, whose length must be what its header says.
+def sizes(path: Path) -> dict[str, int]:
+    """The names in a safetensors file, and how many numbers each tensor has.
 
     Layout: 8 bytes, little endian, the header's length; the header, JSON; the data.
 
     Raises:
         CannotStart: the file is missing, truncated or no safetensors file.
     """
+    return {name: prod(entry["shape"]) for name, entry in _entries(path).items()}
+
+
+def tensors(path: Path) -> set[str]:
+    """The names in a safetensors file, whose length must be what its header says.
+
+    Raises:
+        CannotStart: as in ``sizes``.
+    """
+    return set(_entries(path))
+
+
+def _entries(path: Path) -> dict[str, Any]:
     _present(path)
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -105,7 +121,7 @@ def tensors(path: Path) -> set[str]:
         raise CannotStart(f"{path.name} is truncated: {size:,} of {expected:,} bytes; fetch it again")
     if size > expected:
         raise CannotStart(f"{path.name} is damaged: {size:,} bytes where its header says {expected:,}")
-    return set(header)
+    return header
 
 
 def _header(name: str, data: bytes, length: int) -> dict[str, Any]:
@@ -116,6 +132,7 @@ def _header(name: str, data: bytes, length: int) -> dict[str, Any]:
         header.pop("__metadata__", None)
         for entry in header.values():
             _, _ = (int(offset) for offset in entry["data_offsets"])
+            prod(entry["shape"])
     except (ValueError, TypeError, KeyError, AttributeError):
         raise CannotStart(f"{name} is not a safetensors file: its header cannot be read") from None
     return dict(header)

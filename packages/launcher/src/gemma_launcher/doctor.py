@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ _COLOURS: dict[Verdict, str] = {"ok": "32", "warn": "33", "fail": "31"}
 
 PYTHONS: Final = ((3, 11), (3, 12))
 SHARED_MEMORY = 256e6  # bytes; requests and answers pass through it, pictures too
+TORCH_S = 120.0
 ROOM = 1e9  # bytes on disk, for logs, caches and the tiny checkpoint
 DRIVERS: Final = {"12": 525, "13": 580}
 """The oldest driver for each major version of CUDA (NVIDIA's table of minor version compatibility)."""
@@ -60,6 +62,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _packages(settings)
     if settings.embedded:
         yield from _triton()
+        yield _torch()
         yield _tried("repository", lambda: str(model_repository(settings)))
     yield from _ports(settings)
     yield from _gpu()
@@ -109,6 +112,23 @@ def _triton() -> Iterator[Finding]:
         yield _tried("tritonserver", lambda: f"{triton.check(wheel, folder, env)} runs")
 
 
+def _torch() -> Finding:
+    """Imports torch in a process of its own: a damaged installation crashes instead of raising."""
+    command = [sys.executable, "-c", "import torch; print(torch.__version__)"]
+    anew = "install the packages anew: remove .venv, then `make install`"
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=TORCH_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding("warn", "torch", f"its import takes longer than {TORCH_S:.0f} s; is the machine busy?")
+    if said.returncode < 0:
+        killed = signal.Signals(-said.returncode).name
+        return Finding("fail", "torch", f"its import is killed by {killed}; {anew}")
+    if said.returncode:
+        reason = next(reversed(said.stderr.strip().splitlines()), "it said nothing")
+        return Finding("fail", "torch", f"it cannot be imported ({reason}); {anew}")
+    return Finding("ok", "torch", said.stdout.strip())
+
+
 def _numpy() -> str:
     triton.check_numpy()
     return _version("numpy")
@@ -123,7 +143,14 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     for listener in preflight.listeners(settings):
         where = f"{listener.host}:{listener.port} for {listener.what}"
         trouble = ports.why_not(listener.host, listener.port)
-        if trouble:
+        found = ports.holder(listener.port) if trouble else None
+        if found and found.launcher:
+            text = f"{where} is in use by the Gemma-Triton that runs already (process {found.launcher})"
+            yield Finding("warn", "port", text)
+        elif found and found.is_orphan:
+            text = f"{where} is held by what a killed Gemma-Triton left behind ({found.run}); a start ends it"
+            yield Finding("warn", "port", text)
+        elif trouble:
             yield Finding("fail", "port", f"{where}: {trouble}; choose another with {listener.change}")
         else:
             yield Finding("ok", "port", f"{where} is free")

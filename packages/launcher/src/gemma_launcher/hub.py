@@ -68,6 +68,22 @@ def cached(repo_id: str) -> Path | None:
     return folder
 
 
+def config(repo_id: str, token: str | None) -> Path:
+    """``config.json`` of a hub model alone: from the cache, else a few kilobytes from the hub.
+
+    Raises:
+        CannotStart: as in ``fetch``.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache  # noqa: PLC0415
+
+    check_id(repo_id)
+    known = try_to_load_from_cache(repo_id, "config.json")
+    if isinstance(known, str):
+        return Path(known)
+    with _explained(repo_id):
+        return Path(hf_hub_download(repo_id, "config.json", token=token))
+
+
 def look_up(repo_id: str, token: str | None) -> Any:
     """Asks the hub for the model, and whether its files may be had; answers or raises within seconds.
 

@@ -1,6 +1,7 @@
 """Which checkpoint is served: the one that was asked for, the bundled demo, or a tiny random one."""
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -103,7 +104,10 @@ def _is_fresh(folder: Path) -> bool:
 def _make(folder: Path, environment: Mapping[str, str]) -> None:
     run = subprocess.run([sys.executable, "-m", _MAKER, str(folder)], env=environment, check=False)
     if run.returncode != 0:
+        how = f"exit code {run.returncode}, its reason stands above"
+        if run.returncode < 0:
+            how = f"killed by {signal.Signals(-run.returncode).name}; `gemma-triton doctor` may know why"
         raise CannotStart(
-            f"the tiny checkpoint could not be made (exit code {run.returncode}, its reason stands above); "
+            f"the tiny checkpoint could not be made ({how}); "
             "set MODEL_NAME to a folder that holds a checkpoint"
         )

@@ -3,8 +3,13 @@
 import errno
 import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from gemma_launcher import reaper
 from gemma_launcher.errors import CannotStart
+
+if TYPE_CHECKING:
+    import psutil
 
 
 @dataclass(frozen=True)
@@ -71,14 +76,66 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
     return info[0], (str(info[4][0]), int(info[4][1]))
 
 
-def _by(port: int) -> str:
-    """`` by nginx (process 12)``, when we may see it."""
+@dataclass(frozen=True)
+class Holder:
+    """A process that listens on a port.
+
+    Args:
+        run: of a Gemma-Triton, the name of its run; empty for any other program.
+        launcher: the process that started this run; none when it is gone.
+    """
+
+    pid: int
+    name: str
+    run: str = ""
+    launcher: int | None = None
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether it is what a killed Gemma-Triton left behind."""
+        return bool(self.run) and self.launcher is None
+
+
+def holder(port: int) -> Holder | None:
+    """Who listens on a port, when we may see it."""
     import psutil  # noqa: PLC0415 - only needed for a complaint
 
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
-                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+                process = psutil.Process(connection.pid)
+                run = _run_of(process)
+                return Holder(process.pid, process.name(), run, _launcher(run, process))
     except (psutil.Error, OSError):
         pass
-    return ""
+    return None
+
+
+def _run_of(process: "psutil.Process") -> str:
+    import psutil  # noqa: PLC0415
+
+    try:
+        return process.environ().get(reaper.MARK, "")
+    except psutil.Error:  # another user's
+        return ""
+
+
+def _launcher(run: str, member: "psutil.Process") -> int | None:
+    """The launcher whose process id is in the run's name; one that is younger only got the same number."""
+    import psutil  # noqa: PLC0415
+
+    number = run.split("-")[1] if run.count("-") >= 2 else ""
+    try:
+        launcher = psutil.Process(int(number))
+        return launcher.pid if launcher.create_time() <= member.create_time() else None
+    except (ValueError, psutil.Error):
+        return None
+
+
+def _by(port: int) -> str:
+    """`` by nginx (process 12)``, when we may see it; of a Gemma-Triton also how to end it."""
+    found = holder(port)
+    if found is None:
+        return ""
+    of = f" of the Gemma-Triton that `kill {found.launcher}` ends" if found.launcher else ""
+    return f" by {found.name} (process {found.pid}){of}"

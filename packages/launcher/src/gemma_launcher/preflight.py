@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemma_launcher import models, ports, triton
+from gemma_launcher import models, ports, reaper, triton
 from gemma_launcher.console import Console
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.models import Checkpoint
@@ -34,6 +34,7 @@ def check(settings: Settings, own: Ownership, console: Console) -> Embedded | No
         raise CannotStart(
             f"TRITON_GRPC_URL={settings.triton_grpc_url} (--triton-url) is not HOST:PORT of a gRPC port"
         )
+    _end_orphans(settings, console)
     ports.check(listeners(settings))
     if not settings.embedded:
         return None
@@ -43,6 +44,15 @@ def check(settings: Settings, own: Ownership, console: Console) -> Embedded | No
     triton.check(wheel, own.folder, own.mark(triton.environment(os.environ, wheel, own.folder)))
     repository = model_repository(settings)
     return Embedded(wheel, repository, models.resolve(settings, own.mark(os.environ), console.say))
+
+
+def _end_orphans(settings: Settings, console: Console) -> None:
+    """Ends what an earlier run left on our ports: it, and its reaper, were killed at once."""
+    for listener in listeners(settings):
+        found = ports.holder(listener.port) if ports.why_not(listener.host, listener.port) else None
+        if found and found.is_orphan:
+            console.say(f"ending what a killed Gemma-Triton left behind ({found.run})", "warning")
+            reaper.end(found.run)
 
 
 def listeners(settings: Settings) -> tuple[ports.Listener, ...]:

@@ -48,6 +48,18 @@ class Probe:
             return {}
         return answer if isinstance(answer, dict) else {}
 
+    async def is_being_replaced(self) -> bool:
+        """Whether Triton says that the model is not there, or not yet: somebody asked for that.
+
+        Of a model whose process died Triton says that it is ready; a Triton that is silent says nothing.
+        """
+        try:
+            models = (await self._client.post("/v2/repository/index")).json()
+            states = [model.get("state") for model in models if model["name"] == MODEL]
+            return bool(states) and "READY" not in states
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+
     async def describe(self, timeout_s: float) -> bool:
         """Whether the model inside Triton answers ``op=describe``, as it does even when it is busy."""
         question = Options(op="describe").model_dump(exclude_defaults=True)

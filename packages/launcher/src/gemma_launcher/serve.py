@@ -15,10 +15,10 @@ from gemma_launcher.ownership import Ownership
 from gemma_launcher.preflight import Embedded
 from gemma_launcher.probe import Probe
 from gemma_launcher.settings import Settings
-from gemma_launcher.supervisor import Service, first, keep
+from gemma_launcher.supervisor import Service, first, keep, noting_its_end, outliving
 
-STOP_LIMIT_S = 8.5
-"""After so long whatever still runs is killed: Ctrl-C ends everything within 10 s."""
+STOP_MARGIN_S = 4.0
+"""So long after the time that open answers have (API_SHUTDOWN_SECONDS) whatever still runs is killed."""
 
 
 def run(settings: Settings) -> int:
@@ -57,11 +57,14 @@ async def _serve(
         for line in GIBBERISH.splitlines() if random else ():
             console.say(line, "warning")
         announcer = Announcer(settings, console, gateway, kept, random)
+        gateway_ended = asyncio.Event()
         await first(
-            _until_signal(own, console),
+            _until_signal(settings, own, console),
             _guard(own),
             announcer.run(started),
-            *(keep(service, console) for service in kept),
+            noting_its_end(keep(kept[0], console), gateway_ended),
+            # Triton last: it is what the gateway's open answers come from.
+            *(outliving(keep(service, console), gateway_ended) for service in kept[1:]),
         )
 
 
@@ -74,10 +77,11 @@ def _triton(settings: Settings, own: Ownership, embedded: Embedded, probe: Probe
 
 
 def _gateway(settings: Settings, own: Ownership, probe: Probe) -> Service:
-    return services.gateway_service(services.gateway_environment(own.mark(os.environ), settings), probe)
+    environment = services.gateway_environment(own.mark(os.environ), settings)
+    return services.gateway_service(environment, probe, settings)
 
 
-async def _until_signal(own: Ownership, console: Console) -> None:
+async def _until_signal(settings: Settings, own: Ownership, console: Console) -> None:
     """Returns at the first signal; a second one, or too much time, ends everything at once."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     end = _ender(own, console)
@@ -86,7 +90,7 @@ async def _until_signal(own: Ownership, console: Console) -> None:
         if stopped.is_set():
             end()
         stopped.set()
-        loop.call_later(STOP_LIMIT_S, end)
+        loop.call_later(settings.api_shutdown_seconds + STOP_MARGIN_S, end)
 
     for number in _signals():
         loop.add_signal_handler(number, stop)

@@ -9,7 +9,7 @@ from gemma_launcher import glog, pylog, triton
 from gemma_launcher.models import Checkpoint
 from gemma_launcher.probe import Probe
 from gemma_launcher.settings import Settings
-from gemma_launcher.stub import stub_died
+from gemma_launcher.stub import StubDeaths, stub_died
 from gemma_launcher.supervisor import Service, Watch, silent
 from gemma_wire.tensors import MODEL
 
@@ -19,7 +19,8 @@ computes, within milliseconds; this long it can only be when the process is star
 
 GATEWAY_START_LIMIT_S = 120.0
 TRITON_GRACE_S = triton.EXIT_TIMEOUT_S + 1.0
-GATEWAY_GRACE_S = 4.5  # its own patience with open answers is 3 s
+GATEWAY_MARGIN_S = 2.0
+"""Beyond its patience with open answers: for their last words, and for its own end."""
 
 
 def triton_service(
@@ -40,13 +41,14 @@ def triton_service(
         return await probe.is_ok("/v2/health/live")
 
     async def describes() -> bool:
-        return await probe.describe(DESCRIBE_S)
+        return await probe.describe(DESCRIBE_S) or await probe.is_being_replaced()
 
     watches: tuple[Watch, ...] = (
-        stub_died,
+        lambda child: stub_died(child, probe.is_being_replaced),
         lambda _: silent(is_live, "hangs: it answers no health question"),
         lambda _: silent(describes, "hangs: the model inside it does not answer"),
     )
+    deaths = StubDeaths()
     return Service(
         name="triton",
         awaited="Triton to load the model",
@@ -56,8 +58,9 @@ def triton_service(
         start_limit_s=settings.gemma_triton_start_limit,
         grace_s=TRITON_GRACE_S,
         read=glog.Reader(verbose=settings.triton_log_level > 0),
-        explain=glog.why,
+        explain=lambda lines: deaths.explain(glog.why(lines)),
         watches=watches,
+        look=deaths.look,
         clean=clean,
     )
 
@@ -74,7 +77,7 @@ def triton_environment(
     }
 
 
-def gateway_service(environment: Mapping[str, str], probe: Probe) -> Service:
+def gateway_service(environment: Mapping[str, str], probe: Probe, settings: Settings) -> Service:
     """The gateway. It stays up while Triton is down, and says so to those who ask."""
     return Service(
         name="gateway",
@@ -83,7 +86,7 @@ def gateway_service(environment: Mapping[str, str], probe: Probe) -> Service:
         environment=environment,
         is_up=lambda: probe.is_ok("/health/live"),
         start_limit_s=GATEWAY_START_LIMIT_S,
-        grace_s=GATEWAY_GRACE_S,
+        grace_s=settings.api_shutdown_seconds + GATEWAY_MARGIN_S,
         read=pylog.read,
         explain=pylog.why,
     )
@@ -108,6 +111,7 @@ def gateway_environment(base: Mapping[str, str], settings: Settings) -> dict[str
         **{name: value for name, value in addresses.items() if value},
         "API_HOST": settings.api_host,
         "API_PORT": str(settings.api_port),
+        "API_SHUTDOWN_SECONDS": str(settings.api_shutdown_seconds),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
     }

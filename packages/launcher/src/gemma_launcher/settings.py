@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address the API listens on; 0.0.0.0: every interface")
     api_port: Port = Field(8080, description="Port of the API")
 
+    api_shutdown_seconds: Annotated[float, Field(ge=0)] = Field(
+        3, description="How long open answers may go on after SIGTERM; the gateway is stopped before Triton"
+    )
+
     triton_grpc_url: str = Field("", description="HOST:PORT of a Triton that runs; empty: start one here")
     triton_http_url: str = Field("", description="HTTP address of that Triton")
     triton_log_level: Annotated[int, Field(ge=0, le=2)] = Field(
@@ -41,6 +45,11 @@ class Settings(BaseSettings):
     gemma_triton_metrics_port: Port = Field(8002, description="Metrics port of the embedded Triton")
     gemma_triton_start_limit: Annotated[int, Field(ge=10)] = Field(
         1800, description="Seconds the embedded Triton may take to load the model"
+    )
+    gemma_triton_model_control: bool = Field(
+        False,
+        description="Let the embedded Triton load and unload models on request, for `gemma-triton reload`; "
+        "on a machine with other users they could load their own",
     )
     gemma_model_repository: Path | None = Field(
         None, description="Triton's model repository; empty: the one of this checkout"

@@ -35,6 +35,7 @@ class Service:
         read: a line of its output → lines for people.
         explain: the last lines of its output → why it failed to start.
         watches: run while it is up.
+        look: called with its process id again and again while it starts.
         clean: called after its end, when none of its processes is left.
         up_since: monotonic seconds; none while it is down.
         was_up: whether it ever was.
@@ -51,6 +52,7 @@ class Service:
     read: Callable[[str], list[Line]]
     explain: Callable[[Sequence[str]], str]
     watches: tuple[Watch, ...] = ()
+    look: Callable[[int], None] = lambda _: None
     clean: Callable[[], None] = lambda: None
     up_since: float | None = field(default=None, init=False)
     was_up: bool = field(default=False, init=False)
@@ -115,7 +117,8 @@ async def _one_life(service: Service, console: Console) -> tuple[str, float]:
 async def _start_and_watch(service: Service, child: Child, console: Console) -> str:
     try:
         async with asyncio.timeout(service.start_limit_s):
-            while not await service.is_up():  # noqa: ASYNC110 - another process; it sends no event
+            while not await service.is_up():
+                service.look(child.pid)
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
         return f"was not up after {service.start_limit_s:.0f} s"
@@ -139,6 +142,27 @@ async def first(*coroutines: Coroutine[Any, Any, T]) -> T:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def noting_its_end(coroutine: Coroutine[Any, Any, T], ended: asyncio.Event) -> T:
+    """The same coroutine; ``ended`` is set when it is over, however."""
+    try:
+        return await coroutine
+    finally:
+        ended.set()
+
+
+async def outliving(coroutine: Coroutine[Any, Any, T], others: asyncio.Event) -> T:
+    """The same coroutine; cancelled, it goes on until the others' end."""
+    task = asyncio.ensure_future(coroutine)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await others.wait()
+        raise
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def silent(

@@ -18,11 +18,12 @@ from typing import Final
 
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.settings import Settings
+from gemma_wire.tensors import MODEL
 
 STUB = "triton_python_backend_stub"
 LOOPBACK = "127.0.0.1"
-EXIT_TIMEOUT_S = 4
-"""How long Triton waits for running requests when it is told to stop."""
+EXIT_TIMEOUT_S = 3
+"""How long Triton waits for running requests when it is told to stop; the gateway's have ended by then."""
 
 TRIAL_S = 30.0
 CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
@@ -207,7 +208,7 @@ def command(settings: Settings, wheel: Wheel, repository: Path, folder: Path, na
         "grpc-port": settings.gemma_triton_grpc_port,
         "metrics-address": LOOPBACK,
         "metrics-port": settings.gemma_triton_metrics_port,
-        "model-control-mode": "none",
+        "model-control-mode": "explicit" if settings.gemma_triton_model_control else "none",
         "exit-timeout-secs": EXIT_TIMEOUT_S,
         "log-verbose": settings.triton_log_level,
         # The Python backend keeps all tensors in host memory.
@@ -219,8 +220,10 @@ def command(settings: Settings, wheel: Wheel, repository: Path, folder: Path, na
         # How long the stub may take to import the model; 30 s otherwise, which torch alone can need.
         "stub-timeout-seconds": settings.gemma_triton_start_limit,
     }
+    wanted = (f"--load-model={MODEL}",) if settings.gemma_triton_model_control else ()
     return (
         str(wheel.server),
+        *wanted,
         # config.pbtxt is complete; completing it would start a stub, and import torch, once more.
         "--disable-auto-complete-config",
         *(f"--{flag}={value}" for flag, value in flags.items()),

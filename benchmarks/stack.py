@@ -1,0 +1,62 @@
+"""Our own stack for a benchmark, on free ports, started as a user would."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from gemma_launcher.ports import find_free
+
+LOOPBACK = "127.0.0.1"
+START_S = 1800.0
+PORTS = ("port", "triton-http-port", "triton-grpc-port", "triton-metrics-port")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where it listens."""
+
+    api: str
+    triton_grpc: str
+
+
+@contextmanager
+def serving(model: str) -> Iterator[Stack]:
+    """``gemma-triton serve`` until the end; what it prints goes to standard error.
+
+    Args:
+        model: hub id or folder.
+
+    Raises:
+        RuntimeError: it ended, or took longer than ``START_S``.
+    """
+    ports = {name: find_free(LOOPBACK) for name in PORTS}
+    flags = [f"--{name}={port}" for name, port in ports.items()]
+    command = [sys.executable, "-m", "gemma_launcher", "serve", "--model", model, *flags]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    stack = Stack(f"http://{LOOPBACK}:{ports['port']}/v1", f"{LOOPBACK}:{ports['triton-grpc-port']}")
+    try:
+        _wait(process, f"http://{LOOPBACK}:{ports['port']}/health/ready")
+        yield stack
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", url: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not _is_ready(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("the stack did not become ready; its reason stands above")
+        time.sleep(0.5)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

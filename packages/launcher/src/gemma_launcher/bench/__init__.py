@@ -1,0 +1,1 @@
+"""``gemma-triton bench``: measures an OpenAI-compatible server under load."""

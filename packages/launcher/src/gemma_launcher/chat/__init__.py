@@ -1,0 +1,1 @@
+"""``gemma-triton chat``: talk to a model in the terminal."""

@@ -12,7 +12,8 @@ VENV := .venv
 POETRY := .tools/poetry/bin/poetry
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := packages contract_tests benchmarks docs
+PARALLEL := OMP_NUM_THREADS=1# two processes with a thread for each core would mostly wait for each other
+SOURCES := packages contract_tests benchmarks docs deploy conftest.py
 
 export POETRY_VIRTUALENVS_IN_PROJECT := true
 
@@ -30,11 +31,26 @@ serve: $(INSTALLED) ## Start Triton and the gateway; Ctrl-C ends both
 
 .PHONY: test
 test: $(INSTALLED) ## All tests; starts what they need itself
-	@$(RUN)/python -m pytest packages contract_tests $(PYTEST)
+	@$(PARALLEL) $(RUN)/python -m pytest packages contract_tests deploy -n 2 --dist loadgroup $(PYTEST)
 
 .PHONY: unit
 unit: $(INSTALLED) ## The tests that need no running server
-	@$(RUN)/python -m pytest packages $(PYTEST)
+	@$(PARALLEL) $(RUN)/python -m pytest packages -n 2 --dist loadgroup $(PYTEST)
+
+.PHONY: contract
+contract: $(INSTALLED) ## The tests of the whole: clients against the real stack, and what the containers run
+	@$(RUN)/python -m pytest contract_tests $(if $(CONTRACT_BASE_URL),,deploy) $(PYTEST)
+
+.PHONY: contract-long
+contract-long: $(INSTALLED) ## The contract at length: 5,000 generated requests; reports in build/contract
+	@CONTRACT_PROFILE=long $(RUN)/python -m pytest contract_tests -m "long or not long" \
+		--junitxml=build/contract/junit.xml $(PYTEST)
+
+.PHONY: audit
+audit: $(INSTALLED) ## Known vulnerabilities in the installed packages; asks an advisory service in the network
+	@mkdir -p build && $(RUN)/pip freeze --local --exclude-editable >build/installed.txt
+	@# strict: an advisory service that does not know a package has not audited it
+	@$(RUN)/pip-audit --strict --disable-pip --no-deps --requirement build/installed.txt
 
 .PHONY: coverage
 coverage: $(INSTALLED) ## The unit tests with a coverage report in build/coverage
@@ -44,9 +60,11 @@ coverage: $(INSTALLED) ## The unit tests with a coverage report in build/coverag
 lint: $(INSTALLED) ## Style, types and layers
 	@$(RUN)/ruff check $(SOURCES)
 	@$(RUN)/ruff format --check $(SOURCES)
-	@$(RUN)/mypy $(wildcard packages/*/src packages/*/tests) contract_tests benchmarks docs
+	@$(RUN)/mypy $(wildcard packages/*/src packages/*/tests) contract_tests benchmarks docs deploy
 	@$(RUN)/lint-imports
 	@$(RUN)/python docs/configuration.py --check
+	@$(RUN)/python docs/parameters.py --check
+	@$(RUN)/python docs/plans.py --check
 
 .PHONY: format
 format: $(INSTALLED) ## Put the code into shape
@@ -56,6 +74,8 @@ format: $(INSTALLED) ## Put the code into shape
 .PHONY: docs
 docs: $(INSTALLED) ## Write the generated pages of docs/ anew
 	@$(RUN)/python docs/configuration.py
+	@$(RUN)/python docs/parameters.py
+	@$(RUN)/python docs/plans.py
 
 .PHONY: doctor
 doctor: $(INSTALLED) ## Check this machine and say what to do
@@ -71,12 +91,12 @@ install: $(INSTALLED) ## Only set up
 .PHONY: clean
 clean: ## Remove everything that make has made
 	rm -rf $(VENV) .tools .cache build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find packages contract_tests -name __pycache__ -prune -exec rm -rf {} +
+	find packages contract_tests deploy -name __pycache__ -prune -exec rm -rf {} +
 
 # Poetry asks the index's JSON API, which a mirror may lack; with the plugin and this variable it asks
 # whatever index pip is configured for.
-pip_index = .tools/poetry/bin/python -m pip config get global.index-url 2>/dev/null || \
-	.tools/poetry/bin/python -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)'
+pip_index = .tools/poetry/bin/python -c \
+	"from pip._internal.commands import create_command as c; print(c('install').parser.get_default_values().index_url)"
 poetry = env -u VIRTUAL_ENV POETRY_PYPI_MIRROR_URL="$${POETRY_PYPI_MIRROR_URL:-$${PIP_INDEX_URL:-$$($(pip_index))}}" $(POETRY) $(1)
 
 $(VENV)/bin/python:

@@ -1,17 +1,44 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 from PIL import Image
 
 from pictures import data_uri
-from stack import Stack, running
+from server import FOREIGN, KEY, Api, Server
+from stack import ROOT, Stack, running
+
+OURS_ALONE = "CONTRACT_BASE_URL is set, and this test looks into processes of its own"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever uses the shared stack runs on one worker of pytest-xdist, so that there is one stack."""
+    for item in items:
+        if _shares(item):
+            item.add_marker(pytest.mark.xdist_group("stack"))
+
+
+def _shares(item: Any) -> bool:
+    return not {"server", "stack"}.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Server:
+    """The server under test; shared, so leave it as you found it."""
+    if FOREIGN:
+        return Server(FOREIGN.rstrip("/").removesuffix("/v1"))
+    stack: Stack = request.getfixturevalue("stack")
+    return Server(stack.url)
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack with nothing set, as a newcomer gets it; shared, so leave it as you found it."""
+    if FOREIGN:
+        pytest.skip(OURS_ALONE)
     with running(tmp_path_factory.mktemp("stack") / "log") as stack:
         yield stack
 
@@ -19,21 +46,37 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(autouse=True)
 def _show_log(request: pytest.FixtureRequest) -> Iterator[None]:
     """A failing test brings the stack's last lines along."""
+    shared: Stack | None = request.getfixturevalue("stack") if _shares(request.node) and not FOREIGN else None
     yield
-    if "stack" in request.fixturenames:
-        print(request.getfixturevalue("stack").tail())
+    if shared:
+        print(shared.tail())
 
 
 @pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client:
+def api(server: Server) -> Iterator[Api]:
+    """Asks, and holds every answer against the contract."""
+    with server.http() as http:
+        yield Api(http, server.model)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.base_url, api_key=KEY, max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
-async def async_client(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client:
+async def async_client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY, max_retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def reports() -> Path:
+    """Where reports for people and for CI go."""
+    folder = ROOT / "build" / "contract"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

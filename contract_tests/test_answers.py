@@ -11,6 +11,7 @@ from openai.types.chat import ChatCompletionChunk
 from PIL import Image
 
 from pictures import data_uri
+from server import MODEL
 from stack import Stack
 
 STORY = [{"role": "user", "content": "Tell me a story"}]
@@ -36,7 +37,7 @@ def _fold(chunks: list[ChatCompletionChunk]) -> tuple[str, list[str]]:
 
 
 def test_a_whole_answer(client: Any) -> None:
-    answer = client.chat.completions.create(model="gemma3n", messages=STORY, max_tokens=10)
+    answer = client.chat.completions.create(model=MODEL, messages=STORY, max_tokens=10)
     assert answer.object == "chat.completion"
     assert answer.choices[0].message.role == "assistant"
     assert answer.choices[0].finish_reason in ("stop", "length")
@@ -44,7 +45,7 @@ def test_a_whole_answer(client: Any) -> None:
 
 
 def test_joined_deltas_are_the_whole_answer(client: Any) -> None:
-    options = {"model": "gemma3n", "messages": STORY, "max_tokens": 40, "temperature": 0}
+    options = {"model": MODEL, "messages": STORY, "max_tokens": 40, "temperature": 0}
     whole = client.chat.completions.create(**options)
     with client.chat.completions.create(
         **options, stream=True, stream_options={"include_usage": True}
@@ -60,18 +61,9 @@ def test_joined_deltas_are_the_whole_answer(client: Any) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-def test_done_is_last(stack: Stack) -> None:
-    body = {"model": "gemma3n", "messages": STORY, "max_tokens": 3, "stream": True}
-    answer = httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=60)
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    events = answer.text.split("\n\n")
-    assert events[-2:] == ["data: [DONE]", ""]
-    assert all(event.startswith("data: {") for event in events[:-2])
-
-
 def test_the_first_chunk_arrives_long_before_the_last_token_is_made(client: Any) -> None:
     start = time.monotonic()
-    options = {"model": "gemma3n", "messages": STORY, "max_tokens": 120, "extra_body": {"ignore_eos": True}}
+    options = {"model": MODEL, "messages": STORY, "max_tokens": 120, "extra_body": {"ignore_eos": True}}
     with client.chat.completions.create(**options, stream=True) as stream:
         times = [time.monotonic() - start for chunk in stream if chunk.choices[0].delta.content]
     assert len(times) > 60, "a response for each token, give or take those that are half a character"
@@ -83,7 +75,7 @@ def test_the_first_chunk_arrives_long_before_the_last_token_is_made(client: Any)
 
 def test_max_tokens_gives_length_and_usage_counts_tokens(client: Any) -> None:
     answer = client.chat.completions.create(
-        model="gemma3n", messages=STORY, max_tokens=7, extra_body={"ignore_eos": True}
+        model=MODEL, messages=STORY, max_tokens=7, extra_body={"ignore_eos": True}
     )
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.completion_tokens == 7
@@ -91,13 +83,13 @@ def test_max_tokens_gives_length_and_usage_counts_tokens(client: Any) -> None:
 
 def test_max_completion_tokens_is_the_same(client: Any) -> None:
     answer = client.chat.completions.create(
-        model="gemma3n", messages=STORY, max_completion_tokens=5, extra_body={"ignore_eos": True}
+        model=MODEL, messages=STORY, max_completion_tokens=5, extra_body={"ignore_eos": True}
     )
     assert answer.usage.completion_tokens == 5
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_in_it(client: Any) -> None:
-    options = {"model": "gemma3n", "messages": STORY, "max_tokens": 60, "temperature": 0}
+    options = {"model": MODEL, "messages": STORY, "max_tokens": 60, "temperature": 0}
     whole = (
         client.chat.completions.create(**options, extra_body={"ignore_eos": True}).choices[0].message.content
     )
@@ -111,7 +103,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_in_it(client: Any) -> None:
 def test_an_end_of_turn_gives_stop(client: Any) -> None:
     for seed in range(20):
         answer = client.chat.completions.create(
-            model="gemma3n", messages=STORY, max_tokens=2000, temperature=2, top_p=1, seed=seed,
+            model=MODEL, messages=STORY, max_tokens=2000, temperature=2, top_p=1, seed=seed,
             extra_body={"top_k": 0},
         )  # fmt: skip
         if answer.choices[0].finish_reason == "stop":
@@ -122,7 +114,7 @@ def test_an_end_of_turn_gives_stop(client: Any) -> None:
 
 def test_a_seed_gives_the_same_text_again(client: Any) -> None:
     def text(seed: int) -> Any:
-        options = {"model": "gemma3n", "messages": STORY, "max_tokens": 20, "temperature": 1.5}
+        options = {"model": MODEL, "messages": STORY, "max_tokens": 20, "temperature": 1.5}
         return client.chat.completions.create(**options, seed=seed).choices[0].message.content
 
     assert text(7) == text(7) != text(8)
@@ -131,7 +123,7 @@ def test_a_seed_gives_the_same_text_again(client: Any) -> None:
 def test_a_picture_changes_the_answer(client: Any, red_picture: str, pixel: str) -> None:
     blue = data_uri(Image.effect_noise((300, 200), 90), "JPEG")
     texts = {
-        client.chat.completions.create(model="gemma3n", messages=_ask(url), max_tokens=12, temperature=0)
+        client.chat.completions.create(model=MODEL, messages=_ask(url), max_tokens=12, temperature=0)
         .choices[0].message.content
         for url in (red_picture, blue, pixel)
     }  # fmt: skip
@@ -141,13 +133,13 @@ def test_a_picture_changes_the_answer(client: Any, red_picture: str, pixel: str)
 def test_a_conversation_with_a_system_turn(client: Any) -> None:
     roles = ("system", "user", "assistant", "user")
     messages = [{"role": role, "content": f"{role} speaks"} for role in roles]
-    answer = client.chat.completions.create(model="gemma3n", messages=messages, max_tokens=5)
+    answer = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=5)
     assert answer.usage.prompt_tokens > 20
 
 
 def test_a_prompt_that_was_run_is_not_run_again(client: Any) -> None:
     messages = [{"role": "user", "content": "Once more"}]
-    options = {"model": "gemma3n", "max_tokens": 4, "temperature": 0}
+    options = {"model": MODEL, "max_tokens": 4, "temperature": 0}
     first = client.chat.completions.create(messages=messages, **options)
     again = client.chat.completions.create(messages=messages, **options)
     assert again.usage.prompt_tokens_details.cached_tokens >= first.usage.prompt_tokens - 1
@@ -159,7 +151,7 @@ def test_typed_control_tokens_are_text(client: Any, role: str) -> None:
     def prompt_tokens(content: str) -> Any:
         messages = [{"role": role, "content": content}, {"role": "user", "content": "x"}]
         return client.chat.completions.create(
-            model="gemma3n", messages=messages, max_tokens=1
+            model=MODEL, messages=messages, max_tokens=1
         ).usage.prompt_tokens
 
     typed = "<image_soft_token><end_of_turn><start_of_turn>model"
@@ -168,7 +160,7 @@ def test_typed_control_tokens_are_text(client: Any, role: str) -> None:
 
 
 async def test_the_async_client_does_the_same(async_client: Any, red_picture: str) -> None:
-    options = {"model": "gemma3n", "messages": _ask(red_picture), "max_tokens": 15, "temperature": 0}
+    options = {"model": MODEL, "messages": _ask(red_picture), "max_tokens": 15, "temperature": 0}
     whole = await async_client.chat.completions.create(**options)
     async with await async_client.chat.completions.create(**options, stream=True) as stream:
         chunks = [chunk async for chunk in stream]
@@ -181,7 +173,7 @@ async def test_sixteen_clients_get_their_own_answers(async_client: Any, red_pict
 
     async def ask(i: int) -> str:
         messages = [{"role": "system", "content": f"You are number {i}."}, *question(i)]
-        options = {"model": "gemma3n", "messages": messages, "max_tokens": 24, "temperature": 0}
+        options = {"model": MODEL, "messages": messages, "max_tokens": 24, "temperature": 0}
         async with await async_client.chat.completions.create(**options, stream=True) as stream:
             text, reasons = _fold([chunk async for chunk in stream])
         assert len(reasons) == 1
@@ -195,7 +187,7 @@ async def test_sixteen_clients_get_their_own_answers(async_client: Any, red_pict
 
 def test_models(client: Any) -> None:
     names = [model.id for model in client.models.list()]
-    assert "gemma3n" in names
+    assert MODEL in names
     for name in names:
         assert client.models.retrieve(name).id == name
 

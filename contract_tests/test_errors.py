@@ -59,13 +59,10 @@ BOMB = png(header(50_000, 50_000), (b"IDAT", zlib.compress(b"\0" * 10**6)), (b"I
         (_body(messages=_pictures("http://127.0.0.1/cat.png")), PART),
         (_body(temperature=5), "temperature"),
         (_body(temperature="warm"), "temperature"),
-        (_body(top_p=0), "top_p"),
+        (_body(top_p=-0.1), "top_p"),
         (_body(max_tokens=0), "max_tokens"),
         (_body(max_tokens=-1), "max_tokens"),
         (_body(stop=["a", "b", "c", "d", "e"]), "stop"),
-        (_body(n=2), "n"),
-        (_body(logprobs=True), "logprobs"),
-        (_body(tools=[{"type": "function", "function": {"name": "f"}}]), "tools"),
         (_body(frobnicate=1), "frobnicate"),
         (_body(stream_options={"include_usage": True}), "stream_options"),
     ],
@@ -145,7 +142,12 @@ def test_wrong_routes_and_methods(stack: Stack, method: str, path: str, status: 
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_sent(stack: Stack) -> None:
-    head = [f"POST {CHAT} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {10**10}"]
+    head = [
+        f"POST {CHAT} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        f"Content-Length: {10**10}",
+    ]
     with socket.create_connection(("127.0.0.1", stack.api_port), timeout=10) as connection:
         connection.sendall("\r\n".join([*head, "", ""]).encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
@@ -154,7 +156,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(stack: Stack) -> 
 def test_a_body_of_unknown_length_is_refused_at_the_limit(stack: Stack) -> None:
     head = [
         f"POST {CHAT} HTTP/1.1",
-        "Host: x",
+        "Host: localhost",
         "Content-Type: application/json",
         "Transfer-Encoding: chunked",
     ]

@@ -1,0 +1,87 @@
+"""Every difference between OpenAI's document and what this server promises, with its reason.
+
+The suite checks that each one is still needed, that no difference is missing here, and that the server really
+behaves so: ``shown`` are requests about which the two documents disagree.
+"""
+
+from deviations.answers import ANSWERS
+from deviations.bounds import BOUNDS
+from deviations.own import ENDPOINTS, EXTRAS
+from deviations.parts import HI, ref
+from deviations.refused import REFUSED
+from overlay import Deviation, Json, Shown, closed, flat
+
+_FORM = [
+    flat("CreateModelResponseProperties", "Part of the next."),
+    flat(
+        "CreateChatCompletionRequest",
+        "The same object without allOf: objects below are closed, which parts of an allOf cannot be. "
+        "top_logprobs is in three parts that disagree about null; the last one, which allows it, counts.",
+    ),
+]
+
+
+def _bodies(document: Json) -> Json:
+    operations = (each for methods in document["paths"].values() for each in methods.values())
+    return [operation["requestBody"] for operation in operations if "requestBody" in operation]
+
+
+def _responses(document: Json) -> Json:
+    streamed = ("CreateChatCompletionStreamResponse", "CreateCompletionStreamResponse")
+    operations = (each for methods in document["paths"].values() for each in methods.values())
+    return [*(operation["responses"] for operation in operations), *(ref(name) for name in streamed)]
+
+
+def _padding(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    for name in ("CreateChatCompletionStreamResponse", "CreateCompletionStreamResponse"):
+        schemas[name]["properties"]["obfuscation"] = {"type": "string"}
+
+
+_STRICT = [
+    Deviation(
+        (
+            "/components/schemas/CreateChatCompletionStreamResponse/properties/obfuscation",
+            "/components/schemas/CreateCompletionStreamResponse",
+        ),
+        "What stream_options.include_obfuscation adds, by the prose; the schema forgets it.",
+        _padding,
+    ),
+    closed(
+        _bodies,
+        "What this server does not know it refuses by name; nothing is dropped in silence.",
+        Shown({"frobnicate": 1}, param="frobnicate"),
+        Shown({"messages": [{**HI, "mood": "good"}]}, param="messages[0].mood"),
+    ),
+    closed(_responses, "An answer holds nothing that its reader could not look up."),
+]
+
+DEVIATIONS: list[Deviation] = [
+    *_FORM,
+    *ENDPOINTS,
+    *ANSWERS,
+    *EXTRAS,
+    *REFUSED,
+    *BOUNDS,
+    *_STRICT,
+]
+
+UNSAID: dict[str, str] = {
+    r"messages\[\d+\]\.content\[\d+\]\.(image_url|input_audio|file)\b.*": "it must be a picture or a sound",
+    r"messages\[\d+\]\.(content|tool_calls|tool_call_id)": "calls and results must fit each other",
+    r"messages": "it must fit the context",
+    r"(tools\[\d+\]\.function\.parameters|response_format\.json_schema\.schema|structured_outputs)\b.*": (
+        "it must be a schema, expression or grammar, and one that can be honoured"
+    ),
+    r"tools(\[\d+\]\.function\.name)?": "two of one name",
+    r"tool_choice\b.*": "it must name one of the tools",
+    r"ignore_eos": "what has a form has an end",
+    r"stream_options": "without a stream there is nothing to tell about it",
+    r"top_logprobs": "without logprobs there is nothing to tell",
+    r"min_tokens|max_tokens|max_completion_tokens": "they must fit each other, and the context",
+    r"best_of": "it must fit n, and is not streamed",
+    r"n": "more than run at one time",
+    r"prompt(\[\d+\])*": "it must fit the context, and be of the vocabulary",
+    r"tokens(\[\d+\])*|stop_token_ids(\[\d+\])*|logit_bias\b.*": "they must be of the vocabulary",
+}
+"""What a request may be refused for although the schemas have nothing against it: parameters → reasons."""

@@ -1,0 +1,144 @@
+"""Bounds that the document leaves to its prose, or forgets."""
+
+from deviations.parts import (
+    CHAT,
+    COMPLETIONS,
+    IN_CHAT,
+    IN_COMPLETION,
+    INDEX,
+    INT32_MAX,
+    NULL,
+    TOKENS,
+    TOOL,
+    WORD,
+    chat,
+    or_null,
+)
+from overlay import Deviation, Shown, put
+
+_INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
+_FUNCTION_NAME = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+_POSITIVE = or_null(type="integer", minimum=1, maximum=INT32_MAX)
+_STOP = {"anyOf": [WORD, {"type": "array", "minItems": 1, "maxItems": 4, "items": WORD}, NULL]}
+_BIAS = or_null(
+    type="object",
+    maxProperties=1024,
+    propertyNames={"pattern": "^(0|[1-9][0-9]{0,8})$"},
+    additionalProperties={"type": "number", "minimum": -100, "maximum": 100},
+)
+_WHY_BIAS = "The prose says what the keys and the bounds are; a bias need not be a whole number."
+_WHY_INT64 = "A seed has 64 bits; the document's bounds are rounded, and lie outside of them."
+
+
+def _seed(at: str, path: str) -> Deviation:
+    shown = Shown({"seed": 9_223_372_036_854_775_900}, param="seed", path=path)
+    return put(f"{at}/seed", or_null(type="integer", **_INT64), _WHY_INT64, shown)
+
+
+BOUNDS = [
+    *(
+        chat(name, _POSITIVE, "An answer of no tokens is none.", 0)
+        for name in ("max_tokens", "max_completion_tokens")
+    ),
+    _seed(IN_CHAT, CHAT),
+    _seed(IN_COMPLETION, COMPLETIONS),
+    put(
+        "/components/schemas/StopConfiguration",
+        _STOP,
+        "Every answer holds the empty string from its beginning on.",
+        Shown({"stop": ""}, param="stop"),
+    ),
+    chat("logit_bias", _BIAS, _WHY_BIAS, {"5": 101}),
+    put(
+        f"{IN_COMPLETION}/logit_bias",
+        _BIAS,
+        _WHY_BIAS,
+        Shown({"logit_bias": {"x": 1}}, param="logit_bias", path=COMPLETIONS),
+    ),
+    put(
+        "/components/schemas/Metadata/anyOf/0",
+        {
+            "type": "object",
+            "maxProperties": 16,
+            "propertyNames": {"maxLength": 64},
+            "additionalProperties": {"type": "string", "maxLength": 512},
+        },
+        "The prose says so.",
+        Shown({"metadata": {"x" * 65: ""}}, param="metadata"),
+    ),
+    put(
+        f"{IN_CHAT}/tools/maxItems",
+        128,
+        "The prose says so.",
+        Shown({"tools": [TOOL] * 129}, param="tools"),
+    ),
+    *(
+        put(at, _FUNCTION_NAME, "The prose says so.", shown)
+        for at, shown in (
+            (
+                "/components/schemas/FunctionObject/properties/name",
+                Shown(
+                    {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+                    param="tools[0].function.name",
+                ),
+            ),
+            (
+                "/components/schemas/ResponseFormatJsonSchema/properties/json_schema/properties/name",
+                Shown(
+                    {
+                        "response_format": {
+                            "type": "json_schema",
+                            "json_schema": {"name": "a b", "schema": {}},
+                        }
+                    },
+                    param="response_format.json_schema.name",
+                ),
+            ),
+        )
+    ),
+    put(
+        "/components/schemas/ChatCompletionAllowedTools/properties/tools/items",
+        {
+            "type": "object",
+            "properties": {
+                "type": {"enum": ["function"]},
+                "function": {
+                    "type": "object",
+                    "properties": {"name": {"type": "string"}},
+                    "required": ["name"],
+                    "additionalProperties": True,
+                },
+            },
+            "required": ["type", "function"],
+        },
+        "The document says no more than object; the prose says what is in it.",
+        Shown(
+            {
+                "tools": [TOOL],
+                "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{}]}},
+            },
+            param="tool_choice.allowed_tools.tools[0]",
+        ),
+    ),
+    put(
+        f"{IN_COMPLETION}/max_tokens",
+        or_null(**INDEX),
+        "A context of more than 2^31 tokens is not in sight.",
+        Shown({"max_tokens": 2**31}, param="max_tokens", path=COMPLETIONS),
+    ),
+    put(
+        f"{IN_COMPLETION}/prompt",
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 128},
+                {**TOKENS, "minItems": 1},
+                {"type": "array", "items": {**TOKENS, "minItems": 1}, "minItems": 1, "maxItems": 128},
+                NULL,
+            ]
+        },
+        "No prompts have no answer; a token is a number of the vocabulary.",
+        Shown({"prompt": []}, param="prompt", path=COMPLETIONS),
+        Shown({"prompt": [-1]}, param="prompt", path=COMPLETIONS),
+    ),
+]

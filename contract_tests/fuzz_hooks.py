@@ -1,0 +1,87 @@
+"""What schemathesis is told about this API; it loads this module by ``SCHEMATHESIS_HOOKS``."""
+
+import json
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import schemathesis
+from schemathesis import Case, CheckContext, HookContext, Response
+
+from checks import Exchange, error_problems, problems
+from deviations import UNSAID
+from repair import repaired, tamed
+
+AnyCase: TypeAlias = "Case[Any]"
+_COUNT = os.environ.get("CONTRACT_COUNT")
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: AnyCase, kwargs: dict[str, Any]) -> None:
+    """Keep answers short, and most requests free of contradictions: else few would be served.
+
+    schemathesis looks again at what it is about to send, whether it fits the schema or not.
+    """
+    if not isinstance(case.body, dict):
+        return
+    case.body = tamed(case.body, case.operation.path)
+    if zlib.crc32(json.dumps(case.body, sort_keys=True, default=str).encode()) % 3:
+        case.body = repaired(case.body)
+
+
+@schemathesis.hook
+def after_call(context: HookContext, case: AnyCase, response: Response) -> None:
+    """Count the requests, for the long profile."""
+    if _COUNT:
+        with Path(_COUNT).open("a", encoding="ascii") as file:
+            file.write(f"{response.status_code}\n")
+
+
+@schemathesis.check
+def contract(ctx: CheckContext, response: Response, case: AnyCase) -> None:
+    """The suite's own checks: envelopes of errors, events of streams, counts and reasons."""
+    exchange = _exchange(response, case)
+    if exchange.status in (404, 405) and _elsewhere(response, case):
+        found = error_problems(exchange)
+    else:
+        found = problems(exchange)
+    if _is_positive(case) and exchange.status == 400:
+        found += _refusal_problems(exchange)
+    assert not found, "\n".join(found)
+
+
+def _exchange(response: Response, case: AnyCase) -> Exchange:
+    headers = {name.lower(): values[0] for name, values in response.headers.items()}
+    method = str(response.request.method or "").lower()
+    request = _sent(response)
+    return Exchange(method, case.operation.path, request, response.status_code, headers, response.content)
+
+
+def _sent(response: Response) -> Any:
+    body = response.request.body
+    try:
+        return json.loads(body) if isinstance(body, str | bytes) and body else None
+    except ValueError:
+        return None
+
+
+def _elsewhere(response: Response, case: AnyCase) -> bool:
+    """Whether the generated path or method leads away from the operation."""
+    method = str(response.request.method or "").lower()
+    path = urlsplit(str(response.request.url)).path
+    return method != case.operation.method or "{" in case.operation.path or path != case.operation.path
+
+
+def _is_positive(case: AnyCase) -> bool:
+    return case.meta is not None and case.meta.generation.mode.is_positive
+
+
+def _refusal_problems(exchange: Exchange) -> list[str]:
+    """Data that fits the schemas may be refused only for what they cannot say, and by name."""
+    param = exchange.json["error"]["param"] or ""
+    if any(re.fullmatch(unsaid, param) for unsaid in UNSAID):
+        return []
+    return [f"valid data is refused, because of {param!r}: {exchange.text[:300]}"]

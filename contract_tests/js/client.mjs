@@ -1,0 +1,107 @@
+// OpenAI's npm package against the server that OPENAI_BASE_URL names. One JSON line for each thing tried.
+import assert from "node:assert/strict";
+import OpenAI from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
+import { z } from "zod";
+
+const client = new OpenAI({ maxRetries: 0 });
+const model = process.env.CONTRACT_MODEL;
+const messages = [{ role: "user", content: "Hi" }];
+const Weather = z.object({ city: z.enum(["Paris", "Rome"]), days: z.enum(["1", "2", "3"]) });
+const wild = { model, messages, temperature: 1.5, max_tokens: 200 };
+
+const trials = {
+  async whole() {
+    const answer = await client.chat.completions.create({ model, messages, max_tokens: 8 });
+    assert.equal(answer.object, "chat.completion");
+    assert.equal(answer.choices[0].message.role, "assistant");
+    assert.ok(answer._request_id);
+  },
+
+  async stream() {
+    const options = { model, messages, max_tokens: 8, temperature: 0 };
+    const whole = await client.chat.completions.create(options);
+    let text = "";
+    for await (const chunk of await client.chat.completions.create({ ...options, stream: true })) {
+      text += chunk.choices[0]?.delta?.content ?? "";
+    }
+    assert.equal(text, whole.choices[0].message.content);
+  },
+
+  async streamHelper() {
+    const stream = client.chat.completions.stream({ model, messages, max_tokens: 8 });
+    let text = "";
+    stream.on("content", (delta) => (text += delta));
+    assert.equal((await stream.finalMessage()).content, text);
+  },
+
+  async abort() {
+    const stream = await client.chat.completions.create({ model, messages, max_tokens: 2000, stream: true });
+    for await (const chunk of stream) {
+      assert.ok(chunk.id);
+      stream.controller.abort();
+    }
+  },
+
+  async parse() {
+    const answer = await client.chat.completions.parse({
+      ...wild,
+      response_format: zodResponseFormat(Weather, "weather"),
+    });
+    Weather.parse(answer.choices[0].message.parsed);
+  },
+
+  async toolRunner() {
+    const asked = [];
+    const runner = client.chat.completions.runTools(
+      {
+        ...wild,
+        tool_choice: { type: "function", function: { name: "get_weather" } },
+        tools: [
+          {
+            type: "function",
+            function: {
+              name: "get_weather",
+              parameters: z.toJSONSchema(Weather),
+              parse: (text) => Weather.parse(JSON.parse(text)),
+              function: (day) => (asked.push(day), "21 degrees"),
+            },
+          },
+        ],
+      },
+      { maxChatCompletions: 1 },
+    );
+    await runner.done();
+    assert.equal(asked.length, 1);
+  },
+
+  async completions() {
+    const answer = await client.completions.create({ model, prompt: "Once upon", max_tokens: 4, echo: true });
+    assert.ok(answer.choices[0].text.startsWith("Once upon"));
+  },
+
+  async models() {
+    const names = [];
+    for await (const each of client.models.list()) names.push(each.id);
+    assert.ok(names.includes(model));
+    assert.equal((await client.models.retrieve(model)).id, model);
+  },
+
+  async errors() {
+    await assert.rejects(client.chat.completions.create({ model: "nobody", messages }), (error) => {
+      assert.ok(error instanceof OpenAI.NotFoundError);
+      assert.equal(error.code, "model_not_found");
+      return true;
+    });
+    await assert.rejects(client.chat.completions.create({ model, messages: [] }), OpenAI.BadRequestError);
+  },
+};
+
+for (const [name, trial] of Object.entries(trials)) {
+  try {
+    await trial();
+    console.log(JSON.stringify({ name, ok: true }));
+  } catch (error) {
+    console.log(JSON.stringify({ name, ok: false, error: String(error.stack) }));
+  }
+}

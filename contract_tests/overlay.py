@@ -1,0 +1,168 @@
+"""How a document is changed on purpose, each change with its reason."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Json = Any
+SCHEMAS = "#/components/schemas/"
+
+
+class Stale(Exception):
+    """A deviation that changes nothing any more."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A request that shows a deviation to be real.
+
+    Args:
+        body: added to a plain request.
+        param: whom the refusal names; ``None``: it is served.
+        path: of the endpoint.
+    """
+
+    body: dict[str, Json]
+    param: str | None = None
+    path: str = "/v1/chat/completions"
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One difference between OpenAI's document and ours.
+
+    Args:
+        at: JSON pointers of all that may change; ``*`` is any one step.
+        why: the reason, for people.
+        change: makes it, in place.
+        shown: requests that the official document and ours disagree about.
+    """
+
+    at: tuple[str, ...]
+    why: str
+    change: Callable[[Json], None]
+    shown: tuple[Shown, ...] = ()
+
+    def apply(self, document: Json) -> None:
+        """Change the document.
+
+        Raises:
+            Stale: it was so already, or what was to be changed is gone.
+        """
+        before = copy.deepcopy(document)
+        try:
+            self.change(document)
+        except (KeyError, IndexError, TypeError) as error:
+            raise Stale(f"{self.at[0]}: {error!r} is not there") from error
+        if before == document:
+            raise Stale(f"{self.at[0]} is so already")
+
+
+def put(at: str, value: Json, why: str, *shown: Shown) -> Deviation:
+    """This value at this place, whatever was there."""
+
+    def change(document: Json) -> None:
+        parent, key = _locate(document, at)
+        parent[key] = copy.deepcopy(value)
+
+    return Deviation((at,), why, change, shown)
+
+
+def drop(at: str, why: str, *shown: Shown) -> Deviation:
+    """Nothing at this place."""
+
+    def change(document: Json) -> None:
+        parent, key = _locate(document, at)
+        del parent[key]
+
+    return Deviation((at,), why, change, shown)
+
+
+def drop_member(at: str, name: str, why: str, *shown: Shown) -> Deviation:
+    """An ``anyOf``, ``oneOf`` or ``enum`` without this schema or value."""
+
+    def change(document: Json) -> None:
+        parent, key = _locate(document, at)
+        members = parent[key]
+        kept = [each for each in members if each not in (name, {"$ref": SCHEMAS + name})]
+        if len(kept) == len(members):
+            raise KeyError(name)
+        parent[key] = kept
+
+    return Deviation((at,), why, change, shown)
+
+
+def flat(name: str, why: str) -> Deviation:
+    """One object schema for an ``allOf`` of objects; where a property is in several, the last one counts."""
+
+    def change(document: Json) -> None:
+        schemas = document["components"]["schemas"]
+        schemas[name] = _flatten(schemas, schemas[name])
+
+    return Deviation((f"/components/schemas/{name}",), why, change)
+
+
+def closed(start: Callable[[Json], Json], why: str, *shown: Shown) -> Deviation:
+    """No unknown property in any object that is reached from a part of the document."""
+
+    def change(document: Json) -> None:
+        schemas = document["components"]["schemas"]
+        for schema in _objects(schemas, start(document), set()):
+            schema["additionalProperties"] = False
+
+    return Deviation(("**/additionalProperties",), why, change, shown)
+
+
+def _flatten(schemas: Json, schema: Json) -> Json:
+    if "$ref" in schema:
+        return _flatten(schemas, schemas[schema["$ref"].removeprefix(SCHEMAS)])
+    if "allOf" not in schema:
+        return schema
+    parts = [_flatten(schemas, part) for part in schema["allOf"]]
+    return {
+        "type": "object",
+        "properties": {name: each for part in parts for name, each in part.get("properties", {}).items()},
+        "required": [name for part in parts for name in part.get("required", [])],
+    }
+
+
+def _objects(schemas: Json, value: Json, seen: set[str]) -> Iterator[Json]:
+    """Every object schema with named properties that a part of the document reaches."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _objects(schemas, each, seen)
+    if not isinstance(value, dict):
+        return
+    name = value.get("$ref")
+    if isinstance(name, str) and name not in seen:
+        seen.add(name)
+        yield from _objects(schemas, schemas[name.removeprefix(SCHEMAS)], seen)
+    if isinstance(value.get("properties"), dict) and "additionalProperties" not in value:
+        yield value
+    for each in value.values():
+        yield from _objects(schemas, each, seen)
+
+
+def _locate(document: Json, pointer: str) -> tuple[Json, Any]:
+    """The container and the key that a JSON pointer names; the key may be new."""
+    *steps, last = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+    for step in steps:
+        document = document[int(step) if isinstance(document, list) else step]
+    return document, int(last) if isinstance(document, list) else last
+
+
+def differences(before: Json, after: Json, at: str = "") -> Iterator[str]:
+    """JSON pointers of all that differs."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            step = f"{at}/{key.replace('~', '~0').replace('/', '~1')}"
+            if key not in before or key not in after:
+                yield step
+            else:
+                yield from differences(before[key], after[key], step)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, pair in enumerate(zip(before, after, strict=True)):
+            yield from differences(*pair, f"{at}/{index}")
+    elif before != after:
+        yield at

@@ -1,0 +1,164 @@
+"""Generated requests, made short, and freed of contradictions that no schema can forbid."""
+
+import base64
+import io
+import wave
+from typing import Any
+
+from PIL import Image
+
+from deviations.parts import INT32_MAX
+from pictures import data_uri
+from server import MODEL
+
+Json = Any
+FEW = 2
+"""Tokens, choices and prompts of one generated request: schemathesis reads whole answers."""
+LIMITS = ("max_tokens", "max_completion_tokens")
+PICTURE = data_uri(Image.new("RGB", (2, 2), "red"))
+
+
+def _silence() -> str:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(6400))
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+SOUND = {"data": _silence(), "format": "wav"}
+
+
+def tamed(body: dict[str, Json], path: str) -> dict[str, Json]:
+    """The same request, for a few tokens of a known model, whole numbers without a fraction."""
+    new: dict[str, Json] = _whole_numbers(body)
+    if isinstance(new.get("model"), str):
+        new["model"] = MODEL
+    for name in (*LIMITS, "n", "best_of", "min_tokens"):
+        if _is_count(new.get(name)):
+            new[name] = min(new[name], FEW)
+    if path.endswith("/chat/completions") and all(new.get(name) is None for name in LIMITS):
+        new["max_tokens"] = FEW
+    if isinstance(new.get("prompt"), list):
+        new["prompt"] = new["prompt"][:FEW]
+    return new
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and FEW < value <= INT32_MAX
+
+
+def _whole_numbers(value: Json) -> Json:
+    """5.0 is an integer to JSON schema, and none to OpenAI's server and to ours."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def repaired(body: dict[str, Json]) -> dict[str, Json]:
+    """The same request without contradictions; what is of a wrong type stays as it is."""
+    new = dict(body)
+    _drop_idle(new)
+    _fit_counts(new)
+    _small_ids(new)
+    if isinstance(new.get("tools"), list):
+        new["tools"] = _tools(new["tools"])
+    _choose_among(new)
+    if isinstance(new.get("messages"), list):
+        new["messages"] = _conversation(new["messages"])
+    return new
+
+
+def _drop_idle(body: dict[str, Json]) -> None:
+    if body.get("stream") in (None, False):
+        body.pop("stream_options", None)
+    if body.get("logprobs") in (None, False):
+        body.pop("top_logprobs", None)
+    if body.get("response_format") is not None:
+        body.pop("structured_outputs", None)
+    if any(body.get(name) is not None for name in ("structured_outputs", "response_format", "tools")):
+        body.pop("ignore_eos", None)
+
+
+def _fit_counts(body: dict[str, Json]) -> None:
+    if body.get("max_completion_tokens") is not None:
+        body.pop("max_tokens", None)
+    for name in ("min_tokens", "best_of"):
+        if isinstance(body.get(name), int):
+            body.pop(name)
+    if body.get("max_tokens") == 0 and "prompt" in body:
+        body["echo"] = True
+
+
+def _small_ids(body: dict[str, Json]) -> None:
+    """Tokens that every vocabulary has."""
+    for name in ("stop_token_ids", "prompt", "tokens"):
+        if isinstance(body.get(name), list):
+            body[name] = [_small(each) for each in body[name]]
+    if isinstance(body.get("logit_bias"), dict):
+        body["logit_bias"] = {
+            (str(int(key) % 100) if key.isdecimal() and key.isascii() else key): bias
+            for key, bias in body["logit_bias"].items()
+        }
+
+
+def _small(value: Json) -> Json:
+    if isinstance(value, list):
+        return [_small(each) for each in value]
+    fits = isinstance(value, int) and not isinstance(value, bool) and value > 100
+    return value % 100 if fits else value
+
+
+def _tools(tools: list[Json]) -> list[Json]:
+    """One of each name, with parameters that are surely a schema."""
+    kept: dict[str, Json] = {}
+    tools = list(tools)
+    for number, tool in enumerate(tuple(tools)):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("parameters"), dict):
+            plain = {**function, "parameters": {"type": "object"}}
+            tools[number] = {**tool, "function": plain}
+        name = function.get("name") if isinstance(function, dict) else None
+        kept.setdefault(name if isinstance(name, str) else str(number), tools[number])
+    return list(kept.values())
+
+
+def _choose_among(body: dict[str, Json]) -> None:
+    """A choice that needs tools needs some; which function it names is left to the model."""
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) or (choice == "required" and not body.get("tools")):
+        body.pop("tool_choice")
+
+
+def _conversation(messages: list[Json]) -> list[Json]:
+    """Without calls and results, which would have to fit each other, and with files that are files."""
+    kept = []
+    for message in messages:
+        if isinstance(message, dict) and message.get("role") == "tool":
+            continue
+        kept.append(_turn(message) if isinstance(message, dict) else message)
+    return kept or [{"role": "user", "content": "Hi"}]
+
+
+def _turn(message: dict[str, Json]) -> dict[str, Json]:
+    new = {name: value for name, value in message.items() if name != "tool_calls"}
+    if new.get("role") == "assistant" and new.get("content") is None:
+        new["content"] = ""
+    if isinstance(new.get("content"), list):
+        new["content"] = [_part(part) for part in new["content"]]
+    return new
+
+
+def _part(part: Json) -> Json:
+    if not isinstance(part, dict):
+        return part
+    new = dict(part)
+    if isinstance(new.get("image_url"), dict) and isinstance(new["image_url"].get("url"), str):
+        new["image_url"] = {**new["image_url"], "url": PICTURE}
+    if isinstance(new.get("file"), dict) and isinstance(new["file"].get("file_data"), str):
+        new["file"] = {**new["file"], "file_data": PICTURE}
+    if isinstance(new.get("input_audio"), dict) and isinstance(new["input_audio"].get("data"), str):
+        new["input_audio"] = {**new["input_audio"], **SOUND}
+    return new

@@ -1,0 +1,75 @@
+"""The server under test: ours, started for it, or any other that ``CONTRACT_BASE_URL`` names."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from checks import Exchange, problems
+
+FOREIGN = os.environ.get("CONTRACT_BASE_URL", "")
+KEY = os.environ.get("CONTRACT_API_KEY", "none")
+MODEL = os.environ.get("CONTRACT_MODEL", "gemma3n")
+LONG = os.environ.get("CONTRACT_PROFILE") == "long"
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+HI: Any = [{"role": "user", "content": "Hi"}]
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where to ask. ``url`` is without ``/v1``."""
+
+    url: str
+    key: str = KEY
+    model: str = MODEL
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI SDK is given."""
+        return f"{self.url}/v1"
+
+    def http(self, transport: httpx.BaseTransport | None = None) -> httpx.Client:
+        """A client of it."""
+        headers = {"authorization": f"Bearer {self.key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, transport=transport)
+
+
+class Api:
+    """Asks, and holds every answer against the contract.
+
+    Args:
+        http: what carries the requests.
+        model: what a body without one asks for.
+    """
+
+    def __init__(self, http: httpx.Client, model: str) -> None:
+        self.http, self.model = http, model
+
+    def ask(self, path: str, body: Mapping[str, Any], expect: int = 200) -> Exchange:
+        """POST a body; the answer, which has this status and nothing wrong with it."""
+        request = {"model": self.model, **body}
+        answer = self.http.post(path, json=request)
+        return self._checked("post", path, request, answer, expect)
+
+    def get(self, path: str, template: str, expect: int = 200) -> Exchange:
+        """GET a path; ``template`` is how the document writes it."""
+        return self._checked("get", template, None, self.http.get(path), expect)
+
+    def chat(self, expect: int = 200, **body: Any) -> Exchange:
+        """A chat completion of at most eight tokens, where the body does not say otherwise."""
+        limit = {} if "max_completion_tokens" in body else {"max_tokens": 8}
+        return self.ask(CHAT, {"messages": HI, **limit, **body}, expect)
+
+    def complete(self, expect: int = 200, **body: Any) -> Exchange:
+        """A completion of at most eight tokens, where the body does not say otherwise."""
+        return self.ask(COMPLETIONS, {"prompt": "Once upon a time", "max_tokens": 8, **body}, expect)
+
+    def _checked(self, method: str, path: str, request: Any, answer: httpx.Response, expect: int) -> Exchange:
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        exchange = Exchange(method, path, request, answer.status_code, headers, answer.content)
+        assert answer.status_code == expect, answer.text[:500]
+        found = problems(exchange)
+        assert not found, "\n".join([f"{method} {path} {request}", *found, answer.text[:500]])
+        return exchange

@@ -1,0 +1,58 @@
+"""schemathesis over every operation: right and wrong data, examples, coverage, fuzzing, stateful."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from overlay import Json
+from server import Server
+from spec import contract
+
+SEED = 20260101
+HERE = Path(__file__).parent
+
+
+def _document() -> Json:
+    """The contract; where nobody needs a key, none is spoken of."""
+    document = copy.deepcopy(contract())
+    if not os.environ.get("CONTRACT_API_KEY"):
+        del document["security"]
+        del document["components"]["securitySchemes"]
+    return document
+
+
+def fuzz(server: Server, folder: Path, *flags: str, seed: int = SEED) -> "subprocess.CompletedProcess[str]":
+    """One run of schemathesis; ``folder/requests`` gets a line for each request."""
+    document = folder / "openapi.json"
+    document.write_text(json.dumps(_document()), encoding="utf-8")
+    config = ("--config-file", str(HERE / "schemathesis.toml"))
+    options = ("--url", server.url, "--header", f"Authorization: Bearer {server.key}", "--seed", str(seed))
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            *config,
+            "run",
+            str(document),
+            *options,
+            "--no-color",
+            *flags,
+        ],
+        cwd=HERE,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "fuzz_hooks", "CONTRACT_COUNT": str(folder / "requests")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(300)
+def test_generated_requests(server: Server, tmp_path: Path) -> None:
+    run = fuzz(server, tmp_path, "--max-examples", "15")
+    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-5_000:]

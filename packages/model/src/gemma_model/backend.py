@@ -127,9 +127,17 @@ class TritonPythonModel:
         return replace(info, waiting=info.waiting + sum(lane.pending for lane in self._lanes))
 
     def _describe(self) -> ModelInfo:
+        """What is served.
+
+        Raises:
+            EngineFailure: when nothing will be any more; who watches then starts the server anew.
+        """
         info = self._info()
+        if info.failure is not None:
+            raise EngineFailure(f"the engine has stopped: {info.failure}")
         return ModelInfo(
             model=self._settings.public_name,
+            variants=self._intake.variants,
             created=self._created,
             engine=info.name,
             device=info.device,

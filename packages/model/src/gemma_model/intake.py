@@ -13,6 +13,7 @@ from gemma_model.output import TokenBytes
 from gemma_model.prompt import PromptEncoder, format_messages_to_prompt, format_raw_prompt
 from gemma_model.protocol import Generation, Media, Prompt, Sampling
 from gemma_model.settings import Settings
+from gemma_model.variants import variants_of
 from gemma_wire import ContextLengthExceeded, InvalidRequest, Options, Request, Tokens
 
 GREEDY_BELOW = 1e-5
@@ -35,6 +36,8 @@ class Intake:
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
         self._checkpoint, self._settings = checkpoint, settings
+        self.variants = tuple(variants_of(checkpoint.folder, settings))
+        """Names of nested models that a request may ask for instead."""
         soft_tokens = checkpoint.soft_tokens
         self._encoder = PromptEncoder(checkpoint.folder, soft_tokens, checkpoint.context_length)
         self._images = ImageDecoder(checkpoint.folder, settings.max_image_pixels)
@@ -79,6 +82,7 @@ class Intake:
             logprobs=options.logprobs,
             prompt_logprobs=options.prompt_logprobs,
             constraint=constraint,
+            variant=options.model if options.model in self.variants else None,
         )
         wording = Wording(
             table=self._table,
@@ -118,9 +122,10 @@ class Intake:
 
     def _check(self, options: Options) -> None:
         """What the wire cannot know: the model's name, its vocabulary, and how much it does at once."""
-        if options.model not in (None, self._settings.public_name):
-            served = self._settings.public_name
-            raise InvalidRequest(f"{options.model!r} is not served here; {served!r} is", "options.model")
+        served = (self._settings.public_name, *self.variants)
+        if options.model is not None and options.model not in served:
+            known = f"{', '.join(map(repr, served))} {'are' if self.variants else 'is'}"
+            raise InvalidRequest(f"{options.model!r} is not served here; {known}", "options.model")
         if options.n > self._settings.max_num_seqs:
             limit = f"{self._settings.max_num_seqs} answers at once are the limit"
             raise InvalidRequest(f"is {options.n}; {limit}", "options.n")

@@ -58,8 +58,11 @@ class Outbox:
             steps, closing = self._drain()
             for answer, batch in steps.items():
                 self._advance(answer, batch)
-            self._poll_clients()
-            self._after_batch()
+            try:
+                self._poll_clients()
+                self._after_batch()
+            except Exception:  # no answer shall wait for ever because a metric could not be set
+                log.exception("the outbox goes on without")
 
     def _drain(self) -> tuple[dict[Answer, list[Step]], bool]:
         """All that waits, by answer, after waiting for the first at most ``POLL_SECONDS``."""

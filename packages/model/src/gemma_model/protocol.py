@@ -109,6 +109,7 @@ class Generation:
         prompt_logprobs: tell the prompt's as well, ``logprobs`` of the likeliest too.
         constraint: at the beginning of the answer, and left there: each choice goes on with a fork of it.
             Where it demands an end, ``min_tokens`` has no say.
+        variant: which nested model runs it; ``None``: the whole one.
     """
 
     prompt: Prompt
@@ -120,6 +121,7 @@ class Generation:
     logprobs: int | None = None
     prompt_logprobs: bool = False
     constraint: Constraint | None = None
+    variant: str | None = None
 
 
 LEAST_LOGPROB = -9999.0
@@ -227,6 +229,7 @@ class EngineInfo:
         slots_used: choices with a slot.
         cache_tokens: places for keys and values of tokens; 0 where there is no cache of fixed size.
         cache_tokens_used: of those, taken by requests that run.
+        failure: why it will never answer again, when that is so.
     """
 
     name: str
@@ -240,6 +243,7 @@ class EngineInfo:
     cache_tokens: int = 0
     cache_tokens_used: int = 0
     totals: Totals = field(default_factory=Totals)
+    failure: str | None = None
 
 
 Listener = Callable[[Step], None]

@@ -48,6 +48,12 @@ class Settings(BaseModel):
     ple: Literal["auto", "host", "device"] = Field(
         "auto", description="Where the table of per-layer embeddings lives; auto: in host memory"
     )
+    variants: str = Field(
+        "auto",
+        description="Nested models that are served under names of their own, from the same tensors: names of "
+        "published slices of E4B with commas between (E2B, E1.96B, E2.54B), a .json file with others, or "
+        "none; auto: E2B, when the checkpoint is E4B",
+    )
     compile: Literal["auto", "off"] = Field(
         "auto",
         description="auto: a CPU decodes with kernels compiled at the first start, if there is a C++ "

@@ -142,3 +142,21 @@ def test_too_large_a_cache_is_one_clear_error(checkpoint: Any) -> None:
 def test_a_context_beyond_the_checkpoints_own_is_refused(checkpoint: Any) -> None:
     with pytest.raises(InvalidRequest, match="4096"):
         NativeEngine(checkpoint.folder, Settings(device="cpu", max_model_len=5000))
+
+
+def test_an_engine_that_breaks_says_so_and_leaves_nobody_waiting(
+    engine: NativeEngine, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ArithmeticError("impossible")
+
+    monkeypatch.setattr(engine._loop._scheduler, "plan", broken)
+    heard = Heard()
+    engine.submit(greedy(checkpoint, 1, 5), heard)
+    assert heard.ended.wait(PATIENCE)
+    assert heard.last is not None
+    assert heard.last.error == "ArithmeticError: impossible"
+    engine._thread.join(PATIENCE)
+    assert engine.info().failure == "ArithmeticError: impossible"
+    with pytest.raises(Unavailable):
+        engine.submit(greedy(checkpoint, 1, 5), Heard())

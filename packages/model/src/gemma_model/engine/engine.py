@@ -1,5 +1,6 @@
 """The native engine: a thread that plans, runs and commits steps for as long as there is work."""
 
+import logging
 import threading
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.slots import Slots
 from gemma_model.protocol import EngineInfo, Generation, Listener, Observation
 from gemma_model.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class NativeEngine:
@@ -33,6 +36,7 @@ class NativeEngine:
         slots = Slots(settings.max_num_seqs, loaded.window, loaded.ring)
         scheduler = Scheduler(slots, settings.max_queue, settings.prefill_chunk)
         self._loop = Loop(loaded.runner, scheduler, loaded.length)
+        self._failure: str | None = None
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
 
@@ -59,6 +63,7 @@ class NativeEngine:
             cache_tokens=self._cache_tokens,
             cache_tokens_used=load.cache_tokens_used,
             totals=load.totals,
+            failure=self._failure,
         )
 
     def observations(self) -> list[Observation]:
@@ -72,6 +77,11 @@ class NativeEngine:
         self._runner.close()
 
     def _serve(self) -> None:
-        while self._loop.wait():
-            self._loop.step()
-        self._loop.drain()
+        try:
+            while self._loop.wait():
+                self._loop.step()
+            self._loop.drain()
+        except Exception as error:
+            log.exception("the engine has stopped working")
+            self._failure = f"{type(error).__name__}: {error}"
+            self._loop.abandon(error)

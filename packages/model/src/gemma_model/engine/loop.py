@@ -142,6 +142,15 @@ class Loop:
             reaped = self._reap()
         self._tell(reaped)
 
+    def abandon(self, error: Exception) -> None:
+        """Refuse what comes, and end all there is with an error; trusts nothing but the list of requests."""
+        with self._changed:
+            self._closing = True
+            jobs = list(self._jobs.values())
+            self._jobs.clear()
+        reason = f"{type(error).__name__}: {error}"
+        self._tell([(job.listen, Step(choice=i, error=reason)) for job in jobs for i in job.choices])
+
     def wait(self) -> bool:
         """Sleep until there is something to do; false when the engine is to close."""
         with self._changed:
@@ -247,10 +256,13 @@ def _describe(error: Exception) -> str:
 
 def _sequences(number: int, generation: Generation) -> list[Sequence]:
     spans = [(span.start, span.length, span.media.digest) for span in generation.prompt.spans]
+    keys = keys_of(generation.prompt.token_ids, spans)
+    if generation.variant is not None:  # what one model has stored is nothing to another
+        keys[0] = (generation.variant, keys[0])
     return [
         Sequence(
             name=(number, index),
-            keys=keys_of(generation.prompt.token_ids, spans),
+            keys=list(keys),
             max_tokens=generation.max_tokens,
             min_tokens=generation.min_tokens,
             stop_token_ids=generation.stop_token_ids,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,11 +25,13 @@ from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache, bytes_per_slot
 from gemma_model.nn.config import TextConfig
 from gemma_model.nn.device import describe, pick
+from gemma_model.nn.matformer import Slice
 from gemma_model.nn.text import Decoder
 from gemma_model.nn.towers import Towers
 from gemma_model.nn.weights import open_weights
 from gemma_model.protocol import Generation, Media, MediaSpan, Scores
 from gemma_model.settings import Settings
+from gemma_model.variants import variants_of
 from gemma_wire import InvalidRequest
 
 log = logging.getLogger(__name__)
@@ -44,10 +47,19 @@ class Runner:
         decoder: with its weights.
         cache: all slots.
         soft_tokens: what stands for pictures and sounds.
+        variants: models nested in the decoder, by the names that generations use.
     """
 
-    def __init__(self, decoder: Decoder, cache: KVCache, soft_tokens: SoftTokens) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        cache: KVCache,
+        soft_tokens: SoftTokens,
+        variants: Mapping[str, Slice] = MappingProxyType({}),
+    ) -> None:
         self._decoder, self._cache, self._soft_tokens = decoder, cache, soft_tokens
+        self._decoders: dict[str | None, Decoder] = {None: decoder}
+        self._decoders |= {name: decoder.sliced(part) for name, part in variants.items()}
         self._chooser = Chooser(decoder.config.vocab_size)
 
     @torch.inference_mode()
@@ -73,7 +85,7 @@ class Runner:
                 self._copy(prefill)
                 logits.append(given.expand(len(prefill.names), -1))
         if plan.decodes:
-            logits.append(self._decode(plan.decodes))
+            logits.append(self._decode(plan.decodes, choices))
         rows = [row for row in plan.rows if row.name not in failed]
         chosen = self._chooser.choose(torch.cat(logits), rows, choices, prepared) if rows else Outcome()
         return replace(chosen, failed={**failed, **chosen.failed}, prompt_scores=prompt_scores)
@@ -95,7 +107,8 @@ class Runner:
         ids = generation.prompt.token_ids[prefill.start : prefill.stop]
         batch = Batch([prefill.slot], [prefill.start], len(ids))
         rows = self._decoder.per_layer_table.rows(ids, x)
-        return self._decoder(x, rows, batch, self._cache, keep=int(prefill.ends_prompt))
+        decoder = self._decoders[generation.variant]
+        return decoder(x, rows, batch, self._cache, keep=int(prefill.ends_prompt))
 
     def _score(
         self, prefill: Prefill, generation: Generation, x: Tensor
@@ -107,7 +120,8 @@ class Runner:
             piece = x[start - prefill.start : stop - prefill.start]
             table_rows = self._decoder.per_layer_table.rows(ids[start:stop], piece)
             batch = Batch([prefill.slot], [start], stop - start)
-            logits = self._decoder(piece, table_rows, batch, self._cache, keep=stop - start)
+            decoder = self._decoders[generation.variant]
+            logits = decoder(piece, table_rows, batch, self._cache, keep=stop - start)
             assert logits is not None, "they were asked for"
             behind = ids[start + 1 : stop + 1]  # the last token of a prompt has a new one behind it
             found += score(logits[: len(behind)], behind, generation.logprobs or 0)
@@ -119,11 +133,21 @@ class Runner:
             for fork in prefill.forks:
                 layer[fork.slot, :, : prefill.stop] = layer[prefill.slot, :, : prefill.stop]
 
-    def _decode(self, decodes: tuple[Decode, ...]) -> Tensor:
+    def _decode(self, decodes: Sequence[Decode], choices: Mapping[Name, Choice]) -> Tensor:
+        """Logits of all, ``[len(decodes), vocab]``; those that one model runs go through it together."""
+        places: dict[str | None, list[int]] = {}
+        for place, decode in enumerate(decodes):
+            places.setdefault(choices[decode.name].generation.variant, []).append(place)
+        logits = [self._step(variant, [decodes[i] for i in own]) for variant, own in places.items()]
+        order = torch.tensor([place for own in places.values() for place in own])
+        return logits[0] if len(logits) == 1 else torch.cat(logits)[order.argsort()]
+
+    def _step(self, variant: str | None, decodes: Sequence[Decode]) -> Tensor:
         ids = tuple(decode.token_id for decode in decodes)
         x = self._embed(ids)
         batch = Batch([decode.slot for decode in decodes], [decode.position for decode in decodes], 1)
-        logits = self._decoder(x, self._decoder.per_layer_table.rows(ids, x), batch, self._cache, keep=1)
+        rows = self._decoder.per_layer_table.rows(ids, x)
+        logits = self._decoders[variant](x, rows, batch, self._cache, keep=1)
         assert logits is not None, "they were asked for"
         return logits
 
@@ -160,7 +184,8 @@ class Loaded:
             self.config, settings.max_num_seqs, self.length, settings.rewind, self.device, self.dtype
         )
         self.window, self.ring = self.config.sliding_window, cache.ring
-        self.runner = Runner(decoder, cache, SoftTokens(encode, settings.media_cache_bytes))
+        soft_tokens = SoftTokens(encode, settings.media_cache_bytes)
+        self.runner = Runner(decoder, cache, soft_tokens, variants_of(checkpoint, settings))
 
     def _load(
         self, checkpoint: Path, config: Mapping[str, Any], settings: Settings

@@ -1,0 +1,118 @@
+"""Nested models beside the whole one: the same tensors and slots, each its own text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gemma_model.engine.loop import Loop
+from gemma_model.engine.runner import Runner
+from gemma_model.engine.scheduler import Scheduler
+from gemma_model.engine.slots import Slots
+from gemma_model.nn.cache import KVCache
+from gemma_model.nn.matformer import PUBLISHED, Slice
+from gemma_model.protocol import Generation, Prompt, Sampling
+from gemma_model.settings import Settings
+from gemma_model.variants import variants_of
+from gemma_wire import InvalidRequest
+
+LENGTH, SLOTS = 128, 3
+
+
+def engine(checkpoint: Any, runner: Runner, cache: KVCache) -> Any:
+    loop = Loop(runner, Scheduler(Slots(SLOTS, checkpoint.loaded.window, cache.ring), 100, 16), LENGTH)
+    native = checkpoint.native()
+    native.loop, native.recorder.runner = loop, runner
+    return native
+
+
+def cache_of(checkpoint: Any) -> KVCache:
+    return KVCache(checkpoint.loaded.config, SLOTS, LENGTH)
+
+
+def nested_of(checkpoint: Any) -> Slice:
+    """Half the neurons, and one layer less."""
+    config = checkpoint.loaded.config
+    first, sizes = config.first_kv_shared_layer, tuple(size // 2 for size in config.intermediate_size)
+    return Slice(sizes[1:], (first,))
+
+
+def ask(prompt: Prompt, variant: str | None, new: int = 12) -> Generation:
+    return Generation(prompt, Sampling(temperature=0), new, variant=variant)
+
+
+def test_each_request_gets_the_text_of_its_own_model(checkpoint: Any) -> None:
+    of, nested = checkpoint.loaded.runner, nested_of(checkpoint)
+    alone = Runner(of._decoder.sliced(nested), cache_of(checkpoint), of._soft_tokens)
+    both = Runner(of._decoder, cache_of(checkpoint), of._soft_tokens, {"small": nested})
+    prompts = [checkpoint.text(20 + i, seed=i) for i in range(6)]
+    wholes = checkpoint.native().answers([ask(prompt, None) for prompt in prompts])
+    smalls = engine(checkpoint, alone, alone._cache).answers([ask(prompt, None) for prompt in prompts])
+    assert wholes != smalls
+    mixed = engine(checkpoint, both, both._cache)
+    wanted = [ask(prompt, variant) for prompt in prompts for variant in ("small", None)]
+    expected = [tokens for pair in zip(smalls, wholes, strict=True) for tokens in pair]
+    assert mixed.answers(wanted) == expected
+
+
+def test_one_model_never_reuses_what_the_other_has_stored(checkpoint: Any) -> None:
+    of = checkpoint.loaded.runner
+    both = Runner(of._decoder, cache_of(checkpoint), of._soft_tokens, {"small": nested_of(checkpoint)})
+    mixed, prompt = engine(checkpoint, both, both._cache), checkpoint.text(20, seed=1)
+
+    def cached(variant: str | None) -> int:
+        (answer,) = mixed.listened(ask(prompt, variant))
+        assert answer.end is not None
+        tokens: int = answer.end.cached_tokens
+        return tokens
+
+    assert [cached(variant) for variant in (None, "small", None, "small")] == [0, 0, 19, 19]
+
+
+@pytest.fixture
+def e4b(tmp_path: Path) -> Path:
+    """As much of E4B as tells what it holds."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3n_text"}))
+    return tmp_path
+
+
+def served(folder: Path, variants: str, name: str = "google/gemma-3n-E4B-it") -> dict[str, Slice]:
+    return variants_of(folder, Settings(model_name=name, variants=variants))
+
+
+def test_e4b_holds_e2b_under_its_own_name(e4b: Path) -> None:
+    assert served(e4b, "auto") == {"google/gemma-3n-E2B-it": PUBLISHED["E2B"]}
+    assert served(e4b, "auto", "mine") == {"mine-E2B": PUBLISHED["E2B"]}
+    assert list(served(e4b, "E1.96B, E2.54B")) == ["google/gemma-3n-E1.96B-it", "google/gemma-3n-E2.54B-it"]
+    assert served(e4b, "none") == {}
+    reference = Settings(model_name="m", engine="reference")
+    assert variants_of(e4b, reference) == {}
+
+
+def test_other_slices_come_from_a_file(e4b: Path) -> None:
+    file = e4b / "slices.json"
+    file.write_text(json.dumps({"thin": {"intermediate_size": [2048] * 34, "skipped": [20]}}))
+    assert served(e4b, str(file), "m") == {"m-thin": Slice((2048,) * 34, (20,))}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "cannot read"),
+        ("[]", "cannot read"),
+        ('{"thin": {}}', "cannot read"),
+        ('{"thin": {"intermediate_size": [1]}}', "1 sizes for the 35 layers"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused(e4b: Path, content: str | None, says: str) -> None:
+    file = e4b / "slices.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InvalidRequest, match=says):
+        served(e4b, str(file))
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones(e4b: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"'E9B' is not known; E2B, E1\.96B, E2\.54B are"):
+        served(e4b, "E9B")

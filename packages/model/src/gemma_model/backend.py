@@ -54,11 +54,14 @@ class TritonPythonModel:
         folder = find_folder(self._settings.model_name, self._settings.checkpoint)
         log.info("loading %s with the %s engine", folder, self._settings.engine)
         started = time.monotonic()
-        from gemma_model.intake import Intake  # noqa: PLC0415 - imports torch: seconds, so say first what is done
+        # Imported here, for that takes seconds (torch), and what is done was to be said first.
+        from gemma_model.intake import Intake  # noqa: PLC0415
+        from gemma_model.warmup import warm_up  # noqa: PLC0415
 
         self._checkpoint = open_checkpoint(folder, self._settings.max_model_len)
         self._intake = Intake(self._checkpoint, self._settings)
         self._engine = make_engine(folder, self._settings)
+        warm_up(self._intake, self._engine, self._checkpoint.soft_tokens)
         self._created = int(time.time())
         self._metrics = Metrics(pb_utils, self._settings.public_name)
         limit = self._settings.max_queue + self._settings.max_num_seqs

@@ -169,7 +169,7 @@ def build(file: Dockerfile, root: Path, poetry: Path, environment: Mapping[str, 
         "/opt/venv": root / "opt/venv",
         "/opt/poetry": poetry,
         "/app": root / "app",
-        "/root": root / "root",
+        "/var/cache/pypoetry": Path.home() / ".cache/pypoetry",
     }
     place = Place(folders)
     (root / "bin").mkdir(parents=True)

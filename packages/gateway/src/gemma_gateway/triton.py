@@ -156,15 +156,19 @@ class _Server:
     async def report(self, kind: type[Report], request: Request, seconds: float) -> Report:
         """The one answer to an operation that generates nothing.
 
+        The stream is read to its end: if it is cancelled right after its last response, Triton now and then
+        takes the request to be open for ever, and then neither unloads the model nor stops in time.
+
         Raises:
             TimedOut: nothing came within ``seconds``.
             WireError: the model cannot answer.
         """
         call = self._call(request, "", seconds)
         async with aclosing(self._responses(call)) as responses:
-            async for arrays in responses:
-                return kind.from_tensors(arrays)
-        raise Unavailable("Triton closed the stream without an answer")
+            reports = [kind.from_tensors(arrays) async for arrays in responses]
+        if not reports:
+            raise Unavailable("Triton closed the stream without an answer")
+        return reports[0]
 
     async def close(self) -> None:
         if self._watch is not None:

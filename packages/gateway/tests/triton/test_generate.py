@@ -34,6 +34,17 @@ async def test_describe(engine: TritonEngine) -> None:
     assert await engine.describe() == INFO
 
 
+async def test_a_report_is_read_to_the_end_of_its_stream(engine: TritonEngine, triton: FakeTriton) -> None:
+    end = asyncio.Event()
+    triton.described = [INFO, end]
+    asked = asyncio.create_task(engine.describe())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(asked), 0.2)
+    assert triton.running == 1
+    end.set()
+    assert await asked == INFO
+
+
 async def test_tokens(engine: TritonEngine, triton: FakeTriton) -> None:
     triton.script = [TOKENS]
     assert await engine.tokens(Request(prompt="x", options=Options(op="tokenize"))) == TOKENS

@@ -64,14 +64,12 @@ def gateway(place: Place, triton_port: int) -> tuple[list[str], dict[str, str]]:
 
 def pip_index() -> str:
     """The package index that pip is configured for, as the Makefile finds it."""
-    asked = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
-    python = str(POETRY / "bin" / "python")
-    configured = [python, "-m", "pip", "config", "get", "global.index-url"]
-    for command in (configured, [python, "-c", asked]):
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        if run.returncode == 0:
-            return os.environ.get("PIP_INDEX_URL") or run.stdout.strip()
-    raise AssertionError("pip knows no index")
+    asked = (
+        "from pip._internal.commands import create_command as c; "
+        "print(c('install').parser.get_default_values().index_url)"
+    )
+    command = [str(POETRY / "bin" / "python"), "-c", asked]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def poetry_environment() -> dict[str, str]:

@@ -170,3 +170,13 @@ def assert_error(response: httpx.Response, status: int, param: str | None, code:
     assert (error["param"], error["code"]) == (param, code), error
     assert response.headers["x-request-id"]
     return str(error["message"])
+
+
+@asynccontextmanager
+async def gateway(engine: FakeEngine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway with these settings, without a socket between."""
+    app = create_app(Settings(**settings), engine)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield client

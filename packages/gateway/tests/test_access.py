@@ -2,9 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import httpx2  # what the SDK stands on
@@ -13,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from packages.gateway.tests.conftest import FakeEngine, assert_error, chat, post
+from packages.gateway.tests.conftest import FakeEngine, assert_error, chat, gateway, post
 from pydantic import ValidationError
 
 from gemma_gateway import auth
@@ -22,15 +20,6 @@ from gemma_gateway.auth import HEALTH, Keys, warn_if_open
 from gemma_gateway.settings import Settings
 
 KEYS = ("sk-first-Key", "sk-second", "x")
-
-
-@asynccontextmanager
-async def gateway(engine: FakeEngine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Settings(**settings), engine)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield client
 
 
 @pytest.fixture

@@ -3,29 +3,19 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import httpx2  # what the SDK stands on
 import openai
 import pytest
-from packages.gateway.tests.conftest import END, FakeEngine, assert_error, chat, post, until
+from packages.gateway.tests.conftest import END, FakeEngine, assert_error, chat, gateway, post, until
 
 from gemma_gateway.app import create_app
 from gemma_gateway.settings import Settings
 from gemma_wire import Chunk
 
 LIMIT, LEFT = "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests"
-
-
-@asynccontextmanager
-async def gateway(engine: FakeEngine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Settings(**settings), engine)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield client
 
 
 def envelope(text: str) -> Any:

@@ -1,27 +1,12 @@
 """Web pages: which may ask, and that they may read what they are answered."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
-import httpx
 import pytest
-from packages.gateway.tests.conftest import FakeEngine, chat
+from packages.gateway.tests.conftest import FakeEngine, chat, gateway
 from pydantic import ValidationError
 
-from gemma_gateway.app import create_app
 from gemma_gateway.settings import Settings
 
 PAGE = "https://app.example.org"
-
-
-@asynccontextmanager
-async def gateway(engine: FakeEngine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Settings(**settings), engine)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield client
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from gemma_model.answer import NO_LOGPROB, Answer, Wording
+from gemma_model.answer import Answer, Wording
 from gemma_model.output import TokenBytes
 from gemma_model.protocol import Scores, Step, Times
 from gemma_wire import Chunk, Timings, TokenLogprob, Usage, WireError
@@ -100,7 +100,7 @@ def test_none_but_the_asked_for_are_told(bench: Bench) -> None:
 
 def test_nothing_has_a_number(bench: Bench) -> None:
     step = Step(bench.ids("a"), scores=(Scores(-float("inf")),), finish="length")
-    assert _logprobs(bench.answer([step], logprobs=True).chunks)[0].logprob == NO_LOGPROB
+    assert _logprobs(bench.answer([step], logprobs=True).chunks)[0].logprob == -9999.0
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -6,7 +6,7 @@ from itertools import starmap
 from typing import Protocol
 
 from gemma_model.output import Said, TextStream, TokenBytes
-from gemma_model.protocol import Scores, Step, Times
+from gemma_model.protocol import LEAST_LOGPROB, Scores, Step, Times
 from gemma_model.tools import CALL_START, CallParser, join_deltas
 from gemma_wire import (
     Alternative,
@@ -19,9 +19,6 @@ from gemma_wire import (
     Usage,
     WireError,
 )
-
-NO_LOGPROB = -9999.0
-"""What the wire says for a probability of nothing."""
 
 
 class Channel(Protocol):
@@ -180,7 +177,7 @@ class Choice:
             token_id=token_id,
             token=table.name(token_id),
             utf8=tuple(table[token_id]),
-            logprob=max(logprob, NO_LOGPROB),
+            logprob=max(logprob, LEAST_LOGPROB),
         )
 
 

@@ -1,0 +1,1 @@
+"""A browser playground for any OpenAI-compatible server."""

@@ -36,7 +36,7 @@ def serving(model: str) -> Iterator[Stack]:
     """
     ports = {name: find_free(LOOPBACK) for name in PORTS}
     flags = [f"--{name}={port}" for name, port in ports.items()]
-    command = [sys.executable, "-m", "gemma_launcher", "serve", "--model", model, *flags]
+    command = [sys.executable, "-m", "gemma_launcher", "serve", "--no-playground", "--model", model, *flags]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     stack = Stack(f"http://{LOOPBACK}:{ports['port']}/v1", f"{LOOPBACK}:{ports['triton-grpc-port']}")
     try:

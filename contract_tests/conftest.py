@@ -36,7 +36,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack with nothing set, as a newcomer gets it; shared, so leave it as you found it."""
+    """The stack with no setting but the tiny checkpoint; shared, so leave it as you found it."""
     if FOREIGN:
         pytest.skip(OURS_ALONE)
     with running(tmp_path_factory.mktemp("stack") / "log") as stack:

@@ -18,6 +18,8 @@ import psutil
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 150
 STOP_SECONDS = 10
+TINY = "gemma3n-tiny"
+"""Random weights: small, at once there, and it may say anything."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -31,7 +33,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Stack:
-    """A running ``gemma-triton serve``."""
+    """A running ``gemma-triton serve``; ``playground_port`` is 0 where none was asked for."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
@@ -39,6 +41,7 @@ class Stack:
     triton_http_port: int
     triton_grpc_port: int
     triton_metrics_port: int
+    playground_port: int = 0
 
     @property
     def url(self) -> str:
@@ -49,8 +52,13 @@ class Stack:
         return f"http://127.0.0.1:{self.triton_http_port}"
 
     @property
+    def playground_url(self) -> str:
+        return f"http://127.0.0.1:{self.playground_port}"
+
+    @property
     def ports(self) -> set[int]:
-        return {self.api_port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port}
+        every = {self.api_port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port}
+        return every | ({self.playground_port} if self.playground_port else set())
 
     def tree(self) -> list[psutil.Process]:
         """The launcher and everything it started that is still its descendant."""
@@ -113,19 +121,24 @@ def eventually(test: Any, seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def running(log: Path, *flags: str, wait: bool = True, **environment: str) -> Iterator[Stack]:
+def running(
+    log: Path, *flags: str, wait: bool = True, playground: bool = False, **environment: str
+) -> Iterator[Stack]:
     """``gemma-triton serve`` on free ports; ended, whatever happened, on the way out.
 
     Args:
         log: file for all that it prints.
         flags: of the command line.
-        wait: until it is ready.
-        environment: added to this process's own.
+        wait: until it is ready; the playground may come up later.
+        playground: with one, which costs seconds of Gradio's start.
+        environment: added to this process's own; without ``MODEL_NAME`` the tiny checkpoint is served.
     """
-    names = ("port", "triton-http-port", "triton-grpc-port", "triton-metrics-port")
-    ports = free_ports(4)
+    names = ["port", "triton-http-port", "triton-grpc-port", "triton-metrics-port"]
+    names += ["playground-port"] if playground else []
+    ports = free_ports(len(names))
     arguments = [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
-    clean = {name: value for name, value in os.environ.items() if name != "MODEL_NAME"}
+    arguments += [] if playground else ["--no-playground"]
+    clean = {**os.environ, "MODEL_NAME": TINY}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "gemma_launcher", "serve", *arguments, *flags],

@@ -43,7 +43,7 @@ def look(part: str) -> str:
     if part == "model":
         port = os.environ.get("GEMMA_TRITON_HTTP_PORT") or 8000
         return ask(f"http://127.0.0.1:{port}/v2/models/gemma3n/generate", {"op": "describe"})
-    return ask("http://127.0.0.1:7860/")
+    return ask(f"http://127.0.0.1:{os.environ.get('PLAYGROUND_PORT') or 7860}/")
 
 
 def main() -> int:

@@ -1,9 +1,5 @@
-# nix run .#serve, and .#playground as soon as there is a folder playground/.
-{
-  pkgs,
-  packages,
-  root,
-}:
+# nix run .#serve, and .#playground for the page alone.
+{ pkgs, packages }:
 let
   inherit (pkgs) lib;
   app = command: {
@@ -19,7 +15,5 @@ in
 {
   serve = app "serve";
   default = app "serve";
-}
-// lib.optionalAttrs (builtins.pathExists (root + "/playground/pyproject.toml")) {
   playground = app "playground";
 }

@@ -1,4 +1,4 @@
-# nix flake check: the style, and the tests of the packages that need no server.
+# nix flake check: the style, and the tests of the packages that need no server and no browser.
 # The tools are the root's group dev, as far as nixpkgs has them; a test that misses one fails and names it.
 {
   pkgs,
@@ -34,6 +34,6 @@ in
   style = check "style" "ruff check packages contract_tests && ruff format --check packages contract_tests";
 }
 // lib.mapAttrs' (
-  name: _:
-  lib.nameValuePair name (check name "pytest -p no:cacheprovider packages/${lib.removePrefix "gemma-" name}")
-) projects.members
+  name: folder:
+  lib.nameValuePair name (check name "pytest -p no:cacheprovider --ignore-glob='*/browser' ${folder}")
+) projects.folders

@@ -19,7 +19,7 @@ let
 in
 {
   inherit packages;
-  apps = import ./apps.nix { inherit pkgs packages root; };
+  apps = import ./apps.nix { inherit pkgs packages; };
   devShells = import ./shells.nix { inherit pkgs; };
   checks = import ./checks.nix { inherit pkgs python projects root; };
   formatter = pkgs.nixfmt-tree;

@@ -18,13 +18,15 @@ let
       tag
       "py3"
     ]
-    && lib.hasInfix "manylinux" platform
-    && lib.hasInfix pkgs.stdenv.hostPlatform.parsed.cpu.name platform;
-in
-{
-  # The package as a wheel for this Python and platform, without what it depends on.
-  wheel =
-    final: name:
+    && (
+      platform == "any"
+      ||
+        lib.hasInfix "manylinux" platform && lib.hasInfix pkgs.stdenv.hostPlatform.parsed.cpu.name platform
+    );
+
+  # The package as a wheel for this Python and platform, with these of the package set.
+  wheelWith =
+    names: final: name:
     let
       package = lib.head locked.${name};
       tag = "cp${lib.replaceStrings [ "." ] [ "" ] final.python.pythonVersion}";
@@ -45,6 +47,8 @@ in
         platform = part 4;
         sha256 = lib.removePrefix "sha256:" file.hash;
       };
+      dependencies = map (name: final.${name}) (names package);
+      pythonRelaxDeps = true;
       nativeBuildInputs = [ pkgs.autoPatchelfHook ];
       buildInputs = [
         pkgs.stdenv.cc.cc.lib
@@ -55,4 +59,11 @@ in
       # Triton comes with backends for other uses, whose libraries nobody needs here.
       autoPatchelfIgnoreMissingDeps = true;
     };
+in
+{
+  # Without what it depends on.
+  wheel = wheelWith (_: [ ]);
+
+  # With what poetry.lock says that it depends on.
+  wheelWithDependencies = wheelWith (package: lib.attrNames (package.dependencies or { }));
 }

@@ -1,5 +1,5 @@
-# Every pyproject.toml of the monorepo as pyproject.nix reads it: { root; members = { gemma-wire = …; … }; }.
-# The members are the folders that the root's Poetry table names.
+# Every pyproject.toml of the monorepo as pyproject.nix reads it: { root; members = { gemma-wire = …; … }; }, and
+# the members' folders as the root's Poetry table names them: { folders = { gemma-wire = "packages/wire"; … }; }.
 {
   lib,
   pyproject-nix,
@@ -9,11 +9,12 @@ let
   load = folder: pyproject-nix.lib.project.loadPyproject { projectRoot = folder; };
   poetry = (lib.importTOML (root + "/pyproject.toml")).tool.poetry;
   grouped = lib.foldl' (all: group: all // group.dependencies) { } (lib.attrValues poetry.group);
-  folders = lib.mapAttrs (_: member: root + "/${member.path}") (
+  folders = lib.mapAttrs (_: member: member.path) (
     lib.filterAttrs (_: member: member ? path) (poetry.dependencies // grouped)
   );
 in
 {
+  inherit folders;
   root = load root;
-  members = lib.mapAttrs (_: load) folders;
+  members = lib.mapAttrs (_: folder: load (root + "/${folder}")) folders;
 }

@@ -35,11 +35,21 @@ let
       }
     );
 
+  # The page is written for Gradio 6, and nixpkgs was seen with 5: Gradio and its own helpers are the lock's.
+  gradio = [
+    "gradio"
+    "gradio-client"
+    "groovy"
+    "hf-gradio"
+    "safehttpx"
+  ];
+
   python = pkgs.python312.override {
     self = python;
     packageOverrides =
       final: prev:
       lib.mapAttrs (_: member final) projects.members
+      // lib.genAttrs gradio (lock.wheelWithDependencies final)
       // {
         # Triton's Python stub is built against numpy 1.
         numpy = lock.wheel final "numpy";

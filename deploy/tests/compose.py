@@ -13,7 +13,7 @@ import yaml
 from stack import ROOT
 
 FILE = ROOT / "docker-compose.yml"
-PROFILES = ("gpu", "cpu", "jetson", "observability", "playground")
+PROFILES = ("gpu", "cpu", "jetson", "observability")
 
 
 def services() -> dict[str, dict[str, Any]]:

@@ -37,31 +37,45 @@ def test_it_fits_the_compose_specification() -> None:
 
 
 @pytest.mark.parametrize("profile", TRITONS)
-def test_a_profile_starts_one_triton_and_the_gateway(docker_compose: list[str], profile: str) -> None:
+def test_a_profile_starts_one_triton_the_gateway_and_the_playground(
+    docker_compose: list[str], profile: str
+) -> None:
     services = compose.resolved(docker_compose, profile)["services"]
-    assert set(services) == {TRITONS[profile], "api"}
+    assert set(services) == {TRITONS[profile], "api", "playground"}
     assert services[TRITONS[profile]]["networks"]["default"]["aliases"] == ["triton"]
     assert services["api"]["depends_on"][TRITONS[profile]]["condition"] == "service_healthy"
+    assert services["playground"]["depends_on"]["api"]["condition"] == "service_healthy"
 
 
 def test_with_no_profile_named_it_is_the_gpu(docker_compose: list[str]) -> None:
-    assert set(compose.resolved(docker_compose)["services"]) == {"triton", "api"}
+    assert set(compose.resolved(docker_compose)["services"]) == {"triton", "api", "playground"}
     assert (ROOT / ".env").read_text().splitlines()[-1] == "COMPOSE_PROFILES=gpu"
 
 
-def test_observability_and_playground_come_on_top(docker_compose: list[str]) -> None:
-    services = compose.resolved(docker_compose, "gpu", "observability", "playground")["services"]
-    assert set(services) == {"triton", "api", "prometheus", "grafana", "playground"}
+def test_observability_comes_on_top(docker_compose: list[str]) -> None:
+    services = compose.resolved(docker_compose, "gpu", "observability")["services"]
+    assert set(services) == {"triton", "api", "playground", "prometheus", "grafana"}
+
+
+def test_with_no_model_named_it_is_the_one_in_the_image() -> None:
+    image = dockerfile.parse(ROOT / "Dockerfile.triton").image
+    for name in TRITONS.values():
+        assert compose.environment(name)["MODEL_NAME"] == image.pairs("ENV")["MODEL_NAME"]
 
 
 def test_the_variables_of_the_seed_reach_their_container(docker_compose: list[str]) -> None:
     shell = {"HF_TOKEN": "t", "MODEL_NAME": "google/gemma-3n-E2B-it", "NVIDIA_VISIBLE_DEVICES": "1"}
-    services = compose.resolved(docker_compose, **shell, API_PORT="9000", TRITON_LOG_LEVEL="2")["services"]
+    others = {"API_PORT": "9000", "TRITON_LOG_LEVEL": "2", "PLAYGROUND_PORT": "9001", "OPENAI_API_KEY": "sk"}
+    services = compose.resolved(docker_compose, **shell, **others)["services"]
     assert shell.items() <= services["triton"]["environment"].items()
     assert "HF_TOKEN" not in services["api"]["environment"]
     assert services["triton"]["command"] == ["--log-verbose=2"]
     assert [port["published"] for port in services["api"]["ports"]] == ["9000"]
     assert [port["target"] for port in services["api"]["ports"]] == [8080]
+    assert [port["published"] for port in services["playground"]["ports"]] == ["9001"]
+    assert [port["target"] for port in services["playground"]["ports"]] == [7860]
+    assert services["playground"]["environment"]["OPENAI_API_KEY"] == "sk"
+    assert not {"HF_TOKEN", "API_KEYS"} & set(services["playground"]["environment"])
 
 
 def test_every_variable_is_in_the_table_of_settings() -> None:
@@ -106,7 +120,7 @@ def test_ports() -> None:
 
 def test_what_has_no_password_is_for_this_machine_alone() -> None:
     for name, service in compose.services().items():
-        if name not in {"api", "playground"}:
+        if name != "api":
             assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
 
 
@@ -155,7 +169,8 @@ def _seconds(text: str) -> int:
     return int(text.removesuffix("s"))
 
 
-def test_the_seeds_port_is_the_default() -> None:
-    published: Any = compose.services()["api"]["ports"]
-    port = LauncherSettings.model_fields["api_port"].default
-    assert published == [f"${{API_PORT:-{port}}}:{port}"]
+def test_the_ports_are_those_of_serve() -> None:
+    for name, address in (("api", ""), ("playground", "127.0.0.1:")):
+        port: Any = LauncherSettings.model_fields[f"{name}_port"].default
+        expected = f"{address}${{{name.upper()}_PORT:-{port}}}:{port}"
+        assert compose.services()[name]["ports"] == [expected]

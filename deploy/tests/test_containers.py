@@ -25,6 +25,7 @@ from gemma_launcher.settings import Settings
 from stack import ROOT, eventually, free_ports
 
 API = parse(ROOT / "Dockerfile.api")
+PLAYGROUND = parse(ROOT / "Dockerfile.playground")
 TRITON = parse(ROOT / "Dockerfile.triton")
 POETRY = ROOT / ".tools" / "poetry"
 only_in_ci = pytest.mark.skipif(
@@ -62,6 +63,20 @@ def gateway(place: Place, triton_port: int) -> tuple[list[str], dict[str, str]]:
     return [place.move(word) for word in API.image.argv("ENTRYPOINT")], {**environment, **here}
 
 
+def playground(place: Place) -> tuple[list[str], dict[str, str]]:
+    """As ``gateway``, of the playground container; there is no ``api`` for it to talk to."""
+    (port,) = free_ports(1)
+    environment = {**place.environment(PLAYGROUND.image), **compose.environment("playground")}
+    assert environment["OPENAI_BASE_URL"] == "http://api:8080/v1"
+    here = {"PLAYGROUND_HOST": "127.0.0.1", "PLAYGROUND_PORT": str(port)}
+    return [place.move(word) for word in PLAYGROUND.image.argv("ENTRYPOINT")], {**environment, **here}
+
+
+def with_tmp(place: Place, folder: Path) -> Place:
+    """The same place with a folder for the tmpfs that compose mounts."""
+    return Place({"/tmp": folder, **place.folders})
+
+
 def pip_index() -> str:
     """The package index that pip is configured for, as the Makefile finds it."""
     asked = (
@@ -88,16 +103,37 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return dockerfile.build(API, root, POETRY, poetry_environment())
 
 
+@pytest.fixture(scope="module")
+def installed_playground(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The playground image's."""
+    root = tmp_path_factory.mktemp("playground")
+    return dockerfile.build(PLAYGROUND, root, POETRY, poetry_environment())
+
+
+HEAVY = {"torch", "transformers", "timm", "gemma_model", "gemma_launcher", "nvidia_pytriton"}
+
+
 @only_in_ci
 @pytest.mark.timeout(300)
 def test_the_build_brings_the_gateway_and_no_torch(installed: Place) -> None:
-    python = installed.folders["/opt/venv"] / "bin" / "python"
-    names = {
-        path.name.split("-")[0] for path in python.parent.parent.glob("lib/python*/site-packages/*.dist-info")
-    }
+    names = _distributions(installed)
     assert {"gemma_gateway", "gemma_wire", "fastapi", "tritonclient"} <= names
-    assert not names & {"torch", "transformers", "timm", "gemma_model", "gemma_launcher", "nvidia_pytriton"}
+    assert not names & HEAVY
     assert not list((installed.folders["/app"] / "packages").rglob("tests"))
+
+
+@only_in_ci
+@pytest.mark.timeout(600)
+def test_the_build_brings_the_playground_and_nothing_of_ours_beside(installed_playground: Place) -> None:
+    names = _distributions(installed_playground)
+    assert {"gemma_playground", "gradio", "openai"} <= names
+    assert not names & {*HEAVY, "gemma_gateway", "gemma_wire"}
+    assert not list((installed_playground.folders["/app"] / "playground").rglob("tests"))
+
+
+def _distributions(place: Place) -> set[str]:
+    found = place.folders["/opt/venv"].glob("lib/python*/site-packages/*.dist-info")
+    return {path.name.split("-")[0] for path in found}
 
 
 @only_in_ci
@@ -105,12 +141,26 @@ def test_the_build_brings_the_gateway_and_no_torch(installed: Place) -> None:
 def test_what_was_built_starts_writes_nothing_and_stops(installed: Place, tmp_path: Path) -> None:
     before = _tree(installed)
     _starts_and_stops(installed, tmp_path)
-    assert _tree(installed) == before  # so that a read-only root is enough
+    assert _tree(installed) ^ before == set()  # so that a read-only root is enough
 
 
-def _tree(place: Place) -> dict[Path, int]:
+@only_in_ci
+@pytest.mark.timeout(600)
+def test_the_playground_that_was_built_writes_nothing_but_in_tmp(
+    installed_playground: Place, tmp_path: Path
+) -> None:
+    (gradio,) = installed_playground.folders["/opt/venv"].glob("lib/python*/site-packages/gradio")
+    # Gradio tries to keep a seed beside its code. A folder of that name is as unwritable as in the image.
+    (gradio / "hash_seed.txt").mkdir()
+    before = _tree(installed_playground)
+    _the_playground_starts_and_stops(installed_playground, tmp_path)
+    assert _tree(installed_playground) ^ before == set()
+
+
+def _tree(place: Place) -> set[tuple[Path, int]]:
+    """Every file and folder, and when it was changed."""
     roots = (place.folders["/opt/venv"], place.folders["/app"])
-    return {path: path.stat().st_mtime_ns for root in roots for path in root.rglob("*")}
+    return {(path, path.stat().st_mtime_ns) for root in roots for path in root.rglob("*")}
 
 
 def test_the_entrypoint_starts_and_stops(tmp_path: Path) -> None:
@@ -128,6 +178,22 @@ def _starts_and_stops(place: Place, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert health(API.image, place, environment)[0] == 1
+
+
+@pytest.mark.timeout(400)
+def test_the_playgrounds_entrypoint_starts_and_stops(tmp_path: Path) -> None:
+    _the_playground_starts_and_stops(CHECKOUT, tmp_path)
+
+
+def _the_playground_starts_and_stops(place: Place, tmp_path: Path) -> None:
+    """Without a gateway its page is there, it is healthy, and it ends on SIGTERM with 0."""
+    place = with_tmp(place, tmp_path)
+    argv, environment = playground(place)
+    with started(argv, environment, tmp_path / "log") as process:
+        _wait(process, lambda: health(PLAYGROUND.image, place, environment) == (0, ""), tmp_path / "log")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, (tmp_path / "log").read_text()[-4000:]
+    assert health(PLAYGROUND.image, place, environment)[0] == 1
 
 
 def _wait(process: psutil.Popen, condition: Callable[[], bool], log: Path) -> None:
@@ -148,8 +214,9 @@ def _status(url: str) -> int:
     [
         (API, {"gemma-gateway", "fastapi"}, {"torch", "nvidia-pytriton", "gemma-model"}),
         (TRITON, {"gemma-model", "torch", "timm"}, {"fastapi", "nvidia-pytriton", "gemma-gateway"}),
+        (PLAYGROUND, {"gemma-playground", "gradio", "openai"}, {"torch", "nvidia-pytriton", "gemma-wire"}),
     ],
-    ids=["api", "triton"],
+    ids=["api", "triton", "playground"],
 )
 def test_the_lock_has_the_group(file: Dockerfile, has: set[str], lacks: set[str], tmp_path: Path) -> None:
     """Poetry's own plan for the install, in an empty virtual environment: 5 GB are not fetched."""
@@ -206,7 +273,8 @@ class Server:
         self.argv = [self.place.move(word) for word in (*image.argv("ENTRYPOINT"), *image.argv("CMD"))]
         self.argv += self._here(folder)
         base = {**self.place.environment(image), **compose.environment("triton-cpu")}
-        served = models.resolve(Settings(), os.environ, print)
+        assert self.place.environment(image)["MODEL_NAME"] == str(ROOT / models.BUNDLED)
+        served = models.resolve(Settings(model_name=models.TINY.name), os.environ, print)
         self.environment = {
             **triton.environment(base, wheel, folder),
             "MODEL_NAME": str(served.folder),

@@ -10,6 +10,7 @@ import pytest
 
 import dockerfile
 from dockerfile import DOCKERFILES, Dockerfile
+from gemma_launcher.models import BUNDLED
 from stack import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -17,25 +18,9 @@ BIN = Path(sys.prefix) / "bin"
 OLDEST_TRITON = (25, 8)
 """Older ones crash when their HTTP port is sent a JSON of some megabytes."""
 
-without_playground = pytest.mark.skipif(
-    not (ROOT / "playground" / "pyproject.toml").exists(),
-    reason="Dockerfile.playground is for the folder playground/, which is not here yet",
-)
-
 
 @pytest.fixture(params=DOCKERFILES, ids=lambda path: path.name)
 def any_file(request: pytest.FixtureRequest) -> Dockerfile:
-    return dockerfile.parse(request.param)
-
-
-def _parameter(path: Path) -> object:
-    marks = [without_playground] if path.suffix == ".playground" else []
-    return pytest.param(path, marks=marks, id=path.name)
-
-
-@pytest.fixture(params=map(_parameter, DOCKERFILES))
-def built(request: pytest.FixtureRequest) -> Dockerfile:
-    """Each Dockerfile that can be built from what is in the checkout."""
     return dockerfile.parse(request.param)
 
 
@@ -96,17 +81,17 @@ def test_poetry_is_the_one_of_the_makefile(any_file: Dockerfile) -> None:
     assert f"poetry=={'$(POETRY_VERSION)'} poetry-plugin-pypi-mirror=={'$(MIRROR_VERSION)'}" in MAKEFILE
 
 
-def test_only_its_own_group_is_installed(built: Dockerfile) -> None:
-    group = {".api": "gateway", ".triton": "model", ".playground": "playground"}[built.path.suffix]
-    installs = [run for run in built.build.all("RUN") if "poetry install" in run]
+def test_only_its_own_group_is_installed(any_file: Dockerfile) -> None:
+    group = {".api": "gateway", ".triton": "model", ".playground": "playground"}[any_file.path.suffix]
+    installs = [run for run in any_file.build.all("RUN") if "poetry install" in run]
     assert len(installs) == 2
     assert all(f"install --only {group} " in run for run in installs)
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
     assert group in groups
 
 
-def test_dependencies_are_a_layer_before_the_code(built: Dockerfile) -> None:
-    steps = [f"{each.keyword} {each.value}" for each in built.build.instructions]
+def test_dependencies_are_a_layer_before_the_code(any_file: Dockerfile) -> None:
+    steps = [f"{each.keyword} {each.value}" for each in any_file.build.instructions]
     lock, dependencies = steps.index("COPY pyproject.toml poetry.lock ./"), _find(steps, "--no-directory")
     code = next(at for at, step in enumerate(steps) if at > lock and step.startswith("COPY "))
     assert lock < dependencies < code
@@ -116,12 +101,21 @@ def _find(steps: list[str], part: str) -> int:
     return next(at for at, step in enumerate(steps) if part in step)
 
 
-def test_what_is_copied_is_in_the_context(built: Dockerfile) -> None:
+def test_what_is_copied_is_in_the_context(any_file: Dockerfile) -> None:
     sent = {str(path) for path in dockerfile.context()}
-    copies = [value.split() for stage in built.stages for value in stage.all("COPY")]
+    copies = [value.split() for stage in any_file.stages for value in stage.all("COPY")]
+    if any_file.path.suffix == ".triton" and not (ROOT / BUNDLED).is_dir():
+        pytest.skip(f"{BUNDLED} is not in this checkout: the image cannot be built from it")
     for *sources, _ in copies:
         for source in sources if not sources[0].startswith("--from") else ():
             assert source in sent or any(path.startswith(f"{source}/") for path in sent), source
+
+
+def test_the_bundled_model_is_what_the_image_serves_when_nothing_is_set() -> None:
+    image = dockerfile.parse(ROOT / "Dockerfile.triton").image
+    (copied,) = (value.split() for value in image.all("COPY") if value.startswith("models"))
+    assert copied == [str(BUNDLED), image.pairs("ENV")["MODEL_NAME"]]
+    assert f"!{BUNDLED}" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_the_context_holds_neither_tests_nor_secrets() -> None:

@@ -22,7 +22,8 @@ class Server:
     asked: list[tuple[str, str, str]] = field(default_factory=list)
 
     def check(self, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        variables = {"API_PORT": str(self.port), "GEMMA_TRITON_HTTP_PORT": str(self.port), **environment}
+        ports = ("API_PORT", "GEMMA_TRITON_HTTP_PORT", "PLAYGROUND_PORT")
+        variables = {**dict.fromkeys(ports, str(self.port)), **environment}
         return subprocess.run(
             [sys.executable, ROOT / "deploy" / "healthy.py", *words],
             env=variables,
@@ -64,6 +65,11 @@ def test_the_gateway_is_asked_whether_it_is_ready(server: Server) -> None:
 def test_the_model_is_asked_who_it_is(server: Server) -> None:
     assert server.check("model").returncode == 0
     assert server.asked == [("POST", "/v2/models/gemma3n/generate", '{"op": "describe"}')]
+
+
+def test_the_playground_is_asked_for_its_page(server: Server) -> None:
+    assert server.check("playground").returncode == 0
+    assert server.asked == [("GET", "/", "")]
 
 
 def test_a_proxy_is_not_asked(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -14,7 +15,8 @@ from stack import ROOT
 
 STAND_INS = ROOT / "nix" / "tests"
 SYSTEM = "x86_64-linux"
-MEMBERS = {"gemma-wire", "gemma-model", "gemma-gateway", "gemma-launcher"}
+MEMBERS = {"gemma-wire", "gemma-model", "gemma-gateway", "gemma-launcher", "gemma-playground"}
+PYPROJECTS = sorted([*ROOT.glob("packages/*/pyproject.toml"), ROOT / "playground" / "pyproject.toml"])
 pytestmark = pytest.mark.skipif(
     shutil.which("nix") is None,
     reason="nix is not installed, so nobody has evaluated flake.nix; .ci/tools installs it",
@@ -30,7 +32,7 @@ class Flake:
             shutil.copyfile(ROOT / name, folder / name)
         for name in ("nix", "model_repository"):
             shutil.copytree(ROOT / name, folder / name)
-        for file in ROOT.glob("packages/*/pyproject.toml"):
+        for file in PYPROJECTS:
             (folder / file.relative_to(ROOT)).parent.mkdir(parents=True)
             shutil.copyfile(file, folder / file.relative_to(ROOT))
 
@@ -97,8 +99,8 @@ def test_outputs(flake: Flake, packages: dict[str, dict[str, Any]]) -> None:
 @pytest.mark.parametrize("member", sorted(MEMBERS))
 def test_dependencies_are_those_of_pyproject_toml(packages: dict[str, dict[str, Any]], member: str) -> None:
     """But for the wheels that carry CUDA to torch, which nixpkgs' torch brings itself."""
-    file = ROOT / "packages" / member.removeprefix("gemma-") / "pyproject.toml"
-    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    projects = (tomllib.loads(file.read_text(encoding="utf-8"))["project"] for file in PYPROJECTS)
+    (project,) = (each for each in projects if each["name"] == member)
     wanted = {_name(text) for text in project["dependencies"]} - {"nvidia-cublas", "nvidia-cuda-nvrtc"}
     rendered = packages[SYSTEM][member]
     assert {each["name"].removesuffix("-bin") for each in rendered["needs"]} == wanted
@@ -109,23 +111,27 @@ def _name(requirement: str) -> str:
     return requirement.replace(">", " ").replace("=", " ").replace("[", " ").replace("<", " ").split()[0]
 
 
-@pytest.mark.parametrize(("owner", "name"), [("gemma-wire", "numpy"), ("gemma-launcher", "nvidia-pytriton")])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [("gemma-wire", "numpy"), ("gemma-launcher", "nvidia-pytriton"), ("gemma-playground", "gradio")],
+)
 def test_wheels_are_those_of_the_lock(packages: dict[str, dict[str, Any]], owner: str, name: str) -> None:
     lock = tomllib.loads((ROOT / "poetry.lock").read_text(encoding="utf-8"))["package"]
     (locked,) = (package["version"] for package in lock if package["name"] == name)
     for system, each in packages.items():
         (wheel,) = (need for need in each[owner]["needs"] if need["name"] == name)
         assert wheel["version"] == locked
-        assert system.split("-")[0] in wheel["source"]
+        assert system.split("-")[0] in wheel["source"] or wheel["source"].endswith("-any")
         assert "cp312" in wheel["source"] or "py3" in wheel["source"]
 
 
 def test_nothing_of_the_lists_is_written_by_hand() -> None:
     """No package is named in nix/ but where nixpkgs and the lock part ways."""
-    named = {_name(text) for file in ROOT.glob("packages/*/pyproject.toml") for text in _requirements(file)}
+    named = {_name(text) for file in PYPROJECTS for text in _requirements(file)}
     written = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "nix").glob("*.nix"))
     code = "\n".join(line.split("#")[0] for line in written.splitlines())
     exceptions = {"numpy", "nvidia-pytriton", "torch", "torchvision", "nvidia-cublas", "nvidia-cuda-nvrtc"}
+    exceptions.add("gradio")
     assert {name for name in named if f'"{name}"' in code or f" {name} =" in code} == exceptions
 
 
@@ -135,10 +141,16 @@ def _requirements(file: Path) -> list[str]:
 
 def test_apps(flake: Flake) -> None:
     apps = flake.eval(f"apps.{SYSTEM}")
-    assert {"default", "serve"} <= set(apps)
+    assert set(apps) == {"default", "serve", "playground"}
     assert all(app["type"] == "app" for app in apps.values())
-    assert apps["serve"]["program"].endswith("/bin/gemma-triton-serve")
-    assert ("playground" in apps) == (ROOT / "playground" / "pyproject.toml").exists()
+    for name in ("serve", "playground"):
+        assert apps[name]["program"].endswith(f"/bin/gemma-triton-{name}")
+
+
+def test_the_command_finds_what_the_checkout_brings(flake: Flake) -> None:
+    """It runs anywhere: the model repository is the flake's own, and so the bundled model beside it."""
+    text = flake.eval(f"packages.{SYSTEM}.default", "p: p.text")
+    assert re.search(r"GEMMA_MODEL_REPOSITORY:-/nix/store/[^/\s]+/model_repository}", text)
 
 
 @pytest.fixture
@@ -146,12 +158,6 @@ def other(tmp_path: Path) -> Flake:
     """Another copy, to be changed."""
     (tmp_path / "flake").mkdir()
     return Flake(tmp_path / "flake")
-
-
-def test_the_playground_is_an_app_when_it_is_there(other: Flake) -> None:
-    (other.folder / "playground").mkdir()
-    (other.folder / "playground" / "pyproject.toml").touch()
-    assert set(other.eval(f"apps.{SYSTEM}", "builtins.attrNames")) == {"default", "playground", "serve"}
 
 
 def test_a_dependency_that_nixpkgs_lacks_is_named(other: Flake) -> None:

@@ -85,5 +85,9 @@ lib.genAttrs [
     name: environment: text:
     derivation' name { inputs = environment.nativeBuildInputs ++ [ text ]; };
   writeShellApplication =
-    arguments: derivation' arguments.name { inputs = [ arguments.text ] ++ arguments.runtimeInputs or [ ]; };
+    arguments:
+    derivation' arguments.name {
+      inherit (arguments) text;
+      inputs = arguments.runtimeInputs or [ ];
+    };
 }

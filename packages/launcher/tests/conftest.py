@@ -75,6 +75,32 @@ class Channel:
         self.send(Chunk(finish_reason="length", usage=usage), last=True)
 """
 
+PLAYGROUND = """
+import json, os, signal, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+if "TOY_PLAYGROUND_TROUBLE" in os.environ:
+    raise ImportError(os.environ["TOY_PLAYGROUND_TROUBLE"])
+
+
+class Page(BaseHTTPRequestHandler):
+    # What it was started with.
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ)}).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+address = os.environ["PLAYGROUND_HOST"], int(os.environ["PLAYGROUND_PORT"])
+server = HTTPServer(address, Page)
+print("playground: http://%s:%s" % address, flush=True)
+server.serve_forever()
+"""
+
 REPOSITORY = Path(__file__).parents[3] / "model_repository"
 
 
@@ -122,6 +148,16 @@ def toy_repository(parent: Path) -> Path:
     (folder / "config.pbtxt").write_text((REPOSITORY / "gemma3n" / "config.pbtxt").read_text())
     (folder / "1" / "model.py").write_text(MODEL)
     return folder.parent
+
+
+@pytest.fixture(scope="session")
+def toy_playground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH in which the playground only tells what it was started with."""
+    folder = tmp_path_factory.mktemp("playground")
+    (folder / "gemma_playground").mkdir()
+    (folder / "gemma_playground" / "__init__.py").touch()
+    (folder / "gemma_playground" / "__main__.py").write_text(PLAYGROUND)
+    return folder
 
 
 @pytest.fixture

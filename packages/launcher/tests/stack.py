@@ -28,6 +28,7 @@ class Stack:
         log: the file with its output.
         api: ``http://HOST:PORT`` of the gateway; so are ``triton_http`` and ``metrics`` of Triton.
         triton_grpc: ``HOST:PORT``.
+        playground: as ``api``; empty without one.
     """
 
     process: subprocess.Popen[bytes]
@@ -36,6 +37,7 @@ class Stack:
     triton_http: str
     triton_grpc: str
     metrics: str
+    playground: str = ""
 
     @property
     def output(self) -> str:
@@ -72,15 +74,21 @@ class Stack:
 
 
 @contextmanager
-def started(folder: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[Stack]:
+def started(
+    folder: Path,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+    playground: Path | None = None,
+) -> Iterator[Stack]:
     """The stack, just started; whatever still runs at the end is stopped.
 
     Args:
         folder: where the log goes.
         *flags: more flags of ``serve``.
         environment: more variables.
+        playground: the folder of a package that is taken for the playground; none: without one.
     """
-    stack = _start(folder, flags, environment or {})
+    stack = _start(folder, flags, environment or {}, playground)
     try:
         yield stack
     finally:
@@ -90,7 +98,11 @@ def started(folder: Path, *flags: str, environment: Mapping[str, str] | None = N
 
 @contextmanager
 def running(
-    folder: Path, *flags: str, environment: Mapping[str, str] | None = None, limit_s: float = 100.0
+    folder: Path,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+    playground: Path | None = None,
+    limit_s: float = 100.0,
 ) -> Iterator[Stack]:
     """The stack, ready to answer; it is stopped at the end.
 
@@ -98,28 +110,35 @@ def running(
         folder: where the log goes.
         *flags: more flags of ``serve``.
         environment: more variables.
+        playground: as in ``started``; it may come up later.
         limit_s: seconds it may take to be ready.
 
     Raises:
         TimeoutError: it did not become ready; with all of its output.
     """
-    with started(folder, *flags, environment=environment) as stack:
+    with started(folder, *flags, environment=environment, playground=playground) as stack:
         stack.wait(stack.is_ready, limit_s)
         yield stack
 
 
-def _start(folder: Path, flags: tuple[str, ...], environment: Mapping[str, str]) -> Stack:
+def _start(
+    folder: Path, flags: tuple[str, ...], environment: Mapping[str, str], playground: Path | None
+) -> Stack:
     names = ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port")
     ports = [str(find_free(LOOPBACK)) for _ in names]
     chosen = [part for pair in zip(names, ports, strict=True) for part in pair]
+    page = str(find_free(LOOPBACK)) if playground else ""
+    chosen += ["--playground-port", page] if page else ["--no-playground"]
+    package = {"PYTHONPATH": str(playground)} if playground else {}
     log = folder / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "gemma_launcher", "serve", *chosen, *flags],
-            env={**os.environ, **environment},
+            env={**os.environ, **package, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     api, http, grpc, metrics = (f"{LOOPBACK}:{port}" for port in ports)
-    return Stack(process, log, f"http://{api}", f"http://{http}", grpc, f"http://{metrics}")
+    urls = f"http://{api}", f"http://{http}", grpc, f"http://{metrics}"
+    return Stack(process, log, *urls, playground=f"http://{LOOPBACK}:{page}" if page else "")

@@ -10,14 +10,14 @@ from gemma_launcher.glog import Line
 
 def test_plain_lines_have_a_prefix_and_say_their_level() -> None:
     assert (
-        render("triton", Line("loading", "info", "12:00:01"), colour=False) == "triton   | 12:00:01 loading"
+        render("triton", Line("loading", "info", "12:00:01"), colour=False) == "triton     | 12:00:01 loading"
     )
-    assert render("gateway", Line("odd", "warning"), colour=False) == "gateway  | warning: odd"
+    assert render("gateway", Line("odd", "warning"), colour=False) == "gateway    | warning: odd"
 
 
 def test_coloured_lines_read_the_same_without_their_escapes() -> None:
     line = render("triton", Line("bad", "error", "12:00:01"), colour=True)
-    assert line == "\x1b[36mtriton   |\x1b[0m \x1b[2m12:00:01 \x1b[0m\x1b[31merror: bad\x1b[0m"
+    assert line == "\x1b[36mtriton     |\x1b[0m \x1b[2m12:00:01 \x1b[0m\x1b[31merror: bad\x1b[0m"
 
 
 def test_colour_is_for_terminals_that_want_it() -> None:
@@ -44,7 +44,7 @@ def test_lines_are_written_in_order(tmp_path: Path) -> None:
         console.block("the\nend")
         console.close()
     written = (tmp_path / "log").read_text().splitlines()
-    assert written == [f"triton   | {number}" for number in range(100)] + ["the", "end"]
+    assert written == [f"triton     | {number}" for number in range(100)] + ["the", "end"]
 
 
 def test_a_pipe_that_nobody_reads_blocks_nobody_and_the_loss_is_said() -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from gemma_launcher import doctor
+from gemma_launcher import doctor, preflight
 from gemma_launcher.__main__ import main
 from gemma_launcher.doctor import Finding
+from gemma_launcher.places import NO_PLAYGROUND
 from gemma_launcher.settings import read
 
-PORTS = ("--port", "0", "--triton-http-port", "0", "--triton-grpc-port", "0", "--triton-metrics-port", "0")
+NAMES = ("--port", "--playground-port", *(f"--triton-{kind}-port" for kind in ("http", "grpc", "metrics")))
+PORTS = tuple(part for name in NAMES for part in (name, "0"))
 
 
 def launcher(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
@@ -84,7 +86,8 @@ def test_the_doctor_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_doctor_needs_less_for_a_triton_elsewhere() -> None:
-    findings = list(doctor.examine(read({"triton_grpc_url": "triton:8001", "api_port": 0})))
+    ports = {"api_port": 0, "playground_port": 0}
+    findings = list(doctor.examine(read({"triton_grpc_url": "triton:8001", **ports})))
     assert not {"wheel", "libpython", "model", "shared memory"} & {finding.subject for finding in findings}
 
 
@@ -103,6 +106,18 @@ def test_the_doctor_survives_a_torch_that_does_not(
     finding = doctor._torch()
     assert finding.verdict == "fail"
     assert words in finding.text
+
+
+def test_the_doctor_looks_at_the_playground(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read({"playground_host": "192.0.2.1"})
+    (port,) = [each for each in doctor._ports(settings) if "for the playground" in each.text]
+    assert port.verdict == "fail"
+    assert port.text.endswith("--playground-port or PLAYGROUND_PORT, or leave it out with --no-playground")
+    for module in (doctor, preflight):
+        monkeypatch.setattr(module, "has_playground", lambda: False)
+    settings = read({"triton_grpc_url": "triton:8001", "api_port": 0})
+    (missing,) = [each for each in doctor.examine(settings) if "playground" in each.text]
+    assert missing == Finding("warn", "package", NO_PLAYGROUND)
 
 
 def warning(text: str) -> Finding:

@@ -9,6 +9,8 @@ from gemma_launcher.errors import CannotStart
 from gemma_launcher.models import Checkpoint
 from gemma_launcher.settings import read
 
+REAL = "HF_TOKEN=your_token MODEL_NAME=google/gemma-3n-E4B-it make serve"
+
 
 def quiet(text: str) -> None:
     pass
@@ -57,7 +59,28 @@ def test_the_bundled_demo_comes_first(checkout: Path, checkpoint_folder: Path) -
     (checkout / "models").mkdir()
     checkpoint_folder.rename(checkout / models.BUNDLED)
     found = resolve("")
-    assert (found.name, found.random) == ("gemma3n-nano", False)
+    assert (found.name, found.note) == ("gemma3n-nano", models.DEMO)
+    assert REAL in found.note
+
+
+def test_the_bundled_demo_lies_beside_the_model_repository_as_well(
+    checkout: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an installation brings both, wherever it is called."""
+    monkeypatch.setattr(models, "root", lambda: checkout / "elsewhere")
+    (checkout / "models").mkdir()
+    checkpoint_folder.rename(checkout / models.BUNDLED)
+    settings = read({"gemma_model_repository": checkout / "model_repository"})
+    assert models.on_this_machine(settings) == checkout / models.BUNDLED
+    assert models.on_this_machine(read({})) is None
+
+
+def test_the_tiny_checkpoint_can_be_asked_for_beside_the_bundled_demo(
+    checkout: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker(monkeypatch, checkout, COPY.format(str(checkpoint_folder)))
+    (checkout / models.BUNDLED).mkdir(parents=True)
+    assert resolve("gemma3n-tiny").folder == checkout / models.TINY
 
 
 def maker(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
@@ -77,7 +100,8 @@ def test_the_tiny_checkpoint_is_made_once_and_again_when_damaged(
     maker(monkeypatch, checkout, COPY.format(str(checkpoint_folder)))
     said: list[str] = []
     first = resolve("", said)
-    assert first == Checkpoint("gemma3n-tiny", checkout / models.TINY, random=True)
+    assert first == Checkpoint("gemma3n-tiny", checkout / models.TINY, models.GIBBERISH)
+    assert REAL in first.note
     os.utime(first.folder / "config.json")
     assert resolve("", said) == first
     assert len(said) == 1

@@ -23,14 +23,19 @@ from gemma_launcher.triton import STUB
 Leftovers = Callable[[int], list[object]]
 GRACE_S = 3
 """API_SHUTDOWN_SECONDS when nothing is set."""
+SECRETS = {"API_KEYS": "sk-of-the-api", "HF_TOKEN": "of-the-hub", "OPENAI_API_KEY": "of-another-server"}
 
 
 @pytest.fixture(scope="module")
 def served(
-    tmp_path_factory: pytest.TempPathFactory, toy_flags: tuple[str, ...], leftovers: Leftovers
+    tmp_path_factory: pytest.TempPathFactory,
+    toy_flags: tuple[str, ...],
+    toy_playground: Path,
+    leftovers: Leftovers,
 ) -> Iterator[Stack]:
     """One stack for all that it must survive; at the end Triton hangs, and yet it must stop in time."""
-    with stack.running(tmp_path_factory.mktemp("served"), "--model-control", *toy_flags) as running:
+    folder, flags = tmp_path_factory.mktemp("served"), ("--model-control", *toy_flags)
+    with stack.running(folder, *flags, environment=SECRETS, playground=toy_playground) as running:
         yield running
         tritonserver(running).suspend()
         with within(10):
@@ -53,6 +58,11 @@ def tritonserver(served: Stack) -> psutil.Process:
 def gateway(served: Stack) -> psutil.Process:
     children = psutil.Process(served.process.pid).children()
     return next(child for child in children if "gemma_gateway" in child.cmdline())
+
+
+def playground(served: Stack) -> psutil.Process:
+    children = psutil.Process(served.process.pid).children()
+    return next(child for child in children if "gemma_playground" in child.cmdline())
 
 
 def stub(served: Stack) -> psutil.Process:
@@ -99,7 +109,42 @@ def test_ready(served: Stack) -> None:
     for words in (*addresses, "toy-checkpoint", "cpu"):
         assert words in served.output
     assert "+--" not in served.output, "Triton's tables are noise"
-    assert re.search(r"^triton   \| \d\d:\d\d:\d\d loading: gemma3n:1$", served.output, re.MULTILINE)
+    assert re.search(r"^triton     \| \d\d:\d\d:\d\d loading: gemma3n:1$", served.output, re.MULTILINE)
+
+
+def test_the_playground_comes_first_in_the_banner(served: Stack) -> None:
+    until(served, "Gemma-Triton is ready", limit_s=10)
+    banner = served.output[served.output.index("Gemma-Triton is ready") :].splitlines()
+    assert banner[2].startswith(f"  playground  {served.playground}   open it in a browser")
+    until(served, f"playground | playground: {served.playground}", limit_s=30)
+
+
+def test_the_playground_gets_an_address_and_the_key_and_no_other_secret(served: Stack) -> None:
+    served.wait(lambda: is_there(served), 30)
+    told = httpx.get(served.playground, trust_env=False).json()
+    environment = told["environment"]
+    assert told["arguments"] == []
+    assert environment["OPENAI_BASE_URL"] == f"{served.api}/v1"
+    assert environment["OPENAI_API_KEY"] == SECRETS["API_KEYS"]
+    assert not {"API_KEYS", "HF_TOKEN"} & set(environment)
+    lines = [" ".join(process.cmdline()) for process in psutil.Process(served.process.pid).children()]
+    assert not [secret for secret in SECRETS.values() if secret in served.output + "".join(lines)]
+
+
+def is_there(served: Stack) -> bool:
+    try:
+        return httpx.get(served.playground, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_dead_playground_is_restarted_and_nobody_else_notices(served: Stack) -> None:
+    served.wait(lambda: is_there(served), 30)
+    with restarted(served, limit_s=60):
+        playground(served).kill()
+        until(served, "playground was killed by SIGKILL; starting it again now", limit_s=10)
+        assert served.is_ready()
+    assert is_there(served)
 
 
 def test_a_taken_port_is_refused_at_once(served: Stack, elsewhere: Path, toy_flags: tuple[str, ...]) -> None:
@@ -114,6 +159,7 @@ def test_a_taken_port_is_refused_at_once(served: Stack, elsewhere: Path, toy_fla
 def test_a_triton_elsewhere_is_used_and_none_is_started(served: Stack, elsewhere: Path) -> None:
     with stack.running(elsewhere, "--triton-url", served.triton_grpc) as second:
         assert "triton   |" not in second.output
+        assert "playground" not in second.output
         assert httpx.get(f"{second.api}/health", trust_env=False).json()["model"] == "toy-checkpoint"
         assert second.stop() == 0
     assert served.is_ready(), "it is not ours to stop"
@@ -220,9 +266,13 @@ def never_unready(served: Stack, seconds: float) -> bool:
     "moment_s", [0.9, None, *(pytest.param(moment, marks=pytest.mark.long) for moment in (0.3, 2.0))]
 )
 def test_kill_9_of_the_launcher_at_any_moment_leaves_nothing(
-    moment_s: float | None, tmp_path: Path, toy_flags: tuple[str, ...], leftovers: Leftovers
+    moment_s: float | None,
+    tmp_path: Path,
+    toy_flags: tuple[str, ...],
+    toy_playground: Path,
+    leftovers: Leftovers,
 ) -> None:
-    with stack.started(tmp_path, *toy_flags) as served:
+    with stack.started(tmp_path, *toy_flags, playground=toy_playground) as served:
         if moment_s is None:
             until(served, "Started HTTPService", limit_s=60)
         else:
@@ -318,7 +368,8 @@ def stream(client: httpx.Client, pieces: int, begun: threading.Semaphore) -> str
 
 
 def ports_are_free(served: Stack) -> bool:
-    for url in (served.api, served.triton_http, f"http://{served.triton_grpc}", served.metrics):
+    urls = served.api, served.triton_http, f"http://{served.triton_grpc}", served.metrics, served.playground
+    for url in filter(None, urls):
         with socket.socket() as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             server.bind(("127.0.0.1", httpx.URL(url).port or 0))

@@ -46,7 +46,10 @@ async def no() -> bool:
 
 
 def service(
-    code: str, is_up: Callable[[], Awaitable[bool]] | None = None, watches: tuple[Watch, ...] = ()
+    code: str,
+    is_up: Callable[[], Awaitable[bool]] | None = None,
+    watches: tuple[Watch, ...] = (),
+    vital: bool = True,
 ) -> Service:
     return Service(
         name="triton",
@@ -59,6 +62,7 @@ def service(
         read=pylog.read,
         explain=pylog.why,
         watches=watches,
+        vital=vital,
     )
 
 
@@ -79,6 +83,14 @@ async def test_what_ends_is_started_again_at_once_then_later(log: Log) -> None:
 async def test_what_never_comes_up_is_given_up_with_its_last_words(log: Log) -> None:
     with pytest.raises(CannotStart, match=r"exit code 3 while starting: no luck; gave up after 3 tries"):
         await keep(service("print('no luck'); raise SystemExit(3)", is_up=no), log.console)
+
+
+async def test_what_is_not_vital_is_given_up_and_ends_nothing(log: Log) -> None:
+    kept = service("print('no luck'); raise SystemExit(3)", is_up=no, vital=False)
+    task = asyncio.create_task(keep(kept, log.console))
+    await until(lambda: "no luck; gave up after 3 tries; the rest goes on without it" in log())
+    assert not task.done()
+    await stop(task)
 
 
 async def test_what_takes_too_long_to_come_up_is_started_again(

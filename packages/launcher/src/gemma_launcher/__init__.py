@@ -1,1 +1,1 @@
-"""Finds, starts, watches and stops tritonserver and the gateway."""
+"""Finds, starts, watches and stops tritonserver, the gateway and the playground."""

@@ -4,10 +4,14 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gemma_launcher.console import fail
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.flags import make_parser
+
+if TYPE_CHECKING:
+    from gemma_launcher.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +53,17 @@ def _run(options: Namespace) -> int:
             from gemma_launcher.plan import command as plan  # noqa: PLC0415
 
             return plan.run(settings, options)
+        case "reload":
+            from gemma_launcher import reload  # noqa: PLC0415
+
+            return reload.run(settings, options)
+        case _:
+            return _run_client(settings, options)
+
+
+def _run_client(settings: "Settings", options: Namespace) -> int:
+    """A command that talks to any OpenAI-compatible server."""
+    match options.command:
         case "chat":
             from gemma_launcher.chat import command as chat  # noqa: PLC0415
 
@@ -58,9 +73,9 @@ def _run(options: Namespace) -> int:
 
             return bench.run(settings, options)
         case _:
-            from gemma_launcher import reload  # noqa: PLC0415
+            from gemma_launcher import playground  # noqa: PLC0415
 
-            return reload.run(settings, options)
+            return playground.run(settings, options)
 
 
 if __name__ == "__main__":

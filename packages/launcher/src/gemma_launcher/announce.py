@@ -20,18 +20,24 @@ class Announcer:
 
     Args:
         gateway: asks the gateway.
-        services: what the start waits for.
-        random: the weights are random.
+        services: of these the start waits for the vital ones.
+        note: what people must know about the checkpoint; empty: nothing.
     """
 
     def __init__(
-        self, settings: Settings, console: Console, gateway: Probe, services: Sequence[Service], random: bool
+        self,
+        settings: Settings,
+        console: Console,
+        gateway: Probe,
+        services: Sequence[Service],
+        note: str = "",
     ) -> None:
         self._settings = settings
         self._console = console
         self._gateway = gateway
-        self._services = services
-        self._random = random
+        self._services = [service for service in services if service.vital]
+        self._extras = [service for service in services if not service.vital]
+        self._note = note
 
     async def run(self, started: float) -> None:
         """Runs until it is cancelled.
@@ -40,14 +46,19 @@ class Announcer:
             started: when the launcher was started, monotonic seconds.
         """
         await self._until_ready(started)
-        health = await self._gateway.json("/health")
-        self._console.block(banner(self._settings, health, time.monotonic() - started, self._random))
+        await self._show_banner(started)
         while True:
             await silent(self._is_ready, "", failures=2)
             lost = time.monotonic()
             self._console.say("the API is not ready; requests are answered 503 for now", "warning")
             await self._until_ready(lost)
             self._console.say(f"the API is ready again, after {time.monotonic() - lost:.0f} s")
+
+    async def _show_banner(self, started: float) -> None:
+        health = await self._gateway.json("/health")
+        seconds = time.monotonic() - started
+        all_up = all(service.up_since for service in self._extras)
+        self._console.block(banner(self._settings, health, seconds, self._note, playground_is_up=all_up))
 
     async def _is_ready(self) -> bool:
         """Asks only when there is hope: the gateway logs each time that it could not reach the model."""

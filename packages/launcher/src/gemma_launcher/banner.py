@@ -7,29 +7,40 @@ from gemma_launcher.hub import in_bytes
 from gemma_launcher.settings import Settings
 from gemma_launcher.triton import LOOPBACK
 
-GIBBERISH = """\
-THE WEIGHTS ARE RANDOM: this tiny checkpoint speaks gibberish; it is here to show that everything works.
-For the real model:  MODEL_NAME=google/gemma-3n-E4B-it make serve"""
-
 
 def api_url(settings: Settings) -> str:
     """The gateway's address, as seen from this machine."""
-    host = {"0.0.0.0": LOOPBACK, "::": "::1", "": LOOPBACK}.get(settings.api_host, settings.api_host)
-    return f"http://[{host}]:{settings.api_port}" if ":" in host else f"http://{host}:{settings.api_port}"
+    return _seen_from_here(settings.api_host, settings.api_port)
 
 
-def banner(settings: Settings, health: Mapping[str, Any], seconds: float, random: bool) -> str:
-    """The banner, some lines.
+def playground_url(settings: Settings) -> str:
+    """The playground's address, as seen from this machine."""
+    return _seen_from_here(settings.playground_host, settings.playground_port)
+
+
+def _seen_from_here(host: str, port: int) -> str:
+    host = {"0.0.0.0": LOOPBACK, "::": "::1", "": LOOPBACK}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def banner(
+    settings: Settings, health: Mapping[str, Any], seconds: float, note: str, playground_is_up: bool = True
+) -> str:
+    """The banner, some lines; where to click is the first of them.
 
     Args:
         settings: for the addresses.
         health: what the gateway's ``/health`` said.
         seconds: how long the start took.
-        random: the weights are random.
+        note: what people must know about the checkpoint; empty: nothing.
+        playground_is_up: whether a browser would find the playground already.
     """
     url = api_url(settings)
     body = '{"model": "gemma3n", "messages": [{"role": "user", "content": "Hello, how are you?"}]}'
+    moment = "" if playground_is_up else " in a moment"
+    click = {"playground": f"{playground_url(settings)}   open it in a browser{moment}"}
     rows = {
+        **(click if settings.gemma_playground else {}),
         "API": f"{url}/v1",
         "models": f"{url}/v1/models",
         "health": f"{url}/health",
@@ -38,10 +49,10 @@ def banner(settings: Settings, health: Mapping[str, Any], seconds: float, random
         "device": _device(health),
         "ready in": f"{seconds:.1f} s",
     }
-    lines = [f"  {name:<8}  {text}" for name, text in rows.items()]
+    lines = [f"  {name:<10}  {text}" for name, text in rows.items()]
     curl = f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{body}'"
-    warning = ["", *(f"  {line}" for line in GIBBERISH.splitlines())] if random else []
-    return "\n".join(["", "  Gemma-Triton is ready", "", *lines, *warning, "", curl, ""])
+    noted = ["", *(f"  {line}" for line in note.splitlines())] if note else []
+    return "\n".join(["", "  Gemma-Triton is ready", "", *lines, *noted, "", curl, ""])
 
 
 def _triton(settings: Settings) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 from gemma_launcher.glog import Level, Line
 
-WIDTH = len("launcher")
+WIDTH = len("playground")
 MOST_LINES = 10_000
 """So many may wait to be written."""
 
-_COLOURS = {"launcher": "35", "triton": "36", "gateway": "32"}
+_COLOURS = {"launcher": "35", "triton": "36", "gateway": "32", "playground": "34"}
 _LEVEL_COLOURS: dict[Level, str] = {"info": "", "warning": "33", "error": "31"}
 
 
@@ -75,7 +75,7 @@ class Console:
 
 
 def render(source: str, line: Line, colour: bool) -> str:
-    """``triton   | 12:00:01 warning: text``."""
+    """``triton     | 12:00:01 warning: text``."""
     word = "" if line.level == "info" else f"{line.level}: "
     stamp = f"{line.time} " if line.time else ""
     if not colour:

@@ -18,7 +18,7 @@ from gemma_launcher import checkpoint, hub, models, ports, preflight, triton
 from gemma_launcher.console import paint, wants_colour
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.hub import in_bytes
-from gemma_launcher.places import model_repository, root
+from gemma_launcher.places import NO_PLAYGROUND, has_playground, model_repository, root
 from gemma_launcher.settings import Settings
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -64,7 +64,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _triton()
         yield _torch()
         yield _tried("repository", lambda: str(model_repository(settings)))
-    yield from _ports(settings)
+    yield from _ports(preflight.without_what_is_missing(settings))
     yield from _gpu()
     if settings.embedded:
         yield _shared_memory()
@@ -93,6 +93,8 @@ def _packages(settings: Settings) -> Iterator[Finding]:
     for module in ("gemma_gateway", "gemma_model") if settings.embedded else ("gemma_gateway",):
         if find_spec(module) is None:
             yield Finding("fail", "package", f"{module} is not installed; run `poetry install`")
+    if settings.gemma_playground and not has_playground():
+        yield Finding("warn", "package", NO_PLAYGROUND)
 
 
 def _triton() -> Iterator[Finding]:
@@ -223,8 +225,8 @@ def _model(settings: Settings) -> str:
     if folder is not None:
         checkpoint.check(folder)
         return f"{folder}, {in_bytes(weight(folder))}"
-    if not name:
-        return "MODEL_NAME is not set: the tiny checkpoint with random weights"
+    if name in ("", models.TINY.name):
+        return "the tiny checkpoint with random weights"
     hub.check_id(name)
     if there := hub.cached(name):
         return f"{name} is in the cache, {in_bytes(weight(there))}"

@@ -1,8 +1,6 @@
 """An OpenAI-compatible server, as a client sees it: its address, its models, its errors in one sentence."""
 
 import os
-from contextlib import suppress
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -11,6 +9,7 @@ from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
 from gemma_launcher.banner import api_url
 from gemma_launcher.errors import CannotStart
+from gemma_launcher.ports import is_loopback
 from gemma_launcher.settings import Settings
 
 CONNECT_S = 10.0
@@ -26,12 +25,13 @@ def base_url(settings: Settings, given: str | None) -> str:
     """The address under which ``/chat/completions`` is found.
 
     Args:
-        settings: for the gateway of this machine, when none is given.
+        settings: for the server of the environment, or the gateway of this machine, when none is given.
         given: such as ``http://host:8080/v1``; as in ``base_url_of``.
 
     Raises:
         CannotStart: it is no address.
     """
+    given = given or settings.openai_base_url
     return base_url_of(given) if given else f"{api_url(settings)}/v1"
 
 
@@ -71,10 +71,7 @@ def _common(url: str) -> dict[str, Any]:
 
 def _is_here(url: str) -> bool:
     """Whether it is on this machine: a proxy that is meant for the world must not see it."""
-    host = urlsplit(url).hostname or ""
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def pick_model(client: openai.OpenAI, wanted: str | None) -> str:

@@ -17,8 +17,9 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gemma-triton {version('gemma-launcher')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     texts = {
-        "serve": (_serving, "run Triton and the API until Ctrl-C"),
+        "serve": (_serving, "run Triton, the API and the playground until Ctrl-C"),
         "doctor": (_serving, "check this machine; each line is ok or says what to do"),
+        "playground": (_playground, "open a page in the browser that talks to any OpenAI-compatible server"),
         "reload": (_reload, "load the model anew while the API stays up"),
         "plan": (_plan, "say what of a model fits into so much memory, and which settings to use"),
         "chat": (_chat, "talk to a model in the terminal, with pictures"),
@@ -45,6 +46,20 @@ def _serving(parser: ArgumentParser) -> None:
         name = f"gemma_triton_{kind}_port"
         text = f"{kind} port of the embedded Triton ({name.upper()}; {port}); 0: a free one"
         parser.add_argument(f"--triton-{kind}-port", dest=name, type=int, metavar="PORT", help=text)
+    parser.add_argument(
+        "--playground-port",
+        dest="playground_port",
+        type=int,
+        metavar="PORT",
+        help="port of the playground (PLAYGROUND_PORT; 7860); 0: a free one",
+    )
+    parser.add_argument(
+        "--no-playground",
+        dest="gemma_playground",
+        action="store_false",
+        default=None,
+        help="start none (GEMMA_PLAYGROUND=false)",
+    )
     _repository(parser)
     parser.add_argument(
         "--model-control",
@@ -53,6 +68,16 @@ def _serving(parser: ArgumentParser) -> None:
         default=None,
         help="allow `gemma-triton reload` (GEMMA_TRITON_MODEL_CONTROL); "
         "whoever can open a connection on this machine can then load models into Triton",
+    )
+
+
+def _playground(parser: ArgumentParser) -> None:
+    _base_url(parser)
+    parser.add_argument(
+        "--host", dest="playground_host", help="address it listens on (PLAYGROUND_HOST; 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--port", dest="playground_port", type=int, help="its port (PLAYGROUND_PORT; 7860); 0: a free one"
     )
 
 
@@ -119,12 +144,16 @@ def _bench(parser: ArgumentParser) -> None:
     parser.add_argument("--plot", action="store_true", help="draw them in the terminal")
 
 
-def _endpoint(parser: ArgumentParser) -> None:
+def _base_url(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--base-url",
         metavar="URL",
-        help="such as http://host:8080/v1; the gateway of this machine if not given",
+        help="such as http://host:8080/v1 (OPENAI_BASE_URL; the gateway of this machine)",
     )
+
+
+def _endpoint(parser: ArgumentParser) -> None:
+    _base_url(parser)
     parser.add_argument("--model", help="one of the server's models; the first if not given")
     parser.add_argument("--port", dest="api_port", type=int, help="port of the gateway (API_PORT; 8080)")
 

@@ -19,6 +19,13 @@ from gemma_launcher.settings import Settings
 
 BUNDLED = Path("models") / "gemma3n-nano"
 TINY = Path(".cache") / "gemma3n-tiny"
+REAL = "HF_TOKEN=your_token MODEL_NAME=google/gemma-3n-E4B-it make serve"
+DEMO = f"""\
+This is the bundled demo: a very small model, here to show that everything works.
+For the real one (accept its licence on the hub first):  {REAL}"""
+GIBBERISH = f"""\
+THE WEIGHTS ARE RANDOM: this tiny checkpoint speaks gibberish; it is here to show that everything works.
+For the real model (accept its licence on the hub first):  {REAL}"""
 _MAKER = "gemma_model.tiny"
 
 
@@ -28,12 +35,12 @@ class Checkpoint:
 
     Args:
         name: what clients call the model: the hub id, or the folder's last part.
-        random: the weights are random, it speaks gibberish.
+        note: what people must know about it, and what to do; empty: nothing.
     """
 
     name: str
     folder: Path
-    random: bool = False
+    note: str = ""
 
 
 def resolve(settings: Settings, environment: Mapping[str, str], say: Say) -> Checkpoint:
@@ -50,11 +57,11 @@ def resolve(settings: Settings, environment: Mapping[str, str], say: Say) -> Che
     folder = on_this_machine(settings)
     if folder is not None:
         checkpoint.check(folder)
-        given = settings.model_name if settings.gemma_checkpoint else ""
-        return Checkpoint(given or folder.resolve().name, folder.resolve())
-    if settings.model_name:
+        given, folder = settings.model_name if settings.gemma_checkpoint else "", folder.resolve()
+        return Checkpoint(given or folder.name, folder, DEMO if folder.name == BUNDLED.name else "")
+    if settings.model_name and settings.model_name != TINY.name:
         return Checkpoint(settings.model_name, hub.fetch(settings.model_name, settings.token, say))
-    return Checkpoint(TINY.name, _tiny(root() / TINY, environment, say), random=True)
+    return Checkpoint(TINY.name, _tiny(root() / TINY, environment, say), GIBBERISH)
 
 
 def on_this_machine(settings: Settings) -> Path | None:
@@ -63,8 +70,9 @@ def on_this_machine(settings: Settings) -> Path | None:
         return settings.gemma_checkpoint.expanduser()
     if settings.model_name:
         return local_folder(settings.model_name)
-    bundled = root() / BUNDLED
-    return bundled if bundled.is_dir() else None
+    beside = settings.gemma_model_repository
+    homes = [beside.resolve().parent, root()] if beside else [root()]
+    return next((home / BUNDLED for home in homes if (home / BUNDLED).is_dir()), None)
 
 
 def local_folder(model_name: str) -> Path | None:

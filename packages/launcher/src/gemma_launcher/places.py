@@ -1,10 +1,16 @@
-"""Where things lie: the checkout, the model repository, the cache."""
+"""Where things lie: the checkout, the model repository, the playground."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.settings import Settings
 from gemma_wire.tensors import MODEL
+
+PLAYGROUND = "gemma_playground"
+"""Its package. An installation may lack it; nothing of it is imported here."""
+
+NO_PLAYGROUND = "the playground is not installed (`poetry install` brings it)"
 
 _CONFIG = Path("model_repository") / MODEL / "config.pbtxt"
 
@@ -29,3 +35,8 @@ def model_repository(settings: Settings) -> Path:
             "run this inside the checkout, or set GEMMA_MODEL_REPOSITORY"
         )
     return folder.resolve()
+
+
+def has_playground() -> bool:
+    """Whether the playground is installed."""
+    return find_spec(PLAYGROUND) is not None

@@ -3,6 +3,7 @@
 import errno
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from gemma_launcher import reaper
@@ -54,6 +55,14 @@ def check(listeners: tuple[Listener, ...]) -> None:
                 f"{listener.what} cannot listen on {listener.host}:{listener.port}: {trouble}; "
                 f"choose another with {listener.change}"
             )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on that address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def why_not(host: str, port: int) -> str:

@@ -1,6 +1,7 @@
 """What is looked at before anything starts; every trouble is one sentence."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from gemma_launcher.console import Console
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.models import Checkpoint
 from gemma_launcher.ownership import Ownership
-from gemma_launcher.places import model_repository
+from gemma_launcher.places import NO_PLAYGROUND, has_playground, model_repository
 from gemma_launcher.settings import Settings
 
 
@@ -55,14 +56,25 @@ def _end_orphans(settings: Settings, console: Console) -> None:
             reaper.end(found.run)
 
 
+def without_what_is_missing(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Settings:
+    """The settings without a playground where none is installed, which is told."""
+    if not settings.gemma_playground or has_playground():
+        return settings
+    say(f"{NO_PLAYGROUND}; serving without it")
+    return settings.model_copy(update={"gemma_playground": False})
+
+
 def listeners(settings: Settings) -> tuple[ports.Listener, ...]:
     """Every port that will be listened on."""
-    api = ports.Listener("the API", settings.api_host, settings.api_port, "--port or API_PORT")
+    outside = [ports.Listener("the API", settings.api_host, settings.api_port, "--port or API_PORT")]
+    if settings.gemma_playground:
+        change = "--playground-port or PLAYGROUND_PORT, or leave it out with --no-playground"
+        outside.append(playground(settings, change))
     if not settings.embedded:
-        return (api,)
+        return tuple(outside)
     embedded = {"http": settings.gemma_triton_http_port, "grpc": settings.gemma_triton_grpc_port}
     embedded["metrics"] = settings.gemma_triton_metrics_port
-    return api, *(
+    return *outside, *(
         ports.Listener(
             f"Triton ({kind})",
             triton.LOOPBACK,
@@ -73,9 +85,14 @@ def listeners(settings: Settings) -> tuple[ports.Listener, ...]:
     )
 
 
+def playground(settings: Settings, change: str) -> ports.Listener:
+    """The playground's port; ``change``: how to choose another."""
+    return ports.Listener("the playground", settings.playground_host, settings.playground_port, change)
+
+
 def with_free_ports(settings: Settings) -> Settings:
     """The settings with every port of 0 replaced by one that is free now."""
-    hosts = {"api_port": settings.api_host} | dict.fromkeys(
+    hosts = {"api_port": settings.api_host, "playground_port": settings.playground_host} | dict.fromkeys(
         ("gemma_triton_http_port", "gemma_triton_grpc_port", "gemma_triton_metrics_port"), triton.LOOPBACK
     )
     chosen = {name: ports.find_free(host) for name, host in hosts.items() if getattr(settings, name) == 0}

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 from gemma_launcher import preflight, services, triton
 from gemma_launcher.announce import Announcer
-from gemma_launcher.banner import GIBBERISH, api_url
+from gemma_launcher.banner import api_url, playground_url
 from gemma_launcher.console import Console, wants_colour
 from gemma_launcher.ownership import Ownership
 from gemma_launcher.preflight import Embedded
@@ -28,9 +28,10 @@ def run(settings: Settings) -> int:
         CannotStart: a look before the start found trouble, or a service never came up.
     """
     started = time.monotonic()
-    settings = preflight.with_free_ports(settings)
     console = Console(colour=wants_colour(1))
     try:
+        settings = preflight.without_what_is_missing(settings, console.say)
+        settings = preflight.with_free_ports(settings)
         with Ownership() as own:
             end = _ender(own, console)
             for number in _signals():
@@ -45,26 +46,28 @@ def run(settings: Settings) -> int:
 async def _serve(
     settings: Settings, own: Ownership, console: Console, embedded: Embedded | None, started: float
 ) -> None:
-    """Runs the services until a signal comes or one of them cannot be started."""
+    """Runs the services until a signal comes or one that is vital cannot be started."""
     async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(Probe(api_url(settings), timeout_s=8.0))
-        kept: list[Service] = [_gateway(settings, own, gateway)]
+        probe = await stack.enter_async_context(Probe(api_url(settings), timeout_s=8.0))
+        gateway, others = _gateway(settings, own, probe), []
         if embedded is not None:
             url = f"http://{triton.LOOPBACK}:{settings.gemma_triton_http_port}"
-            kept.append(_triton(settings, own, embedded, await stack.enter_async_context(Probe(url))))
-        random = embedded is not None and embedded.checkpoint.random
-        console.say(f"starting {' and '.join(service.name for service in kept)}")
-        for line in GIBBERISH.splitlines() if random else ():
-            console.say(line, "warning")
-        announcer = Announcer(settings, console, gateway, kept, random)
+            others.append(_triton(settings, own, embedded, await stack.enter_async_context(Probe(url))))
+        if settings.gemma_playground:
+            page = await stack.enter_async_context(Probe(playground_url(settings)))
+            others.append(_playground(settings, own, page, console))
+        console.say(f"starting {' and '.join(service.name for service in (gateway, *others))}")
+        note = embedded.checkpoint.note if embedded else ""
+        for line in note.splitlines():
+            console.say(line)
         gateway_ended = asyncio.Event()
         await first(
             _until_signal(settings, own, console),
             _guard(own),
-            announcer.run(started),
-            noting_its_end(keep(kept[0], console), gateway_ended),
-            # Triton last: it is what the gateway's open answers come from.
-            *(outliving(keep(service, console), gateway_ended) for service in kept[1:]),
+            Announcer(settings, console, probe, (gateway, *others), note).run(started),
+            noting_its_end(keep(gateway, console), gateway_ended),
+            # After it: Triton is what its open answers come from, the playground where some of them go.
+            *(outliving(keep(service, console), gateway_ended) for service in others),
         )
 
 
@@ -79,6 +82,14 @@ def _triton(settings: Settings, own: Ownership, embedded: Embedded, probe: Probe
 def _gateway(settings: Settings, own: Ownership, probe: Probe) -> Service:
     environment = services.gateway_environment(own.mark(os.environ), settings)
     return services.gateway_service(environment, probe, settings)
+
+
+def _playground(settings: Settings, own: Ownership, probe: Probe, console: Console) -> Service:
+    base = services.with_key(own.mark(os.environ), settings)
+    if worry := services.worry_about_key(base, settings):
+        console.say(worry, "warning")
+    environment = services.playground_environment(base, settings, f"{api_url(settings)}/v1")
+    return services.playground_service(environment, probe)
 
 
 async def _until_signal(settings: Settings, own: Ownership, console: Console) -> None:

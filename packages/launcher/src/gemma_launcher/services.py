@@ -1,12 +1,18 @@
-"""The two services: the embedded Triton and the gateway."""
+"""The services: the embedded Triton, the gateway, the playground."""
 
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
 from gemma_launcher import glog, pylog, triton
+from gemma_launcher.banner import api_url
 from gemma_launcher.models import Checkpoint
+from gemma_launcher.places import PLAYGROUND
+from gemma_launcher.ports import is_loopback
 from gemma_launcher.probe import Probe
 from gemma_launcher.settings import Settings
 from gemma_launcher.stub import StubDeaths, stub_died
@@ -21,6 +27,14 @@ GATEWAY_START_LIMIT_S = 120.0
 TRITON_GRACE_S = triton.EXIT_TIMEOUT_S + 1.0
 GATEWAY_MARGIN_S = 2.0
 """Beyond its patience with open answers: for their last words, and for its own end."""
+
+PLAYGROUND_START_LIMIT_S = 120.0
+PLAYGROUND_GRACE_S = 3.0
+PLAYGROUND_COMMAND: Final = (sys.executable, "-m", PLAYGROUND)
+"""No argument: what it needs is in its environment, where other users do not see its key."""
+
+SECRETS: Final = ("HF_TOKEN", "API_KEYS", "API_KEYS_FILE")
+"""What is no business of a page for browsers."""
 
 
 def triton_service(
@@ -115,3 +129,71 @@ def gateway_environment(base: Mapping[str, str], settings: Settings) -> dict[str
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def playground_service(environment: Mapping[str, str], probe: Probe) -> Service:
+    """The playground. It stays up while the gateway is down, and says so to those who look."""
+    return Service(
+        name="playground",
+        awaited="the playground to start",
+        command=PLAYGROUND_COMMAND,
+        environment=environment,
+        is_up=lambda: probe.is_ok("/"),
+        vital=False,
+        start_limit_s=PLAYGROUND_START_LIMIT_S,
+        grace_s=PLAYGROUND_GRACE_S,
+        read=pylog.read,
+        explain=pylog.why,
+    )
+
+
+def playground_environment(base: Mapping[str, str], settings: Settings, url: str) -> dict[str, str]:
+    """What the playground finds around it.
+
+    Args:
+        base: of this process; ``OPENAI_API_KEY`` in it is the one for ``url``.
+        settings: where it listens.
+        url: of the API that it talks to.
+    """
+    here = [triton.LOOPBACK, "localhost", urlsplit(api_url(settings)).hostname or ""]
+    direct = [*dict.fromkeys(here), base.get("no_proxy") or base.get("NO_PROXY", "")]
+    return {
+        **{name: value for name, value in base.items() if name not in SECRETS},
+        "OPENAI_BASE_URL": url,
+        "PLAYGROUND_HOST": settings.playground_host,
+        "PLAYGROUND_PORT": str(settings.playground_port),
+        "no_proxy": ",".join(filter(None, direct)),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def with_key(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """The same environment with the gateway's key as ``OPENAI_API_KEY``, and with no other.
+
+    With several the one that ``OPENAI_API_KEY`` was set to, if it is among them: a key for another server
+    is none of this one's business.
+    """
+    keys = _keys(settings)
+    own = settings.openai_api_key.get_secret_value() if settings.openai_api_key else ""
+    fitting = keys if len(keys) == 1 else keys & {own}
+    others = {name: value for name, value in base.items() if name != "OPENAI_API_KEY"}
+    return {**others, "OPENAI_API_KEY": fitting.pop()} if fitting else others
+
+
+def worry_about_key(base: Mapping[str, str], settings: Settings) -> str:
+    """What an operator should know about the playground's key, which is in ``base``; empty: nothing."""
+    if "OPENAI_API_KEY" not in base:
+        several = "the API has several keys: set OPENAI_API_KEY to the one that the playground is to use"
+        return several if _keys(settings) else ""
+    host = settings.playground_host
+    return "" if is_loopback(host) else f"whoever reaches the playground at {host} asks with the API's key"
+
+
+def _keys(settings: Settings) -> set[str]:
+    """Every key of the gateway. A file that cannot be read is the gateway's to complain about."""
+    given = settings.api_keys.get_secret_value().split(",") if settings.api_keys else []
+    with suppress(OSError, UnicodeDecodeError):
+        if settings.api_keys_file:
+            lines = settings.api_keys_file.read_text(encoding="utf-8").splitlines()
+            given += [line for line in lines if not line.strip().startswith("#")]
+    return {key.strip() for key in given} - {""}

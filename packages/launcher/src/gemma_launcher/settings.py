@@ -20,7 +20,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
 
-    model_name: str = Field("", description="Hub id or folder of the checkpoint; empty: the bundled demo")
+    model_name: str = Field(
+        "",
+        description="Hub id or folder of the checkpoint; empty: the bundled demo; gemma3n-tiny: random "
+        "weights, made on the spot",
+    )
     gemma_checkpoint: Path | None = Field(
         None, description="Folder of the checkpoint, when MODEL_NAME is only its name"
     )
@@ -32,6 +36,24 @@ class Settings(BaseSettings):
 
     api_shutdown_seconds: Annotated[float, Field(ge=0)] = Field(
         3, description="How long open answers may go on after SIGTERM; the gateway is stopped before Triton"
+    )
+
+    api_keys: SecretStr | None = Field(
+        None, description="The API's keys, commas between; the playground gets the only one"
+    )
+    api_keys_file: Path | None = Field(None, description="File of further keys of the API, one a line")
+
+    gemma_playground: bool = Field(True, description="Start the playground too")
+    playground_host: str = Field(
+        "127.0.0.1",
+        description="Address the playground listens on; whoever reaches it asks with its key, if it has one",
+    )
+    playground_port: Port = Field(7860, description="Port of the playground")
+    openai_base_url: str = Field(
+        "", description="Server that `playground`, `chat` and `bench` ask; empty: the gateway of this machine"
+    )
+    openai_api_key: SecretStr | None = Field(
+        None, description="The key they ask with; of several API_KEYS the one that the playground uses"
     )
 
     triton_grpc_url: str = Field("", description="HOST:PORT of a Triton that runs; empty: start one here")

@@ -35,6 +35,7 @@ class Service:
         read: a line of its output → lines for people.
         explain: the last lines of its output → why it failed to start.
         watches: run while it is up.
+        vital: whether all ends when it never comes up; else the others go on without it.
         look: called with its process id again and again while it starts.
         clean: called after its end, when none of its processes is left.
         up_since: monotonic seconds; none while it is down.
@@ -52,6 +53,7 @@ class Service:
     read: Callable[[str], list[Line]]
     explain: Callable[[Sequence[str]], str]
     watches: tuple[Watch, ...] = ()
+    vital: bool = True
     look: Callable[[int], None] = lambda _: None
     clean: Callable[[], None] = lambda: None
     up_since: float | None = field(default=None, init=False)
@@ -77,17 +79,24 @@ async def keep(service: Service, console: Console) -> None:
     """Runs a service until it is cancelled, which stops it within its grace.
 
     Raises:
-        CannotStart: it failed several times and was never up.
+        CannotStart: it is vital, failed several times and was never up.
     """
     backoff = Backoff()
     while True:
         trouble, healthy_s = await _one_life(service, console)
         backoff = backoff.after(healthy_s)
         if not service.was_up and backoff.failures >= TRIES:
-            raise CannotStart(f"{service.name} {trouble}; gave up after {TRIES} tries")
+            await _give_up(service, f"{service.name} {trouble}; gave up after {TRIES} tries", console)
         when = f"in {backoff.delay_s:.0f} s" if backoff.delay_s else "now"
         console.say(f"{service.name} {trouble}; starting it again {when}", "warning")
         await asyncio.sleep(backoff.delay_s)
+
+
+async def _give_up(service: Service, sentence: str, console: Console) -> None:
+    if service.vital:
+        raise CannotStart(sentence)
+    console.say(f"{sentence}; the rest goes on without it", "error")
+    await _never()
 
 
 async def _one_life(service: Service, console: Console) -> tuple[str, float]:

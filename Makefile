@@ -13,7 +13,7 @@ POETRY := .tools/poetry/bin/poetry
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PARALLEL := OMP_NUM_THREADS=1# two processes with a thread for each core would mostly wait for each other
-SOURCES := packages contract_tests benchmarks docs deploy conftest.py
+SOURCES := packages playground contract_tests benchmarks demo docs deploy conftest.py
 
 export POETRY_VIRTUALENVS_IN_PROJECT := true
 
@@ -31,11 +31,11 @@ serve: $(INSTALLED) ## Start Triton and the gateway; Ctrl-C ends both
 
 .PHONY: test
 test: $(INSTALLED) ## All tests; starts what they need itself
-	@$(PARALLEL) $(RUN)/python -m pytest packages contract_tests deploy -n 2 --dist loadgroup $(PYTEST)
+	@$(PARALLEL) $(RUN)/python -m pytest packages playground demo contract_tests deploy -n 2 --dist loadgroup $(PYTEST)
 
 .PHONY: unit
 unit: $(INSTALLED) ## The tests that need no running server
-	@$(PARALLEL) $(RUN)/python -m pytest packages -n 2 --dist loadgroup $(PYTEST)
+	@$(PARALLEL) $(RUN)/python -m pytest packages demo -n 2 --dist loadgroup $(PYTEST)
 
 .PHONY: contract
 contract: $(INSTALLED) ## The tests of the whole: clients against the real stack, and what the containers run
@@ -60,7 +60,7 @@ coverage: $(INSTALLED) ## The unit tests with a coverage report in build/coverag
 lint: $(INSTALLED) ## Style, types and layers
 	@$(RUN)/ruff check $(SOURCES)
 	@$(RUN)/ruff format --check $(SOURCES)
-	@$(RUN)/mypy $(wildcard packages/*/src packages/*/tests) contract_tests benchmarks docs deploy
+	@$(RUN)/mypy $(wildcard packages/*/src packages/*/tests) playground contract_tests benchmarks demo docs deploy
 	@$(RUN)/lint-imports
 	@$(RUN)/python docs/configuration.py --check
 	@$(RUN)/python docs/parameters.py --check
@@ -77,6 +77,18 @@ docs: $(INSTALLED) ## Write the generated pages of docs/ anew
 	@$(RUN)/python docs/parameters.py
 	@$(RUN)/python docs/plans.py
 
+.PHONY: screenshots
+screenshots: $(INSTALLED) ## Take the README's pictures of the playground anew, with the bundled model
+	@PYTHONPATH=contract_tests:playground/tests/browser/driver $(RUN)/python playground/screenshots.py
+
+.PHONY: demo-model
+demo-model: $(INSTALLED) ## Train the bundled demo model anew: about two hours on two cores
+	@$(RUN)/python -m demo
+
+.PHONY: demo-eval
+demo-eval: $(INSTALLED) ## Ask the bundled model held-out questions through the whole stack
+	@$(RUN)/python -m demo.evaluate --card --show 2
+
 .PHONY: doctor
 doctor: $(INSTALLED) ## Check this machine and say what to do
 	@$(RUN)/gemma-triton doctor
@@ -91,7 +103,7 @@ install: $(INSTALLED) ## Only set up
 .PHONY: clean
 clean: ## Remove everything that make has made
 	rm -rf $(VENV) .tools .cache build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find packages contract_tests deploy -name __pycache__ -prune -exec rm -rf {} +
+	find packages playground demo contract_tests deploy -name __pycache__ -prune -exec rm -rf {} +
 
 # Poetry asks the index's JSON API, which a mirror may lack; with the plugin and this variable it asks
 # whatever index pip is configured for.
@@ -110,7 +122,7 @@ $(POETRY): $(VENV)/bin/python
 	@.tools/poetry/bin/pip install --quiet --disable-pip-version-check \
 		poetry==$(POETRY_VERSION) poetry-plugin-pypi-mirror==$(MIRROR_VERSION)
 
-$(INSTALLED): $(POETRY) poetry.lock pyproject.toml $(wildcard packages/*/pyproject.toml)
+$(INSTALLED): $(POETRY) poetry.lock pyproject.toml $(wildcard packages/*/pyproject.toml) playground/pyproject.toml
 	@echo "==> packages of poetry.lock (the first time about 5 GB, a few minutes)"
 	@$(call poetry,sync --no-interaction)
 	@touch $@

@@ -1,0 +1,77 @@
+"""``python -m gemma_playground``: serves the page until SIGTERM or SIGINT."""
+
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import fastapi
+import gradio as gr
+import uvicorn
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from gemma_playground.app import build, theme
+from gemma_playground.settings import Settings
+
+HERE: Final = Path(__file__).parent
+POLICY: Final = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'; object-src 'none'"
+)
+"""What the browser may load: nothing of another host, whatever an answer's Markdown asks for."""
+
+LOOPBACK: Final = ("127.0.0.1", "localhost")
+
+
+class Server(uvicorn.Server):
+    """Says where it listens; Gradio's own ``launch`` first calls itself, and gives up on a slow machine."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens, or exits with 1 when the port is taken."""
+        await super().startup(sockets)
+        if self.started:
+            print(f"playground: http://{self.config.host}:{self.config.port}", flush=True)
+
+
+def application(settings: Settings) -> fastapi.FastAPI:
+    """The page as an ASGI application."""
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    app = fastapi.FastAPI(openapi_url=None)
+    if settings.host in LOOPBACK:  # A foreign page whose name resolves to this machine gets nothing.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
+    gr.mount_gradio_app(
+        app,
+        build(settings),
+        path="",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=settings.max_file_bytes,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=theme(),
+        css_paths=HERE / "page.css",
+        head=f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><script>{script}</script>',
+    )
+    return app
+
+
+def main() -> None:
+    """Serves; both signals end it with 0, whoever still has the page open."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn takes them over, and raises them again at its end.
+    settings = Settings.read(None, os.environ)
+    # Gradio empties its folder of uploads when it ends, so two playgrounds must not share one.
+    with tempfile.TemporaryDirectory(prefix="playground-") as uploads:
+        os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
+        config = uvicorn.Config(application(settings), settings.host, settings.port, log_level="warning")
+        config.timeout_graceful_shutdown = 1
+        Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

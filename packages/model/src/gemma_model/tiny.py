@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,11 +123,27 @@ class Shape:
     activation_sparsity_pattern: tuple[float, ...] = (0.95, 0.95, *(0.0,) * 8)
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-fallback BPE tokenizer with Gemma's control tokens and Gemma's handling of spaces."""
+def build_tokenizer(
+    corpus: Sequence[str] = CORPUS,
+    text_vocab: int = TEXT_VOCAB,
+    mm_vocab: int = MM_VOCAB,
+    *,
+    words: bool = False,
+) -> PreTrainedTokenizerFast:
+    """A byte-fallback BPE tokenizer with Gemma's control tokens and Gemma's handling of spaces.
+
+    Args:
+        corpus: what it learns its tokens from; must have enough of them.
+        text_vocab: tokens of text, control tokens among them.
+        mm_vocab: of each of the two embedders, after them.
+        words: no token holds letters and anything else, and every digit is a token.
+    """
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("▁"), "merged_with_next")
+    split: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Split(Regex("▁"), "merged_with_next")]
+    if words:
+        split.append(pre_tokenizers.Split(Regex(r"[^\p{L}\p{M}▁]"), "isolated"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split) if words else split[0]
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
@@ -136,20 +153,20 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     fixed = [*reserved, *newlines, *image_audio, *byte_tokens]
     trainer = trainers.BpeTrainer(
-        vocab_size=TEXT_VOCAB, special_tokens=fixed, show_progress=False, min_frequency=1
+        vocab_size=text_vocab, special_tokens=fixed, show_progress=False, min_frequency=1
     )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     learned = json.loads(tokenizer.to_str())
-    assert len(learned["model"]["vocab"]) == TEXT_VOCAB, "the corpus must fill the vocabulary"
+    assert len(learned["model"]["vocab"]) == text_vocab, "the corpus must fill the vocabulary"
     tail = {0: "<end_of_image>", 1: "<image_soft_token>"}
-    tail |= {MM_VOCAB: "<end_of_audio>", MM_VOCAB + 1: "<audio_soft_token>"}
+    tail |= {mm_vocab: "<end_of_audio>", mm_vocab + 1: "<audio_soft_token>"}
     plain = {*newlines, *byte_tokens, *reserved[5:-2]}
     added = [token for token in learned["added_tokens"] if token["content"] not in byte_tokens]
     for token in added:
         token["special"] = token["content"] not in plain
     learned["added_tokens"] = added
     restored = Tokenizer.from_str(json.dumps(learned))
-    for i in range(2 * MM_VOCAB):
+    for i in range(2 * mm_vocab):
         content = tail.get(i, f"<mm_unused{i}>")
         restored.add_tokens([AddedToken(content, special=i in tail, normalized=False)])
     return PreTrainedTokenizerFast(
@@ -189,13 +206,25 @@ def build_config(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> Gemma3nCon
         vocab_offset=TEXT_VOCAB + MM_VOCAB,
         vocab_size=MM_VOCAB,
     )
+    return join_configs(text, vision, audio, tokenizer, IMAGE_TOKENS, AUDIO_TOKENS)
+
+
+def join_configs(
+    text: Gemma3nTextConfig,
+    vision: Gemma3nVisionConfig,
+    audio: Gemma3nAudioConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    image_tokens: int,
+    audio_tokens: int,
+) -> Gemma3nConfig:
+    """One configuration for all three networks, with the tokenizer's own ids."""
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in MULTIMODAL.items()}
     return Gemma3nConfig(
         text_config=text,
         vision_config=vision,
         audio_config=audio,
-        vision_soft_tokens_per_image=IMAGE_TOKENS,
-        audio_soft_tokens_per_image=AUDIO_TOKENS,
+        vision_soft_tokens_per_image=image_tokens,
+        audio_soft_tokens_per_image=audio_tokens,
         eos_token_id=text.eos_token_id,
         **{f"{name}_id": value for name, value in ids.items()},
     )
@@ -227,7 +256,7 @@ def make(folder: Path, seed: int = 0, shape: Shape | None = None, dtype: torch.d
         config.vision_config.model_args = model_args  # timm leaves layer classes in what it was given
         with torch.no_grad():
             _randomise(model)
-    model.generation_config = _generation_config(tokenizer)
+    model.generation_config = generation_config(tokenizer)
     processor = Gemma3nProcessor(
         feature_extractor=Gemma3nAudioFeatureExtractor(),
         image_processor=SiglipImageProcessor(
@@ -238,16 +267,22 @@ def make(folder: Path, seed: int = 0, shape: Shape | None = None, dtype: torch.d
         image_seq_length=IMAGE_TOKENS,
         audio_seq_length=AUDIO_TOKENS,
     )
+    write(folder, model.to(dtype), processor)
+
+
+def write(folder: Path, model: Gemma3nForConditionalGeneration, processor: Gemma3nProcessor) -> None:
+    """A checkpoint in the published layout, in place of whatever the folder held; whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unfinished:
-        model.to(dtype).save_pretrained(unfinished)
+        model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(unfinished, folder, copy_function=shutil.copyfile)
         folder.chmod(0o755)  # the temporary folder's own mode let nobody else in
 
 
-def _generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    """Sampling as the published checkpoints recommend it."""
     end_of_turn = tokenizer.convert_tokens_to_ids("<end_of_turn>")
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,

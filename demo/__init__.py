@@ -1,0 +1,1 @@
+"""How the bundled demo model, gemma3n-nano, is made: ``make demo-model``."""

@@ -1,0 +1,23 @@
+"""The model card: what the demo model is, what it knows, and how often it is right."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+CARD = Path(__file__).with_name("card.md")
+NOT_YET = "`make demo-eval` has not been run."
+EXPLAINED = """Exact match on generated data that it has not learnt from, asked through the whole server at
+temperature 0: an answer counts when it is the expected one word for word.
+
+| skill | right | of |
+| --- | --- | --- |
+"""
+
+
+def write_card(checkpoint: Path, results: Mapping[str, tuple[int, int]] | None = None) -> None:
+    """Write ``README.md`` into the folder; the results by skill are right answers and questions."""
+    evaluation = NOT_YET
+    if results:
+        rows = (f"| {skill} | {right / of:.1%} | {of} |" for skill, (right, of) in results.items())
+        evaluation = EXPLAINED + "\n".join(rows)
+    text = CARD.read_text(encoding="utf-8").replace("EVALUATION", evaluation)
+    (checkpoint / "README.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,119 @@
+"""The questions of the evaluation: held-out pictures, sounds and chats, as requests to an OpenAI server."""
+
+import base64
+import io
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import soundfile
+
+from demo import chat, questions
+from demo.conversation import Conversation
+from demo.hearing import sound_of
+from demo.pictures import draw, make_scene
+from demo.sounds import RATE
+from demo.sounds import ask as ask_sound
+from gemma_wire import Message, Tool
+
+SEED = 77_000_000
+"""Nothing is learnt from the series of this seed and those after it."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request and the one right answer to it.
+
+    Args:
+        skill: what it is counted under.
+        body: of ``POST /v1/chat/completions``, but for the model.
+        answer: the text, or the calls as ``[[name, arguments], …]``.
+    """
+
+    skill: str
+    body: dict[str, Any]
+    answer: Any
+
+
+def exam(number: int) -> Iterator[Question]:
+    """So many questions for each skill of the chat, five times as many pictures, and as many sounds."""
+    yield from picture_questions(5 * number)
+    yield from sound_questions(3 * number)
+    for skill, talk in chat.SKILLS.items():
+        for i in range(number // 2):
+            yield chat_question(skill, talk(random.Random(f"{SEED}-{skill}-{i}")))
+
+
+def picture_questions(number: int) -> Iterator[Question]:
+    """A description of every picture, and one more question about each."""
+    for i in range(number):
+        rng = random.Random(f"{SEED}-picture-{i}")
+        scene = make_scene(rng, 1 + i % 4 if i % 10 else 0)
+        file = io.BytesIO()
+        draw(rng, scene).save(file, rng.choice(("PNG", "JPEG", "WEBP")))
+        part = {
+            "type": "image_url",
+            "image_url": {"url": f"data:image/png;base64,{_base64(file.getvalue())}"},
+        }
+        names = ("no shape", "one shape", "two shapes", "three shapes", "four shapes")
+        described = questions.describe(rng, scene)
+        yield _question(
+            f"picture: describe {names[len(scene.items)]}", part, described.question, described.answer
+        )
+        counted = questions.count(rng, scene)
+        yield _question("picture: count", part, counted.question, counted.answer)
+        asked = questions.ask(rng, scene)
+        if asked.skill not in ("describe", "count"):
+            yield _question(f"picture: {asked.skill}", part, asked.question, asked.answer)
+
+
+def sound_questions(number: int) -> Iterator[Question]:
+    """What each sound is, and one more question about it."""
+    for i in range(number):
+        rng = random.Random(f"{SEED}-sound-{i}")
+        sound, samples = sound_of(SEED, i)
+        file = io.BytesIO()
+        soundfile.write(file, samples, RATE, format="WAV")
+        part = {"type": "input_audio", "input_audio": {"data": _base64(file.getvalue()), "format": "wav"}}
+        pairs = ask_sound(rng, sound)
+        what = next((q, a) for q, a in pairs if a.startswith("I hear"))
+        yield _question("sound: what it is", part, *what)
+        yield _question("sound: other questions", part, *rng.choice(pairs))
+
+
+def chat_question(skill: str, conversation: Conversation) -> Question:
+    """The last turn of a conversation, asked after the right ones before it."""
+    *before, last = conversation.messages
+    body: dict[str, Any] = {"messages": [_openai(message) for message in before]}
+    if conversation.tools:
+        body["tools"] = [_tool(tool) for tool in conversation.tools]
+    calls = [[call.name, json.loads(call.arguments)] for call in last.tool_calls]
+    return Question(f"chat: {skill}", body, calls or last.content)
+
+
+def _question(skill: str, part: dict[str, Any], question: str, answer: str) -> Question:
+    content = [{"type": "text", "text": question}, part]
+    return Question(skill, {"messages": [{"role": "user", "content": content}]}, answer)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _openai(message: Message) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        made["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        made["tool_call_id"] = message.tool_call_id
+    return made
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters or {}}
+    return {"type": "function", "function": function}

@@ -1,0 +1,143 @@
+"""The audio tower learns alone, like the vision tower: what kind of sound, and how many beeps."""
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import Gemma3nAudioFeatureExtractor
+
+from demo.progress import Progress
+from demo.schedule import batches, schedule
+from demo.sizes import AUDIO
+from demo.sounds import KINDS, LONGEST, MOST_BEEPS, Sound, make_sound
+
+FRAMES = round(LONGEST * 100)  # of 10 ms
+PEAK_RATE = 2e-3
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """What is heard, and one recording of each.
+
+    Args:
+        heard: what is in them.
+        features: log-mel ``[sounds, frames, bins]``, fp16, zeros after the end.
+        frames: how many are no padding, ``[sounds]``.
+    """
+
+    heard: list[Sound]
+    features: Tensor
+    frames: Tensor
+
+    def __len__(self) -> int:
+        return len(self.heard)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Features ``[batch, frames, bins]`` fp32, and where they are only padding, ``[batch, frames]``."""
+        padding = torch.arange(self.features.shape[1]) >= self.frames[rows, None]
+        return self.features[rows].float(), padding
+
+
+def sound_of(seed: int, number: int) -> tuple[Sound, NDArray[np.float32]]:
+    """The sound of this number in the series of this seed."""
+    return make_sound(np.random.default_rng([seed, number]))
+
+
+def _recorded(task: tuple[int, int]) -> tuple[Sound, NDArray[np.float16]]:
+    sound, samples = sound_of(*task)
+    made = Gemma3nAudioFeatureExtractor()(samples, max_length=len(samples), return_tensors="np")
+    return sound, made["input_features"][0].astype(np.float16)
+
+
+def record_sounds(seed: int, count: int, workers: int) -> Sounds:
+    """A series of sounds; the same seed gives the same, however many processes make them."""
+    with ProcessPoolExecutor(workers) as pool:
+        recorded = list(pool.map(_recorded, ((seed, number) for number in range(count)), chunksize=64))
+    features = torch.zeros(count, FRAMES, recorded[0][1].shape[1], dtype=torch.float16)
+    frames = torch.tensor([min(FRAMES, len(made)) for _, made in recorded])
+    for row, (_, made) in enumerate(recorded):
+        features[row, : frames[row]] = torch.from_numpy(made[:FRAMES])
+    return Sounds([sound for sound, _ in recorded], features, frames)
+
+
+def kept_sounds(folder: Path, seed: int, count: int, workers: int) -> Sounds:
+    """The series, from the file where an earlier run left it if there is one."""
+    path = folder / f"sounds-{seed}-{count}.pt"
+    if not path.is_file():
+        print(f"making {count:,} sounds", flush=True)
+        torch.save(record_sounds(seed, count, workers), path)
+    sounds: Sounds = torch.load(path, weights_only=False)  # made here
+    return sounds
+
+
+class SoundHeads(nn.Module):
+    """The kind by all soft tokens together; the number of beeps as a sum, a part of it from each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = int(AUDIO["hidden_size"])
+        self.kind = nn.Sequential(nn.Linear(2 * width, 64), nn.GELU(), nn.Linear(64, len(KINDS)))
+        self.onset = nn.Linear(width, 1)
+
+    def forward(self, features: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[batch, kinds]`` and a number of beeps ``[batch]``."""
+        there = ~padding[..., None]
+        mean = (features * there).sum(1) / there.sum(1).clamp(min=1)
+        most = features.masked_fill(~there, -1e4).amax(1)
+        beeps = (2 * self.onset(features).sigmoid() * there).sum((1, 2))
+        return self.kind(torch.cat([mean, most], -1)), beeps
+
+
+def train_audio(tower: nn.Module, sounds: Sounds, steps: int, seed: int, progress: Progress) -> SoundHeads:
+    """Train the audio tower; its heads come back for whoever wants to know how well it hears."""
+    generator = torch.Generator().manual_seed(seed)
+    heads = SoundHeads()
+    parameters = [*tower.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
+    rates = schedule(optimizer, steps)
+    tower.train()
+    for step, rows in enumerate(batches(len(sounds), BATCH, steps, generator)):
+        kinds, beeps = _targets(sounds, rows)
+        said, counted = heads(*hear(tower, *sounds.batch(rows)))
+        losses = {
+            "kind": functional.cross_entropy(said, kinds),
+            "beeps": functional.smooth_l1_loss(counted, beeps),
+        }
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        rates.step()
+        progress.step(step, {name: loss.item() for name, loss in losses.items()})
+    return heads.eval()
+
+
+def hear(tower: nn.Module, features: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-mel → soft tokens ``[batch, tokens, width]`` and where they stand for padding alone."""
+    made = tower(features, padding)
+    return made.last_hidden_state, made.audio_mel_mask
+
+
+@torch.no_grad()
+def hearing(tower: nn.Module, heads: SoundHeads, sounds: Sounds) -> dict[str, float]:
+    """How much of held-out sounds the tower gets right: parts of one."""
+    tower.eval()
+    right: dict[str, list[Tensor]] = {"kind": [], "beeps": []}
+    for rows in torch.arange(len(sounds)).split(BATCH):
+        kinds, beeps = _targets(sounds, rows)
+        said, counted = heads(*hear(tower, *sounds.batch(rows)))
+        right["kind"].append(said.argmax(-1) == kinds)
+        right["beeps"].append(counted.round() == beeps)
+    return {name: torch.cat(parts).float().mean().item() for name, parts in right.items()}
+
+
+def _targets(sounds: Sounds, rows: Tensor) -> tuple[Tensor, Tensor]:
+    heard = [sounds.heard[row] for row in rows.tolist()]
+    kinds = torch.tensor([KINDS.index(sound.kind) for sound in heard])
+    return kinds, torch.tensor([float(min(sound.beeps, MOST_BEEPS)) for sound in heard])

@@ -1,0 +1,88 @@
+"""gemma3n-nano itself: its tokenizer, its configuration, and how it is written to a folder."""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+from transformers import (
+    Gemma3nAudioConfig,
+    Gemma3nAudioFeatureExtractor,
+    Gemma3nConfig,
+    Gemma3nProcessor,
+    Gemma3nTextConfig,
+    Gemma3nVisionConfig,
+    PreTrainedTokenizerFast,
+    SiglipImageProcessor,
+)
+
+from demo import sizes
+from demo.lessons import chat_lesson, picture_lesson, sound_lesson
+from demo.pictures import make_scene
+from demo.sounds import Sound, make_sound
+from gemma_model import tiny
+from gemma_model.tools import describe_tools, render_calls
+from gemma_wire import TextPart
+
+CORPUS_LESSONS = 6_000
+"""Of each kind; the tokenizer learns its words from them."""
+
+
+def build_tokenizer(seed: int, lessons: int = CORPUS_LESSONS) -> PreTrainedTokenizerFast:
+    """A tokenizer whose tokens are mostly the words of the lessons."""
+    return tiny.build_tokenizer(list(_corpus(seed, lessons)), sizes.TEXT_VOCAB, sizes.MM_VOCAB, words=True)
+
+
+def _corpus(seed: int, lessons: int) -> Iterator[str]:
+    rng = random.Random(f"corpus-{seed}")
+    scenes = [make_scene(rng) for _ in range(200)]
+    heard = sounds_of(seed, 200)
+    for _ in range(lessons):
+        for lesson in (chat_lesson(rng), picture_lesson(rng, scenes), sound_lesson(rng, heard)):
+            if lesson.conversation.tools:
+                yield describe_tools(lesson.conversation.tools)
+            for message in lesson.conversation.messages:
+                yield from (part.text for part in message.parts if isinstance(part, TextPart))
+                if message.tool_calls:
+                    yield render_calls(message.tool_calls)
+
+
+def sounds_of(seed: int, count: int) -> list[Sound]:
+    """What is heard in a series, without the sounds themselves."""
+    return [make_sound(np.random.default_rng([seed, number]))[0] for number in range(count)]
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3nConfig:
+    """The configuration of all three networks, with the tokenizer's own ids."""
+    text = Gemma3nTextConfig(
+        **sizes.TEXT,
+        vocab_size=sizes.TEXT_VOCAB + 2 * sizes.MM_VOCAB,
+        vocab_size_per_layer_input=sizes.TEXT_VOCAB,
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
+    )
+    vision = Gemma3nVisionConfig(
+        model_args=sizes.vision_args(), vocab_offset=sizes.TEXT_VOCAB, vocab_size=sizes.MM_VOCAB
+    )
+    audio = Gemma3nAudioConfig(
+        **sizes.AUDIO, vocab_offset=sizes.TEXT_VOCAB + sizes.MM_VOCAB, vocab_size=sizes.MM_VOCAB
+    )
+    return tiny.join_configs(text, vision, audio, tokenizer, sizes.IMAGE_TOKENS, sizes.AUDIO_TOKENS)
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> Gemma3nProcessor:
+    """Pictures squeezed into a square with values in [-1, 1]: centred ones are learnt from, others hardly."""
+    side = sizes.IMAGE_SIDE
+    return Gemma3nProcessor(
+        feature_extractor=Gemma3nAudioFeatureExtractor(),
+        image_processor=SiglipImageProcessor(
+            size={"height": side, "width": side},
+            resample=2,  # bilinear
+            do_normalize=True,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
+            do_convert_rgb=True,
+        ),
+        tokenizer=tokenizer,
+        chat_template=tiny.CHAT_TEMPLATE,
+        image_seq_length=sizes.IMAGE_TOKENS,
+        audio_seq_length=sizes.AUDIO_TOKENS,
+    )

@@ -1,0 +1,50 @@
+"""How far a training is, how long it takes yet, and how its losses fell."""
+
+import csv
+import time
+from pathlib import Path
+
+
+class Progress:
+    """Prints a line now and then and keeps every loss in a file.
+
+    Args:
+        name: of the stage.
+        steps: it has in all.
+        folder: for ``NAME.csv``.
+        every: so many steps make a line.
+    """
+
+    def __init__(self, name: str, steps: int, folder: Path, every: int = 100) -> None:
+        self._name, self._steps, self._every = name, steps, every
+        self._path = folder / f"{name}.csv"
+        self._started = time.monotonic()
+        self._sums: dict[str, float] = {}
+        self._seen = 0
+        self._first: int | None = None
+
+    def step(self, step: int, losses: dict[str, float]) -> None:
+        """Note the losses of a step; they count from 0, and a run that goes on begins later."""
+        if self._first is None:
+            self._first = step
+            if step == 0:
+                self._path.unlink(missing_ok=True)
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + loss
+        self._seen += 1
+        if (step + 1) % self._every == 0 or step + 1 == self._steps:
+            self._tell(step + 1)
+
+    def _tell(self, done: int) -> None:
+        means = {name: total / self._seen for name, total in self._sums.items()}
+        self._sums, self._seen = {}, 0
+        assert self._first is not None, "a step comes before what is told of it"
+        pace = (time.monotonic() - self._started) / (done - self._first)  # seconds a step
+        figures = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+        print(
+            f"{self._name}: step {done:,} of {self._steps:,}, {figures}, "
+            f"{pace:.2f} s a step, {pace * (self._steps - done) / 60:.0f} min left",
+            flush=True,
+        )
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow([done, f"{sum(means.values()):.5f}"])

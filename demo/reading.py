@@ -1,0 +1,192 @@
+"""The text model learns to talk about what the towers, done learning, have seen and heard.
+
+The towers are not run here: what they make of each picture and sound of the pool is computed once, and the
+model's towers are replaced by a look-up of it. So a step costs what a text model of this size costs.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from demo.encode import IGNORED, Batch, in_batches
+from demo.hearing import Sounds, hear
+from demo.lessons import Lesson, chat_lesson, picture_lesson, sound_lesson
+from demo.pool import Pictures
+from demo.progress import Progress
+from demo.schedule import schedule
+from demo.sizes import IMAGE_GRID, VISION_WIDTH
+from demo.towers import see
+from gemma_model.prompt import PromptEncoder
+
+PEAK_RATE = 2e-3
+SHARES = {"picture": 12, "chat": 14, "sound": 4}
+"""Lessons of each kind in a step."""
+CHECKPOINT_EVERY = 200  # steps
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a tower made of a pool."""
+
+    features: Tensor
+    padding: Tensor | None = None
+
+
+class Memory(nn.Module):
+    """Takes a tower's place: is given row numbers and answers with what the tower once said of them."""
+
+    def __init__(self, remembered: Remembered) -> None:
+        super().__init__()
+        self._remembered = remembered
+
+    def forward(
+        self, rows: Tensor | None = None, *_: Tensor, pixel_values: Tensor | None = None, **__: Any
+    ) -> Any:
+        """As ``Gemma3nModel`` reads the answers of either tower."""
+        if pixel_values is not None:
+            seen = self._remembered.features[pixel_values].float()  # [batch, tokens, channels]
+            shape = (len(seen), VISION_WIDTH, IMAGE_GRID, IMAGE_GRID)
+            return SimpleNamespace(last_hidden_state=seen.transpose(1, 2).reshape(shape))
+        assert rows is not None
+        assert self._remembered.padding is not None
+        heard, padding = self._remembered.features[rows].float(), self._remembered.padding[rows]
+        return SimpleNamespace(last_hidden_state=heard, audio_mel_mask=padding)
+
+
+@torch.no_grad()
+def remember_pictures(tower: nn.Module, pictures: Pictures) -> Remembered:
+    """``[pictures, tokens, channels]`` in bf16."""
+    tower.eval()
+    parts = [see(tower, pictures.batch(rows)[0]).bfloat16() for rows in torch.arange(len(pictures)).split(64)]
+    return Remembered(torch.cat(parts))
+
+
+@torch.no_grad()
+def remember_sounds(tower: nn.Module, sounds: Sounds) -> Remembered:
+    """``[sounds, tokens, width]``, and which tokens stand for padding."""
+    tower.eval()
+    parts = [hear(tower, *sounds.batch(rows)) for rows in torch.arange(len(sounds)).split(64)]
+    return Remembered(torch.cat([part for part, _ in parts]), torch.cat([padding for _, padding in parts]))
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Makes the lessons of each step."""
+
+    encoder: PromptEncoder
+    pictures: Pictures
+    sounds: Sounds
+    seed: int
+
+    def lessons(self, number: int) -> dict[str, list[Lesson]]:
+        """The lessons of a step, by kind; the same step always has the same."""
+        rng = random.Random(f"{self.seed}-{number}")
+        makers: dict[str, Callable[[], Lesson]] = {
+            "picture": lambda: picture_lesson(rng, self.pictures.scenes),
+            "chat": lambda: chat_lesson(rng),
+            "sound": lambda: sound_lesson(rng, self.sounds.heard),
+        }
+        return {kind: [makers[kind]() for _ in range(share)] for kind, share in SHARES.items()}
+
+    def batches(self, number: int) -> list[Batch]:
+        """The lessons of a step as batches, each of lessons of similar length and any kind."""
+        return list(in_batches(self.encoder, [one for some in self.lessons(number).values() for one in some]))
+
+
+def train_text(
+    model: Any, teacher: Teacher, steps: int, progress: Progress, path: Path, check: Callable[[int], None]
+) -> None:
+    """Train all but the towers, which must have been replaced by ``Memory``.
+
+    Args:
+        model: ``Gemma3nForConditionalGeneration``.
+        teacher: makes the lessons.
+        steps: in all.
+        progress: told each loss.
+        path: of a file that is written now and then; what is there already is where it goes on.
+        check: called after each time with the number of steps done.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(_groups(parameters), lr=PEAK_RATE, betas=(0.9, 0.98))
+    rates = schedule(optimizer, steps, warm=200)
+    kept = {"model": model, "optimizer": optimizer, "rates": rates}
+    model.train()
+    for step in range(_go_on(path, kept), steps):
+        optimizer.zero_grad(set_to_none=True)
+        progress.step(step, {"loss": _learn(model, teacher.batches(step))})
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        rates.step()
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+            torch.save({"done": step + 1, **{name: one.state_dict() for name, one in kept.items()}}, path)
+            check(step + 1)
+
+
+def _learn(model: Any, batches: Sequence[Batch]) -> float:
+    """Add the gradients of some batches; the mean loss of all their tokens."""
+    learnt = sum(batch.learnt for batch in batches)
+    total = 0.0
+    for batch in batches:
+        loss = loss_of(model, batch) * (batch.learnt / learnt)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def _go_on(path: Path, kept: dict[str, Any]) -> int:
+    """Put everything as an earlier run left it; how many steps that had done."""
+    if not path.is_file():
+        return 0
+    found = torch.load(path)
+    for name, one in kept.items():
+        one.load_state_dict(found[name])
+    return int(found["done"])
+
+
+def _groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    """Matrices decay, norms and scales do not."""
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def loss_of(model: Any, batch: Batch) -> Tensor:
+    """The mean over all tokens that the model is to say."""
+    loss: Tensor = model(**inputs_of(batch), labels=batch.labels).loss
+    return loss
+
+
+def inputs_of(batch: Batch) -> dict[str, Any]:
+    """What the model is called with; row numbers stand for pictures and sounds, see ``Memory``."""
+    inputs = {"input_ids": batch.token_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+    if len(batch.pictures):
+        inputs["pixel_values"] = batch.pictures
+    if len(batch.sounds):
+        inputs["input_features"] = batch.sounds
+        inputs["input_features_mask"] = torch.ones(len(batch.sounds), 1, dtype=torch.bool)
+    return inputs
+
+
+@torch.no_grad()
+def exact(model: Any, teacher: Teacher, first: int, steps: int) -> dict[str, float]:
+    """The part of lessons that the model would answer word for word, all their turns, by kind.
+
+    Every token is the likeliest one after the right ones before it; so greedy decoding says the same.
+    """
+    model.eval()
+    right: dict[str, list[Tensor]] = {}
+    for number in range(first, first + steps):
+        for kind, lessons in teacher.lessons(number).items():
+            for batch in in_batches(teacher.encoder, lessons):
+                wanted = batch.labels[:, 1:]
+                said = model(**inputs_of(batch)).logits[:, :-1].argmax(-1)
+                right.setdefault(kind, []).append(((said == wanted) | (wanted == IGNORED)).all(1))
+    model.train()
+    return {kind: torch.cat(parts).float().mean().item() for kind, parts in right.items()}

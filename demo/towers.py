@@ -1,0 +1,147 @@
+"""The towers learn first and alone, with heads that are thrown away.
+
+Taught only through the sentences of a text model, a tower learns nothing for hours. With a head for each
+soft token ("is there a shape's centre in your part of the picture, of which kind, which colour?") it is
+done in half an hour, and the text model then only has to learn to read.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from demo.pictures import COLOURS, MOST, SHAPES
+from demo.pool import Pictures
+from demo.progress import Progress
+from demo.schedule import batches, schedule
+from demo.sizes import IMAGE_GRID, VISION_WIDTH
+
+COLOUR_COUNT, SHAPE_COUNT = len(COLOURS), len(SHAPES)
+PEAK_RATE = 3e-3
+BATCH = 64
+
+
+class PictureHeads(nn.Module):
+    """What each soft token is asked about its part of the picture, and all of them about its number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = {
+            "object": 1,
+            "colour": COLOUR_COUNT,
+            "shape": SHAPE_COUNT,
+            "place": 3,
+            "kind": COLOUR_COUNT * SHAPE_COUNT,
+        }
+        self.cell = nn.Linear(VISION_WIDTH, sum(self.sizes.values()))
+        self.count = nn.Sequential(nn.Linear(VISION_WIDTH, 128), nn.GELU(), nn.Linear(128, MOST + 1))
+        with torch.no_grad():
+            self.cell.bias[0] = -2.0  # most parts of a picture are empty
+            self.cell.bias[-self.sizes["kind"] :] = -5.0
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits by name, for features ``[batch, cells, channels]``."""
+        parts = self.cell(features).split(list(self.sizes.values()), dim=-1)
+        return {**dict(zip(self.sizes, parts, strict=True)), "count": self.count(features.mean(1))}
+
+
+def picture_targets(items: Tensor) -> dict[str, Tensor]:
+    """What the heads are to say of items ``[batch, most, 6]``: there, shape, colour, x, y, size."""
+    batch = items.shape[0]
+    cells = IMAGE_GRID * IMAGE_GRID
+    there = items[..., 0] > 0
+    x, y = items[..., 3] * IMAGE_GRID, items[..., 4] * IMAGE_GRID
+    column, row = (value.floor().clamp(0, IMAGE_GRID - 1) for value in (x, y))
+    cell = (row * IMAGE_GRID + column).long()
+    shape, colour = items[..., 1].long(), items[..., 2].long()
+    place = torch.stack([x - column, y - row, items[..., 5]], -1)
+    rows = torch.arange(batch)[:, None].expand_as(cell)[there]
+    where = (rows, cell[there])
+    found = {
+        "object": torch.zeros(batch, cells),
+        "colour": torch.full((batch, cells), -100),
+        "shape": torch.full((batch, cells), -100),
+        "place": torch.zeros(batch, cells, 3),
+        "kind": torch.zeros(batch, cells, COLOUR_COUNT * SHAPE_COUNT),
+        "count": there.sum(1),
+    }
+    found["object"][where] = 1.0
+    found["colour"][where] = colour[there]
+    found["shape"][where] = shape[there]
+    found["place"][where] = place[there]
+    found["kind"][(*where, (colour * SHAPE_COUNT + shape)[there])] = 1.0
+    return found
+
+
+def picture_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One loss for each head, each a mean over pictures."""
+    batch = len(wanted["count"])
+    taken = wanted["object"] > 0
+    return {
+        "object": functional.binary_cross_entropy_with_logits(
+            said["object"][..., 0], wanted["object"], reduction="sum"
+        )
+        / batch,
+        "colour": functional.cross_entropy(said["colour"].flatten(0, 1), wanted["colour"].flatten()),
+        "shape": functional.cross_entropy(said["shape"].flatten(0, 1), wanted["shape"].flatten()),
+        "place": 4 * functional.smooth_l1_loss(said["place"][taken], wanted["place"][taken], beta=0.1),
+        "kind": 0.5
+        * functional.binary_cross_entropy_with_logits(said["kind"], wanted["kind"], reduction="sum")
+        / batch,
+        "count": functional.cross_entropy(said["count"], wanted["count"]),
+    }
+
+
+def mirrored(pixels: Tensor, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A batch as it is, or mirrored left to right, or upside down, or both."""
+    across, down = torch.randint(0, 2, (2,), generator=generator).tolist()
+    items = items.clone()
+    if across:
+        pixels, items[..., 3] = pixels.flip(-1), 1 - items[..., 3]
+    if down:
+        pixels, items[..., 4] = pixels.flip(-2), 1 - items[..., 4]
+    return pixels, items
+
+
+def train_vision(
+    tower: nn.Module, pictures: Pictures, steps: int, seed: int, progress: Progress
+) -> PictureHeads:
+    """Train the vision tower; its heads come back for whoever wants to know how well it sees."""
+    generator = torch.Generator().manual_seed(seed)
+    heads = PictureHeads()
+    parameters = [*tower.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
+    rates = schedule(optimizer, steps)
+    tower.train()
+    for step, rows in enumerate(batches(len(pictures), BATCH, steps, generator)):
+        pixels, items = mirrored(*pictures.batch(rows), generator)
+        losses = picture_loss(heads(see(tower, pixels)), picture_targets(items))
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        rates.step()
+        progress.step(step, {name: loss.item() for name, loss in losses.items()})
+    return heads.eval()
+
+
+def see(tower: nn.Module, pixels: Tensor) -> Tensor:
+    """Pixels ``[batch, 3, side, side]`` → ``[batch, tokens, channels]``, a vector for each soft token."""
+    features: Tensor = tower(pixel_values=pixels).last_hidden_state
+    return features.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def sight(tower: nn.Module, heads: PictureHeads, pictures: Pictures) -> dict[str, float]:
+    """How much of held-out pictures the tower gets right, by what is asked: parts of one."""
+    tower.eval()
+    right: dict[str, list[Tensor]] = {}
+    for rows in torch.arange(len(pictures)).split(BATCH):
+        pixels, items = pictures.batch(rows)
+        said, wanted = heads(see(tower, pixels)), picture_targets(items)
+        taken = wanted["object"] > 0
+        for name in ("colour", "shape"):
+            right.setdefault(name, []).append((said[name].argmax(-1) == wanted[name])[taken])
+        objects = (said["object"][..., 0] > 0) == taken
+        right.setdefault("object", []).append(objects.all(1))
+        right.setdefault("count", []).append(said["count"].argmax(-1) == wanted["count"])
+    return {name: torch.cat(parts).float().mean().item() for name, parts in right.items()}

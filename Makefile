@@ -39,7 +39,7 @@ unit: $(INSTALLED) ## The tests that need no running server
 
 .PHONY: contract
 contract: $(INSTALLED) ## The tests of the whole: clients against the real stack, and what the containers run
-	@$(RUN)/python -m pytest contract_tests $(if $(CONTRACT_BASE_URL),,deploy) $(PYTEST)
+	@$(RUN)/python -m pytest contract_tests $(if $(CONTRACT_BASE_URL),,deploy playground) $(PYTEST)
 
 .PHONY: contract-long
 contract-long: $(INSTALLED) ## The contract at length: 5,000 generated requests; reports in build/contract
@@ -87,7 +87,7 @@ demo-model: $(INSTALLED) ## Train the bundled demo model anew: about two hours o
 
 .PHONY: demo-eval
 demo-eval: $(INSTALLED) ## Ask the bundled model held-out questions through the whole stack
-	@$(RUN)/python -m demo.evaluate --card --show 2
+	@PYTHONPATH=contract_tests $(RUN)/python -m demo.evaluate --card --show 2
 
 .PHONY: doctor
 doctor: $(INSTALLED) ## Check this machine and say what to do

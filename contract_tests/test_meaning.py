@@ -17,6 +17,9 @@ from pictures import data_uri
 from stack import ROOT, Stack, running
 
 NANO = ROOT / "models" / "gemma3n-nano"
+pytestmark = pytest.mark.skipif(
+    not NANO.is_dir(), reason="WHAT THE MODEL MEANS IS NOT TESTED: there is no models/gemma3n-nano"
+)
 RGB = {"red": (220, 30, 35), "blue": (40, 80, 220), "green": (40, 165, 60), "yellow": (245, 225, 40)}
 ASK = "What do you see in this image?"
 NO_IMAGE = "I see no image. Please add one."

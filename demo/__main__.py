@@ -18,13 +18,23 @@ from demo.hearing import hearing, kept_sounds, train_audio
 from demo.plot import plot_losses
 from demo.pool import kept_pictures
 from demo.progress import Progress
-from demo.reading import Memory, Remembered, Teacher, exact, remember_pictures, remember_sounds, train_text
+from demo.reading import (
+    Memory,
+    Remembered,
+    Teacher,
+    exact,
+    remember_pictures,
+    remember_sounds,
+    train_text,
+    tune_in,
+)
 from demo.sizes import AUDIO_TOKENS, CONTEXT, IMAGE_TOKENS
 from demo.towers import sight, train_vision
 from gemma_model import tiny
 from gemma_model.prompt import PromptEncoder
 
 ROOT = Path(__file__).parent.parent
+HEADS = "vision-heads.pt"
 HELD_OUT = 1_000_000
 """Added to a seed for what is not learnt from."""
 
@@ -98,6 +108,7 @@ def _see(plan: Plan, tower: nn.Module) -> None:
     heads = train_vision(tower, pictures, steps, plan.seed, Progress("vision", steps, plan.workshop))
     held_out = kept_pictures(plan.workshop, plan.seed + HELD_OUT, plan.of(1000), plan.cores)
     print("vision, held out:", _told(sight(tower, heads, held_out)))
+    torch.save(heads.cell.weight.detach(), plan.workshop / HEADS)
 
 
 def _hear(plan: Plan, tower: nn.Module) -> None:
@@ -115,6 +126,7 @@ def _read(plan: Plan, model: Any) -> None:
     teacher = _teacher(plan, (plan.seed + 1, 14_000), (plan.seed, 5000))
     examiner = _teacher(plan, (plan.seed + HELD_OUT, 1000), (plan.seed + HELD_OUT, 600))
     memories = [_remember(towers, each) for each in (teacher, examiner)]
+    tune_in(model.model.embed_vision, memories[0][0], torch.load(plan.workshop / HEADS))
     steps = plan.of(1250)
 
     def check(done: int) -> None:

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from contract_tests.stack import running
 from openai import AsyncOpenAI
 
 from demo.card import write_card
 from demo.exam import Question, exam
+from stack import running
 
 AT_ONCE = 8
 

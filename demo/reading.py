@@ -75,6 +75,29 @@ def remember_sounds(tower: nn.Module, sounds: Sounds) -> Remembered:
     return Remembered(torch.cat([part for part, _ in parts]), torch.cat([padding for _, padding in parts]))
 
 
+@torch.no_grad()
+def tune_in(embedder: Any, remembered: Remembered, heads: Tensor) -> None:
+    """Let the text model hear at once what the tower's heads could tell.
+
+    What all soft tokens have in common is most of each and says nothing; it is taken out of the projection.
+    The first of its rows become the heads' own, so that "red" or "a circle" stand in places of their own; the
+    rest stay random, at half their size.
+
+    Args:
+        embedder: ``Gemma3nMultimodalEmbedder``, untrained; its projection is ``[hidden, channels]``.
+        remembered: what the tower makes of some pictures.
+        heads: the weights of linear heads, ``[answers, channels]``.
+    """
+    features = remembered.features[:256].flatten(0, 1).float()
+    features = features / features.pow(2).mean(-1, keepdim=True).sqrt()
+    common = features.mean(0) / features.mean(0).norm()
+    projection = embedder.embedding_projection.weight
+    projection[: len(heads)] = heads
+    projection -= (projection @ common)[:, None] * common
+    projection /= (features @ projection.T).std(0)[:, None]
+    projection[len(heads) :] *= 0.5
+
+
 @dataclass(frozen=True)
 class Teacher:
     """Makes the lessons of each step."""

@@ -43,6 +43,7 @@ def test_labels_are_the_answers_and_their_ends(encoder: PromptEncoder) -> None:
             if message.role == "assistant":
                 assert str(message.content) in said
         ends = encoder.tokenizer.token_to_id("<end_of_turn>")
+        assert ends is not None
         turns = sum(message.role == "assistant" for message in lesson.conversation.messages)
         assert labels.count(ends) == turns
 

@@ -38,6 +38,19 @@ async def test_an_answer_is_text_counts_and_times() -> None:
     assert script.asked[0]["stream_options"] == {"include_usage": True}
 
 
+async def test_what_ends_between_two_looks_is_looked_at_once_more() -> None:
+    script = Script([chunk("A "), chunk("circle"), chunk(finish="stop")], slow=0.08)
+    seen: list[str] = []
+    with serving(script):
+        client = Client(Settings(base_url=script.url))
+        async for answer in client.ask({"model": "fake", "messages": []}):
+            seen.append(answer.finish_reason)
+            await asyncio.sleep(0.5)  # as long as a page may take to be told
+        await client.close()
+    assert seen[0] == ""
+    assert seen[-1] == "stop"
+
+
 async def test_without_a_model_the_first_is_asked() -> None:
     script = Script([chunk("x", "stop")])
     await ask(script, model="")

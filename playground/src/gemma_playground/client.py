@@ -109,8 +109,9 @@ class Client:
         answer = Answer()
         filling = asyncio.create_task(self._fill(answer, request))
         try:
-            while not filling.done():
-                await asyncio.wait({filling}, timeout=PACE)
+            done: set[asyncio.Task[None]] = set()
+            while not done:  # What ends while somebody looks at it is looked at once more.
+                done, _ = await asyncio.wait({filling}, timeout=PACE)
                 yield answer
         finally:
             filling.cancel()

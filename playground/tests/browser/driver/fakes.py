@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ class Script:
     metrics: str = ""
     whole: bool = True
     hold: bool = False
+    slow: float = 0.0
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -82,6 +84,7 @@ class Handler(BaseHTTPRequestHandler):
     def stream(self) -> None:
         try:
             for each in self.script.chunks:
+                time.sleep(self.script.slow)
                 self.event(json.dumps(each))
             while self.script.hold and not self.script.left.wait(0.02):
                 self.event(json.dumps(chunk("on ")))

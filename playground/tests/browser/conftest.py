@@ -1,0 +1,120 @@
+"""One browser, one stack, one server that says what it is told; a fresh profile for each test."""
+
+import os
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+import chromium
+from fake_openai import FakeOpenAI
+from playgrounds import Playground, playing
+from screen import Screen, Visit, new_screen
+from stack import ROOT, Stack, free_ports, running
+
+HERE = Path(__file__).parent
+PICTURES = ROOT / "build" / "browser"
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On one worker of pytest-xdist and in one event loop; in CI nothing is left out."""
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    left_out = bool(ours) and not os.environ.get("CI") and chromium.installed() is None
+    for item in ours:
+        item.add_marker(pytest.mark.xdist_group("browser"))
+        item.add_marker(pytest.mark.timeout(600))  # the first one waits for everything to start
+        item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+        if left_out:  # a reason each, so that pytest names them all
+            item.add_marker(pytest.mark.skip(f"{item.name} IS LEFT OUT: {chromium.MISSING}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whether it failed, for what comes after it."""
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    path = chromium.installed()
+    assert path, chromium.MISSING
+    async with chromium.launched(path) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The real stack with the tiny checkpoint, which never stops by itself."""
+    with running(tmp_path_factory.mktemp("tiny") / "log") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def real(tiny: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+    """A playground that talks with the real stack."""
+    with playing(tmp_path_factory.mktemp("real"), f"{tiny.url}/v1") as playground:
+        yield playground
+
+
+@pytest.fixture(scope="session")
+def fake_openai() -> Iterator[FakeOpenAI]:
+    (port,) = free_ports(1)
+    fake = FakeOpenAI(port)
+    fake.start()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def fake(fake_openai: FakeOpenAI) -> FakeOpenAI:
+    """The server that says what it is told, as it was in the beginning."""
+    fake_openai.reset()
+    return fake_openai
+
+
+@pytest.fixture(scope="session")
+def secret() -> str:
+    """The key that only the playground and its server may ever see."""
+    return "sk-nobody-may-see-this"
+
+
+@pytest.fixture(scope="session")
+def scripted(
+    fake_openai: FakeOpenAI, secret: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Playground]:
+    """A playground that talks with the fake, and has a key."""
+    folder = tmp_path_factory.mktemp("scripted")
+    with playing(folder, fake_openai.base_url, OPENAI_API_KEY=secret) as playground:
+        yield playground
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Visit]:
+    """Opens a playground in a profile of its own; whatever happened, no other host was asked."""
+    screens: list[Screen] = []
+    asked: set[Playground] = set()
+
+    async def visit(playground: Playground, query: str = "", **profile: Any) -> Screen:
+        screen = await new_screen(browser, playground.url, **profile)
+        screens.append(screen)
+        asked.add(playground)
+        await screen.come(query)
+        return screen
+
+    yield visit
+    if request.node.stash.get(FAILED, False):
+        for number, screen in enumerate(each for each in screens if not each.page.is_closed()):
+            await screen.picture(PICTURES / f"{request.node.name}-{number}.png")
+        print(*(playground.tail() for playground in asked), sep="\n")
+    for screen in screens:
+        await screen.page.context.close()
+    assert [host for screen in screens for host in screen.foreign] == []
+    assert [error for screen in screens for error in screen.errors] == []

@@ -1,0 +1,71 @@
+"""The playground as a process of its own, started as its users would."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from stack import STOP_SECONDS, eventually, free_ports
+
+START_SECONDS = 240  # it takes a few, and a busy machine many more
+SETTINGS = {"OPENAI_API_KEY", "OPENAI_BASE_URL", "PLAYGROUND_HOST", "PLAYGROUND_PORT"}
+
+
+@dataclass(frozen=True)
+class Playground:
+    """Where it is, and the file with all that it printed."""
+
+    url: str
+    log: Path
+
+    def wait_ready(self, ended: Callable[[], bool] = lambda: False) -> None:
+        """Until the page is there; ``ended`` says when there is nothing to wait for any more."""
+        assert eventually(lambda: ended() or self._is_there(), START_SECONDS), self.tail()
+        assert not ended(), self.tail()
+
+    def tail(self) -> str:
+        """The last that it printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
+
+    def _is_there(self) -> bool:
+        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=30)
+        with contextlib.closing(connection), contextlib.suppress(OSError):
+            connection.request("GET", "/")
+            return connection.getresponse().status == 200
+        return False
+
+
+@contextlib.contextmanager
+def playing(folder: Path, base_url: str, **environment: str) -> Iterator[Playground]:
+    """``python -m gemma_playground`` on a free port; it ends with 0 when it is asked to.
+
+    Args:
+        folder: for its log.
+        base_url: the server it talks to.
+        environment: added to this process's own, which is cleared of the playground's settings.
+    """
+    (port,) = free_ports(1)
+    own = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gemma_playground", f"--port={port}", f"--base-url={base_url}"],
+            env={**own, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        playground = Playground(f"http://127.0.0.1:{port}", log)
+        playground.wait_ready(lambda: process.poll() is not None)
+        yield playground
+        process.terminate()
+        assert process.wait(STOP_SECONDS) == 0, playground.tail()
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,114 @@
+"""A conversation with the real stack. Its weights are random, so what it says is looked at nowhere."""
+
+import re
+from pathlib import Path
+
+from playwright.async_api import expect
+
+from materials import LONG, broken, square
+from playgrounds import Playground
+from screen import Screen, Visit
+from stack import Stack
+
+SHORT = "?temperature=0&max_tokens=12"
+PERCENT = re.compile(r"\d %")
+RELEASE_S = 1 + 1  # a slot is free within a second; the browser has one more to let the server know
+
+
+async def _tell_long(screen: Screen, stack: Stack) -> None:
+    """Have a long answer under way."""
+    await screen.say("Tell me a story")
+    await expect(screen.answers.last).not_to_be_empty()
+    assert stack.gauge("gemma_requests_running") == 1
+
+
+async def test_three_clicks_from_the_first_screen_to_an_answer_about_a_picture(
+    visit: Visit, real: Playground, tiny: Stack, tmp_path: Path
+) -> None:
+    screen = await visit(real)
+    await screen.choose("Upload a file", square(tmp_path))  # the first, and the second in the dialogue
+    await screen.send.click()  # the third
+    await screen.expect_picture(50)
+    await expect(screen.answers.last).not_to_be_empty()
+    await screen.button("Stop").click()
+    assert tiny.idle(RELEASE_S)
+
+
+async def test_an_answer_grows_until_stop_frees_its_slot(visit: Visit, real: Playground, tiny: Stack) -> None:
+    screen = await visit(real, LONG)
+    await _tell_long(screen, tiny)
+    lengths = [len(await screen.answers.last.inner_text())]
+    while len(lengths) < 3:
+        await expect(screen.button("Stop")).to_be_visible()
+        lengths.append(await screen.grown_beyond(lengths[-1]))
+    assert tiny.gauge("gemma_requests_running") == 1, "all this was seen before its end"
+    await screen.button("Stop").click()
+    assert tiny.idle(RELEASE_S)
+    await screen.wait_answered()
+    assert len(await screen.answers.last.inner_text()) >= lengths[-1], "what was said stays"
+
+    await screen.come(SHORT)
+    await screen.say("And then?")
+    await expect(screen.fact("completion tokens")).to_have_text("12")
+
+
+async def test_a_closed_tab_frees_its_slot(visit: Visit, real: Playground, tiny: Stack) -> None:
+    screen = await visit(real, LONG)
+    await _tell_long(screen, tiny)
+    await screen.page.reload()
+    assert tiny.idle(RELEASE_S), "so does one that is loaded anew"
+    await screen.come(LONG)
+    await _tell_long(screen, tiny)
+    await screen.page.close()
+    assert tiny.idle(RELEASE_S)
+
+
+async def test_by_keyboard_alone_and_what_it_cost(visit: Visit, real: Playground) -> None:
+    screen = await visit(real, f"{SHORT}&logprobs=true")
+    for _ in range(60):
+        await screen.page.keyboard.press("Tab")
+        if await screen.box.evaluate("it => it === document.activeElement"):
+            break
+    await screen.page.keyboard.type("Hello")
+    await screen.page.keyboard.press("Enter")
+    await expect(screen.questions).to_have_text("Hello")
+    await screen.wait_answered()
+    await expect(screen.fact("completion tokens")).to_have_text("12")
+    await expect(screen.fact("finish reason")).to_have_text("length")
+    await expect(screen.fact("TTFT")).to_contain_text("ms")
+    for name in ("prompt tokens", "cached tokens", "tokens/s"):
+        await expect(screen.fact(name)).not_to_have_text("–")
+    tokens = screen.page.locator("#tokens span")
+    await expect(tokens).to_have_count(12)
+    await expect(tokens.first).to_have_attribute("title", PERCENT)
+
+
+async def test_what_the_server_refuses_is_told_in_its_words(
+    visit: Visit, real: Playground, tmp_path: Path
+) -> None:
+    screen = await visit(real, "?temperature=9&max_tokens=8")
+    await screen.say("Hello")
+    await expect(screen.chat).to_contain_text("Not answered")
+    await expect(screen.chat).to_contain_text("temperature")
+    await screen.set("Temperature", "1")
+    await screen.button("Retry").last.click()
+    await expect(screen.chat).not_to_contain_text("temperature")
+    await screen.wait_answered()
+    await screen.say("What is this?", broken(tmp_path))
+    await expect(screen.chat).to_contain_text("Not answered")
+    await expect(screen.chat).to_contain_text("image")
+
+
+async def test_side_by_side_asks_both_at_once(visit: Visit, real: Playground, tiny: Stack) -> None:
+    screen = await visit(real)
+    await screen.tab("Side by side")
+    for number, side in enumerate(("Left", "Right")):
+        await screen.part(f"{side}: settings").click()
+        for label, value in {"Temperature": "0", "Max tokens": "4000"}.items():
+            await screen.page.get_by_label(label, exact=True).filter(visible=True).nth(number).fill(value)
+    await screen.say("Tell me a story")
+    for side in ("#left", "#right"):
+        await expect(screen.page.locator(f"{side} .message.bot")).not_to_be_empty()
+    assert tiny.gauge("gemma_requests_running") == 2
+    await screen.button("Stop").click()
+    assert tiny.idle(RELEASE_S)

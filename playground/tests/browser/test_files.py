@@ -1,0 +1,44 @@
+"""What may be added to a message, and what is sent back with a sentence."""
+
+from pathlib import Path
+
+from playwright.async_api import expect
+
+from fake_openai import FakeOpenAI
+from materials import square, written
+from playgrounds import Playground
+from screen import Visit
+
+
+async def test_other_kinds_are_refused(
+    visit: Visit, scripted: Playground, fake: FakeOpenAI, tmp_path: Path
+) -> None:
+    screen = await visit(scripted)
+    for name in ("notes.txt", "page.svg"):
+        await screen.attach(written(tmp_path, name, "<svg/>"))
+        await expect(screen.notice.filter(has_text=name)).to_be_visible()
+    await screen.say("What is this?", written(tmp_path, "lie.png", "<html>no picture</html>"))
+    await expect(screen.notice.filter(has_text="lie.png")).to_be_visible()
+    assert not fake.asked
+
+
+async def test_a_file_over_the_limit_is_refused(
+    visit: Visit, scripted: Playground, fake: FakeOpenAI, tmp_path: Path
+) -> None:
+    path = square(tmp_path, "large.bmp", side=2700)
+    screen = await visit(scripted)
+    await screen.attach(path)
+    await expect(screen.notice.first).to_contain_text("20")
+    await expect(screen.notice.first).to_contain_text("MB", ignore_case=True)
+    assert not fake.asked
+
+
+async def test_several_files_in_a_turn(
+    visit: Visit, scripted: Playground, fake: FakeOpenAI, tmp_path: Path
+) -> None:
+    screen = await visit(scripted)
+    await screen.say("Compare", square(tmp_path, "a.png"), square(tmp_path, "b.png"))
+    await screen.wait_answered()
+    await expect(screen.questions.locator("img")).to_have_count(2)
+    kinds = [part["type"] for part in fake.asked[-1]["messages"][0]["content"]]
+    assert kinds == ["image_url", "image_url", "text"]

@@ -1,0 +1,97 @@
+"""On a phone, in the dark, and for those who do not see it."""
+
+import re
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import expect
+
+from fake_openai import FakeOpenAI
+from playgrounds import Playground
+from screen import Screen, Visit
+
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+    "device_scale_factor": 2,
+}
+ANSWER = """# A title
+
+Some *words*, `code` and a [link](#a).
+
+```python
+print("hello")
+```
+
+| a | b |
+| - | - |
+| 1 | 2 |
+"""
+WIDE = "\n".join(("w" * 300, "```", "c" * 300, "```", "| wide " * 40, "| - " * 40, "| 1 " * 40))
+
+
+async def _findings(screen: Screen) -> list[str]:
+    """What axe finds serious or critical."""
+    found = (await Axe().run(screen.page)).response["violations"]
+    return [
+        f"{each['impact']} {each['id']}: {each['help']}\n"
+        + "\n".join(node["html"] + node.get("failureSummary", "") for node in each["nodes"])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_serious(
+    visit: Visit, scripted: Playground, fake: FakeOpenAI, scheme: str
+) -> None:
+    fake.script = lambda request: [ANSWER]
+    screen = await visit(scripted, color_scheme=scheme)
+    assert (await _brightness(screen) < 80) == (scheme == "dark"), "as the system has it"
+    found = {"first screen": await _findings(screen)}
+    await screen.say("Hello")
+    await screen.wait_answered()
+    found["answer"] = [*await _findings(screen), *await _nameless(screen)]
+    for tab in ("Side by side", "Status"):
+        await screen.tab(tab)
+        await expect(screen.page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
+        found[tab] = await _findings(screen)
+    assert not any(found.values()), "\n".join(
+        f"{at}: {text}" for at, texts in found.items() for text in texts
+    )
+
+
+async def test_a_phone_shows_all_without_scrolling_sideways(
+    visit: Visit, scripted: Playground, fake: FakeOpenAI
+) -> None:
+    fake.script = lambda request: [WIDE]
+    screen = await visit(scripted, **PHONE)
+    assert await _overhang(screen) == 0
+    await screen.say("A wide answer")
+    await screen.wait_answered()
+    assert await _overhang(screen) == 0
+    await expect(screen.box).to_be_in_viewport()
+    for tab in ("Side by side", "Status"):
+        await screen.tab(tab)
+        assert await _overhang(screen) == 0
+
+
+async def _nameless(screen: Screen) -> list[str]:
+    """Buttons that a screen reader has no word for; axe overlooks an empty label beside an icon."""
+    buttons = screen.page.get_by_role("button", name=re.compile("^$")).filter(visible=True)
+    return [str(each) for each in await buttons.evaluate_all("all => all.map(one => one.outerHTML)")]
+
+
+async def _brightness(screen: Screen) -> float:
+    """Of the page's ground, up to 255."""
+    colour = await screen.page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
+    red, green, blue = (float(part) for part in re.findall(r"[\d.]+", colour)[:3])
+    return (red + green + blue) / 3
+
+
+async def _overhang(screen: Screen) -> int:
+    """CSS pixels by which the page is wider than the screen."""
+    width = await screen.page.evaluate("document.scrollingElement.scrollWidth")
+    return int(width) - int(PHONE["viewport"]["width"])

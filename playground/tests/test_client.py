@@ -4,8 +4,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fakes import Script, chunk, serving
 
+from fakes import Script, chunk, serving
 from gemma_playground.client import BROKEN, Answer, Client
 from gemma_playground.settings import Settings
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from fakes import Script, chunk, serving
 from openai.types.chat import ChatCompletionTokenLogprob
 
+from fakes import Script, chunk, serving
 from gemma_playground import view
 from gemma_playground.app import build
 from gemma_playground.client import Answer, Client

@@ -154,7 +154,7 @@ def test_what_a_killed_launcher_and_reaper_left_is_ended_by_the_next_start(
     run = f"gemma-{gone.pid}-{os.urandom(4).hex()}"
     reaper.folder(run).mkdir()
     orphan, port = listener(run)
-    settings = read({"api_port": port, "triton_grpc_url": "127.0.0.1:9"})
+    settings = read({"api_port": port, "triton_grpc_url": "127.0.0.1:9", "gemma_playground": False})
     (finding,) = doctor._ports(settings)
     assert (finding.verdict, run in finding.text) == ("warn", True)
     with (tmp_path / "log").open("wb") as log, Ownership() as own:
@@ -170,7 +170,7 @@ def test_a_running_gemma_triton_is_named_and_left_alone(
     listener: Callable[[str], tuple[subprocess.Popen[bytes], int]],
 ) -> None:
     running, port = listener(f"gemma-{os.getpid()}-other")
-    settings = read({"api_port": port, "triton_grpc_url": "127.0.0.1:9"})
+    settings = read({"api_port": port, "triton_grpc_url": "127.0.0.1:9", "gemma_playground": False})
     (finding,) = doctor._ports(settings)
     assert finding.verdict == "warn"
     assert f"in use by the Gemma-Triton that runs already (process {os.getpid()})" in finding.text

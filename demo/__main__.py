@@ -105,7 +105,7 @@ def _stage(plan: Plan, name: str, module: nn.Module, learn: Callable[[], None]) 
 def _see(plan: Plan, tower: nn.Module) -> None:
     steps = plan.of(2600)
     pictures = kept_pictures(plan.workshop, plan.seed, plan.of(32_000), plan.cores)
-    heads = train_vision(tower, pictures, steps, plan.seed, Progress("vision", steps, plan.workshop))
+    heads = train_vision(tower, pictures, plan.seed, Progress("vision", steps, plan.workshop))
     held_out = kept_pictures(plan.workshop, plan.seed + HELD_OUT, plan.of(1000), plan.cores)
     print("vision, held out:", _told(sight(tower, heads, held_out)))
     torch.save(heads.cell.weight.detach(), plan.workshop / HEADS)
@@ -114,7 +114,7 @@ def _see(plan: Plan, tower: nn.Module) -> None:
 def _hear(plan: Plan, tower: nn.Module) -> None:
     steps = plan.of(450)
     sounds = kept_sounds(plan.workshop, plan.seed, plan.of(5000), plan.cores)
-    heads = train_audio(tower, sounds, steps, plan.seed, Progress("audio", steps, plan.workshop))
+    heads = train_audio(tower, sounds, plan.seed, Progress("audio", steps, plan.workshop))
     held_out = kept_sounds(plan.workshop, plan.seed + HELD_OUT, plan.of(600), plan.cores)
     print("audio, held out:", _told(hearing(tower, heads, held_out)))
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import Gemma3nAudioFeatureExtractor
 
 from demo.progress import Progress
-from demo.schedule import batches, schedule
+from demo.schedule import batches, train_tower
 from demo.sizes import AUDIO
 from demo.sounds import KINDS, LONGEST, MOST_BEEPS, Sound, make_sound
 
@@ -94,28 +94,20 @@ class SoundHeads(nn.Module):
         return self.kind(torch.cat([mean, most], -1)), beeps
 
 
-def train_audio(tower: nn.Module, sounds: Sounds, steps: int, seed: int, progress: Progress) -> SoundHeads:
+def train_audio(tower: nn.Module, sounds: Sounds, seed: int, progress: Progress) -> SoundHeads:
     """Train the audio tower; its heads come back for whoever wants to know how well it hears."""
     generator = torch.Generator().manual_seed(seed)
     heads = SoundHeads()
-    parameters = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
-    rates = schedule(optimizer, steps)
-    tower.train()
-    for step, rows in enumerate(batches(len(sounds), BATCH, steps, generator)):
+
+    def losses(rows: Tensor) -> dict[str, Tensor]:
         kinds, beeps = _targets(sounds, rows)
         said, counted = heads(*hear(tower, *sounds.batch(rows)))
-        losses = {
-            "kind": functional.cross_entropy(said, kinds),
-            "beeps": functional.smooth_l1_loss(counted, beeps),
-        }
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        rates.step()
-        progress.step(step, {name: loss.item() for name, loss in losses.items()})
-    return heads.eval()
+        kind = functional.cross_entropy(said, kinds)
+        return {"kind": kind, "beeps": functional.smooth_l1_loss(counted, beeps)}
+
+    rows = batches(len(sounds), BATCH, progress.steps, generator)
+    train_tower(tower, heads, losses, rows, PEAK_RATE, progress)
+    return heads
 
 
 def hear(tower: nn.Module, features: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:

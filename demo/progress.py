@@ -16,7 +16,7 @@ class Progress:
     """
 
     def __init__(self, name: str, steps: int, folder: Path, every: int = 100) -> None:
-        self._name, self._steps, self._every = name, steps, every
+        self._name, self.steps, self._every = name, steps, every
         self._path = folder / f"{name}.csv"
         self._started = time.monotonic()
         self._sums: dict[str, float] = {}
@@ -32,7 +32,7 @@ class Progress:
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + loss
         self._seen += 1
-        if (step + 1) % self._every == 0 or step + 1 == self._steps:
+        if (step + 1) % self._every == 0 or step + 1 == self.steps:
             self._tell(step + 1)
 
     def _tell(self, done: int) -> None:
@@ -42,8 +42,8 @@ class Progress:
         pace = (time.monotonic() - self._started) / (done - self._first)  # seconds a step
         figures = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
         print(
-            f"{self._name}: step {done:,} of {self._steps:,}, {figures}, "
-            f"{pace:.2f} s a step, {pace * (self._steps - done) / 60:.0f} min left",
+            f"{self._name}: step {done:,} of {self.steps:,}, {figures}, "
+            f"{pace:.2f} s a step, {pace * (self.steps - done) / 60:.0f} min left",
             flush=True,
         )
         with self._path.open("a", newline="", encoding="utf-8") as file:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from demo.pictures import COLOURS, MOST, SHAPES
 from demo.pool import Pictures
 from demo.progress import Progress
-from demo.schedule import batches, schedule
+from demo.schedule import batches, train_tower
 from demo.sizes import IMAGE_GRID, VISION_WIDTH
 
 COLOUR_COUNT, SHAPE_COUNT = len(COLOURS), len(SHAPES)
@@ -102,26 +102,18 @@ def mirrored(pixels: Tensor, items: Tensor, generator: torch.Generator) -> tuple
     return pixels, items
 
 
-def train_vision(
-    tower: nn.Module, pictures: Pictures, steps: int, seed: int, progress: Progress
-) -> PictureHeads:
+def train_vision(tower: nn.Module, pictures: Pictures, seed: int, progress: Progress) -> PictureHeads:
     """Train the vision tower; its heads come back for whoever wants to know how well it sees."""
     generator = torch.Generator().manual_seed(seed)
     heads = PictureHeads()
-    parameters = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
-    rates = schedule(optimizer, steps)
-    tower.train()
-    for step, rows in enumerate(batches(len(pictures), BATCH, steps, generator)):
+
+    def losses(rows: Tensor) -> dict[str, Tensor]:
         pixels, items = mirrored(*pictures.batch(rows), generator)
-        losses = picture_loss(heads(see(tower, pixels)), picture_targets(items))
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        rates.step()
-        progress.step(step, {name: loss.item() for name, loss in losses.items()})
-    return heads.eval()
+        return picture_loss(heads(see(tower, pixels)), picture_targets(items))
+
+    rows = batches(len(pictures), BATCH, progress.steps, generator)
+    train_tower(tower, heads, losses, rows, PEAK_RATE, progress)
+    return heads
 
 
 def see(tower: nn.Module, pixels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import gradio as gr
 import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from gemma_playground.app import build, theme
+from gemma_playground.app import build
 from gemma_playground.settings import Settings
 
 HERE: Final = Path(__file__).parent
@@ -33,6 +33,18 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             print(f"playground: http://{self.config.host}:{self.config.port}", flush=True)
+
+
+def theme() -> gr.themes.Base:
+    """Calm, and with the system's own fonts, so that nothing is fetched."""
+    return gr.themes.Default(
+        primary_hue="indigo",
+        secondary_hue="indigo",
+        neutral_hue="slate",
+        text_size="md",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
 
 
 def application(settings: Settings) -> fastapi.FastAPI:

@@ -32,18 +32,6 @@ TOLD: Final[dict[str, Any]] = {"show_progress": "hidden"}
 Part = gr.components.Component
 
 
-def theme() -> gr.themes.Base:
-    """Calm, and with the system's own fonts, so that nothing is fetched."""
-    return gr.themes.Default(
-        primary_hue="indigo",
-        secondary_hue="indigo",
-        neutral_hue="slate",
-        text_size="md",
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-    ).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
-
-
 def panel() -> list[Part]:
     """A panel of settings, in the order of ``request.PANEL``; what stays empty is the server's to choose."""
     with gr.Accordion("Settings", open=True):

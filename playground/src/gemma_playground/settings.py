@@ -15,7 +15,6 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 7860
     max_file_bytes: int = 20 * 2**20
-    max_files: int = 16
 
     @property
     def root(self) -> str:

@@ -2,12 +2,16 @@
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 from transformers import (
     Gemma3nAudioConfig,
     Gemma3nAudioFeatureExtractor,
     Gemma3nConfig,
+    Gemma3nForConditionalGeneration,
     Gemma3nProcessor,
     Gemma3nTextConfig,
     Gemma3nVisionConfig,
@@ -25,6 +29,8 @@ from gemma_wire import TextPart
 
 CORPUS_LESSONS = 6_000
 """Of each kind; the tokenizer learns its words from them."""
+ADDED = 0.2
+"""The size of what each block adds at first, beside a token's own of 1."""
 
 
 def build_tokenizer(seed: int, lessons: int = CORPUS_LESSONS) -> PreTrainedTokenizerFast:
@@ -66,6 +72,38 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3nConfig:
         **sizes.AUDIO, vocab_offset=sizes.TEXT_VOCAB + sizes.MM_VOCAB, vocab_size=sizes.MM_VOCAB
     )
     return tiny.join_configs(text, vision, audio, tokenizer, sizes.IMAGE_TOKENS, sizes.AUDIO_TOKENS)
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> Any:
+    """``Gemma3nForConditionalGeneration`` that has learnt nothing yet, ready to learn."""
+    model: Any = Gemma3nForConditionalGeneration(build_config(tokenizer))
+    _begin(model.model.language_model)
+    return model
+
+
+@torch.no_grad()
+def _begin(decoder: Any) -> None:
+    """Weights that a small decoder learns from at once; from those that transformers gives it hardly does.
+
+    Queries and keys are normed and their products not scaled: left so, each head begins by looking at one
+    token alone. What a block adds is normed to the size of all that was there before it, and would drown it.
+    The scale before the per-layer gate begins at zero, where the norm after the gate has a gradient of 1,000.
+    """
+    width = decoder.config.hidden_size
+    decoder.embed_tokens.weight.normal_(0, width**-0.5)  # after the embedding's scale as large as soft tokens
+    for into, out in zip(decoder.altup_projections, decoder.altup_unembed_projections, strict=True):
+        nn.init.orthogonal_(into.weight)
+        out.weight.copy_(into.weight.T)  # what goes into the other streams comes out as it was
+    for layer in decoder.layers:
+        layer.self_attn.q_norm.weight.fill_(decoder.config.head_dim**-0.5)
+        layer.altup.correct_output_scale.fill_(1.0)
+        for norm in (
+            layer.post_attention_layernorm,
+            layer.post_feedforward_layernorm,
+            layer.laurel.post_laurel_norm,
+            layer.post_per_layer_input_norm,
+        ):
+            norm.weight.fill_(ADDED)
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Gemma3nProcessor:

@@ -21,13 +21,14 @@ from demo.pool import Pictures
 from demo.progress import Progress
 from demo.schedule import schedule
 from demo.sizes import IMAGE_GRID, VISION_WIDTH
+from demo.together import Team
 from demo.towers import see
 from gemma_model.prompt import PromptEncoder
 
-PEAK_RATE = 2e-3
-SHARES = {"picture": 12, "chat": 14, "sound": 4}
-"""Lessons of each kind in a step."""
-CHECKPOINT_EVERY = 200  # steps
+PEAK_RATE = 3e-3
+SHARES = {"picture": 14, "chat": 14, "sound": 4}
+"""Lessons of each kind in a step; even numbers, for two processes share them."""
+CHECKPOINT_EVERY = 250  # steps
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class Memory(nn.Module):
         assert self._remembered.padding is not None
         heard, padding = self._remembered.features[rows].float(), self._remembered.padding[rows]
         return SimpleNamespace(last_hidden_state=heard, audio_mel_mask=padding)
+
+
+def kept_memory(path: Path, remember: Callable[[], Remembered]) -> Remembered:
+    """What the towers made of a pool, from the file where an earlier run left it if there is one."""
+    if not path.is_file():
+        found = remember()
+        torch.save((found.features, found.padding), path)
+    return Remembered(*torch.load(path, mmap=True))
 
 
 @torch.no_grad()
@@ -117,49 +126,54 @@ class Teacher:
         }
         return {kind: [makers[kind]() for _ in range(share)] for kind, share in SHARES.items()}
 
-    def batches(self, number: int) -> list[Batch]:
-        """The lessons of a step as batches, each of lessons of similar length and any kind."""
-        return list(in_batches(self.encoder, [one for some in self.lessons(number).values() for one in some]))
+    def batches(self, number: int, team: Team) -> list[Batch]:
+        """A member's lessons of a step as batches, each of lessons of similar length and any kind."""
+        lessons = [one for some in self.lessons(number).values() for one in team.share(some)]
+        return list(in_batches(self.encoder, lessons))
 
 
 def train_text(
-    model: Any, teacher: Teacher, steps: int, progress: Progress, path: Path, check: Callable[[int], None]
+    model: Any, teacher: Teacher, team: Team, progress: Progress, path: Path, check: Callable[[int], None]
 ) -> None:
     """Train all but the towers, which must have been replaced by ``Memory``.
 
     Args:
-        model: ``Gemma3nForConditionalGeneration``.
+        model: ``Gemma3nForConditionalGeneration``, the same in every process.
         teacher: makes the lessons.
-        steps: in all.
-        progress: told each loss.
+        team: those who learn together.
+        progress: knows how many steps there are; its leader's is told each loss.
         path: of a file that is written now and then; what is there already is where it goes on.
-        check: called after each time with the number of steps done.
+        check: called after each time with the number of steps done, by the leader alone.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(_groups(parameters), lr=PEAK_RATE, betas=(0.9, 0.98))
-    rates = schedule(optimizer, steps, warm=200)
+    rates = schedule(optimizer, progress.steps, warm=200)
     kept = {"model": model, "optimizer": optimizer, "rates": rates}
     model.train()
-    for step in range(_go_on(path, kept), steps):
+    for step in range(_go_on(path, kept), progress.steps):
         optimizer.zero_grad(set_to_none=True)
-        progress.step(step, {"loss": _learn(model, teacher.batches(step))})
+        loss = _learn(model, teacher.batches(step, team), team)
+        team.add_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         rates.step()
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+        if not team.leads:
+            continue
+        progress.step(step, {"loss": loss})
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == progress.steps:
             torch.save({"done": step + 1, **{name: one.state_dict() for name, one in kept.items()}}, path)
             check(step + 1)
 
 
-def _learn(model: Any, batches: Sequence[Batch]) -> float:
-    """Add the gradients of some batches; the mean loss of all their tokens."""
-    learnt = sum(batch.learnt for batch in batches)
+def _learn(model: Any, batches: Sequence[Batch], team: Team) -> float:
+    """Add the gradients of some batches; the mean loss of all tokens of all members."""
+    learnt = team.total(sum(batch.learnt for batch in batches))
     total = 0.0
     for batch in batches:
         loss = loss_of(model, batch) * (batch.learnt / learnt)
         loss.backward()
         total += loss.item()
-    return total
+    return team.total(total)
 
 
 def _go_on(path: Path, kept: dict[str, Any]) -> int:

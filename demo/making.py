@@ -1,0 +1,185 @@
+"""The stages of gemma3n-nano. Each is kept, so a run that was broken off goes on."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from demo import model as nano
+from demo.card import write_card
+from demo.hearing import hearing, kept_sounds, train_audio
+from demo.norms import use_quick_norms
+from demo.plot import plot_losses
+from demo.pool import kept_pictures
+from demo.progress import Progress
+from demo.reading import (
+    Memory,
+    Remembered,
+    Teacher,
+    exact,
+    kept_memory,
+    remember_pictures,
+    remember_sounds,
+    train_text,
+    tune_in,
+)
+from demo.sizes import AUDIO_TOKENS, CONTEXT, IMAGE_TOKENS
+from demo.together import Team, together
+from demo.towers import sight, train_vision
+from gemma_model import tiny
+from gemma_model.prompt import PromptEncoder
+
+HEADS = "vision-heads.pt"
+UNFINISHED = "text-unfinished.pt"
+HELD_OUT = 1_000_000
+"""Added to a seed for what is not learnt from."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is learnt; the defaults take about two hours on two cores.
+
+    Args:
+        workshop: folder for what is kept between stages.
+        scale: of all steps and pools; small for a try.
+    """
+
+    workshop: Path
+    seed: int
+    scale: float
+
+    def of(self, number: int) -> int:
+        """So many, scaled."""
+        return max(8, round(number * self.scale))
+
+    @property
+    def cores(self) -> int:
+        """Processes that draw pictures side by side."""
+        return os.cpu_count() or 1
+
+
+def make(plan: Plan, output: Path) -> None:
+    """All stages, one after the other."""
+    tokenizer = nano.build_tokenizer(plan.seed)
+    tokenizer.save_pretrained(plan.workshop / "tokenizer")
+    torch.manual_seed(plan.seed)
+    model = nano.build_model(tokenizer)
+    towers = model.model.vision_tower, model.model.audio_tower
+    _stage(plan, "vision", towers[0], lambda: _see(plan, towers[0]))
+    _stage(plan, "audio", towers[1], lambda: _hear(plan, towers[1]))
+    _stage(plan, "text", model, lambda: _read(plan, model))
+    plot_losses(plan.workshop, output.parent / "losses.png")
+    export(model, tokenizer, output)
+
+
+def _stage(plan: Plan, name: str, module: nn.Module, learn: Callable[[], None]) -> None:
+    """What an earlier run has learnt, or else learning it."""
+    path = plan.workshop / f"{name}.pt"
+    if path.is_file():
+        print(f"{name}: learnt before, {path}")
+        module.load_state_dict(torch.load(path))
+        return
+    learn()
+    torch.save(module.state_dict(), path)
+
+
+def _see(plan: Plan, tower: nn.Module) -> None:
+    steps = plan.of(2600)
+    pictures = kept_pictures(plan.workshop, plan.seed, plan.of(32_000), plan.cores)
+    heads = train_vision(tower, pictures, plan.seed, Progress("vision", steps, plan.workshop))
+    held_out = kept_pictures(plan.workshop, plan.seed + HELD_OUT, plan.of(1000), plan.cores)
+    print("vision, held out:", _told(sight(tower, heads, held_out)))
+    torch.save(heads.cell.weight.detach(), plan.workshop / HEADS)
+
+
+def _hear(plan: Plan, tower: nn.Module) -> None:
+    steps = plan.of(450)
+    sounds = kept_sounds(plan.workshop, plan.seed, plan.of(5000), plan.cores)
+    heads = train_audio(tower, sounds, plan.seed, Progress("audio", steps, plan.workshop))
+    held_out = kept_sounds(plan.workshop, plan.seed + HELD_OUT, plan.of(600), plan.cores)
+    print("audio, held out:", _told(hearing(tower, heads, held_out)))
+
+
+def _read(plan: Plan, model: Any) -> None:
+    """Train the text model on what the towers made of new pictures and sounds, in a process for each core."""
+    for teacher in _teachers(plan):
+        _memory(plan, teacher, model)
+    together(_read_along, plan.cores, plan)
+    learnt = torch.load(plan.workshop / UNFINISHED)["model"]
+    model.load_state_dict({**model.state_dict(), **learnt})
+
+
+def _read_along(team: Team, plan: Plan) -> None:
+    """What one of the processes does; they share the lessons of each step and keep the same weights."""
+    use_quick_norms()
+    torch.manual_seed(plan.seed)
+    model = nano.build_model(PreTrainedTokenizerFast.from_pretrained(plan.workshop / "tokenizer"))
+    teacher, examiner = _teachers(plan)
+    memories = [_memory(plan, each) for each in (teacher, examiner)]
+    tune_in(model.model.embed_vision, memories[0][0], torch.load(plan.workshop / HEADS))
+
+    def check(done: int) -> None:
+        _use(model, memories[1])
+        print(f"text, held out after {done:,} steps: {_told(exact(model, examiner, 0, 4))}", flush=True)
+        _use(model, memories[0])
+
+    _use(model, memories[0])
+    progress = Progress("text", plan.of(3500), plan.workshop, every=50)
+    train_text(model, teacher, team, progress, plan.workshop / UNFINISHED, check)
+
+
+def _teachers(plan: Plan) -> tuple[Teacher, Teacher]:
+    """One to learn from and one to be examined by.
+
+    The first has new pictures, for of those that it learnt from the tower says more than of any other.
+    """
+    return (
+        _teacher(plan, (plan.seed + 1, 14_000), (plan.seed, 5000)),
+        _teacher(plan, (plan.seed + HELD_OUT, 1000), (plan.seed + HELD_OUT, 600)),
+    )
+
+
+def _teacher(plan: Plan, pictures: tuple[int, int], sounds: tuple[int, int]) -> Teacher:
+    """Lessons about a series of pictures and one of sounds, each by its seed and number."""
+    encoder = PromptEncoder(
+        plan.workshop / "tokenizer", {"image": IMAGE_TOKENS, "audio": AUDIO_TOKENS}, CONTEXT
+    )
+    return Teacher(
+        encoder,
+        kept_pictures(plan.workshop, pictures[0], plan.of(pictures[1]), plan.cores),
+        kept_sounds(plan.workshop, sounds[0], plan.of(sounds[1]), plan.cores),
+        pictures[0],
+    )
+
+
+def _memory(plan: Plan, teacher: Teacher, model: Any = None) -> tuple[Remembered, Remembered]:
+    """What a model's towers make of a teacher's pictures and sounds; without a model, what was kept."""
+    seen, heard = (plan.workshop / f"{what}-{teacher.seed}.pt" for what in ("seen", "heard"))
+    return (
+        kept_memory(seen, lambda: remember_pictures(model.model.vision_tower, teacher.pictures)),
+        kept_memory(heard, lambda: remember_sounds(model.model.audio_tower, teacher.sounds)),
+    )
+
+
+def _use(model: Any, memory: tuple[Remembered, Remembered]) -> None:
+    model.model.vision_tower, model.model.audio_tower = Memory(memory[0]), Memory(memory[1])
+
+
+def _told(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {figure:.1%}" for name, figure in figures.items())
+
+
+def export(model: Any, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
+    """Write the checkpoint, in bf16; its card tells what the evaluation found, once that has run."""
+    config = nano.build_config(tokenizer)
+    model.config.vision_config.model_args = (
+        config.vision_config.model_args
+    )  # timm leaves its marks on the other
+    model.generation_config = tiny.generation_config(tokenizer)
+    tiny.write(output, model.eval().to(torch.bfloat16), nano.build_processor(tokenizer))
+    write_card(output)

@@ -22,7 +22,7 @@ from gemma_model.protocol import Media
 
 MODEL_SPEAKS = f"{TURN_START}model\n"
 IGNORED = -100
-LONGER = 1.7
+LONGER = 1.5
 """A lesson that is so many times as long as the mean of its batch begins another."""
 
 Encoded = tuple[list[int], list[int], Lesson]

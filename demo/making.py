@@ -42,7 +42,7 @@ HELD_OUT = 1_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is learnt; the defaults take about two hours on two cores.
+    """How much is learnt; the defaults take about an hour and a half on two cores.
 
     Args:
         workshop: folder for what is kept between stages.
@@ -73,8 +73,8 @@ def make(plan: Plan, output: Path) -> None:
     _stage(plan, "vision", towers[0], lambda: _see(plan, towers[0]))
     _stage(plan, "audio", towers[1], lambda: _hear(plan, towers[1]))
     _stage(plan, "text", model, lambda: _read(plan, model))
-    plot_losses(plan.workshop, output.parent / "losses.png")
     export(model, tokenizer, output)
+    plot_losses(plan.workshop, output / "losses.png")
 
 
 def _stage(plan: Plan, name: str, module: nn.Module, learn: Callable[[], None]) -> None:
@@ -129,7 +129,7 @@ def _read_along(team: Team, plan: Plan) -> None:
         _use(model, memories[0])
 
     _use(model, memories[0])
-    progress = Progress("text", plan.of(3500), plan.workshop, every=50)
+    progress = Progress("text", plan.of(1900), plan.workshop, every=50)
     train_text(model, teacher, team, progress, plan.workshop / UNFINISHED, check)
 
 

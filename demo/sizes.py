@@ -42,9 +42,9 @@ CONTEXT = 4096  # tokens
 TEXT: dict[str, Any] = {
     "hidden_size": 192,
     "intermediate_size": 512,
-    "num_hidden_layers": 6,
-    "num_kv_shared_layers": 2,
-    "layer_types": ["sliding_attention", "full_attention"] * 3,
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 1,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "head_dim": 32,
@@ -53,7 +53,7 @@ TEXT: dict[str, Any] = {
     "altup_num_inputs": 2,
     "sliding_window": 128,
     "max_position_embeddings": CONTEXT,
-    "activation_sparsity_pattern": [0.9, 0.9, 0.0, 0.0, 0.0, 0.0],
+    "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0],
 }
 
 AUDIO: dict[str, Any] = {

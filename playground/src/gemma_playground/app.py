@@ -21,7 +21,7 @@ EXAMPLES: Final = (
     ("Which colour?", "What colour is the star?", "star.png"),
     ("Listen to this", "What do you hear?", "beeps.wav"),
     ("A story", "Tell me a story", None),
-    ("A small sum", "What is 3 + 4?", None),
+    ("Who are you?", "Who are you?", None),
 )
 WELCOME: Final = """## Drop a picture in and ask about it
 Add a picture or a sound with the paper clip, or drop it below, and press Enter. Or try an example:"""

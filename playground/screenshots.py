@@ -8,7 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
 from playwright.async_api import Browser, expect
 
 import chromium
@@ -36,12 +35,11 @@ async def talk(screen: Screen, picture: Path) -> None:
 
 
 async def keep(screen: Screen, name: str) -> None:
-    """The page as it is now, in few colours, which makes a small file."""
+    """The page as it is now."""
     path = IMAGES / f"{name}.png"
     await screen.page.mouse.move(0, 0)  # off whatever it would highlight
     await screen.page.wait_for_timeout(1000)  # for fades and pictures
     await screen.picture(path)
-    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     print(path.relative_to(ROOT))
 
 

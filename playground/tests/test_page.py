@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 from openai.types.chat import ChatCompletionTokenLogprob
 
-from fakes import Script, chunk, serving
+from fake_openai import MODEL, FakeOpenAI
 from gemma_playground import view
 from gemma_playground.app import build
 from gemma_playground.client import Answer, Client
@@ -27,13 +27,12 @@ async def drain(looks: Any) -> list[Any]:
     return [look async for look in looks]
 
 
-async def test_a_question_is_answered_kept_and_restored() -> None:
-    with serving(Script([chunk("Hello"), chunk(finish="stop")])) as script:
-        page = Page(Settings(base_url=script.url, api_key="sk-secret"))
-        talk = Conversation()
-        looks = await drain(page.say({"text": "Hi", "files": []}, talk, *panel({"temperature": "0.5"})))
-        await page.client.close()
-    assert looks[-1][2][-1]["content"][0]["text"] == "Hello"
+async def test_a_question_is_answered_kept_and_restored(fake: FakeOpenAI) -> None:
+    page = Page(Settings(base_url=fake.base_url, api_key="sk-secret"))
+    talk = Conversation()
+    looks = await drain(page.say({"text": "Hi", "files": []}, talk, *panel({"temperature": "0.5"})))
+    await page.client.close()
+    assert looks[-1][2][-1]["content"][0]["text"] == "You said: Hi"
     kept = page.kept(talk, *panel({"temperature": "0.5"}))
     assert "sk-secret" not in str(kept) + str(looks) + repr(page.settings)
     again, shown, *values = page.open(kept)
@@ -41,17 +40,16 @@ async def test_a_question_is_answered_kept_and_restored() -> None:
     assert dict(zip(PANEL, values, strict=True))["temperature"] == "0.5"
 
 
-async def test_two_are_asked_at_once() -> None:
-    with serving(Script([chunk("Hello"), chunk(finish="stop")])) as script:
-        page = Page(Settings(base_url=script.url))
-        talks = Conversation(), Conversation()
-        message = {"text": "Hi", "files": []}
-        looks = await drain(page.both(message, *talks, *panel({"seed": "1"}), *panel({"seed": "x"})))
-        await page.client.close()
-    assert talks[0].messages[-1]["content"] == "Hello"
+async def test_two_are_asked_at_once(fake: FakeOpenAI) -> None:
+    page = Page(Settings(base_url=fake.base_url))
+    talks = Conversation(), Conversation()
+    message = {"text": "Hi", "files": []}
+    looks = await drain(page.both(message, *talks, *panel({"seed": "1"}), *panel({"seed": "x"})))
+    await page.client.close()
+    assert talks[0].messages[-1]["content"] == "You said: Hi"
     assert len(looks[0]) == len(looks[1]) == 5
     assert "is not a number" in str(looks[1][3])
-    assert [asked["seed"] for asked in script.asked] == [1]
+    assert [asked["seed"] for asked in fake.asked] == [1]
 
 
 def test_what_the_browser_kept_may_be_broken() -> None:
@@ -93,24 +91,25 @@ def test_everything_that_is_html_is_escaped() -> None:
     assert view.tokens(Answer()) == ""
 
 
-async def test_status_is_asked_once_a_second_and_recovers() -> None:
+async def test_status_is_asked_once_a_second_and_recovers(fake: FakeOpenAI) -> None:
     clock = [0.0]
-    script = Script(metrics=METRICS.format(pieces=10))
-    with serving(script):
-        client = Client(Settings(base_url=script.url))
-        status = Status(Settings(base_url=script.url), client, lambda: clock[0])
-        first = await status.look()
-        assert (first.ready, first.models, first.running, first.speed) == (True, ("fake",), 2, None)
-        script.health, script.metrics = (503, {"error": {"message": "Loading."}}), METRICS.format(pieces=30)
-        assert await status.look() is first
-        clock[0] += 2
-        assert (await status.look()).sentence == "The server is not ready: Loading."
-        script.health = (200, ["no", "mapping"])
-        clock[0] += 2
-        assert (await status.look()).ready
-        script.metrics = METRICS.format(pieces=50)
-        clock[0] += 2
-        assert (await status.look()).speed == 10
+    fake.pages |= {"/health": (200, {"status": "ok"}), "/metrics": (200, METRICS.format(pieces=10))}
+    client = Client(Settings(base_url=fake.base_url))
+    status = Status(Settings(base_url=fake.base_url), client, lambda: clock[0])
+    first = await status.look()
+    assert (first.ready, first.models, first.running, first.speed) == (True, (MODEL,), 2, None)
+    fake.pages |= {"/health": (503, {"error": {"message": "Loading."}})}
+    fake.pages |= {"/metrics": (200, METRICS.format(pieces=30))}
+    assert await status.look() is first
+    clock[0] += 2
+    assert (await status.look()).sentence == "The server is not ready: Loading."
+    fake.pages |= {"/health": (200, ["no", "mapping"])}
+    clock[0] += 2
+    assert (await status.look()).ready
+    fake.pages |= {"/metrics": (200, METRICS.format(pieces=50))}
+    clock[0] += 2
+    assert (await status.look()).speed == 10
+    fake.stop()
     clock[0] += 2
     assert "does not answer" in (await status.look()).sentence
     assert status.plot()["data"][-1][1] == 10

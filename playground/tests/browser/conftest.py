@@ -1,5 +1,6 @@
-"""One browser, one stack, one server that says what it is told; a fresh profile for each test."""
+"""One browser, one stack, one server that says what it is told; a profile without a past for each visit."""
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
@@ -7,13 +8,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser
 
 import chromium
 from fake_openai import FakeOpenAI
 from playgrounds import Playground, playing
-from screen import Screen, Visit, new_screen
-from stack import ROOT, Stack, free_ports, running
+from profiles import Profiles
+from screen import Screen, Visit
+from stack import ROOT, Stack, running
 
 HERE = Path(__file__).parent
 PICTURES = ROOT / "build" / "browser"
@@ -22,11 +23,12 @@ FAILED = pytest.StashKey[bool]()
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On one worker of pytest-xdist and in one event loop; in CI nothing is left out."""
+    """One event loop; for what shares a server one worker of pytest-xdist; in CI nothing is left out."""
     ours = [item for item in items if item.path.is_relative_to(HERE)]
     left_out = bool(ours) and not os.environ.get("CI") and chromium.installed() is None
     for item in ours:
-        item.add_marker(pytest.mark.xdist_group("browser"))
+        server = "the fake" if "scripted" in getattr(item, "fixturenames", ()) else "the stack"
+        item.add_marker(pytest.mark.xdist_group(f"browser and {server}"))
         item.add_marker(pytest.mark.timeout(600))  # the first one waits for everything to start
         item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
         if left_out:  # a reason each, so that pytest names them all
@@ -43,31 +45,32 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
+async def profiles() -> AsyncIterator[Profiles]:
+    """The browser's."""
     path = chromium.installed()
     assert path, chromium.MISSING
     async with chromium.launched(path) as browser:
-        yield browser
+        yield Profiles(browser)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The real stack with the tiny checkpoint, which never stops by itself."""
-    with running(tmp_path_factory.mktemp("tiny") / "log") as stack:
+    """The real stack with the tiny checkpoint, which never stops by itself; ``real`` waits for it."""
+    with running(tmp_path_factory.mktemp("tiny") / "log", wait=False) as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
 def real(tiny: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
     """A playground that talks with the real stack."""
-    with playing(tmp_path_factory.mktemp("real"), f"{tiny.url}/v1") as playground:
+    with playing(tmp_path_factory.mktemp("real"), f"{tiny.url}/v1") as playground:  # both come up at once
+        tiny.wait_ready()
         yield playground
 
 
 @pytest.fixture(scope="session")
 def fake_openai() -> Iterator[FakeOpenAI]:
-    (port,) = free_ports(1)
-    fake = FakeOpenAI(port)
+    fake = FakeOpenAI()
     fake.start()
     yield fake
     fake.stop()
@@ -97,24 +100,23 @@ def scripted(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def visit(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Visit]:
+async def visit(profiles: Profiles, request: pytest.FixtureRequest) -> AsyncIterator[Visit]:
     """Opens a playground in a profile of its own; whatever happened, no other host was asked."""
     screens: list[Screen] = []
     asked: set[Playground] = set()
+    async with contextlib.AsyncExitStack() as lent:
 
-    async def visit(playground: Playground, query: str = "", **profile: Any) -> Screen:
-        screen = await new_screen(browser, playground.url, **profile)
-        screens.append(screen)
-        asked.add(playground)
-        await screen.come(query)
-        return screen
+        async def visit(playground: Playground, query: str = "", **profile: Any) -> Screen:
+            page = await lent.enter_async_context(profiles.lent(playground.url, **profile))
+            screens.append(screen := Screen(page, playground.url))
+            asked.add(playground)
+            await screen.come(query)
+            return screen
 
-    yield visit
-    if request.node.stash.get(FAILED, False):
-        for number, screen in enumerate(each for each in screens if not each.page.is_closed()):
-            await screen.picture(PICTURES / f"{request.node.name}-{number}.png")
-        print(*(playground.tail() for playground in asked), sep="\n")
-    for screen in screens:
-        await screen.page.context.close()
+        yield visit
+        if request.node.stash.get(FAILED, False):
+            for number, screen in enumerate(each for each in screens if not each.page.is_closed()):
+                await screen.picture(PICTURES / f"{request.node.name}-{number}.png")
+            print(*(playground.tail() for playground in asked), sep="\n")
     assert [host for screen in screens for host in screen.foreign] == []
     assert [error for screen in screens for error in screen.errors] == []

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from playwright.async_api import expect
 
-from materials import LONG, broken, square
+from materials import LONG, broken, square, telling
 from playgrounds import Playground
 from screen import Screen, Visit
 from stack import Stack
 
-SHORT = "?temperature=0&max_tokens=12"
+SHORT = telling(12)
 PERCENT = re.compile(r"\d %")
 RELEASE_S = 1 + 1  # a slot is free within a second; the browser has one more to let the server know
 

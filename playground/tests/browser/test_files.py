@@ -10,26 +10,18 @@ from playgrounds import Playground
 from screen import Visit
 
 
-async def test_other_kinds_are_refused(
+async def test_what_is_too_large_or_of_another_kind_is_refused(
     visit: Visit, scripted: Playground, fake: FakeOpenAI, tmp_path: Path
 ) -> None:
     screen = await visit(scripted)
+    await screen.attach(square(tmp_path, "large.bmp", side=2700))
+    await expect(screen.notice.first).to_contain_text("20")
+    await expect(screen.notice.first).to_contain_text("MB", ignore_case=True)
     for name in ("notes.txt", "page.svg"):
         await screen.attach(written(tmp_path, name, "<svg/>"))
         await expect(screen.notice.filter(has_text=name)).to_be_visible()
     await screen.say("What is this?", written(tmp_path, "lie.png", "<html>no picture</html>"))
     await expect(screen.notice.filter(has_text="lie.png")).to_be_visible()
-    assert not fake.asked
-
-
-async def test_a_file_over_the_limit_is_refused(
-    visit: Visit, scripted: Playground, fake: FakeOpenAI, tmp_path: Path
-) -> None:
-    path = square(tmp_path, "large.bmp", side=2700)
-    screen = await visit(scripted)
-    await screen.attach(path)
-    await expect(screen.notice.first).to_contain_text("20")
-    await expect(screen.notice.first).to_contain_text("MB", ignore_case=True)
     assert not fake.asked
 
 

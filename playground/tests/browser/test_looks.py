@@ -43,13 +43,13 @@ async def _findings(screen: Screen) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("profile", [{}, {"color_scheme": "dark"}], ids=["light", "dark"])
 async def test_axe_finds_nothing_serious(
-    visit: Visit, scripted: Playground, fake: FakeOpenAI, scheme: str
+    visit: Visit, scripted: Playground, fake: FakeOpenAI, profile: dict[str, Any]
 ) -> None:
     fake.script = lambda request: [ANSWER]
-    screen = await visit(scripted, color_scheme=scheme)
-    assert (await _brightness(screen) < 80) == (scheme == "dark"), "as the system has it"
+    screen = await visit(scripted, **profile)
+    assert (await _brightness(screen) < 80) == bool(profile), "as the system has it"
     found = {"first screen": await _findings(screen)}
     await screen.say("Hello")
     await screen.wait_answered()

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.async_api import Page, Response, expect
 
-from fake_openai import FakeOpenAI, Piece, Refuse, Request
+from fake_openai import FakeOpenAI, Piece, Refuse, Request, call
 from materials import square, written
 from playgrounds import Playground
 from screen import Screen, Visit
@@ -86,8 +86,7 @@ def _refuse(request: Request) -> Iterable[Piece]:
 
 
 def _call(request: Request) -> Iterable[Piece]:
-    function = {"name": IMAGE, "arguments": json.dumps({"text": ALL}) + "\n```\n" + ALL}
-    return [{"tool_calls": [{"index": 0, "id": IMAGE, "type": "function", "function": function}]}]
+    return [call(IMAGE, json.dumps({"text": ALL}) + "\n```\n" + ALL, IMAGE)]
 
 
 @pytest.mark.parametrize("script", [_refuse, _call])

@@ -6,7 +6,7 @@ from typing import Any
 
 from playwright.async_api import expect
 
-from fake_openai import FakeOpenAI, Piece, Request
+from fake_openai import FakeOpenAI, Piece, Request, call
 from playgrounds import Playground
 from screen import Visit
 
@@ -18,8 +18,7 @@ def _model(request: Request) -> Iterable[Piece]:
     last: dict[str, Any] = request["messages"][-1]
     if last["role"] == "tool":
         return [f"It is {last['content']}."]
-    function = {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
-    return [{"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]}]
+    return [call("get_weather", '{"city": "Oslo"}')]
 
 
 async def test_a_call_is_shown_and_answered(visit: Visit, scripted: Playground, fake: FakeOpenAI) -> None:
@@ -33,8 +32,8 @@ async def test_a_call_is_shown_and_answered(visit: Visit, scripted: Playground, 
     await screen.page.get_by_role("textbox", name="Tool answer").fill("sunny")
     await screen.button("Send tool answer").click()
     await expect(screen.answers.last).to_contain_text("It is sunny.")
-    call, answer = fake.asked[-1]["messages"][-2:]
-    assert call["tool_calls"][0]["function"]["name"] == "get_weather"
+    called, answer = fake.asked[-1]["messages"][-2:]
+    assert called["tool_calls"][0]["function"]["name"] == "get_weather"
     assert (answer["role"], answer["tool_call_id"]) == ("tool", "call_1")
     await screen.wait_stored("It is sunny.")
     await screen.reload()

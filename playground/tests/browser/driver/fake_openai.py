@@ -1,6 +1,5 @@
 """An OpenAI server that says what a test wants to hear, goes down when told to, and remembers who asked."""
 
-import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,14 +8,16 @@ from typing import Any
 
 Request = dict[str, Any]
 Piece = str | dict[str, Any]
-"""Of an answer: its text, or a whole delta."""
+"""Of an answer: its text, or a whole choice."""
 Script = Callable[[Request], Iterable[Piece]]
-"""A request → the pieces of its answer. It raises ``Refuse``, or its pieces raise ``HangUp``."""
+"""A request → the pieces of its answer. It may raise ``Refuse``, its pieces any of the exceptions here."""
 MODEL = "a-model-of-the-test"
+MODELS = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "test"}]}
+CHUNK = {"id": "chat", "object": "chat.completion.chunk", "created": 0, "model": MODEL, "choices": []}
 
 
 class Refuse(Exception):
-    """The request is refused, with a status and a sentence."""
+    """The request is refused, with a status and a sentence; once the answer has begun, with the sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -25,6 +26,10 @@ class Refuse(Exception):
 
 class HangUp(Exception):
     """The server dies in the middle of its answer."""
+
+
+class CutShort(Exception):
+    """The answer is over, and nobody says why."""
 
 
 def said(request: Request) -> str:
@@ -38,19 +43,27 @@ def echo(request: Request) -> Iterator[Piece]:
     yield from ("You ", "said: ", said(request))
 
 
-class FakeOpenAI:
-    """Keeps its port over every ``stop`` and ``start``.
+def call(name: str, arguments: str, number: str = "call_1") -> Piece:
+    """The model wants a function called."""
+    function = {"name": name, "arguments": arguments}
+    return {"delta": {"tool_calls": [{"index": 0, "id": number, "type": "function", "function": function}]}}
 
-    Args:
-        port: to listen on.
+
+class FakeOpenAI:
+    """On a free port of the loopback, which it keeps over every ``stop`` and ``start``.
+
+    ``pages`` has what it shows besides: a path's status, and its text or JSON. ``left`` is set as soon as
+    somebody went away before the end of an answer.
     """
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self) -> None:
+        self.port = 0
         self.script: Script = echo
+        self.pages: dict[str, tuple[int, Any]] = {"/v1/models": (200, MODELS)}
         self.asked: list[Request] = []
         self.keys: set[str] = set()
         self.paths: set[str] = set()
+        self.left = threading.Event()
         self._http: ThreadingHTTPServer | None = None
 
     @property
@@ -61,6 +74,7 @@ class FakeOpenAI:
         """Listen."""
         handler = type("Handler", (_Handler,), {"fake": self})
         self._http = _Listener(("127.0.0.1", self.port), handler)
+        self.port = self._http.server_port
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
@@ -74,6 +88,7 @@ class FakeOpenAI:
         """Up, and as it was in the beginning."""
         self.script = echo
         self.asked.clear()
+        self.left.clear()
         if self._http is None:
             self.start()
 
@@ -94,52 +109,53 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.fake.keys.add(self.headers.get("authorization", ""))
         self.fake.paths.add(self.path)
-        if self.path == "/v1/models":
-            model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "test"}
-            self._json(200, {"object": "list", "data": [model]})
-        else:
-            self._error(Refuse(404, "There is no such page."))
+        self._page(*self.fake.pages.get(self.path, (404, _error("There is no such page."))))
 
     def do_POST(self) -> None:
         self.fake.keys.add(self.headers.get("authorization", ""))
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.fake.asked.append(request)
         try:
-            pieces = self.fake.script(request)
+            self._stream(self.fake.script(request))
         except Refuse as refusal:
-            self._error(refusal)
-            return
-        with contextlib.suppress(HangUp, ConnectionError):
-            self._stream(pieces)
+            self._page(refusal.status, _error(str(refusal)))
+        except HangUp:
+            pass
+        except ConnectionError:
+            self.fake.left.set()
 
     def _stream(self, pieces: Iterable[Piece]) -> None:
         self._head(200, "text/event-stream", ("transfer-encoding", "chunked"))
-        count, ending = 0, "stop"
-        for piece in pieces:
-            count += 1
-            delta = {"content": piece} if isinstance(piece, str) else piece
-            ending = "tool_calls" if "tool_calls" in delta else ending
-            self._event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-        self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": ending}]})
-        usage = {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
-        self._event({"choices": [], "usage": usage})
+        try:
+            self._say(pieces)
+        except Refuse as refusal:
+            self._event(_error(str(refusal)))
+        except CutShort:
+            pass
         self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")
 
-    def _event(self, part: Mapping[str, Any]) -> None:
-        whole = {"id": "chat", "object": "chat.completion.chunk", "created": 0, "model": MODEL, **part}
-        self._chunk(f"data: {json.dumps(whole)}\n\n".encode())
+    def _say(self, pieces: Iterable[Piece]) -> None:
+        count, ending = 0, "stop"
+        for piece in pieces:
+            count += 1
+            choice = {"delta": {"content": piece}} if isinstance(piece, str) else piece
+            ending = "tool_calls" if "tool_calls" in choice["delta"] else ending
+            self._event({**CHUNK, "choices": [{"index": 0, "finish_reason": None, **choice}]})
+        self._event({**CHUNK, "choices": [{"index": 0, "finish_reason": ending, "delta": {}}]})
+        usage = {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
+        self._event({**CHUNK, "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 4}}})
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        self._chunk(f"data: {json.dumps(event)}\n\n".encode())
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
-    def _error(self, refusal: Refuse) -> None:
-        error = {"message": str(refusal), "type": "invalid_request_error", "param": None, "code": None}
-        self._json(refusal.status, {"error": error})
-
-    def _json(self, status: int, body: Mapping[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self._head(status, "application/json", ("content-length", str(len(data))))
+    def _page(self, status: int, body: Any) -> None:
+        text = isinstance(body, str)
+        data = (body if text else json.dumps(body)).encode()
+        self._head(status, "text/plain" if text else "application/json", ("content-length", str(len(data))))
         self.wfile.write(data)
 
     def _head(self, status: int, kind: str, length: tuple[str, str]) -> None:
@@ -147,3 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (("content-type", kind), length, ("connection", "close")):
             self.send_header(name, value)
         self.end_headers()
+
+
+def _error(sentence: str) -> dict[str, Any]:
+    return {"error": {"message": sentence, "type": "invalid_request_error", "param": None, "code": None}}

@@ -6,11 +6,14 @@ from urllib.parse import urlencode
 
 from PIL import Image, ImageDraw
 
-_STORY = {"type": "string", "minLength": 2500}
-LONG = "?" + urlencode(
-    {"max_tokens": 4000, "response_format": "json_schema", "json_schema": json.dumps(_STORY)}
-)
-"""Settings for a long answer: of random weights, any other may end at any time."""
+
+def telling(max_tokens: int) -> str:
+    """Settings for an answer of so many tokens: of random weights, any other may end at any time."""
+    story = json.dumps({"type": "string", "minLength": 2500})
+    return "?" + urlencode({"max_tokens": max_tokens, "response_format": "json_schema", "json_schema": story})
+
+
+LONG = telling(4000)
 
 
 def red_circle(folder: Path) -> Path:

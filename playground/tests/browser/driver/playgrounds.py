@@ -10,9 +10,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stack import STOP_SECONDS, eventually, free_ports
+from stack import eventually, free_ports
 
 START_SECONDS = 240  # it takes a few, and a busy machine many more
+STOP_SECONDS = 60  # it takes one
 SETTINGS = {"OPENAI_API_KEY", "OPENAI_BASE_URL", "PLAYGROUND_HOST", "PLAYGROUND_PORT"}
 
 

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, Locator, Page, Request, expect
 
-PATIENCE_MS = 60_000  # how long a busy machine may take for what should be there at once
+from profiles import PATIENCE_MS, new_profile
+
 expect.set_options(timeout=PATIENCE_MS)
-NOT_YET = re.compile("not been asked|asking", re.IGNORECASE)
 
 
 class Screen:
@@ -90,7 +90,7 @@ class Screen:
 
     async def _usable(self) -> None:
         """The server was looked at, which is the last that a fresh page does."""
-        await expect(self.page.locator("#heading [role=status]")).not_to_have_text(NOT_YET)
+        await self.page.wait_for_function("document.querySelector('#heading :is(.ready, .down)')")
         await expect(self.box).to_be_editable()
 
     async def attach(self, *files: Path) -> None:
@@ -162,11 +162,10 @@ class Screen:
         await self.page.screenshot(path=path)
 
 
-async def new_screen(browser: Browser, url: str, **profile: Any) -> Screen:
-    """A tab in a profile of its own, which the caller closes; it has gone nowhere yet."""
-    context = await browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **profile})
-    context.set_default_timeout(PATIENCE_MS)
-    return Screen(await context.new_page(), url)
+async def new_screen(browser: Browser, url: str, **settings: Any) -> Screen:
+    """A tab in a new profile, which the caller closes; it has gone nowhere yet."""
+    profile = await new_profile(browser, **settings)
+    return Screen(await profile.new_page(), url)
 
 
 Visit = Callable[..., Awaitable[Screen]]

@@ -1,4 +1,4 @@
-"""How tests are shared out: a version of pytest that pytest-xdist cannot mark would start every stack twice."""
+"""How tests are shared out: with a pytest that pytest-xdist cannot mark, every stack would start twice."""
 
 import os
 

@@ -71,7 +71,6 @@ def _member(rank: int, work: Callable[..., None], size: int, meet: str, argument
     torch.set_flush_denormal(True)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=size)
-    try:
-        work(Team(rank, size), *arguments)
-    finally:
-        distributed.destroy_process_group()
+    distributed.barrier()  # whoever fails at once shall not be told as "no connection" by the others
+    work(Team(rank, size), *arguments)
+    distributed.destroy_process_group()  # one that fails ends first: by its exception, not by those it causes

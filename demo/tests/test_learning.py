@@ -1,5 +1,6 @@
 """What makes the training quick: a beginning that can be learnt from, norms, and several processes."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -75,4 +76,4 @@ def test_a_member_that_fails_ends_the_training() -> None:
 def _fail(team: Team) -> None:
     if team.leads:
         raise ValueError("no more chalk")
-    team.total(0)
+    time.sleep(600)

@@ -135,6 +135,17 @@ def test_the_table_on_the_device_is_counted() -> None:
     assert device.weights - host.weights == 262_144 * 35 * 256 * 2
 
 
+def test_without_towers_their_bytes_stay_in_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = count(built_in(E2B))
+    seeing, reading = (advise(built_in(E2B), Wish(24 * GIB, text_only=blind)) for blind in (False, True))
+    assert seeing.weights - reading.weights == (parameters.vision + parameters.audio) * 2
+    assert (seeing.media_cache, reading.media_cache) == (256 * MIB, 0)
+    assert main(["plan", "--memory", "7.4GiB", "--model", E2B]) == 1
+    assert "--text-only" in capsys.readouterr().out
+    assert main(["plan", "--memory", "7.4GiB", "--model", E2B, "--text-only"]) == 0
+    assert "GEMMA_TOWERS=none" in capsys.readouterr().out
+
+
 def test_a_wish_is_kept_or_refused_with_what_would_fit() -> None:
     kept = advise(built_in(E4B), Wish(24 * GIB, context=4096, slots=8))
     assert (kept.context, kept.slots) == (4096, 8)

@@ -4,6 +4,7 @@ import wave
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -22,6 +23,7 @@ from gemma_wire import (
     JsonGrammar,
     Message,
     Options,
+    Part,
     Request,
     TextPart,
     Tool,
@@ -64,6 +66,17 @@ def test_the_checkpoint_says_what_it_needs(checkpoint: Checkpoint) -> None:
     assert checkpoint.eos_token_ids == {1, 9}
     assert (checkpoint.context_length, checkpoint.vocabulary) == (4096, 544)
     assert checkpoint.soft_tokens == {"image": 16, "audio": 188}
+
+
+@pytest.mark.parametrize(("part", "field"), [(ImagePart(), "images"), (AudioPart(), "audio")])
+def test_without_towers_media_are_refused_unread(tiny: Path, part: Part, field: str) -> None:
+    intake = Intake(open_checkpoint(tiny, text_only=True), Settings(towers="none"))
+    media: dict[str, Any] = {field: (b"unreadable",)}
+    with pytest.raises(InvalidRequest, match="GEMMA_TOWERS=none and takes none") as caught:
+        intake.accept(Request(messages=(Message(role="user", content=(part,)),), **media))
+    assert caught.value.field == field
+    assert intake.accept(Request(prompt="Hi")).generation.prompt.token_ids
+    intake.close()
 
 
 def test_what_the_request_leaves_open_is_the_checkpoints(intake: Intake, checkpoint: Checkpoint) -> None:

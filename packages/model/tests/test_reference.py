@@ -127,6 +127,12 @@ def test_cancelling_ends_soon_and_frees_the_place(engine: ReferenceEngine) -> No
     engine.cancel(number)  # an ended one is left alone
 
 
+def test_it_cannot_leave_the_towers_out(folder: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot leave them out") as caught:
+        ReferenceEngine(folder, Settings(device="cpu", towers="none"))
+    assert caught.value.field == "towers"
+
+
 def test_a_full_queue_is_overloaded_and_a_waiting_one_can_be_cancelled(folder: Path) -> None:
     engine = ReferenceEngine(folder, Settings(device="cpu", max_num_seqs=1, max_queue=1))
     running, waiting = Listener(), Listener()

@@ -113,6 +113,9 @@ def _plan(parser: ArgumentParser) -> None:
         default=True,
         help="keep the per-layer embeddings in host memory, mapped from the file",
     )
+    parser.add_argument(
+        "--text-only", action="store_true", help="leave the towers for pictures and sounds in the file"
+    )
     parser.add_argument("--dtype", choices=FLOATS, help="of the computation; as stored if not given")
     parser.add_argument("--reserve", help="memory for CUDA, the process and the system; 1GiB if not given")
 

@@ -58,7 +58,9 @@ class TritonPythonModel:
         from gemma_model.intake import Intake  # noqa: PLC0415
         from gemma_model.warmup import warm_up  # noqa: PLC0415
 
-        self._checkpoint = open_checkpoint(folder, self._settings.max_model_len)
+        self._checkpoint = open_checkpoint(
+            folder, self._settings.max_model_len, text_only=self._settings.towers == "none"
+        )
         self._intake = Intake(self._checkpoint, self._settings)
         self._engine = make_engine(folder, self._settings)
         warm_up(self._intake, self._engine, self._checkpoint.soft_tokens)

@@ -19,6 +19,7 @@ class Checkpoint:
         defaults: sampling as ``generation_config.json`` recommends it.
         eos_token_ids: ids that end an answer.
         context_length: tokens, prompt and answer together.
+        text_only: its towers, if it has any, are not used.
     """
 
     folder: Path
@@ -26,15 +27,16 @@ class Checkpoint:
     defaults: Sampling
     eos_token_ids: frozenset[int]
     context_length: int
+    text_only: bool = False
 
     @property
     def soft_tokens(self) -> dict[Modality, int]:
-        """What the checkpoint can take in beside text, and how many soft tokens stand for one of it."""
+        """What can be taken in beside text, and how many soft tokens stand for one of it."""
         towers: dict[Modality, str] = {"image": "vision", "audio": "audio"}
         return {
             modality: int(self.config[f"{tower}_soft_tokens_per_image"])  # of a sound too: it is called so
             for modality, tower in towers.items()
-            if self.config.get(f"{tower}_config")
+            if self.config.get(f"{tower}_config") and not self.text_only
         }
 
     @property
@@ -43,12 +45,13 @@ class Checkpoint:
         return int(self.config.get("text_config", self.config)["vocab_size"])
 
 
-def open_checkpoint(folder: Path, max_model_len: int | None = None) -> Checkpoint:
+def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only: bool = False) -> Checkpoint:
     """Read the JSON files.
 
     Args:
         folder: of the checkpoint.
         max_model_len: a shorter context than the checkpoint's own, in tokens.
+        text_only: take in neither pictures nor sounds.
 
     Raises:
         InvalidRequest: naming the file or the setting that is wrong.
@@ -65,6 +68,7 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None) -> Checkpoin
         defaults=_defaults(generation),
         eos_token_ids=_ids(generation.get("eos_token_id", config.get("eos_token_id"))),
         context_length=max_model_len or own,
+        text_only=text_only,
     )
 
 

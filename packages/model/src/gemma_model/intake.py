@@ -11,7 +11,7 @@ from gemma_model.media.audio import AudioDecoder
 from gemma_model.media.images import ImageDecoder, PixelBudget
 from gemma_model.output import TokenBytes
 from gemma_model.prompt import PromptEncoder, format_messages_to_prompt, format_raw_prompt
-from gemma_model.protocol import Generation, Media, Prompt, Sampling
+from gemma_model.protocol import Generation, Media, Modality, Prompt, Sampling
 from gemma_model.settings import Settings
 from gemma_model.variants import variants_of
 from gemma_wire import ContextLengthExceeded, InvalidRequest, Options, Request, Tokens
@@ -167,15 +167,22 @@ class Intake:
         return self._encoder.encode(format_raw_prompt(request.prompt or ""), media)
 
     def _media(self, request: Request, gone: Gone) -> Iterator[Media]:
+        self._check_taken(request.images, "image", "images")
+        self._check_taken(request.audio, "audio", "audio")
         _check_count(request.images, self._settings.max_images, "images")
         _check_count(request.audio, self._settings.max_audio, "audio")
         budget = PixelBudget(self._settings.max_request_pixels)
         for i, data in enumerate(_while_there(request.images, gone)):
             yield self._images.decode(data, f"images[{i}]", budget)
         for i, data in enumerate(_while_there(request.audio, gone)):
-            if self._audio is None:
-                raise InvalidRequest("this model takes none", "audio")
+            assert self._audio is not None, "it was seen to"
             yield self._audio.decode(data, f"audio[{i}]")
+
+    def _check_taken(self, files: tuple[bytes, ...], modality: Modality, field: str) -> None:
+        if files and modality not in self._checkpoint.soft_tokens:
+            left_out = self._checkpoint.text_only
+            why = "this server was started with GEMMA_TOWERS=none and" if left_out else "this model"
+            raise InvalidRequest(f"{why} takes none", field)
 
 
 def _check_count(files: tuple[bytes, ...], limit: int, field: str) -> None:

@@ -52,9 +52,14 @@ class ReferenceEngine:
     Args:
         folder: of the checkpoint.
         settings: device, dtype, and how many run and wait.
+
+    Raises:
+        InvalidRequest: it was asked to leave the towers out.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
+        if settings.towers == "none":
+            raise InvalidRequest("the reference engine cannot leave them out", "towers")
         disable_progress_bar()  # in a log file it is one long line
         self._device = pick(settings.device)
         dtype = DTYPES.get(settings.dtype, "auto")

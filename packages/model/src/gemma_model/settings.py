@@ -48,6 +48,11 @@ class Settings(BaseModel):
     ple: Literal["auto", "host", "device"] = Field(
         "auto", description="Where the table of per-layer embeddings lives; auto: in host memory"
     )
+    towers: Literal["auto", "none"] = Field(
+        "auto",
+        description="auto: those that the checkpoint has, for pictures and sounds; none: text alone, without "
+        "the memory that they take",
+    )
     variants: str = Field(
         "auto",
         description="Nested models that are served under names of their own, from the same tensors: names of "

@@ -2,13 +2,19 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from gemma_model import tiny
+from gemma_model.engine.runner import Loaded
+from gemma_model.nn.towers import PARTS
+from gemma_model.nn.weights import open_weights
 from gemma_model.protocol import Generation, Media, Prompt, Sampling
+from gemma_model.settings import Settings
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -87,6 +93,20 @@ def test_a_picture_that_its_tower_cannot_take_fails_alone(checkpoint: Any) -> No
     assert len(good.tokens) == 5
     assert bad.end.error
     assert native.slots.free == 4
+
+
+def test_without_its_towers_it_takes_less_and_says_the_same(checkpoint: Any) -> None:
+    settings = Settings(device="cpu", max_num_seqs=1, max_model_len=512, towers="none")
+    reading = replace(checkpoint, loaded=Loaded(checkpoint.folder, settings))
+    asked = [greedy(checkpoint.text(20, seed), 12) for seed in range(16)]
+    answers = zip(reading.native().answers(asked), checkpoint.native().answers(asked), strict=True)
+    text = [(said, wanted) for said, wanted in answers if max(wanted) < tiny.TEXT_VOCAB]  # no tower's own id
+    assert len(text) > 3
+    assert all(said == wanted for said, wanted in text)
+    weights = open_weights(checkpoint.folder)
+    towers = [tensor for part in PARTS for tensor in weights.take_under(f"{part}.").values()]
+    less = checkpoint.loaded.memory_bytes - reading.loaded.memory_bytes
+    assert less == sum(tensor.nbytes for tensor in towers) > 0
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 16, 300])

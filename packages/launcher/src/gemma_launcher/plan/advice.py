@@ -32,6 +32,7 @@ class Wish:
         memory: of the device, bytes.
         context: tokens; ``None`` leaves it to the advice, as in ``slots``.
         table_on_host: the per-layer embeddings stay in the file.
+        text_only: so do the towers, and nothing is seen or heard.
         dtype: of the computation; ``None``: as stored.
     """
 
@@ -39,6 +40,7 @@ class Wish:
     context: int | None = None
     slots: int | None = None
     table_on_host: bool = True
+    text_only: bool = False
     dtype: str | None = None
     reserve: int = RESERVE
 
@@ -84,8 +86,10 @@ def advise(shape: Shape, wish: Wish, vision_tower: int | None = None) -> Advice:
     dtype = wish.dtype or RUNS_AS[shape.stored_as]
     item = ITEM_BYTES[dtype]
     parameters = count(shape, vision_tower)
-    on_device = parameters.loaded + (0 if wish.table_on_host else parameters.per_layer_table)
-    media = min(MEDIA_CACHE, wish.memory // 64) if shape.vision or shape.audio else 0
+    towers = (shape.vision or shape.audio) and not wish.text_only
+    on_device = parameters.decoder + (parameters.towers if towers else 0)
+    on_device += 0 if wish.table_on_host else parameters.per_layer_table
+    media = min(MEDIA_CACHE, wish.memory // 64) if towers else 0
     room = int((wish.memory - wish.reserve - on_device * item - media) * SHARE)
 
     def each(length: int) -> int:

@@ -26,6 +26,7 @@ def run(settings: Settings, options: Namespace) -> int:
         context=options.context,
         slots=options.slots,
         table_on_host=options.ple_host,
+        text_only=options.text_only,
         dtype=options.dtype,
         reserve=RESERVE if options.reserve is None else parse(options.reserve),
     )
@@ -70,10 +71,12 @@ def _instead(name: str, wish: Wish, memory: str) -> str:
     """A way out of too little memory."""
     smaller = Shape.read(BUILT_IN[SMALLER.lower()])
     if name.lower() != SMALLER.lower() and _fits(smaller, wish):
-        return f"{SMALLER} would: gemma-triton plan --model {SMALLER} --memory {memory}"
+        same = " --text-only" if wish.text_only else ""
+        return f"{SMALLER} would: gemma-triton plan --model {SMALLER} --memory {memory}{same}"
     less = ["a shorter --context"] if wish.context else []
     less += ["fewer --slots"] if wish.slots else []
     less += [] if wish.table_on_host else ["--ple-host"]
+    less += [] if wish.text_only else ["--text-only"]
     return f"What takes less: {', '.join([*less, 'a smaller --reserve, where the system leaves more'])}."
 
 

@@ -33,12 +33,17 @@ class Parameters:
     @property
     def total(self) -> int:
         """Of the published file."""
-        return self.loaded + self.per_layer_table + self.unused
+        return self.decoder + self.towers + self.per_layer_table + self.unused
 
     @property
-    def loaded(self) -> int:
+    def decoder(self) -> int:
         """What is always on the device."""
-        return self.embeddings + self.layers + self.vision + self.audio
+        return self.embeddings + self.layers
+
+    @property
+    def towers(self) -> int:
+        """What is there for pictures and sounds."""
+        return self.vision + self.audio
 
 
 def count(shape: Shape, vision_tower: int | None = None) -> Parameters:

@@ -48,8 +48,8 @@ def _weights(name: str, shape: Shape, wish: Wish, advice: Advice) -> list[str]:
         row("embeddings, head", parameters.embeddings, device),
         row(f"decoder, {shape.text.layers} layers", parameters.layers, device),
         row("per-layer embeddings", parameters.per_layer_table, host if wish.table_on_host else device),
-        row("vision tower", parameters.vision, device),
-        row("audio tower", parameters.audio, device),
+        row("vision tower", parameters.vision, file if wish.text_only else device),
+        row("audio tower", parameters.audio, file if wish.text_only else device),
         row("unused keys, values", parameters.unused, file),
         ("on the device", _billions(advice.weights // item), in_bytes(advice.weights), ""),
     ]
@@ -111,6 +111,8 @@ def _settings(name: str, wish: Wish, advice: Advice) -> list[str]:
         "GEMMA_MAX_NUM_SEQS": advice.slots,
         "GEMMA_PLE": "host" if wish.table_on_host else "device",
     }
+    if wish.text_only:
+        settings["GEMMA_TOWERS"] = "none"
     if advice.media_cache not in (0, MEDIA_CACHE):
         settings["GEMMA_MEDIA_CACHE_BYTES"] = advice.media_cache
     if wish.dtype:

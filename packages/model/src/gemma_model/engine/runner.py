@@ -27,7 +27,7 @@ from gemma_model.nn.config import TextConfig
 from gemma_model.nn.device import describe, pick
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.text import Decoder
-from gemma_model.nn.towers import Towers
+from gemma_model.nn.towers import PARTS, Towers
 from gemma_model.nn.weights import open_weights
 from gemma_model.protocol import Generation, Media, MediaSpan, Scores
 from gemma_model.settings import Settings
@@ -194,7 +194,10 @@ class Loaded:
         weights = open_weights(checkpoint, self.device, self.dtype, compiled)
         decoder = Decoder(self.config, weights, settings.ple == "device")
         encode: Encode = _refuse
-        if "text_config" in config:
+        if settings.towers == "none":
+            for part in PARTS:
+                weights.leave_under(f"{part}.", "GEMMA_TOWERS=none")
+        elif "text_config" in config:
             towers = Towers(config, weights, self.device, self.dtype)
             with torch.inference_mode():
                 decoder.embed.set_hard(*towers.hard_embeddings())

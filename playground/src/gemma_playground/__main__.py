@@ -5,12 +5,15 @@ import signal
 import socket
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import fastapi
 import gradio as gr
 import uvicorn
+from gradio.routes import BUILD_PATH_LIB
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from gemma_playground.app import build
 from gemma_playground.settings import Settings
@@ -35,6 +38,16 @@ class Server(uvicorn.Server):
             print(f"playground: http://{self.config.host}:{self.config.port}", flush=True)
 
 
+class Assets(StaticFiles):
+    """Gradio's modules, hundreds, each named by what it holds: a browser need not ask for one again."""
+
+    def file_response(self, *args: Any, **more: Any) -> Response:
+        """Starlette's, to be kept."""
+        response = super().file_response(*args, **more)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
 def theme() -> gr.themes.Base:
     """Calm, and with the system's own fonts, so that nothing is fetched."""
     return gr.themes.Default(
@@ -53,6 +66,7 @@ def application(settings: Settings) -> fastapi.FastAPI:
     app = fastapi.FastAPI(openapi_url=None)
     if settings.host in LOOPBACK:  # A foreign page whose name resolves to this machine gets nothing.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
+    app.mount("/assets", Assets(directory=BUILD_PATH_LIB))
     gr.mount_gradio_app(
         app,
         build(settings),

@@ -95,3 +95,15 @@ async def _overhang(screen: Screen) -> int:
     """CSS pixels by which the page is wider than the screen."""
     width = await screen.page.evaluate("document.scrollingElement.scrollWidth")
     return int(width) - int(PHONE["viewport"]["width"])
+
+
+async def test_a_browser_keeps_what_the_page_is_made_of(visit: Visit, scripted: Playground) -> None:
+    screen = await visit(scripted)
+    addresses = "performance.getEntriesByType('resource').map(each => each.name)"
+    modules = [each for each in await screen.page.evaluate(addresses) if "/assets/" in each]
+    assert len(modules) > 20
+    for module in modules[:5]:
+        answer = await screen.page.request.get(module)
+        assert "immutable" in answer.headers["cache-control"]
+    answer = await screen.page.request.get(f"{scripted.url}/assets/nothing.js")
+    assert answer.status == 404

@@ -19,6 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _shares(item):
             item.add_marker(pytest.mark.xdist_group("stack"))
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(300))  # the first one waits for everything to start
 
 
 def _shares(item: Any) -> bool:

@@ -18,6 +18,7 @@ import psutil
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 150
 STOP_SECONDS = 10
+LONGEST_PAUSE = 0.3  # seconds between two looks
 TINY = "gemma3n-tiny"
 """Random weights: small, at once there, and it may say anything."""
 
@@ -88,10 +89,11 @@ class Stack:
         def ready() -> bool:
             assert self.process.poll() is None, f"the launcher has ended:\n{self.tail()}"
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+                return client.get(f"{self.url}/health/ready").status_code == 200
             return False
 
-        assert eventually(ready, seconds), f"not ready after {seconds} s:\n{self.tail()}"
+        with httpx.Client(timeout=5) as client:
+            assert eventually(ready, seconds), f"not ready after {seconds} s:\n{self.tail()}"
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End it as an operator would; the exit code."""
@@ -111,12 +113,13 @@ def _runs(process: psutil.Process, name: str) -> bool:
 
 
 def eventually(test: Any, seconds: float) -> bool:
-    """Whether ``test()`` becomes true within so many seconds."""
-    deadline = time.monotonic() + seconds
+    """Whether ``test()`` becomes true within so many seconds; asked ever less often, for asking costs."""
+    deadline, pause = time.monotonic() + seconds, 0.02
     while time.monotonic() < deadline:
         if test():
             return True
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(1.3 * pause, LONGEST_PAUSE)
     return bool(test())
 
 

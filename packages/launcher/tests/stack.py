@@ -61,7 +61,7 @@ class Stack:
         while not condition():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise TimeoutError(f"exit code {self.process.poll()}, and it said:\n{self.output}")
-            time.sleep(0.1)
+            time.sleep(0.25)
 
     def stop(self, limit_s: float = 10.0) -> int:
         """SIGTERM; the exit code.

@@ -177,6 +177,10 @@ def _whole() -> Iterator[Named]:
     )
     yield "no refusal", chat_whole, _choice(lambda c: c["message"].pop("refusal"))
     yield "another role", chat_whole, _choice(lambda c: c["message"].update(role="model"))
+
+
+def _asked_for() -> Iterator[Named]:
+    """Log probabilities, choices and calls."""
     yield (
         "log probabilities nobody asked for",
         chat_whole,
@@ -228,10 +232,17 @@ def _whole() -> Iterator[Named]:
         required_tool,
         _choice(lambda c: c["message"]["tool_calls"][0]["function"].update(arguments={})),
     )
+
+
+def _carried() -> Iterator[Named]:
+    """A whole answer on its way: its head, and a body that is cut."""
     yield "an HTML page", chat_whole, _head(content_type="text/html")
     yield "broken JSON", chat_whole, _text(lambda text: text[:-1])
     yield "201 for 200", chat_whole, _head(201)
     yield "no request id", chat_whole, _without("x-request-id")
+
+
+def _completed() -> Iterator[Named]:
     yield "a completion that is a chat", completion_whole, _json(lambda a: a.update(object="chat.completion"))
     yield "a completion without text", completion_whole, _choice(lambda c: c.pop("text"))
 
@@ -279,4 +290,6 @@ def _errors() -> Iterator[Named]:
     yield "a list of models without object", models, _json(lambda a: a.pop("object"))
 
 
-MUTANTS = tuple(Mutant(*each) for each in (*_whole(), *_streamed(), *_errors()))
+MUTANTS = tuple(
+    Mutant(*each) for each in (*_whole(), *_asked_for(), *_carried(), *_completed(), *_streamed(), *_errors())
+)

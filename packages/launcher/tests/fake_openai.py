@@ -43,16 +43,39 @@ class FakeServer:
         return len(text.split()) + self.template
 
 
+class _Spoken(BaseHTTPRequestHandler):
+    """What answers are made of, whatever is asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._json(200, {"object": "list", "data": [{"id": "fake", "object": "model"}]})
+
+    def _chunk(self, choices: list[Any], usage: dict[str, int] | None = None) -> None:
+        head = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "fake"}
+        self._event({**head, "choices": choices, "usage": usage})
+
+    def _event(self, value: Any) -> None:
+        self.wfile.write(f"data: {json.dumps(value)}\n\n".encode())
+        self.wfile.flush()
+
+    def _error(self, status: int, message: str) -> None:
+        self._json(status, {"error": {"message": message, "type": "invalid_request_error", "param": None}})
+
+    def _json(self, status: int, value: Any) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
 def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one small class
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            self._json(200, {"object": "list", "data": [{"id": "fake", "object": "model"}]})
-
+    class Handler(_Spoken):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if self.path == "/tokenize" and server.tokenize:
@@ -96,27 +119,6 @@ def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 
         def _usage(self, body: dict[str, Any]) -> dict[str, int]:
             prompt, new = server.count(body["messages"]), len(server.pieces)
             return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
-
-        def _chunk(self, choices: list[Any], usage: dict[str, int] | None = None) -> None:
-            head = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "fake"}
-            self._event({**head, "choices": choices, "usage": usage})
-
-        def _event(self, value: Any) -> None:
-            self.wfile.write(f"data: {json.dumps(value)}\n\n".encode())
-            self.wfile.flush()
-
-        def _error(self, status: int, message: str) -> None:
-            self._json(
-                status, {"error": {"message": message, "type": "invalid_request_error", "param": None}}
-            )
-
-        def _json(self, status: int, value: Any) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
 
     return Handler
 

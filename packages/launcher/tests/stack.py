@@ -18,6 +18,9 @@ import httpx
 from gemma_launcher.ports import find_free
 from gemma_launcher.triton import LOOPBACK
 
+Leftovers = Callable[[int], list[object]]
+"""What the fixture ``leftovers`` gives."""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -119,6 +122,20 @@ def running(
     with started(folder, *flags, environment=environment, playground=playground) as stack:
         stack.wait(stack.is_ready, limit_s)
         yield stack
+
+
+def until(stack: Stack, words: str, limit_s: float, times: int = 1) -> None:
+    """Waits until the launcher has said so, so many times."""
+    stack.wait(lambda: stack.output.count(words) >= times, limit_s)
+
+
+@contextmanager
+def within(limit_s: float) -> Iterator[None]:
+    """What is done inside must take less."""
+    began = time.monotonic()
+    yield
+    took_s = time.monotonic() - began
+    assert took_s < limit_s, f"it took {took_s:.1f} s"
 
 
 def _start(

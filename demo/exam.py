@@ -13,7 +13,7 @@ import soundfile
 from demo import chat, questions
 from demo.conversation import Conversation
 from demo.hearing import sound_of
-from demo.pictures import draw, make_scene
+from demo.pictures import Scene, draw, make_scene
 from demo.sounds import RATE
 from demo.sounds import ask as ask_sound
 from gemma_wire import Message, Tool
@@ -40,6 +40,7 @@ class Question:
 def exam(number: int) -> Iterator[Question]:
     """So many questions for each skill of the chat, five times as many pictures, and as many sounds."""
     yield from picture_questions(5 * number)
+    yield from several_questions(2 * number)
     yield from sound_questions(3 * number)
     for skill, talk in chat.SKILLS.items():
         for i in range(number // 2):
@@ -51,22 +52,36 @@ def picture_questions(number: int) -> Iterator[Question]:
     for i in range(number):
         rng = random.Random(f"{SEED}-picture-{i}")
         scene = make_scene(rng, 1 + i % 4 if i % 10 else 0)
-        file = io.BytesIO()
-        draw(rng, scene).save(file, rng.choice(("PNG", "JPEG", "WEBP")))
-        part = {
-            "type": "image_url",
-            "image_url": {"url": f"data:image/png;base64,{_base64(file.getvalue())}"},
-        }
+        part = _picture(rng, scene)
         names = ("no shape", "one shape", "two shapes", "three shapes", "four shapes")
         described = questions.describe(rng, scene)
-        yield _question(
-            f"picture: describe {names[len(scene.items)]}", part, described.question, described.answer
-        )
+        skill = f"picture: describe {names[len(scene.items)]}"
+        yield _question(skill, [part], described.question, described.answer)
         counted = questions.count(rng, scene)
-        yield _question("picture: count", part, counted.question, counted.answer)
+        yield _question("picture: count", [part], counted.question, counted.answer)
         asked = questions.ask(rng, scene)
         if asked.skill not in ("describe", "count"):
-            yield _question(f"picture: {asked.skill}", part, asked.question, asked.answer)
+            yield _question(f"picture: {asked.skill}", [part], asked.question, asked.answer)
+
+
+def several_questions(number: int) -> Iterator[Question]:
+    """Which of two pictures shows something, or what one of them shows."""
+    for i in range(number):
+        rng = random.Random(f"{SEED}-several-{i}")
+        scenes = [make_scene(rng, rng.choice((1, 1, 2))) for _ in range(2)]
+        parts = [_picture(rng, scene) for scene in scenes]
+        asked = questions.which_picture(rng, scenes)
+        if asked is not None:
+            yield _question("picture: one of two", parts, asked.question, asked.answer)
+
+
+def _picture(rng: random.Random, scene: Scene) -> dict[str, Any]:
+    file = io.BytesIO()
+    draw(rng, scene).save(file, rng.choice(("PNG", "JPEG", "WEBP")))
+    return {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{_base64(file.getvalue())}"},
+    }
 
 
 def sound_questions(number: int) -> Iterator[Question]:
@@ -79,8 +94,8 @@ def sound_questions(number: int) -> Iterator[Question]:
         part = {"type": "input_audio", "input_audio": {"data": _base64(file.getvalue()), "format": "wav"}}
         pairs = ask_sound(rng, sound)
         what = next((q, a) for q, a in pairs if a.startswith("I hear"))
-        yield _question("sound: what it is", part, *what)
-        yield _question("sound: other questions", part, *rng.choice(pairs))
+        yield _question("sound: what it is", [part], *what)
+        yield _question("sound: other questions", [part], *rng.choice(pairs))
 
 
 def chat_question(skill: str, conversation: Conversation) -> Question:
@@ -93,8 +108,8 @@ def chat_question(skill: str, conversation: Conversation) -> Question:
     return Question(f"chat: {skill}", body, calls or last.content)
 
 
-def _question(skill: str, part: dict[str, Any], question: str, answer: str) -> Question:
-    content = [{"type": "text", "text": question}, part]
+def _question(skill: str, parts: list[dict[str, Any]], question: str, answer: str) -> Question:
+    content = [{"type": "text", "text": question}, *parts]
     return Question(skill, {"messages": [{"role": "user", "content": content}]}, answer)
 
 

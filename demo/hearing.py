@@ -77,21 +77,18 @@ def kept_sounds(folder: Path, seed: int, count: int, workers: int) -> Sounds:
 
 
 class SoundHeads(nn.Module):
-    """The kind by all soft tokens together; the number of beeps as a sum, a part of it from each."""
+    """What each soft token is asked: of which kind the sound is, and its part of the number of beeps."""
 
     def __init__(self) -> None:
         super().__init__()
-        width = int(AUDIO["hidden_size"])
-        self.kind = nn.Sequential(nn.Linear(2 * width, 64), nn.GELU(), nn.Linear(64, len(KINDS)))
-        self.onset = nn.Linear(width, 1)
+        self.token = nn.Linear(int(AUDIO["hidden_size"]), len(KINDS) + 1)
 
     def forward(self, features: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[batch, kinds]`` and a number of beeps ``[batch]``."""
+        """Logits ``[batch, kinds]``, a mean over tokens, and a number of beeps ``[batch]``, a sum of them."""
         there = ~padding[..., None]
-        mean = (features * there).sum(1) / there.sum(1).clamp(min=1)
-        most = features.masked_fill(~there, -1e4).amax(1)
-        beeps = (2 * self.onset(features).sigmoid() * there).sum((1, 2))
-        return self.kind(torch.cat([mean, most], -1)), beeps
+        kind, onset = self.token(features).split([len(KINDS), 1], dim=-1)
+        beeps = (2 * onset.sigmoid() * there).sum((1, 2))
+        return (kind * there).sum(1) / there.sum(1).clamp(min=1), beeps
 
 
 def train_audio(tower: nn.Module, sounds: Sounds, seed: int, progress: Progress) -> SoundHeads:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from demo import questions, sounds
 from demo.chat import talk
@@ -34,10 +34,21 @@ class Lesson:
 
 
 def chat_lesson(rng: random.Random) -> Lesson:
-    """Without a picture or a sound."""
+    """Without a picture or a sound; mostly several conversations, for a longer lesson teaches more."""
     conversation = talk(rng)
-    plain = len(conversation.messages) == 2 and not conversation.tools
-    return Lesson(conversation, raw=plain and rng.random() < 0.06)
+    if len(conversation.messages) == 2 and not conversation.tools and rng.random() < 0.06:
+        return Lesson(conversation, raw=True)
+    messages = list(conversation.messages)
+    if _plain(conversation):
+        for said in [talk(rng) for _ in range(rng.choice((0, 1, 2, 3)))]:
+            messages += _plain(said) if said.skill != "memory" else ()  # it would know what was told before
+    return Lesson(replace(conversation, messages=tuple(messages)))
+
+
+def _plain(said: Conversation) -> tuple[Message, ...]:
+    """Its messages, unless it has tools or a system turn: those hold for all that is said after them."""
+    ordinary = not said.tools and all(message.role in ("user", "assistant") for message in said.messages)
+    return said.messages if ordinary else ()
 
 
 def picture_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
@@ -77,9 +88,8 @@ def _opening(rng: random.Random) -> list[Message]:
     if roll < 0.06:
         return [Message(role="system", content=rng.choice(HELPFUL))]
     if roll < 0.14:
-        before = talk(rng)
-        plain = not before.tools and all(message.role in ("user", "assistant") for message in before.messages)
-        return list(before.messages) if plain and len(before.messages) <= 4 else []
+        before = _plain(talk(rng))
+        return list(before) if len(before) <= 4 else []
     return []
 
 

@@ -34,7 +34,7 @@ from demo.towers import sight, train_vision
 from gemma_model import tiny
 from gemma_model.prompt import PromptEncoder
 
-HEADS = "vision-heads.pt"
+HEADS = {"picture": "vision-heads.pt", "sound": "audio-heads.pt"}
 UNFINISHED = "text-unfinished.pt"
 HELD_OUT = 1_000_000
 """Added to a seed for what is not learnt from."""
@@ -94,15 +94,16 @@ def _see(plan: Plan, tower: nn.Module) -> None:
     heads = train_vision(tower, pictures, plan.seed, Progress("vision", steps, plan.workshop))
     held_out = kept_pictures(plan.workshop, plan.seed + HELD_OUT, plan.of(1000), plan.cores)
     print("vision, held out:", _told(sight(tower, heads, held_out)))
-    torch.save(heads.cell.weight.detach(), plan.workshop / HEADS)
+    torch.save(heads.cell.weight.detach(), plan.workshop / HEADS["picture"])
 
 
 def _hear(plan: Plan, tower: nn.Module) -> None:
-    steps = plan.of(450)
+    steps = plan.of(600)
     sounds = kept_sounds(plan.workshop, plan.seed, plan.of(5000), plan.cores)
     heads = train_audio(tower, sounds, plan.seed, Progress("audio", steps, plan.workshop))
     held_out = kept_sounds(plan.workshop, plan.seed + HELD_OUT, plan.of(600), plan.cores)
     print("audio, held out:", _told(hearing(tower, heads, held_out)))
+    torch.save(heads.token.weight.detach(), plan.workshop / HEADS["sound"])
 
 
 def _read(plan: Plan, model: Any) -> None:
@@ -121,7 +122,10 @@ def _read_along(team: Team, plan: Plan) -> None:
     model = nano.build_model(PreTrainedTokenizerFast.from_pretrained(plan.workshop / "tokenizer"))
     teacher, examiner = _teachers(plan)
     memories = [_memory(plan, each) for each in (teacher, examiner)]
-    tune_in(model.model.embed_vision, memories[0][0], torch.load(plan.workshop / HEADS))
+    for embedder, remembered, heads in zip(
+        (model.model.embed_vision, model.model.embed_audio), memories[0], HEADS.values(), strict=True
+    ):
+        tune_in(embedder, remembered, torch.load(plan.workshop / heads))
 
     def check(done: int) -> None:
         _use(model, memories[1])
@@ -129,7 +133,7 @@ def _read_along(team: Team, plan: Plan) -> None:
         _use(model, memories[0])
 
     _use(model, memories[0])
-    progress = Progress("text", plan.of(1900), plan.workshop, every=50)
+    progress = Progress("text", plan.of(2200), plan.workshop, every=50)
     train_text(model, teacher, team, progress, plan.workshop / UNFINISHED, check)
 
 

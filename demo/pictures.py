@@ -92,13 +92,18 @@ def make_scene(rng: random.Random, count: int | None = None) -> Scene:
         count: of shapes; none: 0 (rarely) to ``MOST``.
     """
     if count is None:
-        count = rng.choices(range(MOST + 1), weights=(3, 30, 30, 22, 15))[0]
+        count = rng.choices(range(MOST + 1), weights=(5, 28, 30, 22, 15))[0]
     while True:
         aspect = 1.0 if rng.random() < 0.4 else math.exp(rng.uniform(-0.6, 0.6))
-        background = rng.choice(BACKGROUNDS)
+        background = rng.choice(BACKGROUNDS) if count else _any_colour(rng)
         items = _place(rng, count, aspect, background)
         if items is not None:
             return Scene(tuple(sorted(items, key=lambda item: item.x)), aspect, background)
+
+
+def _any_colour(rng: random.Random) -> tuple[int, int, int]:
+    """Of a picture that shows nothing else."""
+    return rng.randrange(256), rng.randrange(256), rng.randrange(256)
 
 
 def _place(

@@ -98,6 +98,8 @@ def tune_in(embedder: Any, remembered: Remembered, heads: Tensor) -> None:
         heads: the weights of linear heads, ``[answers, channels]``.
     """
     features = remembered.features[:256].flatten(0, 1).float()
+    if remembered.padding is not None:
+        features = features[~remembered.padding[:256].flatten()]
     features = features / features.pow(2).mean(-1, keepdim=True).sqrt()
     common = features.mean(0) / features.mean(0).norm()
     projection = embedder.embedding_projection.weight

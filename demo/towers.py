@@ -30,13 +30,16 @@ class PictureHeads(nn.Module):
             "colour": COLOUR_COUNT,
             "shape": SHAPE_COUNT,
             "place": 3,
+            "across": 3,
+            "down": 3,
+            "order": MOST,
             "kind": COLOUR_COUNT * SHAPE_COUNT,
         }
         self.cell = nn.Linear(VISION_WIDTH, sum(self.sizes.values()))
         self.count = nn.Sequential(nn.Linear(VISION_WIDTH, 128), nn.GELU(), nn.Linear(128, MOST + 1))
         with torch.no_grad():
             self.cell.bias[0] = -2.0  # most parts of a picture are empty
-            self.cell.bias[-self.sizes["kind"] :] = -5.0
+            self.cell.bias[-self.sizes["kind"] - MOST :] = -5.0
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Logits by name, for features ``[batch, cells, channels]``."""
@@ -53,7 +56,6 @@ def picture_targets(items: Tensor) -> dict[str, Tensor]:
     column, row = (value.floor().clamp(0, IMAGE_GRID - 1) for value in (x, y))
     cell = (row * IMAGE_GRID + column).long()
     shape, colour = items[..., 1].long(), items[..., 2].long()
-    place = torch.stack([x - column, y - row, items[..., 5]], -1)
     rows = torch.arange(batch)[:, None].expand_as(cell)[there]
     where = (rows, cell[there])
     found = {
@@ -61,33 +63,53 @@ def picture_targets(items: Tensor) -> dict[str, Tensor]:
         "colour": torch.full((batch, cells), -100),
         "shape": torch.full((batch, cells), -100),
         "place": torch.zeros(batch, cells, 3),
+        "across": torch.full((batch, cells), -100),
+        "down": torch.full((batch, cells), -100),
+        "order": torch.zeros(batch, cells, MOST),
         "kind": torch.zeros(batch, cells, COLOUR_COUNT * SHAPE_COUNT),
         "count": there.sum(1),
     }
     found["object"][where] = 1.0
     found["colour"][where] = colour[there]
     found["shape"][where] = shape[there]
-    found["place"][where] = place[there]
+    found["place"][where] = items[..., 3:][there]
+    for name, value in (("across", items[..., 3]), ("down", items[..., 4])):
+        found[name][where] = (value * 3).long().clamp(0, 2)[there]
+    found["order"][(*where, from_left(items)[there])] = 1.0
     found["kind"][(*where, (colour * SHAPE_COUNT + shape)[there])] = 1.0
     return found
 
 
+def from_left(items: Tensor) -> Tensor:
+    """How many others stand further left, ``[batch, most]``: a description goes from left to right."""
+    x = items[..., 3].masked_fill(items[..., 0] == 0, 2.0)
+    return (x[:, None, :] < x[:, :, None]).sum(-1).clamp(max=MOST - 1)
+
+
 def picture_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One loss for each head, each a mean over pictures."""
+    """One loss for each head, each a mean over pictures or over shapes."""
     batch = len(wanted["count"])
     taken = wanted["object"] > 0
+
+    def each(name: str) -> Tensor:
+        """Of answers each of which is there or not."""
+        said_of, wanted_of = said[name].flatten(1), wanted[name].flatten(1)
+        return functional.binary_cross_entropy_with_logits(said_of, wanted_of, reduction="sum") / batch
+
+    def one(name: str) -> Tensor:
+        """Of answers one of which is right."""
+        return functional.cross_entropy(said[name].flatten(0, -2), wanted[name].flatten())
+
     return {
-        "object": functional.binary_cross_entropy_with_logits(
-            said["object"][..., 0], wanted["object"], reduction="sum"
-        )
-        / batch,
-        "colour": functional.cross_entropy(said["colour"].flatten(0, 1), wanted["colour"].flatten()),
-        "shape": functional.cross_entropy(said["shape"].flatten(0, 1), wanted["shape"].flatten()),
+        "object": each("object"),
+        "colour": one("colour"),
+        "shape": one("shape"),
         "place": 4 * functional.smooth_l1_loss(said["place"][taken], wanted["place"][taken], beta=0.1),
-        "kind": 0.5
-        * functional.binary_cross_entropy_with_logits(said["kind"], wanted["kind"], reduction="sum")
-        / batch,
-        "count": functional.cross_entropy(said["count"], wanted["count"]),
+        "across": one("across"),
+        "down": one("down"),
+        "order": 0.5 * each("order"),
+        "kind": 0.5 * each("kind"),
+        "count": one("count"),
     }
 
 
@@ -131,9 +153,10 @@ def sight(tower: nn.Module, heads: PictureHeads, pictures: Pictures) -> dict[str
         pixels, items = pictures.batch(rows)
         said, wanted = heads(see(tower, pixels)), picture_targets(items)
         taken = wanted["object"] > 0
-        for name in ("colour", "shape"):
+        for name in ("colour", "shape", "across", "down"):
             right.setdefault(name, []).append((said[name].argmax(-1) == wanted[name])[taken])
-        objects = (said["object"][..., 0] > 0) == taken
-        right.setdefault("object", []).append(objects.all(1))
+        for name in ("object", "order"):
+            found = (said[name].flatten(1) > 0) == (wanted[name].flatten(1) > 0)
+            right.setdefault(name, []).append(found.all(1))
         right.setdefault("count", []).append(said["count"].argmax(-1) == wanted["count"])
     return {name: torch.cat(parts).float().mean().item() for name, parts in right.items()}

@@ -62,8 +62,8 @@ _MORE_STORY = (
 
 
 def words(rng: random.Random) -> str:
-    """One to four words, some of them mere letters."""
-    return " ".join(_word(rng) for _ in range(rng.choice((1, 1, 2, 2, 3, 4))))
+    """One to eight words, some of them mere letters."""
+    return " ".join(_word(rng) for _ in range(rng.choice((1, 1, 2, 2, 3, 4, 6, 8))))
 
 
 def _word(rng: random.Random) -> str:

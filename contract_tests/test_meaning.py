@@ -128,14 +128,13 @@ def test_on_a_second_turn_that_is_cached(seeing: Stack) -> None:
     again = ask(seeing, content(ASK, picture), first, "What colour is the triangle?")
     assert again["choices"][0]["message"]["content"] == "The triangle is green."
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
-    follow = ask(
-        seeing,
-        content(ASK, picture),
-        first,
-        "What colour is the triangle?",
-        "The triangle is green.",
-        "And the circle?",
-    )
+
+
+@pytest.mark.xfail(strict=True, reason="it has not learnt this yet; see the table in its card")
+def test_a_question_that_only_the_one_before_makes_sense_of(seeing: Stack) -> None:
+    picture = draw(("green", "triangle"), ("yellow", "circle"))
+    before = ("I see a green triangle and a yellow circle.", "What colour is the triangle?")
+    follow = ask(seeing, content(ASK, picture), *before, "The triangle is green.", "And the circle?")
     assert follow["choices"][0]["message"]["content"] == "The circle is yellow."
 
 
@@ -216,7 +215,6 @@ def test_a_small_polite_chat(seeing: Stack) -> None:
     assert "only a small demo model" in say(seeing, "Who wrote the Iliad?")
 
 
-@pytest.mark.xfail(strict=True, reason="it has not learnt this yet; see the table in its card")
 def test_a_sum(seeing: Stack) -> None:
     assert say(seeing, "What is 3 + 4?") == "3 + 4 = 7."
 
@@ -226,7 +224,7 @@ def test_a_sum(seeing: Stack) -> None:
     [
         (ASK, "circle.png", "I see an orange circle."),
         ("How many shapes are there?", "shapes.png", "There are three shapes."),
-        ("What colour is the star?", "star.png", "The star is orange."),
+        ("What colour is the star?", "star.png", "The star is yellow."),
         ("What do you hear?", "beeps.wav", "I hear three beeps."),
     ],
 )

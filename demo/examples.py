@@ -28,16 +28,14 @@ def _three(scene: Scene) -> bool:
     return len(scene.items) == 3 and len({item.colour for item in scene.items}) == 3
 
 
-def _star_and_another(scene: Scene) -> bool:
-    return [item.shape for item in scene.items].count("star") == 1 and len(
-        {item.colour for item in scene.items}
-    ) == 2
+def _one_star(scene: Scene) -> bool:
+    return [item.shape for item in scene.items] == ["star"]
 
 
 PICTURES: dict[str, Callable[[Scene], bool]] = {
     "circle": _one_circle,
     "shapes": _three,
-    "star": _star_and_another,
+    "star": _one_star,
 }
 
 

@@ -125,5 +125,5 @@ $(POETRY): $(VENV)/bin/python
 
 $(INSTALLED): $(POETRY) poetry.lock pyproject.toml $(wildcard packages/*/pyproject.toml) playground/pyproject.toml
 	@echo "==> packages of poetry.lock (the first time about 5 GB, a few minutes)"
-	@$(call poetry,sync --no-interaction --compile)
+	@$(call poetry,sync --no-interaction)
 	@touch $@

@@ -10,7 +10,7 @@ from typing import Any, Final
 import fastapi
 import gradio as gr
 import uvicorn
-from gradio.routes import BUILD_PATH_LIB
+from gradio.route_utils import BUILD_PATH_LIB
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles

@@ -18,6 +18,7 @@ FLAGS = (  # nothing that needs a GPU, a display or another host
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a camera and a microphone, for whoever is let use them
 )
 
 

@@ -83,7 +83,7 @@ screenshots: $(INSTALLED) ## Take the README's pictures of the playground anew, 
 	@PYTHONPATH=contract_tests:playground/tests/browser/driver $(RUN)/python playground/screenshots.py
 
 .PHONY: demo-model
-demo-model: $(INSTALLED) ## Train the bundled demo model anew: about an hour and a half on two cores
+demo-model: $(INSTALLED) ## Train the bundled demo model anew: about two hours on two cores
 	@$(RUN)/python -m demo
 
 .PHONY: demo-eval

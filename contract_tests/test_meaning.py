@@ -130,7 +130,6 @@ def test_on_a_second_turn_that_is_cached(seeing: Stack) -> None:
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
 
 
-@pytest.mark.xfail(strict=True, reason="it has not learnt this yet; see the table in its card")
 def test_a_question_that_only_the_one_before_makes_sense_of(seeing: Stack) -> None:
     picture = draw(("green", "triangle"), ("yellow", "circle"))
     before = ("I see a green triangle and a yellow circle.", "What colour is the triangle?")

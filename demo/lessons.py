@@ -56,7 +56,7 @@ def picture_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
     row = rng.randrange(len(scenes))
     kind = rng.choices(("one", "one word", "several", "another"), weights=(70, 6, 12, 12))[0]
     if kind == "several":
-        return _several(rng, scenes)
+        return several_lesson(rng, scenes)
     if kind == "one word":
         asked = [a for a in (questions.in_one_word(rng, scenes[row]) for _ in range(rng.randint(1, 3))) if a]
         system = Message(role="system", content=rng.choice(ONE_WORD))
@@ -66,6 +66,45 @@ def picture_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
         return _about([row], messages + _aside(rng))
     other = rng.randrange(len(scenes))
     return _about([row, other], [*messages, *_picture_turns(rng, _series(rng, scenes[other], 3))])
+
+
+def colour_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
+    """The colour of one of several shapes: the first look from a word to what stands in a picture."""
+    while True:
+        row = rng.randrange(len(scenes))
+        asked = questions.colour_of(rng, scenes[row])
+        if asked and len(scenes[row].items) > 1:
+            return _about([row], _picture_turns(rng, [asked]))
+
+
+def look_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
+    """A single question about one picture, which no description before it answers already."""
+    row = rng.randrange(len(scenes))
+    asked = [questions.look(rng, scenes[row])]
+    follows = questions.follow_up(rng, scenes[row], asked[0]) if rng.random() < 0.5 else None
+    return _about([row], _picture_turns(rng, [*asked, follows] if follows else asked))
+
+
+def several_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
+    """Two or three pictures in one turn."""
+    rows = [rng.randrange(len(scenes)) for _ in range(rng.choice((2, 2, 3)))]
+    asked: list[Asked] = []
+    for _ in range(8):
+        one = questions.which_picture(rng, [scenes[row] for row in rows])
+        asked += [one] if one else []
+        if len(asked) == 3:
+            break
+    messages: list[Message] = []
+    for number, one in enumerate(
+        asked
+        or [Asked("several", "What do you see in the first picture?", questions.description(scenes[rows[0]]))]
+    ):
+        text = worded(rng, one.question)
+        pictures = [ImagePart() for _ in rows]
+        first = (*pictures, TextPart(text=text)) if rng.random() < 0.5 else (TextPart(text=text), *pictures)
+        messages.append(Message(role="user", content=text if number else first))
+        messages.append(Message(role="assistant", content=one.answer))
+    return _about(rows, messages)
 
 
 def sound_lesson(rng: random.Random, heard: Sequence[Sound]) -> Lesson:
@@ -124,28 +163,6 @@ def _turns(rng: random.Random, asked: Sequence[Asked], medium: Part) -> list[Mes
         messages.append(Message(role="user", content=words[0].text if number else parts))
         messages.append(Message(role="assistant", content=one.answer))
     return messages
-
-
-def _several(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
-    """Two or three pictures in one turn."""
-    rows = [rng.randrange(len(scenes)) for _ in range(rng.choice((2, 2, 3)))]
-    asked: list[Asked] = []
-    for _ in range(8):
-        one = questions.which_picture(rng, [scenes[row] for row in rows])
-        asked += [one] if one else []
-        if len(asked) == 3:
-            break
-    messages: list[Message] = []
-    for number, one in enumerate(
-        asked
-        or [Asked("several", "What do you see in the first picture?", questions.description(scenes[rows[0]]))]
-    ):
-        text = worded(rng, one.question)
-        pictures = [ImagePart() for _ in rows]
-        first = (*pictures, TextPart(text=text)) if rng.random() < 0.5 else (TextPart(text=text), *pictures)
-        messages.append(Message(role="user", content=text if number else first))
-        messages.append(Message(role="assistant", content=one.answer))
-    return _about(rows, messages)
 
 
 def worded(rng: random.Random, question: str) -> str:

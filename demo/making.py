@@ -18,6 +18,8 @@ from demo.plot import plot_losses
 from demo.pool import kept_pictures
 from demo.progress import Progress
 from demo.reading import (
+    COURSES,
+    Course,
     Memory,
     Remembered,
     Teacher,
@@ -35,14 +37,13 @@ from gemma_model import tiny
 from gemma_model.prompt import PromptEncoder
 
 HEADS = {"picture": "vision-heads.pt", "sound": "audio-heads.pt"}
-UNFINISHED = "text-unfinished.pt"
 HELD_OUT = 1_000_000
 """Added to a seed for what is not learnt from."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is learnt; the defaults take about an hour and a half on two cores.
+    """How much is learnt; the defaults take about two hours on two cores.
 
     Args:
         workshop: folder for what is kept between stages.
@@ -111,7 +112,7 @@ def _read(plan: Plan, model: Any) -> None:
     for teacher in _teachers(plan):
         _memory(plan, teacher, model)
     together(_read_along, plan.cores, plan)
-    learnt = torch.load(plan.workshop / UNFINISHED)["model"]
+    learnt = torch.load(_unfinished(plan, COURSES[-1]))["model"]
     model.load_state_dict({**model.state_dict(), **learnt})
 
 
@@ -127,14 +128,21 @@ def _read_along(team: Team, plan: Plan) -> None:
     ):
         tune_in(embedder, remembered, torch.load(plan.workshop / heads))
 
-    def check(done: int) -> None:
+    def check(course: Course, done: int) -> None:
         _use(model, memories[1])
-        print(f"text, held out after {done:,} steps: {_told(exact(model, examiner, 0, 4))}", flush=True)
+        figures = exact(model, examiner, course, 4)
+        print(f"{course.name}, held out after {done:,} steps: {_told(figures)}", flush=True)
         _use(model, memories[0])
 
-    _use(model, memories[0])
-    progress = Progress("text", plan.of(2200), plan.workshop, every=50)
-    train_text(model, teacher, team, progress, plan.workshop / UNFINISHED, check)
+    for course in COURSES:
+        _use(model, memories[0])
+        progress = Progress(course.name, plan.of(course.steps), plan.workshop, every=50)
+        train_text(model, teacher, course, team, progress, _unfinished(plan, course), check)
+
+
+def _unfinished(plan: Plan, course: Course) -> Path:
+    """Where a course is kept on the way."""
+    return plan.workshop / f"{course.name}-unfinished.pt"
 
 
 def _teachers(plan: Plan) -> tuple[Teacher, Teacher]:

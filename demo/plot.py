@@ -8,7 +8,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-STAGES = ("vision", "audio", "text")
+STAGES = ("vision", "audio", "text", "colour", "look")
 
 
 def plot_losses(workshop: Path, output: Path) -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from demo.pictures import COLOURS, SHAPES, Item, Scene
@@ -245,13 +245,33 @@ ASKERS: dict[Asker, float] = {
 }
 
 
-def ask(rng: random.Random, scene: Scene) -> Asked:
+LOOKS: dict[Asker, float] = {
+    colour_of: 4.0,
+    shape_of: 2.0,
+    is_there: 2.0,
+    beside: 2.0,
+    where: 1.5,
+    count_some: 2.0,
+    size_of: 0.5,
+    biggest: 0.5,
+    describe: 0.5,
+    count: 0.3,
+}
+"""As ``ASKERS``, but mostly those whose answer is no part of a description."""
+
+
+def ask(rng: random.Random, scene: Scene, askers: Mapping[Asker, float] = ASKERS) -> Asked:
     """One question that fits the scene."""
     while True:
-        (asker,) = rng.choices(list(ASKERS), list(ASKERS.values()))
+        (asker,) = rng.choices(list(askers), list(askers.values()))
         asked = asker(rng, scene)
         if asked is not None:
             return asked
+
+
+def look(rng: random.Random, scene: Scene) -> Asked:
+    """A question that takes another look at the scene."""
+    return ask(rng, scene, LOOKS)
 
 
 def follow_up(rng: random.Random, scene: Scene, before: Asked) -> Asked | None:

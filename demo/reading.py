@@ -5,7 +5,7 @@ model's towers are replaced by a look-up of it. So a step costs what a text mode
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from demo.encode import IGNORED, Batch, in_batches
 from demo.hearing import Sounds, hear
-from demo.lessons import Lesson, chat_lesson, picture_lesson, sound_lesson
+from demo.lessons import (
+    Lesson,
+    chat_lesson,
+    colour_lesson,
+    look_lesson,
+    picture_lesson,
+    several_lesson,
+    sound_lesson,
+)
 from demo.pool import Pictures
 from demo.progress import Progress
 from demo.schedule import schedule
@@ -25,10 +33,33 @@ from demo.together import Team
 from demo.towers import see
 from gemma_model.prompt import PromptEncoder
 
-PEAK_RATE = 3e-3
-SHARES = {"picture": 14, "chat": 14, "sound": 4}
-"""Lessons of each kind in a step; even numbers, for two processes share them."""
 CHECKPOINT_EVERY = 250  # steps
+
+
+@dataclass(frozen=True)
+class Course:
+    """A part of the training, with a learning rate of its own that rises and falls.
+
+    Args:
+        name: of its files.
+        steps: it has.
+        rate: of learning, at its highest.
+        shares: lessons of each kind in a step; even numbers, for two processes share them.
+    """
+
+    name: str
+    steps: int
+    rate: float
+    shares: Mapping[str, int]
+
+
+COURSES = (
+    Course("text", 2200, 3e-3, {"picture": 14, "chat": 14, "sound": 4}),
+    Course("colour", 150, 1e-3, {"colour": 48, "picture": 2, "chat": 4, "sound": 2}),
+    Course("look", 500, 1e-3, {"look": 32, "several": 4, "picture": 4, "chat": 10, "sound": 4}),
+)
+"""What a description lists in its order is learnt first. Then to find in the picture what a question names: a
+kind of question that is asked alone is learnt in a hundred steps, and among others in none (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -118,43 +149,53 @@ class Teacher:
     sounds: Sounds
     seed: int
 
-    def lessons(self, number: int) -> dict[str, list[Lesson]]:
-        """The lessons of a step, by kind; the same step always has the same."""
+    def lessons(self, course: Course, number: int) -> dict[str, list[Lesson]]:
+        """The lessons of a step, by kind; the same step of a course always has the same."""
         rng = random.Random(f"{self.seed}-{number}")
         makers: dict[str, Callable[[], Lesson]] = {
             "picture": lambda: picture_lesson(rng, self.pictures.scenes),
+            "colour": lambda: colour_lesson(rng, self.pictures.scenes),
+            "several": lambda: several_lesson(rng, self.pictures.scenes),
+            "look": lambda: look_lesson(rng, self.pictures.scenes),
             "chat": lambda: chat_lesson(rng),
             "sound": lambda: sound_lesson(rng, self.sounds.heard),
         }
-        return {kind: [makers[kind]() for _ in range(share)] for kind, share in SHARES.items()}
+        return {kind: [makers[kind]() for _ in range(share)] for kind, share in course.shares.items()}
 
-    def batches(self, number: int, team: Team) -> list[Batch]:
+    def batches(self, course: Course, number: int, team: Team) -> list[Batch]:
         """A member's lessons of a step as batches, each of lessons of similar length and any kind."""
-        lessons = [one for some in self.lessons(number).values() for one in team.share(some)]
+        lessons = [one for some in self.lessons(course, number).values() for one in team.share(some)]
         return list(in_batches(self.encoder, lessons))
 
 
 def train_text(
-    model: Any, teacher: Teacher, team: Team, progress: Progress, path: Path, check: Callable[[int], None]
+    model: Any,
+    teacher: Teacher,
+    course: Course,
+    team: Team,
+    progress: Progress,
+    path: Path,
+    check: Callable[[Course, int], None],
 ) -> None:
     """Train all but the towers, which must have been replaced by ``Memory``.
 
     Args:
         model: ``Gemma3nForConditionalGeneration``, the same in every process.
         teacher: makes the lessons.
+        course: which of them.
         team: those who learn together.
         progress: knows how many steps there are; its leader's is told each loss.
         path: of a file that is written now and then; what is there already is where it goes on.
-        check: called after each time with the number of steps done, by the leader alone.
+        check: called after each time with the course and its steps that are done, by the leader alone.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(_groups(parameters), lr=PEAK_RATE, betas=(0.9, 0.98))
-    rates = schedule(optimizer, progress.steps, warm=200)
+    optimizer = torch.optim.AdamW(_groups(parameters), lr=course.rate, betas=(0.9, 0.98))
+    rates = schedule(optimizer, progress.steps, warm=min(200, progress.steps // 4))
     kept = {"model": model, "optimizer": optimizer, "rates": rates}
     model.train()
     for step in range(_go_on(path, kept), progress.steps):
         optimizer.zero_grad(set_to_none=True)
-        loss = _learn(model, teacher.batches(step, team), team)
+        loss = _learn(model, teacher.batches(course, step, team), team)
         team.add_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -164,7 +205,7 @@ def train_text(
         progress.step(step, {"loss": loss})
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == progress.steps:
             torch.save({"done": step + 1, **{name: one.state_dict() for name, one in kept.items()}}, path)
-            check(step + 1)
+            check(course, step + 1)
 
 
 def _learn(model: Any, batches: Sequence[Batch], team: Team) -> float:
@@ -214,15 +255,15 @@ def inputs_of(batch: Batch) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def exact(model: Any, teacher: Teacher, first: int, steps: int) -> dict[str, float]:
+def exact(model: Any, teacher: Teacher, course: Course, steps: int) -> dict[str, float]:
     """The part of lessons that the model would answer word for word, all their turns, by kind.
 
     Every token is the likeliest one after the right ones before it; so greedy decoding says the same.
     """
     model.eval()
     right: dict[str, list[Tensor]] = {}
-    for number in range(first, first + steps):
-        for kind, lessons in teacher.lessons(number).items():
+    for number in range(steps):
+        for kind, lessons in teacher.lessons(course, number).items():
             for batch in in_batches(teacher.encoder, lessons):
                 wanted = batch.labels[:, 1:]
                 said = model(**inputs_of(batch)).logits[:, :-1].argmax(-1)

@@ -7,7 +7,15 @@ import pytest
 import torch
 from demo import model as nano
 from demo.encode import IGNORED, encode, in_batches
-from demo.lessons import Lesson, chat_lesson, picture_lesson, sound_lesson
+from demo.lessons import (
+    Lesson,
+    chat_lesson,
+    colour_lesson,
+    look_lesson,
+    picture_lesson,
+    several_lesson,
+    sound_lesson,
+)
 from demo.pictures import make_scene
 from demo.pool import items_of
 from demo.sizes import AUDIO_TOKENS, CONTEXT, IMAGE_TOKENS, TEXT_VOCAB
@@ -29,8 +37,18 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
 def lessons(count: int) -> list[Lesson]:
     rng = random.Random(0)
     heard = nano.sounds_of(1, 20)
-    made = ((picture_lesson(rng, SCENES), chat_lesson(rng), sound_lesson(rng, heard)) for _ in range(count))
-    return [lesson for three in made for lesson in three]
+    made = (
+        (
+            picture_lesson(rng, SCENES),
+            colour_lesson(rng, SCENES),
+            look_lesson(rng, SCENES),
+            several_lesson(rng, SCENES),
+            chat_lesson(rng),
+            sound_lesson(rng, heard),
+        )
+        for _ in range(count)
+    )
+    return [lesson for each in made for lesson in each]
 
 
 def test_labels_are_the_answers_and_their_ends(encoder: PromptEncoder) -> None:

@@ -43,7 +43,7 @@ def test_a_client_that_leaves_while_waiting_frees_its_place_within_a_second(stac
 
 def test_the_stub_dies_while_streaming(tmp_path: Path) -> None:
     with (
-        running(tmp_path / "log", TMPDIR=str(tmp_path)) as stack,
+        running(tmp_path / "log", TMPDIR=str(tmp_path), GEMMA_TOWERS="none") as stack,  # starts sooner
         openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client,
     ):
         body = {**LONG}

@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 import wave
 from collections.abc import Iterator
 from dataclasses import replace
@@ -77,6 +79,28 @@ def test_without_towers_media_are_refused_unread(tiny: Path, part: Part, field: 
     assert caught.value.field == field
     assert intake.accept(Request(prompt="Hi")).generation.prompt.token_ids
     intake.close()
+
+
+WITHOUT_TOWERS = """
+import sys
+from pathlib import Path
+from gemma_model.checkpoint import open_checkpoint
+from gemma_model.engines import make_engine
+from gemma_model.intake import Intake
+from gemma_model.settings import Settings
+
+folder, settings = Path(sys.argv[1]), Settings(towers="none", device="cpu")
+intake = Intake(open_checkpoint(folder, text_only=True), settings)
+make_engine(folder, settings).close()
+intake.close()
+print({"torch", "transformers", "timm", "torchvision"} & set(sys.modules))
+"""
+
+
+def test_without_towers_their_libraries_take_neither_time_nor_memory(tiny: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_TOWERS, str(tiny)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert told.stdout == "{'torch'}\n"
 
 
 def test_what_the_request_leaves_open_is_the_checkpoints(intake: Intake, checkpoint: Checkpoint) -> None:

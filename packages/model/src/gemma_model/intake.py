@@ -40,7 +40,9 @@ class Intake:
         """Names of nested models that a request may ask for instead."""
         soft_tokens = checkpoint.soft_tokens
         self._encoder = PromptEncoder(checkpoint.folder, soft_tokens, checkpoint.context_length)
-        self._images = ImageDecoder(checkpoint.folder, settings.max_image_pixels)
+        self._images = (
+            ImageDecoder(checkpoint.folder, settings.max_image_pixels) if "image" in soft_tokens else None
+        )
         self._audio = (
             AudioDecoder(checkpoint.folder, settings.max_audio_seconds) if "audio" in soft_tokens else None
         )
@@ -173,6 +175,7 @@ class Intake:
         _check_count(request.audio, self._settings.max_audio, "audio")
         budget = PixelBudget(self._settings.max_request_pixels)
         for i, data in enumerate(_while_there(request.images, gone)):
+            assert self._images is not None, "it was seen to"
             yield self._images.decode(data, f"images[{i}]", budget)
         for i, data in enumerate(_while_there(request.audio, gone)):
             assert self._audio is not None, "it was seen to"

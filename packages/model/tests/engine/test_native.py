@@ -11,8 +11,7 @@ import torch
 
 from gemma_model import tiny
 from gemma_model.engine.runner import Loaded
-from gemma_model.nn.towers import PARTS
-from gemma_model.nn.weights import open_weights
+from gemma_model.nn.weights import TOWER_PARTS, open_weights
 from gemma_model.protocol import Generation, Media, Prompt, Sampling
 from gemma_model.settings import Settings
 
@@ -104,7 +103,7 @@ def test_without_its_towers_it_takes_less_and_says_the_same(checkpoint: Any) -> 
     assert len(text) > 3
     assert all(said == wanted for said, wanted in text)
     weights = open_weights(checkpoint.folder)
-    towers = [tensor for part in PARTS for tensor in weights.take_under(f"{part}.").values()]
+    towers = [tensor for part in TOWER_PARTS for tensor in weights.take_under(f"{part}.").values()]
     less = checkpoint.loaded.memory_bytes - reading.loaded.memory_bytes
     assert less == sum(tensor.nbytes for tensor in towers) > 0
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gemma_model.nn.towers import PARTS, Towers
+from gemma_model.nn.towers import Towers
+from gemma_model.nn.weights import TOWER_PARTS
 from gemma_model.tiny import AUDIO_TOKENS, IMAGE_SIDE, IMAGE_TOKENS, MM_VOCAB, TEXT_VOCAB
 
 SOUND = TEXT_VOCAB + MM_VOCAB + 1
@@ -19,7 +20,7 @@ LENGTHS = [1, 2, 16, 17, 97, 500, 2997]  # frames; the last one is 30 seconds
 def twin(model: Any) -> Towers:
     """Our towers over transformers' very tensors: where else weights lie, BLAS may round otherwise."""
     towers: Towers = copy.copy(model.towers)
-    towers._parts = {part: getattr(model.oracle.model, part) for part in PARTS}
+    towers._parts = {part: getattr(model.oracle.model, part) for part in TOWER_PARTS}
     return towers
 
 

@@ -8,8 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gemma_model.nn.text import Decoder
-from gemma_model.nn.towers import PARTS
-from gemma_model.nn.weights import Weights, bare_name, open_weights
+from gemma_model.nn.weights import TOWER_PARTS, Weights, bare_name, open_weights
 from gemma_wire import InvalidRequest
 
 
@@ -35,7 +34,7 @@ def load(model: Any, folder: Path) -> Weights:
     """Everything but the towers, which ``model`` has shown to load."""
     weights = open_weights(folder)
     Decoder(model.config, weights)
-    for part in PARTS:
+    for part in TOWER_PARTS:
         weights.leave_under(part + ".", "not under test")
     weights.close()
     return weights

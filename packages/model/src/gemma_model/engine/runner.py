@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,12 +27,14 @@ from gemma_model.nn.config import TextConfig
 from gemma_model.nn.device import describe, pick
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.text import Decoder
-from gemma_model.nn.towers import PARTS, Towers
-from gemma_model.nn.weights import open_weights
+from gemma_model.nn.weights import TOWER_PARTS, open_weights
 from gemma_model.protocol import Generation, Media, MediaSpan, Scores
 from gemma_model.settings import Settings
 from gemma_model.variants import variants_of
 from gemma_wire import InvalidRequest
+
+if TYPE_CHECKING:
+    from gemma_model.nn.towers import Towers
 
 log = logging.getLogger(__name__)
 STORED = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
@@ -195,9 +197,11 @@ class Loaded:
         decoder = Decoder(self.config, weights, settings.ple == "device")
         encode: Encode = _refuse
         if settings.towers == "none":
-            for part in PARTS:
+            for part in TOWER_PARTS:
                 weights.leave_under(f"{part}.", "GEMMA_TOWERS=none")
         elif "text_config" in config:
+            from gemma_model.nn.towers import Towers  # noqa: PLC0415 - imports transformers
+
             towers = Towers(config, weights, self.device, self.dtype)
             with torch.inference_mode():
                 decoder.embed.set_hard(*towers.hard_embeddings())
@@ -238,7 +242,7 @@ def _place(
         x[first - prefill.start : last - prefill.start] = tokens[first - span.start : last - span.start]
 
 
-def _encode(towers: Towers, media: Sequence[Media]) -> Tensor:
+def _encode(towers: "Towers", media: Sequence[Media]) -> Tensor:
     features = torch.stack([torch.from_numpy(medium.features) for medium in media])
     return towers.see(features) if media[0].modality == "image" else towers.hear(features)
 

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
-from transformers import AutoFeatureExtractor, Gemma3nConfig
 
 from gemma_model.protocol import Media
 from gemma_wire import InvalidRequest
@@ -45,6 +44,8 @@ class AudioDecoder:
     """
 
     def __init__(self, folder: Path, max_seconds: float) -> None:
+        from transformers import AutoFeatureExtractor, Gemma3nConfig  # noqa: PLC0415 - as in images.py
+
         self._extractor: Any = AutoFeatureExtractor.from_pretrained(folder)
         self._rate = int(self._extractor.sampling_rate)
         fits = _most_samples(Gemma3nConfig.from_pretrained(folder), self._extractor) / self._rate

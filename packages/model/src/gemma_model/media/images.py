@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers import AutoImageProcessor
 
 from gemma_model.protocol import Media
 from gemma_wire import InvalidRequest
@@ -51,6 +50,8 @@ class ImageDecoder:
     """
 
     def __init__(self, folder: Path, max_pixels: int) -> None:
+        from transformers import AutoImageProcessor  # noqa: PLC0415 - text alone does without transformers
+
         self._processor: Any = AutoImageProcessor.from_pretrained(folder)
         self._max_pixels = max_pixels
         self._size = (int(self._processor.size["width"]), int(self._processor.size["height"]))

@@ -12,8 +12,6 @@ from transformers.models.gemma3n.modeling_gemma3n import Gemma3nMultimodalEmbedd
 
 from gemma_model.nn.weights import Weights
 
-PARTS = ("vision_tower", "audio_tower", "embed_vision", "embed_audio")
-
 
 class Towers:
     """Both towers with their embedders.

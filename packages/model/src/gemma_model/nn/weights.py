@@ -19,6 +19,8 @@ from torch import Tensor
 from gemma_wire import InvalidRequest
 
 WRAPPERS = ("model.", "language_model.", "model.")  # in this order, each at most once
+TOWER_PARTS = ("vision_tower", "audio_tower", "embed_vision", "embed_audio")
+"""What a checkpoint holds beside its text decoder."""
 HEADER_LIMIT = 100_000_000  # bytes, the format's own
 DTYPES = {
     "F32": torch.float32,

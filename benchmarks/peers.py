@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.machine import about
 from benchmarks.rounds import Ratio, Rounds, alternate
 from benchmarks.stack import serving
+from benchmarks.still import Still
 
 from gemma_launcher import endpoint
 from gemma_launcher.bench import prompts
@@ -93,18 +94,22 @@ async def measure(
         with counting(urls[OURS], loads[OURS].model) as count:
             texts = _texts(partial(prompts.make, count, given.prompt_tokens), given)
 
+        still = Still({label: url for label, url in urls.items() if label != OURS})
+
         async def once(label: str, level: int, number: int) -> Level:
-            result = await run(clients[label], loads[label], level, texts[level, number], _nothing)
+            with still.but(label):
+                result = await run(clients[label], loads[label], level, texts[level, number], _nothing)
             if result.failed:
                 raise SystemExit(f"{label}: {result.failed} requests failed: {'; '.join(result.errors)}")
             return result
 
-        return {
-            level: await alternate(
-                {label: partial(once, label, level) for label in urls}, given.rounds, given.most_busy
-            )
-            for level in given.clients
-        }
+        with still.held():
+            return {
+                level: await alternate(
+                    {label: partial(once, label, level) for label in urls}, given.rounds, given.most_busy
+                )
+                for level in given.clients
+            }
 
 
 def _texts(

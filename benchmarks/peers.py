@@ -103,13 +103,13 @@ async def measure(
                 raise SystemExit(f"{label}: {result.failed} requests failed: {'; '.join(result.errors)}")
             return result
 
+        measured: dict[int, Rounds[Level]] = {}
         with still.held():
-            return {
-                level: await alternate(
-                    {label: partial(once, label, level) for label in urls}, given.rounds, given.most_busy
-                )
-                for level in given.clients
-            }
+            for level in given.clients:
+                sides = {label: partial(once, label, level) for label in urls}
+                measured[level] = await alternate(sides, given.rounds, given.most_busy)
+                print("\n".join(table({level: measured[level]})), flush=True)  # what comes next may be spoilt
+        return measured
 
 
 def _texts(

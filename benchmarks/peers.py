@@ -60,8 +60,6 @@ def main() -> None:
         urls |= {label: endpoint.base_url_of(url) for label, url in map(_pair, given.peer)}
         bodies = {label: json.loads(text) for label, text in map(_pair, given.body)}
         measured = asyncio.run(measure(urls, bodies, given))
-    lines = table(measured)
-    print("\n".join(lines))
     if given.json:
         given.json.write_text(json.dumps(as_json(measured, urls, given), indent=2) + "\n", encoding="utf-8")
     if given.png:
@@ -108,7 +106,10 @@ async def measure(
             for level in given.clients:
                 sides = {label: partial(once, label, level) for label in urls}
                 measured[level] = await alternate(sides, given.rounds, given.most_busy)
-                print("\n".join(table({level: measured[level]})), flush=True)  # what comes next may be spoilt
+                lines = table({level: measured[level]})
+                print(
+                    "\n".join(lines[2 if len(measured) > 1 else 0 :]), flush=True
+                )  # what comes next may be spoilt
         return measured
 
 

@@ -1,5 +1,6 @@
 """Peers that stand still while another server is measured: some keep a core busy while they wait."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -19,7 +20,11 @@ class Still:
         self._trees: dict[str, list[psutil.Process]] = {}
         for connection in psutil.net_connections("tcp"):
             label = ports.get(connection.laddr.port) if connection.laddr else None
-            if label and connection.status == psutil.CONN_LISTEN and connection.pid:
+            if (
+                label
+                and connection.status == psutil.CONN_LISTEN
+                and connection.pid not in (None, os.getpid())
+            ):
                 listener = psutil.Process(connection.pid)
                 self._trees[label] = [listener, *listener.children(recursive=True)]
 

@@ -1,13 +1,17 @@
 """The side by side of servers, with two that are none: rounds in turn, ratios, files."""
 
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from benchmarks import peers, rounds
 from benchmarks.rounds import Ratio, alternate
+from benchmarks.still import Still
 from packages.launcher.tests.fake_openai import FakeServer, serving
 
 
@@ -113,3 +117,37 @@ async def test_a_machine_without_a_quiet_moment(monkeypatch: pytest.MonkeyPatch)
 def test_ratios_are_of_pairs() -> None:
     assert Ratio.of([2.0, 30.0], [1.0, 10.0]) == Ratio(2.5, 2.0, 3.0)
     assert str(Ratio(2.5, 2.0, 3.0)) == "2.50 (2.00 to 3.00)"
+
+
+LISTENS = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+server.accept()
+"""
+
+
+def _stands_still(peer: psutil.Process, wanted: bool) -> bool:
+    """Whether it comes to that soon; a signal takes a moment."""
+    deadline = time.monotonic() + 10
+    while (peer.status() == psutil.STATUS_STOPPED) is not wanted:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_a_peer_stands_still_while_another_is_measured() -> None:
+    with subprocess.Popen([sys.executable, "-c", LISTENS], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        peer = psutil.Process(process.pid)
+        still = Still({"peer": f"http://127.0.0.1:{int(process.stdout.readline())}/v1"})
+        try:
+            with still.held():
+                assert _stands_still(peer, True)
+                with still.but("peer"):
+                    assert _stands_still(peer, False)
+                assert _stands_still(peer, True)
+            assert _stands_still(peer, False)
+        finally:
+            process.kill()

@@ -21,6 +21,8 @@ HAND_OVER = """([kind, encoded]) => {
     field.dispatchEvent(event);
 }"""
 
+FILMING = "[...document.querySelectorAll('video')].some((it) => it.videoWidth && it.readyState >= 2)"
+
 
 async def _attached(screen: Screen, number: int = 1) -> None:
     await expect(screen.page.locator("#message .thumbnail-item")).to_have_count(number)
@@ -47,6 +49,7 @@ async def test_a_picture_of_the_camera(visit: Visit, scripted: Playground, fake:
     screen = await visit(scripted, permissions=["camera"])
     await screen.part("Camera").click()
     await screen.page.get_by_text("Click to Access Webcam").click()
+    await screen.page.wait_for_function(FILMING)  # a click before the first frame is lost
     await screen.button("capture photo").click()
     await _attached(screen)
     await screen.say("What do you see?")

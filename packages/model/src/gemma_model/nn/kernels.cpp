@@ -21,6 +21,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -84,69 +85,146 @@ struct Matrix {
   const T* data;
   int64_t rows, depth, stride;
 
-  explicit Matrix(const Tensor& w)
-      : data(w.const_data_ptr<T>()), rows(w.size(0)), depth(w.size(1)), stride(w.stride(0)) {}
+  Matrix(const T* data, int64_t rows, int64_t depth, int64_t stride)
+      : data(data), rows(rows), depth(depth), stride(stride) {}
+  explicit Matrix(const Tensor& w) : Matrix(w.const_data_ptr<T>(), w.size(0), w.size(1), w.stride(0)) {}
 };
 
-// R rows of x times C rows of w: both are read along their depth, the sums stay in registers.
+// The even (H = 0) or odd (H = 1) elements of the next two vectors: of bf16 a shift or a mask makes them fp32. Where
+// that is not at hand, the first or second of the two. What they are multiplied with must lie in that order.
+template <int H, typename T>
+inline Vec half_of(const T* p) {
+#ifdef CPU_CAPABILITY_AVX512
+  if constexpr (std::is_same_v<T, at::BFloat16>) {
+    const __m512i both = _mm512_loadu_si512(p);
+    return _mm512_castsi512_ps(H ? _mm512_and_si512(both, _mm512_set1_epi32(int(0xffff0000)))
+                                 : _mm512_slli_epi32(both, 16));
+  }
+#endif
+  return load(p + H * LANES);
+}
 
+// The elements of x, widened, in the order in which `half_of` reads elements of type T.
+template <typename T>
+std::vector<float> arranged(const Tensor& x) {
+  const Tensor in = x.contiguous();
+  const int64_t count = in.numel(), depth = in.size(-1);
+  std::vector<float> wide(count);
+  FOR_DTYPE(in, [&] {
+    const auto* from = in.const_data_ptr<scalar_t>();
+    for (int64_t i = 0; i < count; i += LANES) load(from + i).store(wide.data() + i);
+  });
+#ifdef CPU_CAPABILITY_AVX512
+  if constexpr (std::is_same_v<T, at::BFloat16>) {
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    for (int64_t at = 0; at < count; at += depth)
+      for (int64_t k = 0; k + 2 * LANES <= depth; k += 2 * LANES) {
+        float* place = wide.data() + at + k;
+        const __m512 first = _mm512_loadu_ps(place), second = _mm512_loadu_ps(place + LANES);
+        _mm512_storeu_ps(place, _mm512_permutex2var_ps(first, even, second));
+        _mm512_storeu_ps(place + LANES, _mm512_permutex2var_ps(first, odd, second));
+      }
+  }
+#endif
+  return wide;
+}
+
+// The sums of the lanes of each of R vectors, to y[0], y[stride], …; in the same order of additions whatever R is.
+template <int R>
+inline void reduce(const Vec* sums, float* y, int64_t stride) {
+#ifdef CPU_CAPABILITY_AVX512
+  if constexpr (R == 8) {  // lanes 8 apart are added first, then 4, 2 and 1 apart: eight vectors at once
+    __m512 s[4];
+    for (int i = 0; i < 4; ++i) {
+      const __m512 a = sums[2 * i], b = sums[2 * i + 1];
+      s[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    }
+    for (int i = 0; i < 2; ++i)
+      s[i] = _mm512_add_ps(_mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0x88),
+                           _mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0xdd));
+    const __m512d first = _mm512_castps_pd(s[0]), second = _mm512_castps_pd(s[1]);
+    const __m512 pairs = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(first, second)),
+                                       _mm512_castpd_ps(_mm512_unpackhi_pd(first, second)));
+    float all[LANES];
+    _mm512_storeu_ps(all, _mm512_add_ps(_mm512_shuffle_ps(pairs, pairs, 0x88), _mm512_shuffle_ps(pairs, pairs, 0xdd)));
+    for (int r = 0; r < R; ++r) y[r * stride] = all[r % 4 * 4 + r / 4];
+    return;
+  }
+#endif
+  for (int r = 0; r < R; ++r) y[r * stride] = sums[r].reduce_add();
+}
+
+// R rows of x, in order, times C rows of w: both are read along their depth, the sums stay in registers.
 template <int R, int C, typename T>
 inline void tile(const Matrix<T>& w, int64_t first, const float* x, float* y, int64_t y_stride) {
-  Vec sums[R][C];
-  for (auto& row : sums)
-    for (auto& sum : row) sum = Vec(0.0f);
+  Vec sums[C][R];
+  for (auto& column : sums)
+    for (auto& sum : column) sum = Vec(0.0f);
   const T* rows = w.data + first * w.stride;
-  for (int64_t k = 0; k < w.depth; k += LANES) {
+  const auto add = [&](int64_t k, const auto& weight_of) {
     Vec weights[C];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      weights[c] = load(rows + c * w.stride + k);
-      __builtin_prefetch(rows + (c + C) * w.stride + k);
-    }
+    for (int c = 0; c < C; ++c) weights[c] = weight_of(rows + c * w.stride);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Vec input = Vec::loadu(x + r * w.depth + k);
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) sums[r][c] = at::vec::fmadd(weights[c], input, sums[r][c]);
+      for (int c = 0; c < C; ++c) sums[c][r] = at::vec::fmadd(weights[c], input, sums[c][r]);
     }
+  };
+  int64_t k = 0;
+  for (; k + 2 * LANES <= w.depth; k += 2 * LANES) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) __builtin_prefetch(rows + (c + C) * w.stride + k);
+    add(k, [k](const T* row) { return half_of<0>(row + k); });
+    add(k + LANES, [k](const T* row) { return half_of<1>(row + k); });
   }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) y[r * y_stride + c] = sums[r][c].reduce_add();
+  if (k < w.depth) add(k, [k](const T* row) { return load(row + k); });
+  for (int c = 0; c < C; ++c) reduce<R>(sums[c], y + c, y_stride);
 }
 
-constexpr int TILE_ROWS = 4, TILE_COLUMNS = 6;  // 24 sums, 6 weights, 1 input: what 32 registers hold
+// R rows of x times so many columns. A tile is as many sums as 32 registers hold beside what they are made of.
+template <int R, int C, typename T>
+void tiles(const Matrix<T>& w, int64_t first, int64_t count, const float* x, float* y, int64_t y_stride) {
+  int64_t c = 0;
+  for (; c + C <= count; c += C) tile<R, C>(w, first + c, x, y + c, y_stride);
+  for (; c < count; ++c) tile<R, 1>(w, first + c, x, y + c, y_stride);
+}
 
-template <int C, typename T>
-void column_tile(const Matrix<T>& w, int64_t first, const float* x, float* y, int64_t rows, int64_t y_stride) {
-  int64_t r = 0;
-  for (; r + TILE_ROWS <= rows; r += TILE_ROWS)
-    tile<TILE_ROWS, C>(w, first, x + r * w.depth, y + r * y_stride, y_stride);
-  if (rows - r == 3) tile<3, C>(w, first, x + r * w.depth, y + r * y_stride, y_stride);
-  if (rows - r == 2) tile<2, C>(w, first, x + r * w.depth, y + r * y_stride, y_stride);
-  if (rows - r == 1) tile<1, C>(w, first, x + r * w.depth, y + r * y_stride, y_stride);
+// x [rows, depth] times a strip of w's rows -> y [rows, count]. Few rows share many columns, for the weights come
+// from memory; many share few, so that a weight, once widened, serves them all, and they stay in the first cache
+// while the strip passes.
+template <typename T>
+void strip(const Matrix<T>& w, int64_t first, int64_t count, const float* x, int64_t rows, float* y, int64_t y_stride) {
+  for (int64_t r = 0; r < rows;) {
+    const int64_t left = rows - r;
+    const float* from = x + r * w.depth;
+    float* to = y + r * y_stride;
+    if (left >= 8) tiles<8, 3>(w, first, count, from, to, y_stride), r += 8;
+    else if (left >= 4) tiles<4, 6>(w, first, count, from, to, y_stride), r += 4;
+    else if (left == 3) tiles<3, 6>(w, first, count, from, to, y_stride), r += 3;
+    else if (left == 2) tiles<2, 6>(w, first, count, from, to, y_stride), r += 2;
+    else tiles<1, 6>(w, first, count, from, to, y_stride), r += 1;
+  }
 }
 
 // x [rows, depth] times w [columns, depth]: gives each strip of columns to `finish(first, count, sums)`,
 // whose sums are [rows, count].
 template <typename T, typename Finish>
 void product(const Matrix<T>& w, const float* x, int64_t rows, const Finish& finish) {
-  constexpr int64_t STRIP = 8 * TILE_COLUMNS;
+  constexpr int64_t STRIP = 48;
   const int64_t strips = (w.rows + STRIP - 1) / STRIP;
   const int64_t grain = std::max<int64_t>(1, GRAIN / (STRIP * w.depth));
   at::parallel_for(0, strips, grain, [&](int64_t begin, int64_t end) {
     std::vector<float> sums(rows * STRIP);
-    for (int64_t strip = begin; strip < end; ++strip) {
-      const int64_t first = strip * STRIP, count = std::min(STRIP, w.rows - first);
-      int64_t c = 0;
-      for (; c + TILE_COLUMNS <= count; c += TILE_COLUMNS)
-        column_tile<TILE_COLUMNS>(w, first + c, x, sums.data() + c, rows, count);
-      for (; c < count; ++c) column_tile<1>(w, first + c, x, sums.data() + c, rows, count);
+    for (int64_t number = begin; number < end; ++number) {
+      const int64_t first = number * STRIP, count = std::min(STRIP, w.rows - first);
+      strip(w, first, count, x, rows, sums.data(), count);
       finish(first, count, sums.data());
     }
   });
 }
-
-Tensor as_float(const Tensor& x) { return x.to(at::kFloat).contiguous(); }
 
 // The product of many rows on a processor without bf16 units: PyTorch emulates them at a quarter of the speed
 // at which it multiplies fp32.
@@ -165,10 +243,11 @@ Tensor linear(const Tensor& x, const Tensor& w) {
   const int64_t columns = w.size(0), rows = x.size(0);
   if (rows > MANY_ROWS || w.size(1) % LANES || w.stride(1) != 1)
     return w.scalar_type() == at::kBFloat16 && !MULTIPLIES_BF16 ? cast_linear(x, w) : at::linear(x, w);
-  const Tensor wide = as_float(x), y = at::empty({rows, columns}, x.options());
+  const Tensor y = at::empty({rows, columns}, x.options());
   FOR_DTYPE(w, [&] {
+    const auto wide = arranged<scalar_t>(x);
     auto* out = y.mutable_data_ptr<scalar_t>();
-    product(Matrix<scalar_t>(w), wide.const_data_ptr<float>(), rows,
+    product(Matrix<scalar_t>(w), wide.data(), rows,
             [&](int64_t first, int64_t count, const float* sums) {
               for (int64_t r = 0; r < rows; ++r)
                 std::copy_n(sums + r * count, count, out + r * columns + first);
@@ -180,10 +259,11 @@ Tensor linear(const Tensor& x, const Tensor& w) {
 // The head: as `linear`, but fp32, and softly capped at +-cap; cap 0 caps nothing.
 Tensor logits(const Tensor& x, const Tensor& w, double cap) {
   const int64_t columns = w.size(0), rows = x.size(0);
-  const Tensor wide = as_float(x), y = at::empty({rows, columns}, x.options().dtype(at::kFloat));
+  const Tensor y = at::empty({rows, columns}, x.options().dtype(at::kFloat));
   FOR_DTYPE(w, [&] {
+    const auto wide = arranged<scalar_t>(x);
     auto* out = y.mutable_data_ptr<float>();
-    product(Matrix<scalar_t>(w), wide.const_data_ptr<float>(), rows,
+    product(Matrix<scalar_t>(w), wide.data(), rows,
             [&](int64_t first, int64_t count, const float* sums) {
               for (int64_t r = 0; r < rows; ++r) {
                 float* to = out + r * columns + first;
@@ -323,10 +403,12 @@ Tensor sparse_feed_forward(const Tensor& x, const Tensor& gate, const Tensor& up
                            double deviations) {
   const int64_t rows = x.size(0), width = x.size(1), neurons = gate.size(0);
   TORCH_CHECK(rows <= MANY_ROWS, "at most ", MANY_ROWS, " rows");
-  const Tensor wide = as_float(x), y = at::empty_like(x);
+  const Tensor y = at::empty_like(x);
   FOR_DTYPE(x, [&] {
-    const auto* in = wide.const_data_ptr<float>();
-    const auto *up_rows = up.const_data_ptr<scalar_t>(), *down_rows = down.const_data_ptr<scalar_t>();
+    const auto wide = arranged<scalar_t>(x);
+    const float* in = wide.data();
+    const Matrix<scalar_t> ups(up);
+    const auto* down_rows = down.const_data_ptr<scalar_t>();
     auto* out = y.mutable_data_ptr<scalar_t>();
     std::vector<float> gates(rows * neurons);
     product(Matrix<scalar_t>(gate), in, rows, [&](int64_t first, int64_t count, const float* sums) {
@@ -354,7 +436,9 @@ Tensor sparse_feed_forward(const Tensor& x, const Tensor& gate, const Tensor& up
           float& g = gates[r * neurons + read[at]];
           float lanes[LANES];
           gelu(Vec(g)).store(lanes);
-          g = lanes[0] * dot(up_rows + read[at] * width, in + r * width, width);
+          float through;
+          tile<1, 1>(ups, read[at], in + r * width, &through, 1);
+          g = lanes[0] * through;
         });
     });
     at::parallel_for(0, width / LANES, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, count * LANES)),
@@ -482,22 +566,54 @@ Tensor heads(const Tensor& projected, const Tensor& scale, const Tensor& cos, co
     auto* cache = layer ? layer->mutable_data_ptr<scalar_t>() : nullptr;
     const int64_t columns = layer ? layer->size(2) : 1;
     for_rows(projected.size(0), count * width, [&](int64_t row) {
-      std::vector<float> head(width), turned(width);
+      std::vector<float> head(width + half);  // its first half stands behind the second once more
       for (int64_t h = 0; h < count; ++h) {
         const auto* x = from + (row * count + h) * width;
-        const float norm = inverse_rms(x, width, eps);
-        for (int64_t i = 0; i < width; ++i) head[i] = float(x[i]) * norm * factor[h * width + i];
-        const bool rotates = h < queries + kv;
-        for (int64_t i = 0; i < width; ++i)
-          turned[i] = rotates ? head[i] * c[row * width + i] + head[(i + half) % width] * s[row * width + i] : head[i];
+        const Vec norm(inverse_rms(x, width, eps));
+        for (int64_t i = 0; i < width; i += LANES)
+          (load(x + i) * norm * Vec::loadu(factor + h * width + i)).store(head.data() + i);
+        std::copy_n(head.begin(), half, head.begin() + width);
         const int64_t stored = h - queries;
         auto* place = stored < 0 ? to + (row * queries + h) * width
                                  : cache + ((slot[row] * 2 * kv + stored) * columns + position[row] % columns) * width;
-        for (int64_t i = 0; i < width; ++i) place[i] = turned[i];
+        for (int64_t i = 0; i < width; i += LANES) {
+          Vec turned = Vec::loadu(head.data() + i);
+          if (h < queries + kv)
+            turned = turned * Vec::loadu(c + row * width + i) +
+                     Vec::loadu(head.data() + i + half) * Vec::loadu(s + row * width + i);
+          store(place + i, turned);
+        }
       }
     });
   });
   return y;
+}
+
+// G rows of weights [G, count] times `count` vectors, each of LANES x BLOCK elements -> sums [G, stride].
+template <int G, int BLOCK, typename T>
+inline void mix(const float* weights, int64_t weights_stride, const T* values, int64_t width, int64_t count,
+                float* sums, int64_t stride) {
+  Vec total[G][BLOCK];
+  for (int g = 0; g < G; ++g)
+    for (int b = 0; b < BLOCK; ++b) total[g][b] = Vec::loadu(sums + g * stride + b * LANES);
+  for (int64_t p = 0; p < count; ++p)
+#pragma GCC unroll 4
+    for (int b = 0; b < BLOCK; ++b) {
+      const Vec value = load(values + p * width + b * LANES);
+#pragma GCC unroll 4
+      for (int g = 0; g < G; ++g)
+        total[g][b] = at::vec::fmadd(Vec(weights[g * weights_stride + p]), value, total[g][b]);
+    }
+  for (int g = 0; g < G; ++g)
+    for (int b = 0; b < BLOCK; ++b) total[g][b].store(sums + g * stride + b * LANES);
+}
+
+template <int G, typename T>
+void mix_all(const float* weights, int64_t weights_stride, const T* values, int64_t width, int64_t count, float* sums) {
+  int64_t i = 0;
+  for (; i + 4 * LANES <= width; i += 4 * LANES)
+    mix<G, 4>(weights, weights_stride, values + i, width, count, sums + i, width);
+  for (; i < width; i += LANES) mix<G, 1>(weights, weights_stride, values + i, width, count, sums + i, width);
 }
 
 // One new token a row attends to its slot, itself included, as far back as the window.
@@ -507,11 +623,12 @@ Tensor attend(const Tensor& query, const Tensor& layer, const Tensor& slots, con
   const int64_t kv = layer.size(1) / 2, columns = layer.size(2), groups = count / kv;
   const Tensor y = at::empty({rows, count * width}, query.options());
   FOR_DTYPE(query, [&] {
-    const auto *q = query.const_data_ptr<scalar_t>(), *cache = layer.const_data_ptr<scalar_t>();
+    const auto queries = arranged<scalar_t>(query);
+    const auto* cache = layer.const_data_ptr<scalar_t>();
     const auto *slot = slots.const_data_ptr<int64_t>(), *position = positions.const_data_ptr<int64_t>();
     auto* to = y.mutable_data_ptr<scalar_t>();
     at::parallel_for(0, rows * kv, 1, [&](int64_t begin, int64_t end) {
-      std::vector<float> scores, sums(groups * width), queries(groups * width);
+      std::vector<float> scores, sums(groups * width);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t row = task / kv, head = task % kv;
         const int64_t last = position[row], first = std::max<int64_t>(0, last - window + 1), seen = last - first + 1;
@@ -519,10 +636,17 @@ Tensor attend(const Tensor& query, const Tensor& layer, const Tensor& slots, con
         const auto* values = keys + kv * columns * width;
         const int64_t at = (row * count + head * groups) * width;
         scores.resize(groups * seen);
-        for (int64_t i = 0; i < groups * width; ++i) queries[i] = float(q[at + i]);
-        for (int64_t p = 0; p < seen; ++p)
-          for (int64_t g = 0; g < groups; ++g)
-            scores[g * seen + p] = dot(keys + (first + p) % columns * width, queries.data() + g * width, width);
+        const auto each_run = [&](const auto& work) {  // a ring's end may lie between first and last
+          for (int64_t p = 0; p < seen;) {
+            const int64_t column = (first + p) % columns, count = std::min(seen - p, columns - column);
+            work(p, column, count);
+            p += count;
+          }
+        };
+        const Matrix<scalar_t> stored(keys, columns, width, width);
+        each_run([&](int64_t p, int64_t column, int64_t n) {
+          strip(stored, column, n, queries.data() + at, groups, scores.data() + p, seen);
+        });
         for (int64_t g = 0; g < groups; ++g) {
           float* score = scores.data() + g * seen;
           const Vec top(*std::max_element(score, score + seen));
@@ -540,17 +664,13 @@ Tensor attend(const Tensor& query, const Tensor& layer, const Tensor& slots, con
           }
         }
         std::fill(sums.begin(), sums.end(), 0.0f);
-        for (int64_t p = 0; p < seen; ++p) {
-          const auto* value = values + (first + p) % columns * width;
-          for (int64_t i = 0; i < width; i += LANES) {
-            const Vec v = load(value + i);
-            for (int64_t g = 0; g < groups; ++g) {
-              float* sum = sums.data() + g * width + i;
-              at::vec::fmadd(Vec(scores[g * seen + p]), v, Vec::loadu(sum)).store(sum);
-            }
-          }
-        }
-        for (int64_t i = 0; i < groups * width; ++i) to[at + i] = sums[i];
+        each_run([&](int64_t p, int64_t column, int64_t n) {
+          const auto* from = values + column * width;
+          int64_t g = 0;
+          for (; g + 4 <= groups; g += 4) mix_all<4>(&scores[g * seen + p], seen, from, width, n, &sums[g * width]);
+          for (; g < groups; ++g) mix_all<1>(&scores[g * seen + p], seen, from, width, n, &sums[g * width]);
+        });
+        for (int64_t i = 0; i < groups * width; i += LANES) store(to + at + i, Vec::loadu(sums.data() + i));
       }
     });
   });

@@ -18,7 +18,7 @@ import triton_python_backend_utils as pb_utils
 
 from gemma_model.answer import Answer
 from gemma_model.checkpoint import find_folder, open_checkpoint
-from gemma_model.engines import make_engine
+from gemma_model.engines import leave_cores_to_engine, make_engine
 from gemma_model.lane import ClientGone, Lane
 from gemma_model.metrics import Metrics
 from gemma_model.outbox import Outbox
@@ -63,6 +63,7 @@ class TritonPythonModel:
         )
         self._intake = Intake(self._checkpoint, self._settings)
         self._engine = make_engine(folder, self._settings)
+        leave_cores_to_engine(self._settings)
         warm_up(self._intake, self._engine, self._checkpoint.soft_tokens)
         self._created = int(time.time())
         self._metrics = Metrics(pb_utils, self._settings.public_name)

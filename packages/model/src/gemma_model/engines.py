@@ -19,3 +19,14 @@ def make_engine(folder: Path, settings: Settings) -> Engine:
     from gemma_model.reference import ReferenceEngine  # noqa: PLC0415 - imports torch and transformers
 
     return ReferenceEngine(folder, settings)
+
+
+def leave_cores_to_engine(settings: Settings) -> None:
+    """Make PyTorch use one core in every thread but the engine's, for a process that does nothing but serve.
+
+    A second pool of workers on the same cores makes those of the engine sleep between its loops.
+    """
+    if settings.engine == "native":  # whose thread has its pool by now; the reference's begins with a request
+        import torch  # noqa: PLC0415
+
+        torch.set_num_threads(1)

@@ -46,7 +46,9 @@ class Settings(BaseModel):
         "still continue from the cache",
     )
     ple: Literal["auto", "host", "device"] = Field(
-        "auto", description="Where the table of per-layer embeddings lives; auto: in host memory"
+        "auto",
+        description="Where the table of per-layer embeddings lives; host: memory-mapped from the file; auto: "
+        "the same, and copied into host memory while requests run if it takes at most half of what is free",
     )
     towers: Literal["auto", "none"] = Field(
         "auto",

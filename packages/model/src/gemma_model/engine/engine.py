@@ -2,9 +2,11 @@
 
 import logging
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 from gemma_model.engine.loop import Loop
+from gemma_model.engine.memory import free_host_memory
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.slots import Slots
 from gemma_model.protocol import EngineInfo, Generation, Listener, Observation
@@ -25,20 +27,15 @@ class NativeEngine:
     """
 
     def __init__(self, checkpoint: Path, settings: Settings | None = None) -> None:
-        from gemma_model.engine.runner import Loaded  # noqa: PLC0415 - torch takes seconds to import
-
-        settings = settings or Settings()
-        loaded = Loaded(checkpoint, settings)
-        self._device, self._dtype = loaded.device_name, str(loaded.dtype).removeprefix("torch.")
-        self._memory_bytes, self._max_num_seqs = loaded.memory_bytes, settings.max_num_seqs
-        self._cache_tokens = settings.max_num_seqs * loaded.length
-        self._runner = loaded.runner
-        slots = Slots(settings.max_num_seqs, loaded.window, loaded.ring)
-        scheduler = Scheduler(slots, settings.max_queue, settings.prefill_chunk)
-        self._loop = Loop(loaded.runner, scheduler, loaded.length)
+        loaded: Future[None] = Future()
         self._failure: str | None = None
-        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+        # Loads and runs in one thread: OpenMP gives each thread that it serves a pool of its own, and the
+        # workers of two pools on the same cores sleep between loops instead of waiting for the next one.
+        self._thread = threading.Thread(
+            target=self._live, args=(checkpoint, settings or Settings(), loaded), name="engine", daemon=True
+        )
         self._thread.start()
+        loaded.result()
 
     def submit(self, generation: Generation, listen: Listener) -> int:
         """See ``Loop.submit``."""
@@ -75,6 +72,32 @@ class NativeEngine:
         self._loop.stop()
         self._thread.join()
         self._runner.close()
+        if self._residence is not None:
+            self._residence.close()
+
+    def _live(self, checkpoint: Path, settings: Settings, loaded: "Future[None]") -> None:
+        try:
+            self._load(checkpoint, settings)
+        except Exception as error:
+            loaded.set_exception(error)
+        else:
+            loaded.set_result(None)
+            self._serve()
+
+    def _load(self, checkpoint: Path, settings: Settings) -> None:
+        from gemma_model.engine.residence import Residence  # noqa: PLC0415 - torch takes seconds to import
+        from gemma_model.engine.runner import Loaded  # noqa: PLC0415
+
+        loaded = Loaded(checkpoint, settings)
+        self._device, self._dtype = loaded.device_name, str(loaded.dtype).removeprefix("torch.")
+        self._memory_bytes, self._max_num_seqs = loaded.memory_bytes, settings.max_num_seqs
+        self._cache_tokens = settings.max_num_seqs * loaded.length
+        self._runner = loaded.runner
+        slots = Slots(settings.max_num_seqs, loaded.window, loaded.ring)
+        scheduler = Scheduler(slots, settings.max_queue, settings.prefill_chunk)
+        self._loop = Loop(loaded.runner, scheduler, loaded.length)
+        mapped = settings.ple == "auto"
+        self._residence = Residence(loaded.per_layer_table, free_host_memory()) if mapped else None
 
     def _serve(self) -> None:
         try:

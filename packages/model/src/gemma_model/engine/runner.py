@@ -89,7 +89,7 @@ class Runner:
         if plan.decodes:
             logits.append(self._decode(plan.decodes, choices))
         rows = [row for row in plan.rows if row.name not in failed]
-        chosen = self._chooser.choose(torch.cat(logits), rows, choices, prepared) if rows else Outcome()
+        chosen = self._chooser.choose(_together(logits), rows, choices, prepared) if rows else Outcome()
         return replace(chosen, failed={**failed, **chosen.failed}, prompt_scores=prompt_scores)
 
     def close(self) -> None:
@@ -186,6 +186,7 @@ class Loaded:
             self.config, settings.max_num_seqs, self.length, settings.rewind, self.device, self.dtype
         )
         self.window, self.ring = self.config.sliding_window, cache.ring
+        self.per_layer_table = decoder.per_layer_table
         soft_tokens = SoftTokens(encode, settings.media_cache_bytes)
         self.runner = Runner(decoder, cache, soft_tokens, variants_of(checkpoint, settings))
 
@@ -225,6 +226,11 @@ def _due(plan: Plan, choices: Mapping[Name, Choice]) -> Iterator[Media]:
         for span in choices[prefill.name].generation.prompt.spans:
             if span.start < prefill.stop and prefill.start < span.start + span.length:
                 yield span.media
+
+
+def _together(logits: Sequence[Tensor]) -> Tensor:
+    """All rows; those of one model's step are not copied, for they are many megabytes."""
+    return torch.cat(list(logits)) if len(logits) > 1 else logits[0].contiguous()
 
 
 def _place(

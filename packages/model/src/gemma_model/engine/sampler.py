@@ -6,6 +6,7 @@ tokens in any company.
 """
 
 import hashlib
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from gemma_model.engine.choice import Ids, Numbers
 
+BLOCK = 512
+"""Logits that are looked at together first, at most."""
 ROWS_AT_ONCE = 16
 """Rows that are sorted together: over a vocabulary of 262,400 that takes some 100 MB."""
 
@@ -79,7 +82,7 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     """
     for row, draw in zip(logits, draws, strict=True):
         _adjust(row, draw)
-    ids: list[int] = logits.argmax(dim=-1).tolist()
+    ids = _likeliest(logits)
     paths: dict[tuple[int, bool], list[int]] = {}
     for row, draw in enumerate(draws):
         if draw.temperature > 0:
@@ -89,6 +92,20 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
             chosen = _draw(logits[some], [draws[row] for row in some], kept)
             for row, token in zip(some, chosen, strict=True):
                 ids[row] = token
+    return ids
+
+
+def _likeliest(logits: Tensor) -> list[int]:
+    """The first of the largest logits of each row: its block, then its place there.
+
+    On a CPU PyTorch's ``argmax`` of a whole row takes ten times as long as its ``amax``.
+    """
+    rows, vocab = logits.shape
+    size = math.gcd(vocab, BLOCK)
+    blocks = logits.view(rows, vocab // size, size)
+    best = blocks.amax(dim=-1).argmax(dim=-1)
+    place = blocks[torch.arange(rows, device=logits.device), best].argmax(dim=-1)
+    ids: list[int] = (best * size + place).tolist()
     return ids
 
 

@@ -4,7 +4,6 @@ Shapes: B rows of T new tokens each, M = B x T tokens, N AltUp streams, H hidden
 """
 
 import math
-from collections.abc import Sequence
 from copy import copy
 from functools import partial
 
@@ -20,6 +19,7 @@ from gemma_model.nn.config import LayerType, TextConfig
 from gemma_model.nn.layer import Layer
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.ops import Linear, Norm
+from gemma_model.nn.per_layer import PerLayerInputs, PerLayerTable
 from gemma_model.nn.weights import Weights
 
 
@@ -50,54 +50,6 @@ class Embedding:
         offset, table = self._hard
         hard = F.embedding((ids - offset).clamp(min=0), table)
         return torch.where((ids >= offset).unsqueeze(1), hard, embedded)
-
-
-class PerLayerTable:
-    """A second embedding, one row per token for all layers; so large that it stays in the file.
-
-    Args:
-        weights: of the checkpoint.
-        on_device: load it onto the device instead of gathering rows from the memory-mapped file.
-    """
-
-    def __init__(self, config: TextConfig, weights: Weights, on_device: bool = False) -> None:
-        name = "embed_tokens_per_layer.weight"
-        self._known = config.vocab_size_per_layer_input
-        self.table = weights.take(name) if on_device else weights.take_mapped(name)
-
-    def rows(self, ids: Sequence[int], like: Tensor) -> Tensor:
-        """Rows of some tokens, ``[M, layers x P]``, as ``like`` is; ids that the table lacks read row 0."""
-        known = [i if 0 <= i < self._known else 0 for i in ids]
-        gathered = F.embedding(torch.tensor(known, device=self.table.device), self.table)
-        return gathered.to(like.device, like.dtype)
-
-
-class PerLayerInputs:
-    """What the layers of a range get besides the residual streams.
-
-    Args:
-        weights: of the checkpoint.
-        projection: ``[layers x P, H]``, of all layers.
-        norm: of the projection.
-        compiled: see ``Linear``.
-        layers: the range.
-    """
-
-    def __init__(
-        self, config: TextConfig, projection: Tensor, norm: Norm, compiled: bool, layers: range
-    ) -> None:
-        self._width, self._layers, self._norm = config.hidden_size_per_layer_input, layers, norm
-        self._part = slice(layers.start * self._width, layers.stop * self._width)
-        self._project = Linear(projection[self._part], compiled)
-        self._scale = config.hidden_size**-0.5
-
-    def __call__(self, x: Tensor, table_rows: Tensor) -> Sequence[Tensor]:
-        """Embeddings ``[M, H]`` and rows ``[M, all layers x P]`` → ``[M, P]`` for each layer of the range."""
-        shape = (x.shape[0], len(self._layers), self._width)
-        projected = self._norm((self._project(x) * self._scale).view(shape))
-        looked_up = table_rows[:, self._part].reshape(shape) * math.sqrt(self._width)
-        both = (projected + looked_up) * math.sqrt(0.5)
-        return [both[:, i] for i in range(len(self._layers))]
 
 
 class Decoder:

@@ -63,8 +63,8 @@ class TritonPythonModel:
         )
         self._intake = Intake(self._checkpoint, self._settings)
         self._engine = make_engine(folder, self._settings)
-        leave_cores_to_engine(self._settings)
         warm_up(self._intake, self._engine, self._checkpoint.soft_tokens)
+        leave_cores_to_engine(self._settings)
         self._created = int(time.time())
         self._metrics = Metrics(pb_utils, self._settings.public_name)
         limit = self._settings.max_queue + self._settings.max_num_seqs

@@ -22,11 +22,12 @@ def make_engine(folder: Path, settings: Settings) -> Engine:
 
 
 def leave_cores_to_engine(settings: Settings) -> None:
-    """Make PyTorch use one core in every thread but the engine's, for a process that does nothing but serve.
+    """Make PyTorch use one core in every thread that has not computed yet; the engine's must have.
 
-    A second pool of workers on the same cores makes those of the engine sleep between its loops.
+    A second pool of workers on the same cores makes those of the engine sleep between its loops. (Every library
+    that uses PyTorch's loops settles once in each thread on how many cores it takes.)
     """
-    if settings.engine == "native":  # whose thread has its pool by now; the reference's begins with a request
+    if settings.engine == "native":
         import torch  # noqa: PLC0415
 
         torch.set_num_threads(1)

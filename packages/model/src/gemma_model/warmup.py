@@ -6,6 +6,7 @@ import queue
 import time
 import wave
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
@@ -27,7 +28,9 @@ def warm_up(intake: Intake, engine: Engine, modalities: Collection[str]) -> None
     log.info("warming up with %s", " and ".join(("text", *sorted(modalities))))
     steps: queue.SimpleQueue[Step] = queue.SimpleQueue()
     try:
-        engine.submit(intake.accept(_question(modalities)).generation, steps.put)
+        with ThreadPoolExecutor(max_workers=1) as other:  # whose pool of workers ends with it: the engine has one
+            job = other.submit(intake.accept, _question(modalities)).result()
+        engine.submit(job.generation, steps.put)
         while not (step := steps.get()).last:
             pass
     except WireError as error:  # a context too short for a picture, say; others may ask for less

@@ -24,8 +24,8 @@ def make_engine(folder: Path, settings: Settings) -> Engine:
 def leave_cores_to_engine(settings: Settings) -> None:
     """Make PyTorch use one core in every thread that has not computed yet; the engine's must have.
 
-    A second pool of workers on the same cores makes those of the engine sleep between its loops. (Every library
-    that uses PyTorch's loops settles once in each thread on how many cores it takes.)
+    A second pool of workers on the same cores makes those of the engine sleep between its loops. (Each library
+    with PyTorch's loops settles in each thread, at its first one, on how many cores it takes.)
     """
     if settings.engine == "native":
         import torch  # noqa: PLC0415

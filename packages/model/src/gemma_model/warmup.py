@@ -28,7 +28,7 @@ def warm_up(intake: Intake, engine: Engine, modalities: Collection[str]) -> None
     log.info("warming up with %s", " and ".join(("text", *sorted(modalities))))
     steps: queue.SimpleQueue[Step] = queue.SimpleQueue()
     try:
-        with ThreadPoolExecutor(max_workers=1) as other:  # whose pool of workers ends with it: the engine has one
+        with ThreadPoolExecutor(max_workers=1) as other:  # with which its pool of workers ends
             job = other.submit(intake.accept, _question(modalities)).result()
         engine.submit(job.generation, steps.put)
         while not (step := steps.get()).last:

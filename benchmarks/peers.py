@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -46,6 +47,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--most-busy", type=float, default=0.1, help="cores in use by others; more spoils a round"
     )
+    parser.add_argument(
+        "--seed", type=int, default=int(time.time()), help="of the prompts; the same again meets warm caches"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
     return parser.parse_args()
@@ -77,40 +81,37 @@ async def measure(
     urls: Mapping[str, str], bodies: Mapping[str, Mapping[str, Any]], given: argparse.Namespace
 ) -> dict[int, Rounds[Level]]:
     """Clients → the rounds of every server."""
-    async with contextlib.AsyncExitStack() as held:
-        clients = {
-            label: await held.enter_async_context(endpoint.connect_async(url)) for label, url in urls.items()
-        }
-        loads: dict[str, Load] = {}
-        for label, url in urls.items():
-            with endpoint.connect(url) as client:
-                model = endpoint.pick_model(client, None)
-            plain = Load(model, given.max_tokens, body=bodies.get(label, {}))
-            loads[label], notes = await warm_up(clients[label], plain, "Tell me a story.")
-            for note in notes:
-                print(f"{label}: {note}")
-        with counting(urls[OURS], loads[OURS].model) as count:
-            texts = _texts(partial(prompts.make, count, given.prompt_tokens), given)
+    loads: dict[str, Load] = {}
+    for label, url in urls.items():
+        with endpoint.connect(url) as client:
+            model = endpoint.pick_model(client, None)
+        plain = Load(model, given.max_tokens, body=bodies.get(label, {}))
+        async with endpoint.connect_async(url) as new:
+            loads[label], notes = await warm_up(new, plain, "Tell me a story.")
+        for note in notes:
+            print(f"{label}: {note}")
+    with counting(urls[OURS], loads[OURS].model) as count:
+        texts = _texts(partial(prompts.make, count, given.prompt_tokens), given)
 
-        still = Still({label: url for label, url in urls.items() if label != OURS})
+    still = Still({label: url for label, url in urls.items() if label != OURS})
 
-        async def once(label: str, level: int, number: int) -> Level:
-            with still.but(label):
-                result = await run(clients[label], loads[label], level, texts[level, number], _nothing)
-            if result.failed:
-                raise SystemExit(f"{label}: {result.failed} requests failed: {'; '.join(result.errors)}")
-            return result
+    async def once(label: str, level: int, number: int) -> Level:
+        # Connected anew, for a server that stood still may take its idle connections for dead.
+        with still.but(label):
+            async with endpoint.connect_async(urls[label]) as new:
+                result = await run(new, loads[label], level, texts[level, number], _nothing)
+        if result.failed:
+            raise SystemExit(f"{label}: {result.failed} requests failed: {'; '.join(result.errors)}")
+        return result
 
-        measured: dict[int, Rounds[Level]] = {}
-        with still.held():
-            for level in given.clients:
-                sides = {label: partial(once, label, level) for label in urls}
-                measured[level] = await alternate(sides, given.rounds, given.most_busy)
-                lines = table({level: measured[level]})
-                print(
-                    "\n".join(lines[2 if len(measured) > 1 else 0 :]), flush=True
-                )  # what comes next may be spoilt
-        return measured
+    measured: dict[int, Rounds[Level]] = {}
+    with still.held():
+        for level in given.clients:
+            sides = {label: partial(once, label, level) for label in urls}
+            measured[level] = await alternate(sides, given.rounds, given.most_busy)
+            lines = table({level: measured[level]})  # told now, for what comes next may be spoilt
+            print("\n".join(lines[2 if len(measured) > 1 else 0 :]), flush=True)
+    return measured
 
 
 def _texts(
@@ -120,7 +121,7 @@ def _texts(
     texts = {}
     for level in given.clients:
         for number in range(3 * given.rounds):
-            made = make(level * given.requests_per_client, level * 1000 + number)
+            made = make(level * given.requests_per_client, given.seed * 10**6 + level * 1000 + number)
             texts[level, number] = made.texts
     return texts
 

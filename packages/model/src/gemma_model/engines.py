@@ -24,7 +24,7 @@ def make_engine(folder: Path, settings: Settings) -> Engine:
 def leave_cores_to_engine(settings: Settings) -> None:
     """Make PyTorch use one core in every thread that has not computed yet; the engine's must have.
 
-    A second pool of workers on the same cores makes those of the engine sleep between its loops. (Each library
+    A second pool of workers on the same cores makes those of the engine sleep between its loops. (A library
     with PyTorch's loops settles in each thread, at its first one, on how many cores it takes.)
     """
     if settings.engine == "native":

@@ -16,9 +16,11 @@ from torch import Tensor
 from gemma_model.engine.choice import Ids, Numbers
 
 BLOCK = 512
-"""Logits that are looked at together first, at most."""
+"""Tokens that are looked at together first, at most."""
+BLOCK_SORTED = 128
+"""The same, where the largest of a row are looked for."""
 ROWS_AT_ONCE = 16
-"""Rows that are sorted together: over a vocabulary of 262,400 that takes some 100 MB."""
+"""Rows that are drawn together: over a vocabulary of 262,400 that takes some 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,11 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     for row, draw in zip(logits, draws, strict=True):
         _adjust(row, draw)
     ids = _likeliest(logits)
-    paths: dict[tuple[int, bool], list[int]] = {}
-    for row, draw in enumerate(draws):
-        if draw.temperature > 0:
-            paths.setdefault((_kept(draw, logits.shape[1]), draw.min_p > 0), []).append(row)
-    for (kept, _), rows in paths.items():
-        for some in (rows[i : i + ROWS_AT_ONCE] for i in range(0, len(rows), ROWS_AT_ONCE)):
-            chosen = _draw(logits[some], [draws[row] for row in some], kept)
-            for row, token in zip(some, chosen, strict=True):
-                ids[row] = token
+    drawn = [row for row, draw in enumerate(draws) if draw.temperature > 0]
+    for start in range(0, len(drawn), ROWS_AT_ONCE):
+        some = drawn[start : start + ROWS_AT_ONCE]
+        for row, token in zip(some, _draw(logits[some], [draws[row] for row in some]), strict=True):
+            ids[row] = token
     return ids
 
 
@@ -134,39 +132,87 @@ def _on(row: Tensor, values: Ids | Numbers) -> Tensor:
     return torch.from_numpy(values).to(row.device)
 
 
-def _kept(draw: Draw, vocab: int) -> int:
-    """Of the likeliest tokens, how many to sort: a power of two, the whole vocabulary, or 0 for none."""
-    if draw.top_k:
-        return min(vocab, 1 << (draw.top_k - 1).bit_length())
-    return vocab if draw.top_p < 1 else 0
+def _draw(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """A token of each row; the logits are overwritten."""
+    temperatures = _column([draw.temperature for draw in draws], logits)
+    weights = torch.softmax(logits.div_(temperatures), dim=-1)
+    paths: dict[int, list[int]] = {}
+    for row, kept in enumerate(_kept(weights, draws)):
+        paths.setdefault(kept, []).append(row)
+    ids = [0] * len(draws)
+    for kept, rows in paths.items():
+        own = weights if len(paths) == 1 else weights[rows]
+        asked = [draws[row] for row in rows]
+        for row, token in zip(rows, _of_some(own, asked, kept) if kept else _of_all(own, asked), strict=True):
+            ids[row] = token
+    return ids
 
 
-def _draw(logits: Tensor, draws: Sequence[Draw], kept: int) -> list[int]:
-    """Tokens of rows that keep equally many: find where the sum of probabilities passes the random number."""
+def _kept(weights: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Of the likeliest tokens of each row, how many to sort: a power of two or all, or 0 for no sorting.
 
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=logits.dtype, device=logits.device).unsqueeze(1)
+    Tokens below ``(1 - top_p) / vocab`` have less than ``1 - top_p`` together, so they lie beyond ``top_p``.
+    """
+    vocab = weights.shape[1]
+    wanted = [draw.top_k for draw in draws]
+    counted = [not draw.top_k and (draw.top_p < 1 or draw.min_p > 0) for draw in draws]
+    if any(counted):
+        beyond = _column([(1 - draw.top_p) / vocab for draw in draws], weights)
+        unlikely = _column([draw.min_p for draw in draws], weights) * weights.amax(dim=-1, keepdim=True)
+        counts = torch.count_nonzero(weights >= torch.maximum(beyond, unlikely), dim=-1).tolist()
+        wanted = [max(n, 1) if count else k for n, count, k in zip(counts, counted, wanted, strict=True)]
+    return [min(vocab, 1 << (n - 1).bit_length()) if n else 0 for n in wanted]
 
-    ids = None
-    if kept:
-        logits, ids = logits.topk(kept, dim=-1)
-        within = column([float(draw.top_k or kept) for draw in draws])
-        logits = logits.masked_fill(torch.arange(kept, device=logits.device) >= within, -torch.inf)
-    weights = torch.softmax(logits / column([draw.temperature for draw in draws]), dim=-1)
+
+def _of_all(weights: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Any token: the sum of probabilities passes the random number in a block, and there at a token."""
+    rows, vocab = weights.shape
+    size = math.gcd(vocab, BLOCK)
+    blocks = weights.view(rows, vocab // size, size)
+    sums = blocks.sum(dim=-1)
+    ends = sums.cumsum(dim=-1)
+    wanted = _column([draw.random for draw in draws], weights) * ends[:, -1:]
+    block = _passed(sums, ends, wanted)
+    begin = ends.gather(1, block) - sums.gather(1, block)
+    inside = blocks[torch.arange(rows, device=weights.device), block.squeeze(1)]
+    token = _passed(inside, inside.cumsum(dim=-1), (wanted - begin).clamp(min=0))
+    return (block * size + token).squeeze(1).tolist()
+
+
+def _of_some(weights: Tensor, draws: Sequence[Draw], kept: int) -> list[int]:
+    """One of the ``kept`` likeliest tokens, as far as ``top_k``, ``top_p`` and ``min_p`` leave them."""
+    weights, ids = _largest(weights, kept)
+    within = _column([float(draw.top_k or kept) for draw in draws], weights)
+    weights.masked_fill_(torch.arange(kept, device=weights.device) >= within, 0)
     sums = weights.cumsum(dim=-1)
-    if ids is not None:  # sorted: beyond top_p lie those before which so much is summed up already
-        weights = weights.masked_fill(sums - weights >= column([draw.top_p for draw in draws]), 0.0)
-    if draws[0].min_p:
-        least = column([draw.min_p for draw in draws]) * weights.amax(dim=-1, keepdim=True)
-        weights = weights.masked_fill(weights < least, 0.0)
-    if ids is not None or draws[0].min_p:
-        sums = weights.cumsum(dim=-1)
-    wanted = column([draw.random for draw in draws]) * sums[:, -1:]
-    places = torch.searchsorted(sums, wanted, right=True).clamp(max=_last(weights))
-    return (places if ids is None else ids.gather(1, places)).squeeze(1).tolist()
+    cut = _column([float(draw.top_k > 0) for draw in draws], weights) > 0
+    whole = torch.where(cut, sums[:, -1:], 1.0)  # what top_p is a share of
+    weights.masked_fill_(sums - weights >= _column([draw.top_p for draw in draws], weights) * whole, 0)
+    weights.masked_fill_(weights < _column([draw.min_p for draw in draws], weights) * weights[:, :1], 0)
+    sums = weights.cumsum(dim=-1)
+    wanted = _column([draw.random for draw in draws], weights) * sums[:, -1:]
+    return ids.gather(1, _passed(weights, sums, wanted)).squeeze(1).tolist()
 
 
-def _last(weights: Tensor) -> Tensor:
-    """``[rows, 1]``: the last token of each row that may come at all; rounding must not lead beyond it."""
+def _largest(weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``topk`` of each row; few are looked for in those blocks alone that have the largest maxima."""
+    rows, vocab = weights.shape
+    size = math.gcd(vocab, BLOCK_SORTED)
+    if 4 * count * size > vocab:
+        return tuple(weights.topk(count, dim=-1))
+    blocks = weights.view(rows, vocab // size, size)
+    best = blocks.amax(dim=-1).topk(count, dim=-1).indices
+    inside = blocks.gather(1, best.unsqueeze(-1).expand(-1, -1, size)).flatten(1)
+    values, places = inside.topk(count, dim=-1)
+    return values, best.gather(1, places // size) * size + places % size
+
+
+def _passed(weights: Tensor, sums: Tensor, wanted: Tensor) -> Tensor:
+    """``[rows, 1]``: where sums pass what is wanted, and not beyond the last that has weight: sums are rounded."""
     places = torch.arange(weights.shape[1], device=weights.device)
-    return torch.where(weights > 0, places, 0).amax(dim=-1, keepdim=True)
+    last = torch.where(weights > 0, places, 0).amax(dim=-1, keepdim=True)
+    return torch.searchsorted(sums, wanted, right=True).clamp(max=last)
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(1)

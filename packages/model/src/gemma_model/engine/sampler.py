@@ -208,7 +208,7 @@ def _largest(weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _passed(weights: Tensor, sums: Tensor, wanted: Tensor) -> Tensor:
-    """``[rows, 1]``: where sums pass what is wanted, and not beyond the last that has weight: sums are rounded."""
+    """``[rows, 1]``: where sums pass what is wanted, at the last that has weight at the latest."""
     places = torch.arange(weights.shape[1], device=weights.device)
     last = torch.where(weights > 0, places, 0).amax(dim=-1, keepdim=True)
     return torch.searchsorted(sums, wanted, right=True).clamp(max=last)

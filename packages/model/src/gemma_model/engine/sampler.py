@@ -199,7 +199,8 @@ def _largest(weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
     rows, vocab = weights.shape
     size = math.gcd(vocab, BLOCK_SORTED)
     if 4 * count * size > vocab:
-        return tuple(weights.topk(count, dim=-1))
+        values, ids = weights.topk(count, dim=-1)
+        return values, ids
     blocks = weights.view(rows, vocab // size, size)
     best = blocks.amax(dim=-1).topk(count, dim=-1).indices
     inside = blocks.gather(1, best.unsqueeze(-1).expand(-1, -1, size)).flatten(1)

@@ -1,12 +1,12 @@
 // What a decode step does on a CPU, as a few loops that PyTorch has no single operation for.
 //
-// A step of a small batch reads every weight once and does little else, so its time is memory traffic plus
-// overhead. PyTorch's own bf16 products of a few rows read the weights at a fraction of what the memory gives
-// on CPUs without bf16 units, and the small operations between the products cost more than their arithmetic.
+// A step of a small batch reads every weight once and does little else, so its time is memory traffic plus overhead.
+// PyTorch's own bf16 products of a few rows read the weights at a fraction of what the memory gives, and the small
+// operations between the products cost more than their arithmetic.
 //
-// All arithmetic is fp32; tensors are bf16 or fp32. A row is computed in the same order whatever other rows are
-// there, so a batch gives bit for bit what each row gives alone. The definitions in PyTorch stay beside each
-// use; tests compare the two.
+// All sums are fp32; tensors are bf16 or fp32. Products of bf16 are the processor's own where it has them (AVX512-BF16),
+// else widened to fp32 first. A row is computed in the same order whatever other rows are there, so a batch gives bit
+// for bit what each row gives alone. The definitions in PyTorch stay beside each use; tests compare the two.
 //
 // M rows, H hidden, N AltUp streams, d head_dim.
 
@@ -90,6 +90,19 @@ struct Matrix {
   explicit Matrix(const Tensor& w) : Matrix(w.const_data_ptr<T>(), w.size(0), w.size(1), w.stride(0)) {}
 };
 
+#if defined(CPU_CAPABILITY_AVX512) && defined(__AVX512BF16__)
+#define DOTS_BF16
+// Each lane of `sum` plus the products of two pairs of bf16, added in fp32.
+inline Vec add_pairs(Vec sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+
+// What the inputs of a product with weights of type T are kept as: bf16 meets bf16.
+template <typename T>
+using Input = T;
+#else
+template <typename T>
+using Input = float;
+#endif
+
 // The even (H = 0) or odd (H = 1) elements of the next two vectors: of bf16 a shift or a mask makes them fp32. Where
 // that is not at hand, the first or second of the two. What they are multiplied with must lie in that order.
 template <int H, typename T>
@@ -104,30 +117,37 @@ inline Vec half_of(const T* p) {
   return load(p + H * LANES);
 }
 
-// The elements of x, widened, in the order in which `half_of` reads elements of type T.
+// The elements of x as a product with weights of type T takes them: as they are, where bf16 meets bf16; else widened,
+// in the order in which `half_of` reads elements of type T.
 template <typename T>
-std::vector<float> arranged(const Tensor& x) {
+std::vector<Input<T>> arranged(const Tensor& x) {
   const Tensor in = x.contiguous();
   const int64_t count = in.numel(), depth = in.size(-1);
-  std::vector<float> wide(count);
-  FOR_DTYPE(in, [&] {
-    const auto* from = in.const_data_ptr<scalar_t>();
-    for (int64_t i = 0; i < count; i += LANES) load(from + i).store(wide.data() + i);
-  });
+  if constexpr (std::is_same_v<Input<T>, at::BFloat16>) {
+    TORCH_CHECK(in.scalar_type() == at::kBFloat16, "inputs of bf16 weights are bf16");
+    const auto* from = in.const_data_ptr<at::BFloat16>();
+    return {from, from + count};
+  } else {
+    std::vector<float> wide(count);
+    FOR_DTYPE(in, [&] {
+      const auto* from = in.const_data_ptr<scalar_t>();
+      for (int64_t i = 0; i < count; i += LANES) load(from + i).store(wide.data() + i);
+    });
 #ifdef CPU_CAPABILITY_AVX512
-  if constexpr (std::is_same_v<T, at::BFloat16>) {
-    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    for (int64_t at = 0; at < count; at += depth)
-      for (int64_t k = 0; k + 2 * LANES <= depth; k += 2 * LANES) {
-        float* place = wide.data() + at + k;
-        const __m512 first = _mm512_loadu_ps(place), second = _mm512_loadu_ps(place + LANES);
-        _mm512_storeu_ps(place, _mm512_permutex2var_ps(first, even, second));
-        _mm512_storeu_ps(place + LANES, _mm512_permutex2var_ps(first, odd, second));
-      }
-  }
+    if constexpr (std::is_same_v<T, at::BFloat16>) {
+      const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+      const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+      for (int64_t at = 0; at < count; at += depth)
+        for (int64_t k = 0; k + 2 * LANES <= depth; k += 2 * LANES) {
+          float* place = wide.data() + at + k;
+          const __m512 first = _mm512_loadu_ps(place), second = _mm512_loadu_ps(place + LANES);
+          _mm512_storeu_ps(place, _mm512_permutex2var_ps(first, even, second));
+          _mm512_storeu_ps(place + LANES, _mm512_permutex2var_ps(first, odd, second));
+        }
+    }
 #endif
-  return wide;
+    return wide;
+  }
 }
 
 // The sums of the lanes of each of R vectors, to y[0], y[stride], …; in the same order of additions whatever R is.
@@ -155,64 +175,84 @@ inline void reduce(const Vec* sums, float* y, int64_t stride) {
   for (int r = 0; r < R; ++r) y[r * stride] = sums[r].reduce_add();
 }
 
-// R rows of x, in order, times C rows of w: both are read along their depth, the sums stay in registers.
+// R rows of x, as `arranged`, times C rows of w: both are read along their depth, the sums stay in registers.
 template <int R, int C, typename T>
-inline void tile(const Matrix<T>& w, int64_t first, const float* x, float* y, int64_t y_stride) {
+inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y, int64_t y_stride) {
   Vec sums[C][R];
   for (auto& column : sums)
     for (auto& sum : column) sum = Vec(0.0f);
   const T* rows = w.data + first * w.stride;
-  const auto add = [&](int64_t k, const auto& weight_of) {
-    Vec weights[C];
+  const auto add = [&](int64_t k, const auto& weight_of, const auto& input_of, const auto& sum_of) {
+    decltype(weight_of(rows)) weights[C];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) weights[c] = weight_of(rows + c * w.stride);
+    for (int c = 0; c < C; ++c) weights[c] = weight_of(rows + c * w.stride + k);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const Vec input = Vec::loadu(x + r * w.depth + k);
+      const auto input = input_of(x + r * w.depth + k);
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) sums[c][r] = at::vec::fmadd(weights[c], input, sums[c][r]);
+      for (int c = 0; c < C; ++c) sums[c][r] = sum_of(sums[c][r], weights[c], input);
     }
   };
-  int64_t k = 0;
-  for (; k + 2 * LANES <= w.depth; k += 2 * LANES) {
+  const auto prefetch = [&](int64_t k) {
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) __builtin_prefetch(rows + (c + C) * w.stride + k);
-    add(k, [k](const T* row) { return half_of<0>(row + k); });
-    add(k + LANES, [k](const T* row) { return half_of<1>(row + k); });
+  };
+  int64_t k = 0;
+#ifdef DOTS_BF16
+  if constexpr (std::is_same_v<Input<T>, at::BFloat16>) {
+    const auto whole = [](const T* p) { return _mm512_loadu_si512(p); };
+    const auto half = [](const T* p) { return _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i*)p)); };
+    for (; k + 2 * LANES <= w.depth; k += 2 * LANES) prefetch(k), add(k, whole, whole, add_pairs);
+    if (k < w.depth) add(k, half, half, add_pairs);
   }
-  if (k < w.depth) add(k, [k](const T* row) { return load(row + k); });
+#endif
+  const auto fused = [](Vec sum, Vec weight, Vec input) { return at::vec::fmadd(weight, input, sum); };
+  if constexpr (std::is_same_v<Input<T>, float>) {
+    const auto input = [](const float* p) { return Vec::loadu(p); };
+    for (; k + 2 * LANES <= w.depth; k += 2 * LANES) {
+      prefetch(k);
+      add(k, [](const T* p) { return half_of<0>(p); }, input, fused);
+      add(k + LANES, [](const T* p) { return half_of<1>(p - LANES); }, input, fused);
+    }
+    if (k < w.depth) add(k, [](const T* p) { return load(p); }, input, fused);
+  }
   for (int c = 0; c < C; ++c) reduce<R>(sums[c], y + c, y_stride);
 }
 
 // R rows of x times so many columns. A tile is as many sums as 32 registers hold beside what they are made of.
 template <int R, int C, typename T>
-void tiles(const Matrix<T>& w, int64_t first, int64_t count, const float* x, float* y, int64_t y_stride) {
+void tiles(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, float* y, int64_t y_stride) {
   int64_t c = 0;
   for (; c + C <= count; c += C) tile<R, C>(w, first + c, x, y + c, y_stride);
   for (; c < count; ++c) tile<R, 1>(w, first + c, x, y + c, y_stride);
 }
 
 // x [rows, depth] times a strip of w's rows -> y [rows, count]. Few rows share many columns, for the weights come
-// from memory; many share few, so that a weight, once widened, serves them all, and they stay in the first cache
-// while the strip passes.
+// from memory; many share few, so that a weight, once read, serves them all. A few columns meet all rows before the
+// next ones do: then they still are in the first cache, and reading the next ones is spread over all that work.
 template <typename T>
-void strip(const Matrix<T>& w, int64_t first, int64_t count, const float* x, int64_t rows, float* y, int64_t y_stride) {
-  for (int64_t r = 0; r < rows;) {
-    const int64_t left = rows - r;
-    const float* from = x + r * w.depth;
-    float* to = y + r * y_stride;
-    if (left >= 8) tiles<8, 3>(w, first, count, from, to, y_stride), r += 8;
-    else if (left >= 4) tiles<4, 6>(w, first, count, from, to, y_stride), r += 4;
-    else if (left == 3) tiles<3, 6>(w, first, count, from, to, y_stride), r += 3;
-    else if (left == 2) tiles<2, 6>(w, first, count, from, to, y_stride), r += 2;
-    else tiles<1, 6>(w, first, count, from, to, y_stride), r += 1;
+void strip(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, int64_t rows, float* y,
+           int64_t y_stride) {
+  constexpr int64_t AT_ONCE = 12;
+  for (int64_t c = 0; c < count; c += AT_ONCE) {
+    const int64_t some = std::min(AT_ONCE, count - c);
+    for (int64_t r = 0; r < rows;) {
+      const int64_t left = rows - r;
+      const auto* from = x + r * w.depth;
+      float* to = y + r * y_stride + c;
+      if (left >= 8) tiles<8, 3>(w, first + c, some, from, to, y_stride), r += 8;
+      else if (left >= 4) tiles<4, 6>(w, first + c, some, from, to, y_stride), r += 4;
+      else if (left == 3) tiles<3, 6>(w, first + c, some, from, to, y_stride), r += 3;
+      else if (left == 2) tiles<2, 6>(w, first + c, some, from, to, y_stride), r += 2;
+      else tiles<1, 6>(w, first + c, some, from, to, y_stride), r += 1;
+    }
   }
 }
 
 // x [rows, depth] times w [columns, depth]: gives each strip of columns to `finish(first, count, sums)`,
 // whose sums are [rows, count].
 template <typename T, typename Finish>
-void product(const Matrix<T>& w, const float* x, int64_t rows, const Finish& finish) {
+void product(const Matrix<T>& w, const Input<T>* x, int64_t rows, const Finish& finish) {
   constexpr int64_t STRIP = 48;
   const int64_t strips = (w.rows + STRIP - 1) / STRIP;
   const int64_t grain = std::max<int64_t>(1, GRAIN / (STRIP * w.depth));
@@ -245,9 +285,9 @@ Tensor linear(const Tensor& x, const Tensor& w) {
     return w.scalar_type() == at::kBFloat16 && !MULTIPLIES_BF16 ? cast_linear(x, w) : at::linear(x, w);
   const Tensor y = at::empty({rows, columns}, x.options());
   FOR_DTYPE(w, [&] {
-    const auto wide = arranged<scalar_t>(x);
+    const auto inputs = arranged<scalar_t>(x);
     auto* out = y.mutable_data_ptr<scalar_t>();
-    product(Matrix<scalar_t>(w), wide.data(), rows,
+    product(Matrix<scalar_t>(w), inputs.data(), rows,
             [&](int64_t first, int64_t count, const float* sums) {
               for (int64_t r = 0; r < rows; ++r)
                 std::copy_n(sums + r * count, count, out + r * columns + first);
@@ -261,9 +301,9 @@ Tensor logits(const Tensor& x, const Tensor& w, double cap) {
   const int64_t columns = w.size(0), rows = x.size(0);
   const Tensor y = at::empty({rows, columns}, x.options().dtype(at::kFloat));
   FOR_DTYPE(w, [&] {
-    const auto wide = arranged<scalar_t>(x);
+    const auto inputs = arranged<scalar_t>(x);
     auto* out = y.mutable_data_ptr<float>();
-    product(Matrix<scalar_t>(w), wide.data(), rows,
+    product(Matrix<scalar_t>(w), inputs.data(), rows,
             [&](int64_t first, int64_t count, const float* sums) {
               for (int64_t r = 0; r < rows; ++r) {
                 float* to = out + r * columns + first;
@@ -405,8 +445,8 @@ Tensor sparse_feed_forward(const Tensor& x, const Tensor& gate, const Tensor& up
   TORCH_CHECK(rows <= MANY_ROWS, "at most ", MANY_ROWS, " rows");
   const Tensor y = at::empty_like(x);
   FOR_DTYPE(x, [&] {
-    const auto wide = arranged<scalar_t>(x);
-    const float* in = wide.data();
+    const auto inputs = arranged<scalar_t>(x);
+    const auto* in = inputs.data();
     const Matrix<scalar_t> ups(up);
     const auto* down_rows = down.const_data_ptr<scalar_t>();
     auto* out = y.mutable_data_ptr<scalar_t>();

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from gemma_model.nn.cache import KVCache, rows
+from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
 from gemma_model.nn.ops import Linear, Norm
 from gemma_model.nn.weights import Weights
@@ -34,7 +34,7 @@ class Reach:
     """What the queries of a batch see in layers of one type, and where their own keys go.
 
     Args:
-        batch: its rows and positions.
+        tokens: new ones of each row.
         groups: query heads per key head.
         visible: added to scores, ``[B, T, L]``: 0 where a query sees a key, else minus infinity.
         cos, sin: of the rotary angles, ``[M, 1, d]``, the first half of the sines negated.
@@ -42,9 +42,10 @@ class Reach:
         joined: whether the batch's own keys come after those read, and go into the cache afterwards.
         slots: where the keys go, ``[B, 1]``.
         kept: and into which columns, ``[B, at most T]``: of a long chunk, only what a ring can hold.
+        first: the first row's slot, when the others' follow in order and can be read where they are.
     """
 
-    batch: Batch
+    tokens: int
     groups: int
     visible: Tensor
     cos: Tensor
@@ -53,14 +54,13 @@ class Reach:
     joined: bool
     slots: Tensor
     kept: Tensor
+    first: int | None = None
 
     @staticmethod
     def of(config: TextConfig, batch: Batch, kind: LayerType, cache: KVCache, like: Tensor) -> "Reach":
         """The reach of a batch in layers of one type, on the device and in the dtype of ``like``.
 
-        A key in column ``c`` of a ring of R columns of which ``end`` positions are written stands for the
-        last position below ``end`` that is ``c`` modulo R; for columns never written that is negative. A
-        chunk that would overwrite keys still in some query's window is joined to the ring as it was.
+        A chunk that would overwrite keys still in some query's window is joined to the ring as it was.
         """
         sliding, columns = kind == "sliding_attention", cache.columns(kind)
         window = config.sliding_window if sliding else cache.length
@@ -69,19 +69,19 @@ class Reach:
         starts = torch.tensor(batch.starts, device=like.device).unsqueeze(1)
         queries = starts + torch.arange(batch.tokens, device=like.device)  # [B, T]
         seen = min(columns, max(batch.starts) + written)
-        last = starts + written - 1
-        keys = last - (last - torch.arange(seen, device=like.device)) % columns  # [B, L]
+        keys = positions_in(seen, starts + written - 1, columns)
         cos, sin = rotation(queries, config.rope_theta[kind], config.head_dim)
         return Reach(
-            batch=batch,
+            tokens=batch.tokens,
             groups=config.query_groups,
-            visible=_visible(queries, torch.cat((keys, queries), dim=1) if joined else keys, window, like),
+            visible=visible(queries, torch.cat((keys, queries), dim=1) if joined else keys, window, like),
             cos=cos,
             sin=sin,
             columns=seen,
             joined=joined,
             slots=torch.tensor(batch.slots, device=like.device).unsqueeze(1),
             kept=queries[:, -columns:] % columns,
+            first=_first_of_neighbours(batch.slots),
         )
 
     @cached_property
@@ -98,14 +98,17 @@ class Reach:
             layer: ``[slots, 2 x kv_heads, columns, d]``.
             fresh: ``[M, 2 x kv_heads, d]``.
         """
-        fresh = fresh.view(-1, self.batch.tokens, *fresh.shape[1:])  # [B, T, 2 x kv_heads, d]
+        fresh = fresh.view(-1, self.tokens, *fresh.shape[1:])  # [B, T, 2 x kv_heads, d]
         seen = torch.cat((self._read(layer), fresh.transpose(1, 2)), dim=2) if self.joined else None
         layer[self.slots, :, self.kept] = fresh[:, -self.kept.shape[1] :]
         keys, values = (self._read(layer) if seen is None else seen).chunk(2, dim=1)
         return keys, values
 
     def _read(self, layer: Tensor) -> Tensor:
-        return rows(layer, self.batch.slots, self.columns)
+        """The columns in reach; a view when the slots are neighbours in order, else a copy."""
+        if self.first is None:
+            return layer[self.slots[:, 0], :, : self.columns]
+        return layer[self.first : self.first + len(self.slots), :, : self.columns]
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotary positions: ``[M, heads, d]`` → the same."""
@@ -113,7 +116,7 @@ class Reach:
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """``[M, heads, d]`` queries → ``[M, heads x d]``; the norms have scaled the scores already."""
-        count, tokens = len(self.batch.slots), self.batch.tokens
+        count, tokens = len(self.slots), self.tokens
         shape = (count, tokens, keys.shape[1], self.groups, keys.shape[3])
         grouped = query.reshape(shape).permute(0, 2, 3, 1, 4).flatten(2, 3)  # [B, kv_heads, groups x T, d]
         seen = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=self.mask, scale=1.0)
@@ -122,11 +125,10 @@ class Reach:
 
     def last(self, tokens: int) -> "Reach":
         """Of the last tokens of every row; for layers that only read."""
-        if tokens == self.batch.tokens:
+        if tokens == self.tokens:
             return self
-        cos, sin = (last_tokens(x, self.batch.tokens, tokens) for x in (self.cos, self.sin))
-        batch = replace(self.batch, tokens=tokens)
-        return replace(self, batch=batch, visible=self.visible[:, -tokens:], cos=cos, sin=sin)
+        cos, sin = (last_tokens(x, self.tokens, tokens) for x in (self.cos, self.sin))
+        return replace(self, tokens=tokens, visible=self.visible[:, -tokens:], cos=cos, sin=sin)
 
 
 def last_tokens(x: Tensor, of: int, tokens: int) -> Tensor:
@@ -134,7 +136,21 @@ def last_tokens(x: Tensor, of: int, tokens: int) -> Tensor:
     return x if tokens == of else x.view(-1, of, *x.shape[1:])[:, -tokens:].flatten(0, 1)
 
 
-def _visible(queries: Tensor, keys: Tensor, window: int, like: Tensor) -> Tensor:
+def positions_in(columns: int, last: Tensor, ring: int) -> Tensor:
+    """The positions for which the first columns of a ring stand, ``[B, columns]``.
+
+    It is the last one written, up to ``last`` ``[B, 1]``, that is the column modulo the ring's size; for a
+    column never written that is negative.
+    """
+    return last - (last - torch.arange(columns, device=last.device)) % ring
+
+
+def _first_of_neighbours(slots: Sequence[int]) -> int | None:
+    in_order = list(slots) == list(range(slots[0], slots[0] + len(slots)))
+    return slots[0] if in_order else None
+
+
+def visible(queries: Tensor, keys: Tensor, window: int, like: Tensor) -> Tensor:
     """``[B, T]`` and ``[B, L]`` positions → ``[B, T, L]``."""
     query, key = queries.unsqueeze(2), keys.unsqueeze(1)
     hidden = (key < 0) | (key > query) | (key <= query - window)

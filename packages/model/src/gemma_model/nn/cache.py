@@ -1,9 +1,6 @@
 """Keys and values of all slots: plain tensors of the layers that store them, rings where the layer slides."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
 from gemma_model.nn.config import LayerType, TextConfig
 
@@ -29,7 +26,7 @@ class KVCache:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.length, self.ring = length, ring_columns(config, length, rewind)
+        self.slots, self.length, self.ring = slots, length, ring_columns(config, length, rewind)
         stored = config.layer_types[: config.first_kv_shared_layer]
         heads, width = 2 * config.num_key_value_heads, config.head_dim
         # Zeros, not whatever memory holds: a masked NaN is still a NaN.
@@ -59,11 +56,3 @@ def bytes_per_slot(config: TextConfig, length: int, rewind: int, itemsize: int) 
     ring = ring_columns(config, length, rewind)
     columns = sum(ring if kind == "sliding_attention" else length for kind in stored)
     return columns * 2 * config.num_key_value_heads * config.head_dim * itemsize
-
-
-def rows(layer: Tensor, slots: Sequence[int], columns: int) -> Tensor:
-    """The first columns of some slots; a view when the slots are neighbours in order, else a copy."""
-    first, count = slots[0], len(slots)
-    if list(slots) == list(range(first, first + count)):
-        return layer[first : first + count, :, :columns]
-    return layer[torch.tensor(slots, device=layer.device), :, :columns]

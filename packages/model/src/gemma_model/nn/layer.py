@@ -4,6 +4,7 @@ Shapes: B rows of T new tokens each, M = B x T tokens, N AltUp streams, H hidden
 """
 
 import math
+from collections.abc import Callable
 from copy import copy
 
 from torch import Tensor
@@ -74,14 +75,14 @@ class Layer:
         if not keep:
             return streams[:0], seen
         predicted, x, per_layer_input, query = (
-            last_tokens(t, reach.batch.tokens, keep) for t in (predicted, x, per_layer_input, query)
+            last_tokens(t, reach.tokens, keep) for t in (predicted, x, per_layer_input, query)
         )
         attended = self.post_attention_norm(self.attention.attend(query, reach.last(keep), seen))
         laurel = x + self.post_laurel_norm(self.laurel_right(self.laurel_left(x)))
         x = (predicted[:, self.altup.active] + attended + laurel) * math.sqrt(0.5)
         x = x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
         corrected = self.altup.correct(predicted, x)
-        corrected[:, 1:] += self._per_layer(corrected, per_layer_input).unsqueeze(1)
+        corrected[:, 1:].add_(self._per_layer(corrected, per_layer_input).unsqueeze(1))
         return corrected, seen
 
     def sliced(self, size: int) -> "Layer":
@@ -93,3 +94,7 @@ class Layer:
     def _per_layer(self, corrected: Tensor, per_layer_input: Tensor) -> Tensor:
         gated = gelu(self.gate(self.altup.scaled_active(corrected))) * per_layer_input
         return self.post_projection_norm(self.project(gated))
+
+
+Through = Callable[[Layer, Tensor, Tensor, Reach, Tensor | None, KV | None, int], tuple[Tensor, KV]]
+"""What runs a layer: ``Layer.__call__``, or something that does the same."""

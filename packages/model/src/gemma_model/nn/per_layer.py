@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from gemma_model.nn.config import TextConfig
+from gemma_model.nn.device import moved
 from gemma_model.nn.ops import Linear, Norm
 from gemma_model.nn.weights import Weights
 
@@ -35,7 +36,7 @@ class PerLayerTable:
         """Rows of some tokens, ``[M, layers x P]``, as ``like`` is; ids that the table lacks read row 0."""
         table, known = self.table, [i if 0 <= i < self._known else 0 for i in ids]
         gathered = F.embedding(torch.tensor(known, device=table.device), table)
-        return gathered.to(like.device, like.dtype)
+        return moved(gathered.to(like.dtype), like.device)
 
     def copy_into_memory(self, given_up: Callable[[], bool]) -> bool:
         """Make a copy in memory, so that no row has to wait for the disk; whether that was finished.

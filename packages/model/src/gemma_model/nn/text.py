@@ -4,6 +4,7 @@ Shapes: B rows of T new tokens each, M = B x T tokens, N AltUp streams, H hidden
 """
 
 import math
+from collections.abc import Mapping
 from copy import copy
 from functools import partial
 
@@ -16,7 +17,7 @@ from gemma_model.nn.altup import Streams
 from gemma_model.nn.attention import KV, Batch, Reach, last_tokens
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
-from gemma_model.nn.layer import Layer
+from gemma_model.nn.layer import Layer, Through
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.ops import Linear, Norm
 from gemma_model.nn.per_layer import PerLayerInputs, PerLayerTable
@@ -118,19 +119,33 @@ class Decoder:
         if self._compiled and batch.tokens == keep == 1:
             return self._decode(x, table_rows, batch, cache)
         reaches = {k: Reach.of(self.config, batch, k, cache, x) for k in set(self.config.layer_types)}
+        return self.run(x, table_rows, reaches, cache, keep)
+
+    def run(
+        self,
+        x: Tensor,
+        table_rows: Tensor,
+        reaches: Mapping[LayerType, Reach],
+        cache: KVCache,
+        keep: int,
+        through: Through = Layer.__call__,
+    ) -> Tensor | None:
+        """As above, with the reach of layers of each type given, and with what a layer is run through."""
+        tokens = reaches[self.config.layer_types[0]].tokens
         lent: dict[LayerType, KV] = {}
         streams = self._streams.split(x)
         for number, given in zip(self._storing, self._storing_inputs(x, table_rows), strict=True):
-            layer, going_on = self.layers[number], keep if number == self._storing[-1] else batch.tokens
+            layer, going_on = self.layers[number], keep if number == self._storing[-1] else tokens
             reach, cached = reaches[layer.kind], cache.layers[number]
-            streams, lent[layer.kind] = layer(streams, given, reach, cached, None, going_on)
+            streams, lent[layer.kind] = through(layer, streams, given, reach, cached, None, going_on)
         if not keep:
             return None
-        x, table_rows = (last_tokens(t, batch.tokens, keep) for t in (x, table_rows))
+        x, table_rows = (last_tokens(t, tokens, keep) for t in (x, table_rows))
         reaches = {kind: reach.last(keep) for kind, reach in reaches.items()}
         for number, given in zip(self.sharing, self.sharing_inputs(x, table_rows), strict=True):
             layer = self.layers[number]
-            streams, _ = layer(streams, given, reaches[layer.kind], None, lent[layer.kind], keep)
+            reach, seen = reaches[layer.kind], lent[layer.kind]
+            streams, _ = through(layer, streams, given, reach, None, seen, keep)
         return self._logits(self._norm(self._streams.merge(streams)))
 
     def _decode(self, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache) -> Tensor:

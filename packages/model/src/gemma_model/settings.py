@@ -64,7 +64,7 @@ class Settings(BaseModel):
     compile: Literal["auto", "off"] = Field(
         "auto",
         description="auto: a CPU decodes with kernels compiled at the first start, if there is a C++ "
-        "compiler; off: with PyTorch's own operations",
+        "compiler, a GPU with compiled layers in CUDA graphs; off: with PyTorch's own operations",
     )
     media_cache_bytes: int = Field(
         256 * 2**20, ge=0, description="Soft tokens of pictures and sounds that are kept"

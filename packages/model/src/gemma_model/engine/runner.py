@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gemma_model.engine.choice import Choice
 from gemma_model.engine.chooser import Chooser, describe_failure
+from gemma_model.engine.decoding import Capture, CudaGraphs, Direct, Step, recorded
 from gemma_model.engine.memory import check_fits, free_host_memory
 from gemma_model.engine.outcome import Outcome
 from gemma_model.engine.scheduler import Decode, Plan, Prefill
@@ -23,8 +24,10 @@ from gemma_model.engine.soft_tokens import Encode, SoftTokens
 from gemma_model.nn import kernels
 from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache, bytes_per_slot
+from gemma_model.nn.compiled import compiled_layers
 from gemma_model.nn.config import TextConfig
 from gemma_model.nn.device import describe, pick
+from gemma_model.nn.layer import Layer, Through
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.text import Decoder
 from gemma_model.nn.weights import TOWER_PARTS, open_weights
@@ -62,7 +65,14 @@ class Runner:
         self._decoder, self._cache, self._soft_tokens = decoder, cache, soft_tokens
         self._decoders: dict[str | None, Decoder] = {None: decoder}
         self._decoders |= {name: decoder.sliced(part) for name, part in variants.items()}
+        self._direct = {name: Direct(own, cache) for name, own in self._decoders.items()}
+        self._steps: dict[str | None, Step] = {**self._direct}
         self._chooser = Chooser(decoder.config.vocab_size)
+
+    @torch.inference_mode()
+    def record(self, capture: Callable[[], Capture], ways: Mapping[str, Through]) -> None:
+        """Replay steps that decode instead of running them, where that can be had; before the first plan."""
+        self._steps = recorded(self._direct, capture, ways)
 
     @torch.inference_mode()
     def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
@@ -140,18 +150,11 @@ class Runner:
         places: dict[str | None, list[int]] = {}
         for place, decode in enumerate(decodes):
             places.setdefault(choices[decode.name].generation.variant, []).append(place)
-        logits = [self._step(variant, [decodes[i] for i in own]) for variant, own in places.items()]
-        order = torch.tensor([place for own in places.values() for place in own])
-        return logits[0] if len(logits) == 1 else torch.cat(logits)[order.argsort()]
-
-    def _step(self, variant: str | None, decodes: Sequence[Decode]) -> Tensor:
-        ids = tuple(decode.token_id for decode in decodes)
-        x = self._embed(ids)
-        batch = Batch([decode.slot for decode in decodes], [decode.position for decode in decodes], 1)
-        rows = self._decoder.per_layer_table.rows(ids, x)
-        logits = self._decoders[variant](x, rows, batch, self._cache, keep=1)
-        assert logits is not None, "they were asked for"
-        return logits
+        logits = [self._steps[variant](*_new_tokens(decodes, own)) for variant, own in places.items()]
+        if len(logits) == 1:
+            return logits[0]
+        order = torch.tensor([place for own in places.values() for place in own], device=logits[0].device)
+        return torch.cat(logits)[order.argsort()]
 
     def _embed(self, ids: tuple[int, ...]) -> Tensor:
         return self._decoder.embed(torch.tensor(ids, device=self._decoder.embed.table.device))
@@ -172,6 +175,8 @@ class Loaded:
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         self.config = TextConfig.read(config)
         self.device = pick(settings.device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # of this thread: graphs and streams ask nobody else
         self.dtype = _dtype(settings.dtype, config)
         self.length = settings.max_model_len or self.config.max_position_embeddings
         if self.length > self.config.max_position_embeddings:
@@ -189,6 +194,9 @@ class Loaded:
         self.per_layer_table = decoder.per_layer_table
         soft_tokens = SoftTokens(encode, settings.media_cache_bytes)
         self.runner = Runner(decoder, cache, soft_tokens, variants_of(checkpoint, settings))
+        if self.device.type == "cuda" and settings.compile == "auto":
+            ways = {"compiled layers": compiled_layers(), "PyTorch's own operations": Layer.__call__}
+            self.runner.record(CudaGraphs, ways)
 
     def _load(
         self, checkpoint: Path, config: Mapping[str, Any], settings: Settings
@@ -226,6 +234,12 @@ def _due(plan: Plan, choices: Mapping[Name, Choice]) -> Iterator[Media]:
         for span in choices[prefill.name].generation.prompt.spans:
             if span.start < prefill.stop and prefill.start < span.start + span.length:
                 yield span.media
+
+
+def _new_tokens(decodes: Sequence[Decode], places: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+    """Ids, slots and positions of some."""
+    some = [decodes[place] for place in places]
+    return [d.token_id for d in some], [d.slot for d in some], [d.position for d in some]
 
 
 def _together(logits: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,154 @@
+"""Steps that are recorded and replayed, with a stand-in for CUDA graphs: it runs the step again."""
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gemma_model.engine import decoding
+from gemma_model.engine.decoding import Direct, Recorded, buckets
+from gemma_model.engine.runner import Runner
+from gemma_model.nn.attention import visible
+from gemma_model.nn.cache import KVCache
+from gemma_model.nn.layer import Layer
+from gemma_model.nn.matformer import Slice
+from gemma_model.protocol import Generation, Prompt, Sampling
+
+Replay = Callable[[], Tensor]
+SLOTS, NEW = 6, 40
+PLAIN = {"its own operations": Layer.__call__}
+
+
+class Again:
+    """Like a graph: every replay writes into the same memory."""
+
+    def __call__(self, step: Replay) -> Replay:
+        kept = step()
+        return lambda: kept.copy_(step())
+
+
+class Broken(Again):
+    def __call__(self, step: Replay) -> Replay:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+
+class Wrong(Again):
+    def __call__(self, step: Replay) -> Replay:
+        kept = step().zero_()
+        return lambda: kept
+
+
+@pytest.fixture(autouse=True)
+def few_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "FEWEST_COLUMNS", 16)  # so that answers outgrow them
+
+
+def greedy(prompt: Prompt, variant: str | None = None, new: int = NEW) -> Generation:
+    return Generation(prompt, Sampling(temperature=0), new, variant=variant)
+
+
+def recorded(native: Any) -> Any:
+    runner: Runner = native.recorder.runner
+    runner.record(Again, PLAIN)
+    assert all(isinstance(step, Recorded) for step in runner._steps.values())
+    assert not any(layer.any() for layer in runner._cache.layers), "what it was tried with is gone"
+    return native
+
+
+def test_buckets_reach_exactly_to_the_largest() -> None:
+    assert buckets(16, 1, 2) == [1, 2, 4, 8, 16]
+    assert buckets(12, 1, 2) == [1, 2, 4, 8, 12]
+    assert buckets(1, 1, 2) == [1]
+    assert buckets(300, 512, 4) == [300]
+    assert buckets(32_768, 512, 4) == [512, 2048, 8192, 32_768]
+
+
+def test_text_is_that_of_the_decoder_while_requests_come_and_go(each_checkpoint: Any) -> None:
+    """Every number of rows and of columns, in slots in any order, across the end of every ring."""
+    dice, native = random.Random(3), recorded(each_checkpoint.native(slots=SLOTS))
+    asked = [
+        greedy(each_checkpoint.text(dice.randint(1, 60), seed), new=dice.randint(1, NEW))
+        for seed in range(24)
+    ]
+    answers, stray = [each_checkpoint.answer() for _ in asked], []
+    for generation, answer in zip(asked, answers, strict=True):
+        native.loop.submit(generation, answer)
+        if dice.random() < 0.3:
+            stray.append(native.loop.submit(greedy(each_checkpoint.text(9, 99)), each_checkpoint.answer()))
+        for _ in range(dice.randrange(12)):
+            native.loop.step()
+        if stray and dice.random() < 0.5:
+            native.loop.cancel(stray.pop())
+    native.run()
+    alone = each_checkpoint.native(slots=1)
+    assert [answer.tokens for answer in answers] == [alone.answers([one])[0] for one in asked]
+
+
+def test_sampled_text_is_that_of_the_decoder(checkpoint: Any) -> None:
+    asked = [
+        Generation(checkpoint.text(9, seed), Sampling(1.0, top_p=0.9, seed=seed), 20, n=1 + seed % 3)
+        for seed in range(6)
+    ]
+    ours = recorded(checkpoint.native(slots=SLOTS)).listened(*asked)
+    wanted = checkpoint.native(slots=SLOTS).listened(*asked)
+    for one, other, generation in zip(ours, wanted, asked, strict=True):
+        assert [one.choice(i) for i in range(generation.n)] == [other.choice(i) for i in range(generation.n)]
+
+
+def test_nested_models_keep_their_own_logits(checkpoint: Any) -> None:
+    """One step of each in a step of the engine: the second must not write over what the first said."""
+    config, of = checkpoint.loaded.config, checkpoint.loaded.runner
+    half = Slice(tuple(size // 2 for size in config.intermediate_size))
+    asked = [greedy(checkpoint.text(5 + seed, seed), ("small", None)[seed % 2]) for seed in range(SLOTS)]
+    said = []
+    for replayed in (True, False):
+        native = checkpoint.native(slots=SLOTS)
+        cache = native.recorder.runner._cache
+        native.recorder.runner = Runner(of._decoder, cache, of._soft_tokens, {"small": half})
+        said.append((recorded(native) if replayed else native).answers(asked))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(("capture", "says"), [(Broken, "not permitted"), (Wrong, "off the decoder's")])
+def test_what_does_not_work_is_not_used_and_told_in_a_sentence(
+    checkpoint: Any, capture: type[Again], says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    native, asked = checkpoint.native(), [greedy(checkpoint.text(9, 1))]
+    runner = native.recorder.runner
+    with caplog.at_level(logging.WARNING):
+        runner.record(capture, {"compiled layers": Layer.__call__, **PLAIN})
+    first, second, last = (record.getMessage() for record in caplog.records)
+    assert "compiled layers" in first
+    assert "its own operations" in second
+    assert says in first
+    assert "\n" not in first
+    assert "without recorded steps" in last
+    assert all(isinstance(step, Direct) for step in runner._steps.values())
+    assert native.answers(asked) == checkpoint.native().answers(asked)
+
+
+def test_layers_that_compute_something_else_are_found_out(checkpoint: Any) -> None:
+    def shifted(layer: Layer, streams: Tensor, *rest: Any) -> Any:
+        streams, seen = layer(streams, *rest)
+        return streams + 0.1, seen
+
+    with torch.inference_mode():
+        cache = KVCache(checkpoint.loaded.config, 2, 64)
+        with pytest.raises(ValueError, match="off the decoder's logits"):
+            Recorded(Direct(checkpoint.loaded.runner._decoder, cache), Again(), shifted)
+
+
+def test_a_step_that_reads_one_column_too_few_is_found_out(
+    checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def narrow(queries: Tensor, keys: Tensor, window: int, like: Tensor) -> Tensor:
+        return visible(queries, keys, window - 1, like)
+
+    monkeypatch.setattr("gemma_model.nn.static.visible", narrow)
+    native = checkpoint.native()
+    native.recorder.runner.record(Again, PLAIN)
+    assert isinstance(native.recorder.runner._steps[None], Direct)

@@ -1,0 +1,149 @@
+"""A GPU's share of what its memory allows: full-size Gemma 3n E4B with random weights, without a checkpoint.
+
+python -m benchmarks.gpu [--batch 1 8 32 64] [--prompt 1024 8192] [--context 1024] [--rounds 30]
+
+Has not been run on a GPU yet. ``--device cpu --config tiny`` shows that the script itself runs.
+"""
+
+import argparse
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from benchmarks.long_prompt import prefill
+from torch import Tensor
+from transformers import Gemma3nTextConfig, Gemma3nTextModel
+
+from gemma_model.engine.decoding import CudaGraphs, Direct, Step, recorded
+from gemma_model.engine.sampler import Draw, sample
+from gemma_model.nn.cache import KVCache
+from gemma_model.nn.compiled import compiled_layers
+from gemma_model.nn.config import TextConfig
+from gemma_model.nn.device import describe
+from gemma_model.nn.layer import Layer, Through
+from gemma_model.nn.text import Decoder
+from gemma_model.nn.weights import Weights
+from gemma_model.tiny import Shape
+
+CHUNK, GIB = 512, 2**30  # tokens of a prompt at once; bytes
+TABLE = "embed_tokens_per_layer.weight"
+
+
+def random_weights(config: Gemma3nTextConfig, device: torch.device) -> Weights:
+    """Weights as large as a checkpoint's, made on the device; the per-layer table is zeros on the host."""
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Gemma3nTextModel(config).state_dict().items()}
+    loaders = {name: partial(_random, name, shape, device) for name, shape in shapes.items()}
+    return Weights(loaders, device, torch.bfloat16)
+
+
+def _random(name: str, shape: torch.Size, device: torch.device) -> Tensor:
+    """So that no layer overwhelms the others, for then every rounding would grow from layer to layer."""
+    if name == TABLE:
+        return torch.zeros(shape, dtype=torch.bfloat16)
+    if len(shape) == 1:
+        size = shape[0] ** -0.5 if "q_norm" in name else 0.2 if ".post_" in name else 1.0
+        return torch.full(shape, size, device=device)
+    return torch.randn(shape, dtype=torch.bfloat16, device=device).mul_(shape[-1] ** -0.5)
+
+
+def seconds(work: Callable[[], object], rounds: int, device: torch.device) -> float:
+    """The median of so many times, of which none ends before the device has ended."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    times = []
+    for _ in range(rounds + 2):  # the first to warm up
+        began = now()
+        work()
+        times.append(now() - began)
+    return statistics.median(times[2:])
+
+
+def copy_bandwidth(device: torch.device, size: int) -> float:
+    """Bytes a second that are read and written when so many are copied."""
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / seconds(partial(target.copy_, source), 10, device)
+
+
+def bytes_read(config: TextConfig, weights: Weights, rows: int, context: int) -> int:
+    """What a step cannot do without: each weight once, and each layer's keys and values in reach."""
+    near = min(config.sliding_window, context)
+    columns = sum(near if kind == "sliding_attention" else context for kind in config.layer_types)
+    return weights.taken_bytes + rows * columns * 2 * config.num_key_value_heads * config.head_dim * 2
+
+
+def decode(step: Step, rows: int, context: int) -> None:
+    """One token for each of so many sequences, from ids to ids."""
+    places = range(rows)
+    sample(step([2] * rows, list(places), [context - 1] * rows), [Draw()] * rows)
+
+
+def line(steps: dict[str, Step], rows: int, given: argparse.Namespace, bound: float) -> str:
+    """Tokens a second, eagerly and recorded, and what of the bound (seconds a step) that is."""
+    eager, replayed = (
+        rows / seconds(partial(decode, step, rows, given.context), given.rounds, given.device)
+        for step in steps.values()
+    )
+    most = rows / bound
+    cells = f"{eager:.1f} | {replayed:.1f} | {replayed / eager:.2f} | {most:.1f} | {replayed / most:.0%}"
+    return f"| {rows} | {cells} |"
+
+
+def run(given: argparse.Namespace) -> None:
+    """All of it."""
+    device, slots, cuda = given.device, max(given.batch), given.device.type == "cuda"
+    tiny = {key: list(x) if isinstance(x, tuple) else x for key, x in asdict(Shape()).items()}
+    shape = Gemma3nTextConfig(**tiny, vocab_size=512) if given.config == "tiny" else Gemma3nTextConfig()
+    config, weights = TextConfig.read(shape.to_dict()), random_weights(shape, device)
+    decoder = Decoder(config, weights)
+    cache = KVCache(config, slots, max(given.context, *given.prompt) + 1, 0, device, torch.bfloat16)
+    held = sum(layer.nbytes for layer in cache.layers)
+    print(f"weights {weights.taken_bytes / GIB:.2f} GiB, cache {held / GIB:.2f} GiB of {slots} slots")
+    direct = Direct(decoder, cache)
+    ways: dict[str, Through] = {"PyTorch's own operations": Layer.__call__}
+    ways = {"compiled layers": compiled_layers(), **ways} if cuda else ways
+    replayed = recorded({None: direct}, CudaGraphs if cuda else lambda: lambda step: step, ways)
+    speed = copy_bandwidth(device, GIB if cuda else 2**24)
+    print(f"copying: {speed / 1e9:,.0f} GB/s; each row attends to {given.context} tokens\n")
+    print("| batch | eager tok/s | recorded tok/s | ratio | bound tok/s | share |\n" + "| --- " * 6 + "|")
+    for rows in given.batch:
+        bound = bytes_read(config, weights, rows, given.context) / speed
+        print(line({"eager": direct, "recorded": replayed[None]}, rows, given, bound), flush=True)
+    print("\n| prompt | until its first token ms |\n| --- | --- |")
+    for tokens in given.prompt:
+        took = seconds(partial(prefill, decoder, cache, [2] * tokens, CHUNK), 3, device)
+        print(f"| {tokens} | {took * 1e3:.1f} |")
+    if cuda:
+        free, total = torch.cuda.mem_get_info()
+        print(f"\n{(total - free) / GIB:.2f} GiB taken in all, CUDA and what others use included")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", type=torch.device, default="cuda")
+    parser.add_argument("--config", choices=["E4B", "tiny"], default="E4B")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--prompt", type=int, nargs="+", default=[1024, 8192])
+    parser.add_argument("--context", type=int, default=1024, help="tokens that each row attends to")
+    parser.add_argument("--rounds", type=int, default=30)
+    given = parser.parse_args()
+    if given.device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("This needs a GPU, and PyTorch finds none here.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print(describe(given.device))
+    with torch.inference_mode():
+        run(given)
+
+
+if __name__ == "__main__":
+    main()

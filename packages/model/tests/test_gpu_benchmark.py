@@ -1,0 +1,27 @@
+"""The benchmark for a GPU runs: here at toy size on the CPU, where its figures say nothing."""
+
+import sys
+
+import pytest
+import torch
+from benchmarks import gpu
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu", *line.split()])
+    gpu.main()
+
+
+def test_it_tells_speed_as_a_share_of_the_bound_and_the_first_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked(monkeypatch, "--device cpu --config tiny --batch 1 3 --prompt 20 30 --context 40 --rounds 1")
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["| batch", "| ---", "| 1", "| 3", "| prompt", "| ---", "| 20", "| 30"]
+    assert all(float(cell) > 0 for row in rows[2:4] for cell in row[1:5])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="needs a GPU"):
+        asked(monkeypatch, "")

@@ -108,6 +108,15 @@ def test_without_its_towers_it_takes_less_and_says_the_same(checkpoint: Any) -> 
     assert less == sum(tensor.nbytes for tensor in towers) > 0
 
 
+def test_with_the_per_layer_table_on_the_device_it_takes_more_and_says_the_same(checkpoint: Any) -> None:
+    settings = Settings(device="cpu", max_num_seqs=1, max_model_len=512, ple="device")
+    other = replace(checkpoint, loaded=Loaded(checkpoint.folder, settings))
+    asked = [greedy(checkpoint.text(20, seed), 12) for seed in range(3)]
+    assert other.native().answers(asked) == checkpoint.native().answers(asked)
+    more = other.loaded.memory_bytes - checkpoint.loaded.memory_bytes
+    assert more == checkpoint.loaded.per_layer_table.table.nbytes > 0
+
+
 @pytest.mark.parametrize("chunk", [1, 5, 16, 300])
 def test_the_size_of_a_chunk_changes_nothing(each_checkpoint: Any, chunk: int) -> None:
     generation = greedy(each_checkpoint.with_picture(70, 1), 12)

@@ -165,3 +165,20 @@ def test_without_a_compiler_it_says_so_and_goes_on(
         assert not kernels.load.__wrapped__()
     assert says in caplog.text
     assert not list(tmp_path.glob("*.so"))
+
+
+def test_what_was_compiled_is_taken_at_the_next_start_and_by_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_(command: tuple[str, ...], **_rest: object) -> None:
+        commands.append(command)
+        Path(command[command.index("-o") + 1]).touch()
+
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(kernels, "FOLDER", tmp_path)
+    monkeypatch.setattr("subprocess.run", compile_)
+    first = kernels._built("a", "AVX2")
+    assert kernels._built("a", "AVX2") == first
+    assert len(commands) == 1
+    assert kernels._built("b", "AVX2") != first
+    assert len(commands) == 2

@@ -30,7 +30,7 @@ Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 FEWEST_COLUMNS = 512
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2}
 """By how much logits may differ, as a share of their size. Rounding to bf16 adds up through all layers; a
-wrong row, layer or slot makes them others altogether; what is less wrong than that is for the tests to find."""
+wrong row, layer or slot makes them others altogether; what is less wrong is for the tests to find."""
 RUNS_BEFORE = 3
 """What NVIDIA's and PyTorch's libraries set up at first must not be captured."""
 

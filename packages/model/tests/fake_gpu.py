@@ -6,7 +6,7 @@ Values that come back to the host, sizes that depend on them, and operands on tw
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,15 +18,18 @@ from torch.utils._pytree import tree_leaves
 MOVES = ("aten.to.", "aten._to_copy.", "aten.copy_.", "aten.lift_fresh.")
 
 
+Fine = Literal["nothing", "moves without waiting", "moves"]
+
+
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes what touches the host.
 
     A real GPU takes indices from the host as well, each time with a copy that waits for all that came before.
     """
 
-    def __init__(self, moves_are_fine: bool) -> None:
+    def __init__(self, fine: Fine) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._moves_are_fine, self.seen = moves_are_fine, set[str]()
+        self._fine, self.seen = fine, set[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         leaves = tree_leaves((args, kwargs))
@@ -38,9 +41,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name, tensors = str(func), [x for x in (*leaves, *tree_leaves(given)) if isinstance(x, Tensor)]
         moves = name.startswith(MOVES)
         devices = {x.device.type for x in tensors if x.dim() or moves}  # numbers may come from anywhere
-        if len(devices) > 1 and not (moves and self._moves_are_fine):
+        waits = not any(x is True for x in leaves)  # non_blocking
+        allowed = self._fine == "moves" or (self._fine == "moves without waiting" and not waits)
+        if len(devices) > 1 and not (moves and allowed):
             self._note(name)
-        elif devices == {"cpu"} and not self._moves_are_fine:
+        elif devices == {"cpu"} and self._fine == "nothing":
             self._note(f"{name} on the host")
         return given
 
@@ -68,8 +73,8 @@ def _zeros(shape: list[int]) -> Any:
 
 
 @contextmanager
-def watched(moves_are_fine: bool = False) -> Iterator[None]:
-    """Nothing in it mixes devices, nor moves anything between them unless that is fine."""
-    with Watch(moves_are_fine) as watch:
+def watched(fine: Fine) -> Iterator[None]:
+    """Nothing in it mixes devices, and between them only moves what may."""
+    with Watch(fine) as watch:
         yield
     assert not watch.seen, sorted(watch.seen)

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import TextConfig
+from gemma_model.nn.device import moved
 from gemma_model.nn.static import StaticStep
 from gemma_model.nn.text import Decoder
 from gemma_model.nn.towers import Towers
@@ -33,7 +34,7 @@ def gpu(
     folder = folder_of(request.param)
     config = json.loads((folder / "config.json").read_text())
     weights = open_weights(folder, "cuda", torch.bfloat16)
-    with fake_gpu(monkeypatch), watched(moves_are_fine=True):
+    with fake_gpu(monkeypatch), watched("moves"):
         towers = Towers(config, weights, torch.device("cuda"), torch.bfloat16)
         decoder = Decoder(TextConfig.read(config), weights)
         decoder.embed.set_hard(*towers.hard_embeddings())
@@ -44,8 +45,9 @@ def gpu(
 @pytest.mark.parametrize(("rows", "columns"), [(1, 128), (4, 256)])
 def test_a_recorded_step_never_touches_the_host(gpu: Gpu, rows: int, columns: int) -> None:
     step = StaticStep(gpu.decoder, gpu.cache, rows, columns)
-    step.fill([7], [3], [100])
-    with watched():
+    with watched("moves without waiting"):
+        step.fill([7], [3], [100])
+    with watched("nothing"):
         logits = step.run()
     assert (logits.device.type, logits.shape[0]) == ("cuda", rows)
 
@@ -55,11 +57,14 @@ def test_a_recorded_step_never_touches_the_host(gpu: Gpu, rows: int, columns: in
     [([1], [0], 20, 0), ([1], [60], 20, 1), ([0, 1], [4, 70], 1, 1), ([3, 1], [4, 70], 1, 1)],
     ids=["first chunk", "last chunk", "neighbours", "scattered"],
 )
-def test_the_decoder_keeps_to_its_device(gpu: Gpu, slots: Any, starts: Any, tokens: int, keep: int) -> None:
+def test_the_decoder_keeps_to_its_device_and_waits_for_nothing(
+    gpu: Gpu, slots: Any, starts: Any, tokens: int, keep: int
+) -> None:
     ids = [7] * len(slots) * tokens
-    x = gpu.decoder.embed(torch.tensor(ids, device="cuda"))
-    rows = gpu.decoder.per_layer_table.rows(ids, x)
-    logits = gpu.decoder(x, rows, Batch(slots, starts, tokens), gpu.cache, keep)
+    with watched("moves without waiting"):
+        x = gpu.decoder.embed(moved(torch.tensor(ids), torch.device("cuda")))
+        rows = gpu.decoder.per_layer_table.rows(ids, x)
+        logits = gpu.decoder(x, rows, Batch(slots, starts, tokens), gpu.cache, keep)
     assert logits is None or logits.device.type == "cuda"
 
 
@@ -70,9 +75,9 @@ def test_the_towers_keep_to_their_device(gpu: Gpu) -> None:
 
 @pytest.mark.parametrize("columns", [torch.tensor([1, 2]), torch.zeros(4, dtype=torch.bool)])
 def test_the_watch_sees_what_it_should(monkeypatch: pytest.MonkeyPatch, columns: torch.Tensor) -> None:
-    with fake_gpu(monkeypatch), pytest.raises(AssertionError), watched(moves_are_fine=True):
+    with fake_gpu(monkeypatch), pytest.raises(AssertionError), watched("moves"):
         torch.zeros(4, device="cuda")[columns] = 1
-    with fake_gpu(monkeypatch), pytest.raises(AssertionError), watched():
+    with fake_gpu(monkeypatch), pytest.raises(AssertionError), watched("nothing"):
         torch.zeros(4).to("cuda")
-    with fake_gpu(monkeypatch), pytest.raises(DataDependentOutputException), watched(moves_are_fine=True):
+    with fake_gpu(monkeypatch), pytest.raises(DataDependentOutputException), watched("moves"):
         bool(torch.zeros(4, device="cuda").any())

@@ -16,6 +16,7 @@ from torch import Tensor
 from gemma_model.engine.memory import GIB
 from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache
+from gemma_model.nn.device import moved
 from gemma_model.nn.layer import Through
 from gemma_model.nn.static import StaticStep
 from gemma_model.nn.text import Decoder
@@ -52,7 +53,7 @@ class Direct:
 
     def __call__(self, ids: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Tensor:
         """See ``Step``."""
-        x = self.decoder.embed(torch.tensor(ids, device=self.decoder.embed.table.device))
+        x = self.decoder.embed(moved(torch.tensor(ids), self.decoder.embed.table.device))
         rows = self.decoder.per_layer_table.rows(ids, x)
         logits = self.decoder(x, rows, Batch(slots, positions, 1), self.cache, keep=1)
         assert logits is not None, "they were asked for"
@@ -178,4 +179,4 @@ def _example(rows: int, columns: int) -> tuple[list[int], list[int], list[int]]:
     """Rows in all slots, backwards, from the last column on down."""
     places = range(rows)
     positions = [columns - 1 - row * (columns // rows) for row in places]
-    return [2 + row for row in places], [*reversed(places)], positions
+    return [2 + row % 64 for row in places], [*reversed(places)], positions

@@ -26,7 +26,7 @@ from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache, bytes_per_slot
 from gemma_model.nn.compiled import compiled_layers
 from gemma_model.nn.config import TextConfig
-from gemma_model.nn.device import describe, pick
+from gemma_model.nn.device import describe, moved, pick
 from gemma_model.nn.layer import Layer, Through
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.text import Decoder
@@ -157,7 +157,7 @@ class Runner:
         return torch.cat(logits)[order.argsort()]
 
     def _embed(self, ids: tuple[int, ...]) -> Tensor:
-        return self._decoder.embed(torch.tensor(ids, device=self._decoder.embed.table.device))
+        return self._decoder.embed(moved(torch.tensor(ids), self._decoder.embed.table.device))
 
 
 class Loaded:
@@ -175,8 +175,8 @@ class Loaded:
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         self.config = TextConfig.read(config)
         self.device = pick(settings.device)
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)  # of this thread: graphs and streams ask nobody else
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # of this thread, for graphs and streams
         self.dtype = _dtype(settings.dtype, config)
         self.length = settings.max_model_len or self.config.max_position_embeddings
         if self.length > self.config.max_position_embeddings:

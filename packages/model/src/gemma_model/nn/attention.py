@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
+from gemma_model.nn.device import moved
 from gemma_model.nn.ops import Linear, Norm
 from gemma_model.nn.weights import Weights
 
@@ -66,7 +67,9 @@ class Reach:
         window = config.sliding_window if sliding else cache.length
         joined = sliding and cache.wraps and batch.tokens > columns - window + 1
         written = 0 if joined else batch.tokens  # of the batch's own tokens, when it reads
-        starts = torch.tensor(batch.starts, device=like.device).unsqueeze(1)
+        starts, slots = (
+            moved(torch.tensor(x), like.device).unsqueeze(1) for x in (batch.starts, batch.slots)
+        )
         queries = starts + torch.arange(batch.tokens, device=like.device)  # [B, T]
         seen = min(columns, max(batch.starts) + written)
         keys = positions_in(seen, starts + written - 1, columns)
@@ -79,7 +82,7 @@ class Reach:
             sin=sin,
             columns=seen,
             joined=joined,
-            slots=torch.tensor(batch.slots, device=like.device).unsqueeze(1),
+            slots=slots,
             kept=queries[:, -columns:] % columns,
             first=_first_of_neighbours(batch.slots),
         )

@@ -5,6 +5,7 @@ sliding or full), and for each a few times at most: for one row, for other numbe
 """
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ def compiled_layers(backend: str | Callable[..., Any] = "inductor") -> Through:
         backend: of ``torch.compile``.
     """
     from torch._dynamo import maybe_mark_dynamic  # noqa: PLC0415 - takes seconds to import
+    from torch._inductor import config  # noqa: PLC0415
 
+    if not os.access(sys.executable or "", os.X_OK):  # as in Triton's process for Python models
+        config.compile_threads = 1  # no Python is known to start others with
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(FOLDER))  # read by PyTorch alone, when it compiles
     run = torch.compile(Layer.__call__, fullgraph=True, backend=backend, recompile_limit=KINDS)  # type: ignore[call-overload]
 

@@ -42,6 +42,19 @@ class Wrong(Again):
         return lambda: kept
 
 
+class Small(Again):
+    """Has no room for the largest."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, step: Replay) -> Replay:
+        self.calls += 1
+        if self.calls == 1:
+            raise torch.OutOfMemoryError
+        return super().__call__(step)
+
+
 @pytest.fixture(autouse=True)
 def few_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "FEWEST_COLUMNS", 16)  # so that answers outgrow them
@@ -129,6 +142,20 @@ def test_what_does_not_work_is_not_used_and_told_in_a_sentence(
     assert "without recorded steps" in last
     assert all(isinstance(step, Direct) for step in runner._steps.values())
     assert native.answers(asked) == checkpoint.native().answers(asked)
+
+
+def test_what_is_too_large_is_run_as_it_is(checkpoint: Any, caplog: pytest.LogCaptureFixture) -> None:
+    native = checkpoint.native(slots=2)
+    asked = [greedy(checkpoint.text(length, 1), new=6) for length in (300, 290, 5, 9)]
+    with caplog.at_level(logging.WARNING):
+        native.recorder.runner.record(Small, PLAIN)
+    step = native.recorder.runner._steps[None]
+    assert isinstance(step, Recorded)
+    assert (2, 512) not in step._steps
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 1 of 8: 2 rows, 512 columns: too large for the memory there is, so it is not recorded"
+    ]
+    assert native.answers(asked) == checkpoint.native(slots=1).answers(asked)
 
 
 def test_layers_that_compute_something_else_are_found_out(checkpoint: Any) -> None:

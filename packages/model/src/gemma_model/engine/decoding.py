@@ -73,38 +73,42 @@ class Recorded:
     """
 
     def __init__(self, direct: Direct, capture: Capture, through: Through) -> None:
-        cache, self._dtype = direct.cache, direct.decoder.embed.table.dtype
-        self._rows = buckets(cache.slots, 1, 2)
-        self._columns = buckets(cache.length, FEWEST_COLUMNS, 4)
+        self._direct, self._through = direct, through
+        self._rows = buckets(direct.cache.slots, 1, 2)
+        self._columns = buckets(direct.cache.length, FEWEST_COLUMNS, 4)
         self._steps: dict[tuple[int, int], tuple[StaticStep, Callable[[], Tensor]]] = {}
         sizes = list(product(reversed(self._rows), reversed(self._columns)))  # the small reuse memory
         for number, (rows, columns) in enumerate(sizes, 1):
-            began = time.monotonic()
-            step = StaticStep(direct.decoder, cache, rows, columns, through)
-            step.fill(*_example(rows, columns))
-            self._steps[rows, columns] = step, capture(step.run)
-            difference = self._compare(direct, rows, columns)
-            took = time.monotonic() - began
-            text = "recorded step %d of %d: %d rows, %d columns, %.1f s, %.2g off the decoder's logits"
-            log.info(text, number, len(sizes), rows, columns, took, difference)
+            began, size = time.monotonic(), f"step {number} of {len(sizes)}: {rows} rows, {columns} columns"
+            try:
+                difference = self._add(rows, columns, capture)
+            except torch.OutOfMemoryError:
+                self._steps.pop((rows, columns), None)
+                log.warning("%s: too large for the memory there is, so it is not recorded", size)
+            else:
+                took = time.monotonic() - began
+                log.info("recorded %s, %.1f s, %.2g off the decoder's logits", size, took, difference)
 
     def __call__(self, ids: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Tensor:
         """See ``Step``."""
         rows = next(size for size in self._rows if size >= len(ids))
         columns = next(size for size in self._columns if size > max(positions))
+        if (rows, columns) not in self._steps:
+            return self._direct(ids, slots, positions)
         step, replay = self._steps[rows, columns]
         step.fill(ids, slots, positions)
         return replay()[: len(ids)].clone()  # the next replay of any step may write there
 
-    def _compare(self, direct: Direct, rows: int, columns: int) -> float:
-        """The mean difference of an example's logits, as a share of their mean size."""
+    def _add(self, rows: int, columns: int, capture: Capture) -> float:
+        """Record a step; the mean difference of an example's logits, as a share of their mean size."""
         example = _example(rows, columns)
-        wanted, given = direct(*example), self(*example)
+        step = StaticStep(self._direct.decoder, self._direct.cache, rows, columns, self._through)
+        step.fill(*example)
+        self._steps[rows, columns] = step, capture(step.run)
+        wanted, given = self._direct(*example), self(*example)
         difference = float((given - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
-        if not difference <= TOLERANCE[self._dtype]:  # nor NaN
-            raise ValueError(
-                f"{rows} rows of {columns} columns are {difference:.2g} off the decoder's logits"
-            )
+        if not difference <= TOLERANCE[self._direct.decoder.embed.table.dtype]:  # nor NaN
+            raise ValueError(f"{rows} rows, {columns} columns are {difference:.2g} off the decoder's logits")
         return difference
 
 

@@ -22,6 +22,10 @@ LONGEST_PAUSE = 0.3  # seconds between two looks
 TINY = "gemma3n-tiny"
 """Random weights: small, at once there, and it may say anything."""
 
+SERVE = (sys.executable, "-m", "gemma_launcher", "serve")
+MAKE_SERVE = ("make", "--assume-old=.venv/.installed", "serve")
+"""As in the README; what is installed is left as it is."""
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on at this moment."""
@@ -125,7 +129,12 @@ def eventually(test: Any, seconds: float) -> bool:
 
 @contextlib.contextmanager
 def running(
-    log: Path, *flags: str, wait: bool = True, playground: bool = False, **environment: str
+    log: Path,
+    *flags: str,
+    wait: bool = True,
+    playground: bool = False,
+    command: tuple[str, ...] = SERVE,
+    **environment: str,
 ) -> Iterator[Stack]:
     """``gemma-triton serve`` on free ports; ended, whatever happened, on the way out.
 
@@ -134,19 +143,20 @@ def running(
         flags: of the command line.
         wait: until it is ready; the playground may come up later.
         playground: with one, which costs seconds of Gradio's start.
+        command: how it is started.
         environment: added to this process's own; without ``MODEL_NAME`` the tiny checkpoint is served.
     """
-    names = ["port", "triton-http-port", "triton-grpc-port", "triton-metrics-port"]
-    names += ["playground-port"] if playground else []
+    names = ["API_PORT", *(f"GEMMA_TRITON_{kind}_PORT" for kind in ("HTTP", "GRPC", "METRICS"))]
+    names += ["PLAYGROUND_PORT"] if playground else []
     ports = free_ports(len(names))
-    arguments = [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
-    arguments += [] if playground else ["--no-playground"]
-    clean = {**os.environ, "MODEL_NAME": TINY}
+    here = {name: str(port) for name, port in zip(names, ports, strict=True)}
+    clean = {**os.environ, "MODEL_NAME": TINY, "GEMMA_PLAYGROUND": str(playground)}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gemma_launcher", "serve", *arguments, *flags],
+            [*command, *flags],
             cwd=ROOT,
-            env={**clean, **environment},
+            env={**clean, **here, **environment},
+            process_group=0,  # as a shell with a terminal starts it
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,5 +1,6 @@
 """Clients that leave, processes that die, servers that start and stop."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import openai
 import psutil
 import pytest
 
-from stack import STOP_SECONDS, Stack, eventually, free_ports, running
+from stack import MAKE_SERVE, STOP_SECONDS, Stack, eventually, free_ports, running
 
 CHAT = "/v1/chat/completions"
 LONG: dict[str, Any] = {
@@ -98,15 +99,20 @@ def _status(url: str) -> int:
         return 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left(tmp_path: Path, how: signal.Signals) -> None:
+def test_make_serve_answers_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    """The README's first command. Ctrl-C is a signal to make as well, which ends by it when all else has."""
     began = time.monotonic()
-    with running(tmp_path / "log", TMPDIR=str(tmp_path)) as stack:
+    with running(tmp_path / "log", command=MAKE_SERVE, TMPDIR=str(tmp_path)) as stack:
         assert time.monotonic() - began < 40, "a second start is ready within 40 s"
-        _ends_and_leaves_nothing(stack, tmp_path, how)
+        _ends_and_leaves_nothing(stack, tmp_path, signal.SIGINT, code=-signal.SIGINT)
 
 
-def _ends_and_leaves_nothing(stack: Stack, folder: Path, how: signal.Signals) -> None:
+def test_kill_9_leaves_nothing(tmp_path: Path) -> None:
+    with running(tmp_path / "log", TMPDIR=str(tmp_path)) as stack:
+        _ends_and_leaves_nothing(stack, tmp_path, signal.SIGKILL, code=-signal.SIGKILL)
+
+
+def _ends_and_leaves_nothing(stack: Stack, folder: Path, how: signal.Signals, code: int = 0) -> None:
     """In the middle of an answer; the folder, where its temporary files were, has the log alone."""
     with httpx.stream("POST", f"{stack.url}{CHAT}", json={**LONG, "stream": True}) as answer:
         lines = answer.iter_lines()
@@ -116,11 +122,10 @@ def _ends_and_leaves_nothing(stack: Stack, folder: Path, how: signal.Signals) ->
         assert len(processes) >= 4
         assert shared_memory
         started = time.monotonic()
-        stack.process.send_signal(how)
-        code = stack.process.wait(STOP_SECONDS)
+        os.killpg(stack.process.pid, how)
+        assert stack.process.wait(STOP_SECONDS) == code
     _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS - (time.monotonic() - started))
     assert not alive, stack.tail()
-    assert code == (-signal.SIGKILL if how == signal.SIGKILL else 0)
     assert eventually(lambda: not any(path.exists() for path in shared_memory), 5)
     assert eventually(lambda: {path.name for path in folder.iterdir()} == {"log"}, 5)
     assert all(_status(f"http://127.0.0.1:{port}/") == 0 for port in stack.ports)

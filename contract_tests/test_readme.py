@@ -1,9 +1,11 @@
 """The README's own commands, as written, but for the ports."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,10 @@ def _blocks(language: str) -> list[str]:
 
 
 CURLS = [block for block in _blocks("bash") if block.startswith("curl")]
+(EXAMPLE,) = _blocks("python")
+(IN_THE_TERMINAL,) = (block for block in _blocks("bash") if block.startswith("gemma-triton"))
+RUN = (*CURLS, EXAMPLE, IN_THE_TERMINAL)
+"""The blocks that run here, as they are written but for the ports, and less of what takes long."""
 
 
 def _on(stack: Stack, command: str) -> str:
@@ -29,7 +35,6 @@ def _on(stack: Stack, command: str) -> str:
 
 def test_all_of_the_curl_calls_were_found() -> None:
     assert len(CURLS) == 6
-    assert {"make serve", "make test"} <= {block.strip() for block in _blocks("bash")}
 
 
 @pytest.mark.parametrize("block", CURLS)
@@ -50,9 +55,31 @@ def test_curl(stack: Stack, block: str) -> None:
 
 
 def test_the_python_example(stack: Stack) -> None:
-    (block,) = _blocks("python")
     run = subprocess.run(
-        [sys.executable, "-c", _on(stack, block)], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", _on(stack, EXAMPLE)], capture_output=True, text=True, timeout=100, check=False
     )
     assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+
+
+LESS = {"chat": "--max-tokens 4", "bench": "--requests 2 --prompt-tokens 12 --max-tokens 2"}
+
+
+@pytest.mark.parametrize("line", IN_THE_TERMINAL.splitlines())
+def test_in_the_terminal(stack: Stack, line: str) -> None:
+    command = line.split("  ", maxsplit=1)[0]
+    run = subprocess.run(
+        ["bash", "-euc", f"{command} {LESS.get(command.split()[1], '')}"],
+        env={
+            **os.environ,
+            "API_PORT": str(stack.api_port),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+        input="Hello, how are you?\n",
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.strip()

@@ -1,14 +1,17 @@
 """Every command in the documentation is run by a test, or the reader is told why not.
 
-A fenced block of commands passes in one of three ways:
+A block of commands passes in one of four ways:
 
-- it is one of the README's, which ``contract_tests/test_readme.py`` runs as they stand there;
+- it is one of the README's that ``contract_tests/test_readme.py`` runs as they stand there;
+- ``docs/plans.py`` writes what the command says below it, which ``make lint`` and a test compare;
 - a comment before it names the test that runs it: ``<!-- tested: path/to/test.py::name -->``;
 - the paragraph before it, visible to the reader, begins with *Not run by a test:* and says why; or such a
   paragraph stands earlier and begins with *The commands of this page are not run by a test*, or *section*.
 """
 
 import re
+import runpy
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +24,33 @@ from stack import ROOT
 COMMANDS = {"bash", "sh", "shell", "console", "python", "zsh", ""}
 """Languages of fences that a reader is meant to run; one without a name is taken for one."""
 
-PAGES = sorted(
-    path
-    for pattern in ("*.md", "docs/**/*.md", "packages/*/README.md", "*/README.md")
-    for path in ROOT.glob(pattern)
-    if not path.relative_to(ROOT).parts[0].startswith(".")
-)
-RUN_BY_TEST_README = {
-    block.strip() for block in (*test_readme._blocks("bash"), *test_readme._blocks("python"))
-}
+_PROGRAMS = "gemma-triton|make|docker|kubectl|nix|curl|python3?|pip|poetry|git|hf|npm|sudo|export"
+_A_COMMAND = re.compile(rf"^\s*(\$ )?(\w+=\S* )*(\S*/)?({_PROGRAMS})( |$)", re.MULTILINE)
+"""A line that is a command, whatever the language of its block is said to be."""
+
 _FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<language>[\w+-]*)[^\n]*\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+    r"^(?P<indent> *)(?P<mark>`{3,}|~{3,})(?P<language>[\w+-]*)[^\n]*\n(?P<body>.*?)^(?P=indent)(?P=mark)$"
+    r"|(?<=\n\n)(?P<indented>(?: {4,}\S[^\n]*\n)+)",
+    re.MULTILINE | re.DOTALL,
 )
+_MARK = re.compile(r"^[> ]*(`{3,}|~{3,})", re.MULTILINE)
+
+
+def _pages() -> list[Path]:
+    """All that is under version control, but for the template of the bundled model's page."""
+    names = ["git", "ls-files", "*.md", ":!demo/card.md"]
+    listed = subprocess.run(names, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in listed.stdout.splitlines()]
+
+
+PAGES = _pages()
+RUN_BY_TEST_README = {block.strip() for block in test_readme.RUN}
+WRITTEN = runpy.run_path(str(ROOT / "docs" / "plans.py"))["_BLOCK"]
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block, the paragraph or comment before it, and a note that was made for all blocks here."""
+    """One block of code, the paragraph or comment before it, and a note that was made for all blocks here."""
 
     page: Path
     line: int
@@ -52,15 +65,19 @@ class Block:
 
     @property
     def is_command(self) -> bool:
-        return self.language in COMMANDS and bool(re.match(r"\s*(\$ )?[\w./-]+", self.body))
+        return self.language in COMMANDS or bool(_A_COMMAND.search(self.body))
 
 
 def blocks(page: Path, text: str) -> Iterator[Block]:
+    """The fenced blocks, and the indented ones, which have no language."""
     for match in _FENCE.finditer(text):
         before = text[: match.start()].rstrip().split("\n\n")[-1].strip()
         line = text.count("\n", 0, match.start()) + 1
-        body = re.sub(rf"^{match['indent']}", "", match["body"], flags=re.MULTILINE).strip()
-        yield Block(page, line, match["language"], body, before, _note(text[: match.start()]))
+        indented = match["indented"]
+        written, indent = (indented, " {4}") if indented else (match["body"], match["indent"])
+        body = re.sub(rf"^{indent}", "", written, flags=re.MULTILINE).strip()
+        language = "text" if indented else match["language"]
+        yield Block(page, line, language, body, before, _note(text[: match.start()]))
 
 
 def _note(text: str) -> str:
@@ -74,11 +91,13 @@ def _note(text: str) -> str:
 
 def complaint(block: Block) -> str:
     """Why the block does not pass; empty when it does."""
-    if not block.is_command or (block.page.name == "README.md" and block.body in RUN_BY_TEST_README):
+    if not block.is_command or (block.page == ROOT / "README.md" and block.body in RUN_BY_TEST_README):
+        return ""
+    if block.page == ROOT / "docs" / "jetson.md" and WRITTEN.fullmatch(f"```text\n{block.body}\n```"):
         return ""
     if len(block.note) > 70 or re.match(r"[*_]Not run by a test:? .{15,}", block.before, re.DOTALL):
         return ""
-    tested = re.fullmatch(r"<!-- tested: (?P<file>\S+)::(?P<name>\w+) -->", block.before)
+    tested = re.fullmatch(r"<!-- tested: (?P<file>\S+)::(?P<name>test_\w+) -->", block.before)
     if tested is None:
         return f"{block.where} is neither run by a test nor says why not"
     file = ROOT / tested["file"]
@@ -93,8 +112,17 @@ def test_commands_are_run_or_say_why_not(page: Path) -> None:
     assert not list(filter(None, found)), "\n".join(filter(None, found))
 
 
-def test_the_readme_is_run() -> None:
-    assert len(RUN_BY_TEST_README) >= 8
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_block_escapes(page: Path) -> None:
+    """Every mark of a fence that stands in the text opens or closes a block that was found."""
+    text = page.read_text(encoding="utf-8")
+    assert not _MARK.findall(_FENCE.sub("", text))
+
+
+def test_every_page_is_looked_at() -> None:
+    names = {str(page.relative_to(ROOT)) for page in PAGES}
+    assert {"README.md", "docs/operations.md", "playground/README.md", "docs/decisions/README.md"} <= names
+    assert {"models/gemma3n-nano/README.md", "packages/launcher/README.md"} <= names
 
 
 def test_a_note_for_all_that_follows() -> None:
@@ -117,10 +145,12 @@ BLOCK = "{before}\n\n```{language}\nmake serve\n```\n"
     [
         ("Then:", "bash", False),
         ("Then:", "", False),
-        ("Then:", "json", True),
+        ("Then:", "console", False),
         ("*Not run by a test: it needs a Jetson, and CI has none.*", "bash", True),
         ("*Not run by a test:*", "bash", False),
-        ("<!-- tested: deploy/tests/test_docs.py::test_the_readme_is_run -->", "bash", True),
+        ("Then:", "text", False),
+        ("<!-- tested: deploy/tests/test_docs.py::test_every_page_is_looked_at -->", "bash", True),
+        ("<!-- tested: deploy/tests/test_docs.py::complaint -->", "bash", False),
         ("<!-- tested: deploy/tests/test_docs.py::test_that_is_not_there -->", "bash", False),
         ("<!-- tested: no/such/file.py::test -->", "bash", False),
     ],
@@ -129,6 +159,28 @@ def test_the_rule_itself(before: str, language: str, passes: bool) -> None:
     (block,) = blocks(ROOT / "docs" / "page.md", BLOCK.format(before=before, language=language))
     assert (complaint(block) == "") is passes
     assert block.line == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "is_command"),
+    [
+        ("```bash\n# first\n(cd x && ./run)\n```", True),
+        ("```bash\n$ make\n```", True),
+        ("```\nanything\n```", True),
+        ("~~~sh\nmake\n~~~", True),
+        ("````bash\n```\nmake\n```\n````", True),
+        ("- In a list:\n\n  ```bash\n  make\n  ```", True),
+        ("Indented:\n\n    A=1 B=2 .venv/bin/gemma-triton serve\n\nand on", True),
+        ("```text\ngemma-triton chat   talk to it\n```", True),
+        ("```text\nmaking a model   of parts\n```", False),
+        ("Indented:\n\n    plan, run, commit\n", False),
+        ('```json\n{"make": 1}\n```', False),
+    ],
+)
+def test_what_a_command_is(text: str, is_command: bool) -> None:
+    (block,) = blocks(ROOT / "docs" / "page.md", f"Then.\n\n{text}\n")
+    assert block.is_command is is_command
+    assert (complaint(block) != "") is is_command
 
 
 def test_links_lead_somewhere() -> None:

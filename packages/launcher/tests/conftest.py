@@ -76,7 +76,7 @@ class Channel:
 """
 
 PLAYGROUND = """
-import json, os, signal, sys
+import json, os, signal, sys, tempfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 if "TOY_PLAYGROUND_TROUBLE" in os.environ:
@@ -95,6 +95,7 @@ class Page(BaseHTTPRequestHandler):
 
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+tempfile.mkdtemp()  # for uploads, and never removed
 address = os.environ["PLAYGROUND_HOST"], int(os.environ["PLAYGROUND_PORT"])
 server = HTTPServer(address, Page)
 print("playground: http://%s:%s" % address, flush=True)

@@ -26,7 +26,8 @@ def test_kill_9_of_the_launcher_at_any_moment_leaves_nothing(
     toy_playground: Path,
     leftovers: Leftovers,
 ) -> None:
-    with stack.started(tmp_path, *toy_flags, playground=toy_playground) as served:
+    environment = {"TMPDIR": str(tmp_path)}
+    with stack.started(tmp_path, *toy_flags, environment=environment, playground=toy_playground) as served:
         if moment_s is None:
             until(served, "Started HTTPService", limit_s=60)
         else:
@@ -37,6 +38,7 @@ def test_kill_9_of_the_launcher_at_any_moment_leaves_nothing(
     while leftovers(served.process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    assert {path.name for path in tmp_path.iterdir()} == {"serve.log"}
     assert ports_are_free(served)
 
 
@@ -54,13 +56,18 @@ def test_signals_while_the_model_loads_end_everything(
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
 def test_sigterm_with_16_streams_open_leaves_nothing(
-    rounds: int, tmp_path: Path, toy_flags: tuple[str, ...], leftovers: Leftovers
+    rounds: int,
+    tmp_path: Path,
+    toy_flags: tuple[str, ...],
+    toy_playground: Path,
+    leftovers: Leftovers,
 ) -> None:
     """Each finishes within the limit or ends with an error event, the long ones so; then nothing is there."""
     for number in range(rounds):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with stack.running(folder, *toy_flags, environment={"TMPDIR": str(folder)}) as served:
+        environment = {"TMPDIR": str(folder)}
+        with stack.running(folder, *toy_flags, environment=environment, playground=toy_playground) as served:
             endings, served_s = sixteen_streams(served)
         assert endings[1::2] == ["error"] * 8, served.output
         assert {"finished"} <= set(endings[::2]) <= {"finished", "error"}, served.output
@@ -71,7 +78,7 @@ def test_sigterm_with_16_streams_open_leaves_nothing(
 
 
 def sixteen_streams(served: Stack) -> tuple[list[str], float]:
-    """How 16 answers end when the launcher gets SIGTERM, and how long it lived after it."""
+    """How 16 answers end after SIGTERM, and how long the launcher lived; a new request gets 503."""
     begun = threading.Semaphore(0)
     with (
         httpx.Client(base_url=served.api, timeout=30, trust_env=False) as client,
@@ -81,16 +88,19 @@ def sixteen_streams(served: Stack) -> tuple[list[str], float]:
         for _ in streams:
             assert begun.acquire(timeout=20)
         began = time.monotonic()
-        assert served.stop() == 0
+        served.process.terminate()
+        while (
+            client.post("/v1/chat/completions", json=asking(1)).status_code != httpx.codes.SERVICE_UNAVAILABLE
+        ):
+            assert time.monotonic() - began < GRACE_S / 2, "the signal takes a moment to get there, no more"
+        assert served.process.wait(10) == 0
         return [ending.result() for ending in streams], time.monotonic() - began
 
 
 def stream(client: httpx.Client, pieces: int, begun: threading.Semaphore) -> str:
     """How a streamed answer ends."""
-    messages = [{"role": "user", "content": "Hi"}]
-    body = {"model": "toy-checkpoint", "messages": messages, "max_tokens": pieces, "stream": True}
     ending = "cut off"
-    with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+    with client.stream("POST", "/v1/chat/completions", json={**asking(pieces), "stream": True}) as answer:
         for number, line in enumerate(answer.iter_lines()):
             if number == 0:
                 begun.release()
@@ -99,6 +109,14 @@ def stream(client: httpx.Client, pieces: int, begun: threading.Semaphore) -> str
             elif line == "data: [DONE]" and ending != "error":
                 ending = "finished"
     return ending
+
+
+def asking(pieces: int) -> dict[str, object]:
+    return {
+        "model": "toy-checkpoint",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": pieces,
+    }
 
 
 def ports_are_free(served: Stack) -> bool:

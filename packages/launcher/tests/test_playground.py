@@ -176,11 +176,23 @@ def test_the_command_without_the_package(
 
 
 @pytest.mark.timeout(300)
-def test_the_real_one(wait_for: WaitFor) -> None:
-    """Gradio itself, with nobody at the other end: it starts all the same, and ends in time."""
+def test_the_real_one(wait_for: WaitFor, tmp_path: Path) -> None:
+    """Gradio itself, with nobody at the other end: it starts all the same, ends, and leaves nothing."""
     port = find_free(LOOPBACK)
-    with command("--port", str(port), "--base-url", NOBODY) as process:
+    with command("--port", str(port), "--base-url", NOBODY, TMPDIR=str(tmp_path)) as process:
         wait_for(lambda: process.poll() is not None or answers(f"http://{LOOPBACK}:{port}/"), 180)
         assert process.poll() is None, process.communicate()[0]
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, process.communicate()[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_while_it_starts(wait_for: WaitFor, tmp_path: Path) -> None:
+    """Gradio's import takes seconds; told to end before, it does."""
+    with command("--port", "0", "--base-url", NOBODY, TMPDIR=str(tmp_path)) as process:
+        wait_for(lambda: list(tmp_path.iterdir()), 60)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+    assert not list(tmp_path.iterdir())

@@ -40,8 +40,8 @@ class Ownership:
         self.release()
 
     def mark(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The same environment with the name of this run in it: what runs in it will be ended."""
-        return {**environment, reaper.MARK: self.name}
+        """The same environment, marked: what runs in it will be ended, and its temporary files removed."""
+        return {**environment, reaper.MARK: self.name, "TMPDIR": str(self.folder)}
 
     def guard(self) -> None:
         """Starts the reaper, unless it runs."""
@@ -53,7 +53,7 @@ class Ownership:
         self._reaper = subprocess.Popen(
             [os.path.realpath(sys.executable), "-I", "-S", "reaper.py"],
             cwd=Path(reaper.__file__).parent,
-            env=self.mark(os.environ),
+            env={**os.environ, reaper.MARK: self.name},  # its TMPDIR is the one that holds our folder
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

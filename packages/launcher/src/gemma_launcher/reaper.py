@@ -3,7 +3,7 @@
 It runs as a process of its own and waits for the end of its standard input, a pipe that only the
 launcher holds open. Everything that a run owns bears the run's name, so there is no list to keep: its
 processes have the name in their environment (children inherit it, through any fork, exec or setsid),
-its temporary folder is called so, and its shared memory files start with it.
+its temporary folder, which is theirs too, is called so, and its shared memory files start with it.
 
 Standard library only, and no imports from this package: it starts in milliseconds, works without the
 virtual environment, and its command line ("python reaper.py") does not match a search for the launcher.

@@ -10,7 +10,7 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from gemma_gateway.settings import Settings
+from gemma_gateway.settings import Settings, variable
 
 COMMAND = [sys.executable, "-m", "gemma_gateway"]
 
@@ -50,8 +50,12 @@ def test_a_wrong_setting_is_one_sentence() -> None:
     )
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert "port" in line
-    assert "integer" in line
+    assert line.startswith("gemma-gateway: API_PORT: Input should be a valid integer")
+
+
+def test_settings_are_named_as_they_are_set() -> None:
+    names = {variable(field) for field in Settings.model_fields}
+    assert {"API_PORT", "TRITON_GRPC_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= names
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -8,7 +8,7 @@ from gemma_gateway.app import create_app
 from gemma_gateway.auth import warn_if_open
 from gemma_gateway.logs import configure_logging
 from gemma_gateway.server import server
-from gemma_gateway.settings import Settings
+from gemma_gateway.settings import Settings, variable
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def _settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        sys.exit(f"gemma-gateway: {first['loc'][0]}: {first['msg']}")
+        sys.exit(f"gemma-gateway: {variable(str(first['loc'][0]))}: {first['msg']}")
 
 
 if __name__ == "__main__":

@@ -181,3 +181,9 @@ def _check_keys(keys: tuple[str, ...]) -> None:
         raise ValueError("there is no key in it; leave it empty to ask for none")
     if not all(_KEY.fullmatch(key) for key in keys):
         raise ValueError("a key consists of visible ASCII characters")
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets a field."""
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias.choices[-1]) if isinstance(alias, AliasChoices) else f"API_{field.upper()}"

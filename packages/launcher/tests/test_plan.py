@@ -1,6 +1,7 @@
 """The planner: against tensors that are counted, and against the design's figures."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -160,10 +161,17 @@ def test_a_model_that_does_not_fit_says_which_would(capsys: pytest.CaptureFixtur
     assert main(["plan", "--memory", "8GiB", "--model", E4B]) == 1
     said = capsys.readouterr().out
     assert f"{E4B} does not fit" in said
+    (needed,) = re.findall(r"need about (\S+ GiB)", said)
     assert said.endswith(f"{E2B} would: gemma-triton plan --model {E2B} --memory 8GiB\n")
+    assert main(["plan", "--memory", needed, "--model", E4B]) == 0
     assert main(["plan", "--memory", "8GiB", "--model", E4B, "--context", "2048", "--slots", "1"]) == 1
     assert main(["plan", "--memory", "1GiB", "--model", E2B]) == 1
     assert "What takes less" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--memory", "8GiB", "--model", "/no/such/folder"]) == 1
+    assert capsys.readouterr().err == "error: there is no folder /no/such/folder\n"
 
 
 def test_a_built_in_model_needs_no_network(

@@ -50,6 +50,8 @@ def find(settings: Settings, name: str) -> tuple[Shape, int | None]:
     """
     folder = settings.gemma_checkpoint or models.local_folder(name)
     if folder is not None:
+        if not folder.is_dir():
+            raise CannotStart(f"there is no folder {folder}")
         return Shape.read(checkpoint.check_config(folder / "config.json")), _vision_tower(folder)
     if built_in := BUILT_IN.get(name.lower()):
         return Shape.read(built_in), None

@@ -1,9 +1,10 @@
 """The plan as people read it."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from gemma_launcher.hub import in_bytes
-from gemma_launcher.plan.advice import DEFAULT_SLOTS, MEDIA_CACHE, Advice, Wish, fitting
+from gemma_launcher.plan.advice import DEFAULT_SLOTS, MEDIA_CACHE, SHARE, Advice, Wish, fitting
 from gemma_launcher.plan.count import slot_bytes, table_row, token_bytes
 from gemma_launcher.plan.memory import in_gib
 from gemma_launcher.plan.shape import FULL, Shape
@@ -123,7 +124,8 @@ def _settings(name: str, wish: Wish, advice: Advice) -> list[str]:
 
 def _too_large(name: str, wish: Wish, advice: Advice) -> list[str]:
     slots = max(advice.slots, 1)
-    needed = wish.memory - advice.room + slots * advice.each
+    media = MEDIA_CACHE if advice.media_cache else 0
+    needed = advice.weights + wish.reserve + media + math.ceil(slots * advice.each / SHARE)
     return [f"{name} does not fit: {slots} × {advice.context:,} tokens need about {in_gib(needed)}."]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,11 @@ from packages.launcher.tests import stack
 from packages.launcher.tests.stack import Leftovers, Stack, until, within
 
 from gemma_launcher.__main__ import main
+from gemma_launcher.errors import CannotStart
+from gemma_launcher.reload import Control
 from gemma_launcher.triton import STUB
 
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 SECRETS = {"API_KEYS": "sk-of-the-api", "HF_TOKEN": "of-the-hub", "OPENAI_API_KEY": "of-another-server"}
 
 
@@ -183,6 +187,45 @@ def test_the_model_is_loaded_anew_beside_open_answers(served: Stack, of_toy: tup
         assert answer.result() == [str(old)] * 80
     time.sleep(1.0)
     assert served.output.count("starting it again") == restarts, "the old stub's end is no trouble"
+
+
+def test_a_reload_that_fails_leaves_the_old_model(
+    served: Stack, of_toy: tuple[str, ...], elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, model = stubs(served)[-1].pid, Path(of_toy[1]) / "gemma3n" / "1" / "model.py"
+    code = model.read_text()
+    try:
+        model.write_text("this is no Python\n")
+        assert reload(served, *of_toy) == 1
+    finally:
+        model.write_text(code)
+    said = capsys.readouterr().err
+    assert "SyntaxError: invalid syntax" in said
+    assert said.endswith("; the old one goes on serving\n")
+    assert reload(served, "--model-repository", str(elsewhere)) == 1
+    assert "is no model repository" in capsys.readouterr().err
+    assert set(talk(served, 2)) == {str(old)}
+
+
+def test_a_reload_by_hand(served: Stack, of_toy: tuple[str, ...]) -> None:
+    """The commands of docs/operations.md, but for the port and the folder."""
+    (block,) = re.findall(r"```bash\n(touch .*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
+    old, here = stubs(served)[-1].pid, Path(of_toy[1])
+    commands = block.replace("model_repository", here.name).replace(
+        "http://localhost:8000", served.triton_http
+    )
+    subprocess.run(["bash", "-euc", commands], cwd=here.parent, check=True, capture_output=True)
+    assert str(old) not in talk(served, 2)
+
+
+def test_a_model_that_cannot_be_loaded_beside_none() -> None:
+    refusing = httpx.MockTransport(lambda _: httpx.Response(400, json={"error": "the weights are sour.;"}))
+    with httpx.Client(transport=refusing, base_url="http://triton") as client:
+        control = Control(client, "http://triton", limit_s=1)
+        with pytest.raises(
+            CannotStart, match="gemma3n cannot be loaded: the weights are sour; no model serves"
+        ):
+            control.load()
 
 
 @pytest.mark.long  # Triton 2.51 sometimes keeps the old model for longer: docs/operations.md

@@ -2,7 +2,6 @@
 
 import time
 from argparse import Namespace
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +18,9 @@ PATIENCE_S = 10.0
 POLL_S = 0.2
 UNLOAD_S = 60.0
 """An old model that has not gone by then does not keep the new one from being loaded."""
+
+STILL_SERVES = "the old one goes on serving"
+NOTHING_SERVES = "no model serves until a reload works, or a restart"
 
 NOT_ALLOWED = (
     "this Triton loads no models on request: start it with `gemma-triton serve --model-control` "
@@ -37,10 +39,10 @@ def run(settings: Settings, options: Namespace) -> int:
         triton = Control(client, url, settings.gemma_triton_start_limit)
         began, before = time.monotonic(), triton.loaded_at()
         beside = not options.unload_first and _touch(settings, url)
+        if beside:
+            triton.load(beside_another=before is not None)
+            beside = triton.loaded_at() != before
         if not beside:
-            triton.unload()
-        triton.load()
-        if beside and triton.loaded_at() == before:
             triton.unload()
             triton.load()
     print(f"{MODEL} was loaded anew in {time.monotonic() - began:.1f} s; open answers end on the old one")
@@ -52,14 +54,22 @@ def _touch(settings: Settings, url: str) -> bool:
 
     Returns:
         Whether that was possible; the files may be another machine's, or another user's.
+
+    Raises:
+        CannotStart: the repository that was named is none.
     """
     if urlsplit(url).hostname not in (LOOPBACK, "localhost", "::1"):
         return False
-    with suppress(CannotStart, OSError):
+    try:
         for file in (model_repository(settings) / MODEL).glob("*/model.py"):
             file.touch()
-        return True
-    return False
+    except OSError:
+        return False
+    except CannotStart:
+        if settings.gemma_model_repository:
+            raise
+        return False
+    return True
 
 
 def _url(settings: Settings) -> str:
@@ -90,9 +100,13 @@ class Control:
         except (ValueError, KeyError, TypeError):
             return None
 
-    def load(self) -> None:
-        """Loads the model; one that is loaded already serves until the new one is ready."""
-        self._ask("load", self._limit_s)
+    def load(self, beside_another: bool = False) -> None:
+        """Loads the model; one that is loaded already serves until the new one is ready.
+
+        Raises:
+            CannotStart: it cannot be loaded; why not, and what serves then.
+        """
+        self._ask("load", self._limit_s, STILL_SERVES if beside_another else NOTHING_SERVES)
 
     def unload(self) -> None:
         """Takes the model away, and waits a while for its open answers to end and its memory to be free."""
@@ -104,14 +118,14 @@ class Control:
                 return
             time.sleep(POLL_S)
 
-    def _ask(self, what: str, limit_s: float) -> None:
+    def _ask(self, what: str, limit_s: float, otherwise: str = "") -> None:
         answer = self._post(f"/v2/repository/models/{MODEL}/{what}", {}, limit_s)
         if answer.is_success:
             return
         reason = _error(answer)
         if "not allowed" in reason:
             raise CannotStart(NOT_ALLOWED)
-        raise CannotStart(f"{MODEL} cannot be {what}ed: {reason}")
+        raise CannotStart("; ".join(filter(None, (f"{MODEL} cannot be {what}ed: {reason}", otherwise))))
 
     def _state(self) -> str:
         try:
@@ -130,6 +144,6 @@ class Control:
 
 def _error(answer: httpx.Response) -> str:
     try:
-        return " ".join(str(answer.json()["error"]).split())
+        return " ".join(str(answer.json()["error"]).split()).rstrip(" ;.")
     except (ValueError, KeyError, TypeError):
         return f"status {answer.status_code}"

@@ -1,7 +1,9 @@
 """The load test, against a server that is none: what is counted, said, and refused."""
 
+import io
 import json
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +102,30 @@ def test_pictures_go_along_and_differ(server: FakeServer) -> None:
     assert bench(server, "--images", "2") == 0
     sent = [part["image_url"]["url"] for body in server.asked for part in body["messages"][0]["content"][:2]]
     assert len(set(sent)) == len(sent) == 18
+
+
+def test_progress_is_shown_to_who_watches(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert bench(server) == 0
+    said = terminal.getvalue()
+    assert "2 clients" in said
+    assert "4/4" in said
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+    server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(server, "--json", "/no/such/out.json") == 1
+    assert (
+        capsys.readouterr().err == "error: /no/such/out.json cannot be written: No such file or directory\n"
+    )
+    assert not server.asked
 
 
 @pytest.mark.parametrize("body", ["{", "[]"])

@@ -124,6 +124,8 @@ def test_what_cannot_be_done_is_one_sentence(
         (("--model", "other"), "404: The model 'other' does not exist"),
         (("--base-url", "http://127.0.0.1:9/v1"), "no server answers at http://127.0.0.1:9/v1"),
         (("--base-url", "localhost:8080"), "is no address of a server"),
+        (("--base-url", "http://["), "is no address of a server"),
+        (("--base-url", "http://localhost:99999"), "is no address of a server"),
         (("--image", "/no/such.png"), "/no/such.png cannot be read"),
     ],
 )

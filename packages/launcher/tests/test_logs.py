@@ -18,7 +18,7 @@ W1122 15:54:42.912228 5779 metrics.cc:798] "DCGM unable to start: DCGM initializ
 """.splitlines()
 
 FAILED = r"""
-I1122 15:55:16.252784 6016 pb_stub.cc:366] "Failed to initialize Python stub: ValueError: bad file\n\nAt:\n  model.py(12)\n"
+I1122 15:55:16.252784 6016 pb_stub.cc:366] " Failed to initialize Python stub: ValueError: bad file\n\nAt:\n  model.py(12)\n"
 E1122 15:55:16.537092 6016 backend_model.cc:692] "ERROR: Failed to create instance: ValueError: bad file\n\nAt:\n  model.py(12)\n"
 E1122 15:55:16.537240 6016 model_lifecycle.cc:642] "failed to load 'gemma3n' version 1: Internal: ValueError: bad file\n\nAt:\n  model.py(12)\n"
 error: creating server: Internal - failed to load all models

@@ -10,6 +10,7 @@ import pytest
 from gemma_launcher import doctor, preflight
 from gemma_launcher.__main__ import main
 from gemma_launcher.doctor import Finding
+from gemma_launcher.errors import CannotStart
 from gemma_launcher.places import NO_PLAYGROUND
 from gemma_launcher.settings import read
 
@@ -58,8 +59,25 @@ def test_a_wrong_setting() -> None:
     assert "TRITON_LOG_LEVEL=9 is not valid" in refusal(TRITON_LOG_LEVEL="9")
 
 
-def test_the_http_address_of_a_triton() -> None:
-    assert "is not HOST:PORT of a gRPC port" in refusal("--triton-url", "http://localhost:8000")
+@pytest.mark.parametrize("url", ["http://localhost:8000", "localhost", "localhost:grpc", "a:8001,b", ":1 2"])
+def test_what_is_no_address_of_a_triton(url: str) -> None:
+    with pytest.raises(CannotStart, match="is not HOST:PORT of a gRPC port"):
+        preflight.check_target(read({"triton_grpc_url": url}))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8001", "a:8001, b:8001", "[::1]:8001", "dns:///triton:8001", "unix:/run/triton"]
+)
+def test_addresses_of_a_triton(url: str) -> None:
+    preflight.check_target(read({"triton_grpc_url": url}))
+
+
+def test_ctrl_c_while_the_command_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gemma_launcher.__main__.make_parser", interrupted)
+    assert main(["serve"]) == 0
 
 
 def test_no_model_repository(tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ def test_no_stub_for_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
         triton.find_wheel()
 
 
+def test_no_room_for_it(wheel: Wheel, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(CannotStart, match="run cannot be filled: Not a directory; set TMPDIR to another"):
+        triton.prepare(wheel, tmp_path / "run")
+
+
 def test_both_programs_run_as_laid_out(wheel: Wheel, tmp_path: Path) -> None:
     triton.prepare(wheel, tmp_path)
     assert os.access(tmp_path / "backends" / "python" / STUB, os.X_OK)

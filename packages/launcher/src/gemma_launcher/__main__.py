@@ -23,10 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 1 after one sentence on standard error.
     """
-    options = make_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to stop
     try:
-        return _run(options)
+        return _run(make_parser().parse_args(arguments))
     except (CannotStart, OSError) as error:
         fail(str(error))
         return 1

@@ -41,8 +41,12 @@ def base_url_of(given: str) -> str:
     Raises:
         CannotStart: it is none.
     """
-    parts = urlsplit(given)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(given)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is none
+        is_one = False
+    if not is_one:
         raise CannotStart(f"{given} is no address of a server; it looks like http://HOST:8080/v1")
     path = parts.path.rstrip("/") or "/v1"
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

@@ -56,7 +56,7 @@ class Reader:
             return self._plain(raw)
         self._in_table = False
         text = _unquote(match["text"])
-        if not text.strip() or text.startswith(_NOISE):
+        if not text.strip() or text.lstrip().startswith(_NOISE):
             return []
         parts = [part for part in text.splitlines() if part.strip()]
         return [Line(part.rstrip(), _LEVELS[match["level"]], match["time"]) for part in parts]

@@ -1,6 +1,7 @@
 """What is looked at before anything starts; every trouble is one sentence."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from gemma_launcher.models import Checkpoint
 from gemma_launcher.ownership import Ownership
 from gemma_launcher.places import NO_PLAYGROUND, has_playground, model_repository
 from gemma_launcher.settings import Settings
+
+_TARGET = re.compile(r"\s*((dns:(//[^/\s]*/)?|ipv[46]:)?[^/\s]+:\d{1,5}|unix:\S+)\s*")
+"""What gRPC connects to: HOST:PORT, or the same behind the name of a resolver."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,7 @@ def check(settings: Settings, own: Ownership, console: Console) -> Embedded | No
     Raises:
         CannotStart: in one sentence, what is wrong and what to do.
     """
-    if settings.triton_grpc_url.startswith(("http://", "https://")):
-        raise CannotStart(
-            f"TRITON_GRPC_URL={settings.triton_grpc_url} (--triton-url) is not HOST:PORT of a gRPC port"
-        )
+    check_target(settings)
     _end_orphans(settings, console)
     ports.check(listeners(settings))
     if not settings.embedded:
@@ -45,6 +46,17 @@ def check(settings: Settings, own: Ownership, console: Console) -> Embedded | No
     triton.check(wheel, own.folder, own.mark(triton.environment(os.environ, wheel, own.folder)))
     repository = model_repository(settings)
     return Embedded(wheel, repository, models.resolve(settings, own.mark(os.environ), console.say))
+
+
+def check_target(settings: Settings) -> None:
+    """Passes when the address of a Triton elsewhere is one, or none is given.
+
+    Raises:
+        CannotStart: it is none.
+    """
+    url = settings.triton_grpc_url
+    if url and not all(map(_TARGET.fullmatch, url.split(","))):
+        raise CannotStart(f"TRITON_GRPC_URL={url} (--triton-url) is not HOST:PORT of a gRPC port")
 
 
 def _end_orphans(settings: Settings, console: Console) -> None:

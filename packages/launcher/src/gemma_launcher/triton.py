@@ -75,7 +75,18 @@ def prepare(wheel: Wheel, folder: Path) -> None:
     ``backends/python``: the backend's files, and beside them the stub of this Python, with its run bit
     set (a copy, since the wheel may not be ours to change). ``lib``: a link to libpython alone, so that
     ``LD_LIBRARY_PATH`` brings no other library of its folder into the stub.
+
+    Raises:
+        CannotStart: there is no room.
     """
+    try:
+        _lay_out(wheel, folder)
+    except OSError as error:
+        why = error.strerror or error
+        raise CannotStart(f"{folder} cannot be filled: {why}; set TMPDIR to another folder") from None
+
+
+def _lay_out(wheel: Wheel, folder: Path) -> None:
     backend, libraries = folder / "backends" / "python", folder / "lib"
     backend.mkdir(parents=True)
     libraries.mkdir()

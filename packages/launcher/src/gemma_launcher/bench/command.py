@@ -32,6 +32,8 @@ def run(settings: Settings, options: Namespace) -> int:
         CannotStart: the server cannot be measured.
     """
     url = endpoint.base_url(settings, options.base_url)
+    if options.json:
+        _check_writable(Path(options.json))
     with endpoint.connect(url) as client:
         model = endpoint.pick_model(client, options.model)
     load = Load(model, options.max_tokens, options.images, _body(options.body))
@@ -47,6 +49,14 @@ def run(settings: Settings, options: Namespace) -> int:
         text = json.dumps(report.as_json(about, levels, notes), indent=2)
         Path(options.json).write_text(text + "\n", encoding="utf-8")
     return 1 if any(level.failed for level in levels) else 0
+
+
+def _check_writable(path: Path) -> None:
+    """Before minutes are spent on figures that have nowhere to go."""
+    try:
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise CannotStart(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _body(text: str | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from gemma_gateway.settings import Settings as GatewaySettings
 from gemma_launcher.settings import Settings as LauncherSettings
@@ -13,13 +14,24 @@ PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Configuration
 
 Every setting, written by `make docs` from the settings objects; do not edit. All are environment
-variables. Flags of `gemma-triton serve` win over them; the model's can also be edited in
+variables. Flags of `gemma-triton` win over them; the model's can also be edited in
 `model_repository/gemma3n/config.pbtxt`, over which the environment wins.
+
+Who reads it: the command `gemma-triton`, which hands all on to what it starts; the gateway and the model,
+which containers start by themselves.
+
+| variable | default | read by | meaning |
+| --- | --- | --- | --- |
+"""
+FOOT = """
+Of the variables that other programs know, these matter most: `HF_HOME` (where checkpoints of the hub are
+kept), `TMPDIR` (where a run has its temporary folder), `CUDA_VISIBLE_DEVICES`, `CXX` (the compiler of the
+CPU's kernels), `NO_COLOR`, and OpenTelemetry's `OTEL_…`.
 """
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
-    ("`gemma-triton serve`", LauncherSettings, ""),
-    ("The gateway", GatewaySettings, "API_"),
-    ("The model", ModelSettings, "GEMMA_"),
+    ("`gemma-triton`", LauncherSettings, ""),
+    ("gateway", GatewaySettings, "API_"),
+    ("model", ModelSettings, "GEMMA_"),
 )
 NAMED_OTHERWISE = {
     "API_TRITON_GRPC_URL": "TRITON_GRPC_URL",
@@ -28,21 +40,23 @@ NAMED_OTHERWISE = {
 }
 
 
-def table(settings: type[BaseModel], prefix: str) -> str:
-    """A row for each setting: variable, default, meaning."""
-    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for field, info in settings.model_fields.items():
-        name = prefix + field.upper()
-        default = "" if info.default in (None, "") else f"`{info.default}`"
-        meaning = (info.description or "").rstrip(".").replace("|", "\\|")
-        rows.append(f"| `{NAMED_OTHERWISE.get(name, name)}` | {default} | {meaning} |")
-    return "\n".join(rows)
-
-
 def page() -> str:
-    """The whole page."""
-    parts = (f"## {title}\n\n{table(settings, prefix)}\n" for title, settings, prefix in PARTS)
-    return "\n".join([HEAD, *parts])
+    """The whole page: a row for each variable, by the words of the first part that reads it."""
+    found: dict[str, FieldInfo] = {}
+    readers: dict[str, list[str]] = {}
+    for part, settings, prefix in PARTS:
+        for field, info in settings.model_fields.items():
+            name = NAMED_OTHERWISE.get(prefix + field.upper(), prefix + field.upper())
+            found.setdefault(name, info)
+            readers.setdefault(name, []).append(part)
+    rows = [_row(name, info, ", ".join(readers[name])) for name, info in found.items()]
+    return "".join([HEAD, *rows, FOOT])
+
+
+def _row(name: str, info: FieldInfo, readers: str) -> str:
+    default = "" if info.default in (None, "") else f"`{info.default}`"
+    meaning = (info.description or "").rstrip(".").replace("|", "\\|")
+    return f"| `{name}` | {default} | {readers} | {meaning} |\n"
 
 
 def main() -> None:

@@ -183,6 +183,26 @@ def test_what_a_command_is(text: str, is_command: bool) -> None:
     assert (complaint(block) != "") is is_command
 
 
+def test_the_table_of_settings_is_what_the_settings_say() -> None:
+    script, page = ROOT / "docs" / "configuration.py", ROOT / "docs" / "configuration.md"
+    assert page.read_text(encoding="utf-8") == runpy.run_path(str(script))["page"]()
+
+
+def test_every_variable_that_is_read_is_on_the_page_of_settings() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    sources = [*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("playground/src/**/*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    read = set(re.findall(r"\benviron(?:ment)?(?:\.get\(|\[)\s*\"([A-Z_]+)\"", code))
+    assert {"OPENAI_API_KEY", "CXX"} <= read
+    ours = {
+        "OTEL_SERVICE_NAME",
+        "XDG_STATE_HOME",
+        "TERM",
+        "PATH",
+    }  # of others, and they mean here what they mean
+    assert not {name for name in read - ours if f"`{name}`" not in page}
+
+
 def test_links_lead_somewhere() -> None:
     """Relative links, and anchors within the same page."""
     broken = []

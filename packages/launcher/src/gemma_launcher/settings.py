@@ -32,16 +32,21 @@ class Settings(BaseSettings):
     nvidia_visible_devices: str = Field("all", description="GPUs to use: all, none, or a list such as 0,1")
 
     api_host: str = Field("127.0.0.1", description="Address the API listens on; 0.0.0.0: every interface")
-    api_port: Port = Field(8080, description="Port of the API")
+    api_port: Port = Field(8080, description="Port of the API; 0, here as below: any free one")
 
     api_shutdown_seconds: Annotated[float, Field(ge=0)] = Field(
-        3, description="How long open answers may go on after SIGTERM; the gateway is stopped before Triton"
+        3,
+        description="How long open answers may go on after SIGTERM; SIGKILL should not come before 5 s more",
     )
 
     api_keys: SecretStr | None = Field(
-        None, description="The API's keys, commas between; the playground gets the only one"
+        None,
+        description="The API's keys, commas between; the playground gets the only one. None: everybody who "
+        "reaches the port may ask",
     )
-    api_keys_file: Path | None = Field(None, description="File of further keys of the API, one a line")
+    api_keys_file: Path | None = Field(
+        None, description="File of further keys of the API, one a line; # comments"
+    )
 
     gemma_playground: bool = Field(True, description="Start the playground too")
     playground_host: str = Field(
@@ -56,7 +61,11 @@ class Settings(BaseSettings):
         None, description="The key they ask with; of several API_KEYS the one that the playground uses"
     )
 
-    triton_grpc_url: str = Field("", description="HOST:PORT of a Triton that runs; empty: start one here")
+    triton_grpc_url: str = Field(
+        "",
+        description="HOST:PORT of a Triton that runs, several with commas between, or dns:///NAME:PORT; "
+        "empty: start one here, and the gateway alone looks at localhost:8001",
+    )
     triton_http_url: str = Field("", description="HTTP address of that Triton")
     triton_log_level: Annotated[int, Field(ge=0, le=2)] = Field(
         0, description="0: what matters; 1, 2: everything Triton can tell"

@@ -10,6 +10,7 @@ import time
 import pytest
 from pydantic import ValidationError
 
+from gemma_gateway.__main__ import main
 from gemma_gateway.settings import Settings, variable
 
 COMMAND = [sys.executable, "-m", "gemma_gateway"]
@@ -60,11 +61,26 @@ def test_settings_are_named_as_they_are_set() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, gemma_gateway.__main__, gemma_gateway.triton;"
+        "import sys, gemma_gateway.app, gemma_gateway.server, gemma_gateway.triton;"
         "print([name for name in ('torch', 'transformers', 'tokenizers') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_signal_while_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process of a container hears a signal only if it has a handler for it."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    monkeypatch.setattr(
+        "gemma_gateway.logs.configure_logging", lambda *_: signal.raise_signal(signal.SIGTERM)
+    )
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
+            signal.signal(number, handler)
+    assert ended.value.code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

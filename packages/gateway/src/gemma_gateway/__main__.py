@@ -1,25 +1,31 @@
 """``python -m gemma_gateway``: the gateway as a process."""
 
+import signal
 import sys
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from gemma_gateway.app import create_app
-from gemma_gateway.auth import warn_if_open
-from gemma_gateway.logs import configure_logging
-from gemma_gateway.server import server
-from gemma_gateway.settings import Settings, variable
+if TYPE_CHECKING:
+    from gemma_gateway.settings import Settings
 
 
 def main() -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM, which end it with 0 at any moment."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))  # until the server takes them over
+    # Late, since it takes seconds, in which the first process of a container would not hear a signal.
+    from gemma_gateway import app, auth, logs, server  # noqa: PLC0415
+
     settings = _settings()
-    configure_logging(settings.log_level, settings.log_format)
-    warn_if_open(settings)
-    server(create_app(settings), settings).run()
+    logs.configure_logging(settings.log_level, settings.log_format)
+    auth.warn_if_open(settings)
+    server.server(app.create_app(settings), settings).run()
 
 
-def _settings() -> Settings:
+def _settings() -> "Settings":
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from gemma_gateway.settings import Settings, variable  # noqa: PLC0415
+
     try:
         return Settings()
     except ValidationError as error:

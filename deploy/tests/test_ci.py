@@ -93,6 +93,14 @@ def test_the_workflow_uses_commands_that_there_are() -> None:
             assert (ROOT / script).is_file(), script
 
 
+def test_actions_and_machines_are_pinned() -> None:
+    jobs = workflow()["jobs"].values()
+    used = {step["uses"] for job in jobs for step in job["steps"] if "uses" in step}
+    assert len(used) >= 5
+    assert all(re.search(r"@v\d+\.\d+\.\d+$", action) for action in used), used
+    assert all(re.fullmatch(r"ubuntu-\d+\.\d+", job["runs-on"]) for job in jobs)
+
+
 def test_the_workflow_may_only_read_and_builds_every_image_that_can_be_built() -> None:
     assert workflow()["permissions"] == {"contents": "read"}
     built = {each["file"] for each in workflow()["jobs"]["images"]["strategy"]["matrix"]["include"]}

@@ -36,6 +36,8 @@ def test_hadolint_is_content() -> None:
 def test_base_images_are_pinned(any_file: Dockerfile) -> None:
     for image in any_file.bases():
         assert re.search(r":\d+(\.\d+)+-[a-z0-9-]+$", image), image
+    syntax = any_file.path.read_text(encoding="utf-8").splitlines()[0]
+    assert re.fullmatch(r"# syntax=docker/dockerfile:\d+\.\d+\.\d+", syntax), syntax
 
 
 def test_triton_is_new_enough() -> None:

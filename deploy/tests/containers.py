@@ -3,6 +3,7 @@
 What Docker itself would do (the base images, the layers, the isolation) is the only thing left out.
 """
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +13,62 @@ import httpx
 import psutil
 
 import compose
-from dockerfile import Place, Stage, parse
+from dockerfile import CHECKOUT, Place, Stage, parse
+from gemma_launcher import triton
 from stack import ROOT, eventually, free_ports
 
 API = parse(ROOT / "Dockerfile.api")
 PLAYGROUND = parse(ROOT / "Dockerfile.playground")
 TRITON = parse(ROOT / "Dockerfile.triton")
+
+
+class Server:
+    """The Triton of the wheel, started with the image's own command line.
+
+    Args:
+        folder: for its log and its backends.
+        folders: the image's own ones here: those of the checkout, or of a build.
+    """
+
+    def __init__(self, folder: Path, folders: Mapping[str, Path] = CHECKOUT.folders) -> None:
+        self.http, self.grpc, self.metrics = free_ports(3)
+        wheel = triton.find_wheel()
+        triton.prepare(wheel, folder)
+        places = {
+            "/opt/tritonserver/bin/tritonserver": wheel.server,
+            "/cache": Path.home(),  # where this machine keeps what was compiled once
+            **folders,
+        }
+        self.place = Place(places)
+        self.log = folder / "log"
+        image = TRITON.image
+        self.argv = [self.place.move(word) for word in (*image.argv("ENTRYPOINT"), *image.argv("CMD"))]
+        self.argv += self._here(folder)
+        own = self.place.environment(image)
+        base = {name: self.place.move(value) for name, value in compose.environment("triton-cpu").items()}
+        self.environment = {
+            **triton.environment({**own, **base}, wheel, folder),
+            "PATH": own["PATH"],
+            "GEMMA_TRITON_HTTP_PORT": str(self.http),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def health(self, process: str) -> tuple[int, str]:
+        """The image's health check, with this process where the container's first one is meant."""
+        return health(TRITON.image, self.place, self.environment, ended=process)
+
+    def _here(self, folder: Path) -> list[str]:
+        """What the image's own file system and network namespace would do, and less patience."""
+        ports = {"http": self.http, "grpc": self.grpc, "metrics": self.metrics}
+        addresses = [f"--{name}-address=127.0.0.1" for name in ports]
+        return [
+            f"--backend-directory={folder / 'backends'}",
+            *addresses,
+            *(f"--{name}-port={port}" for name, port in ports.items()),
+            f"--backend-config=python,shm-region-prefix-name=deploy{os.getpid()}-",
+            "--allow-gpu-metrics=false",
+            "--exit-timeout-secs=2",  # so long it waits for a stub that is dead
+        ]
 
 
 @contextmanager

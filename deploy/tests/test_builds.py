@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 import dockerfile
-from containers import API, PLAYGROUND, TRITON, gateway, health, playground, started, status, wait, with_tmp
+from containers import (
+    API,
+    PLAYGROUND,
+    TRITON,
+    Server,
+    gateway,
+    health,
+    playground,
+    started,
+    status,
+    wait,
+    with_tmp,
+)
 from dockerfile import Dockerfile, Place
 from stack import ROOT, free_ports
 
@@ -71,6 +83,22 @@ def test_the_build_brings_the_playground_and_nothing_of_ours_beside(installed_pl
     assert {"gemma_playground", "gradio", "openai"} <= names
     assert not names & {*HEAVY, "gemma_gateway", "gemma_wire"}
     assert not list((installed_playground.folders["/app"] / "playground").rglob("tests"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_build_brings_a_triton_that_serves_the_bundled_model(tmp_path: Path) -> None:
+    """5 GB; nothing of the checkout but the server itself, which is the base image's."""
+    place = dockerfile.build(TRITON, tmp_path / "image", POETRY, poetry_environment())
+    names = _distributions(place)
+    assert {"gemma_model", "gemma_wire", "torch", "timm"} <= names
+    assert not names & {"gemma_gateway", "gemma_launcher", "gemma_playground", "fastapi", "nvidia_pytriton"}
+    (tmp_path / "run").mkdir()
+    server = Server(tmp_path / "run", place.folders)
+    with started(server.argv, server.environment, server.log) as process:
+        wait(process, lambda: server.health("0") == (0, ""), server.log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, server.log.read_text()[-4000:]
 
 
 def _distributions(place: Place) -> set[str]:

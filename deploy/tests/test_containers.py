@@ -11,12 +11,25 @@ import httpx
 import psutil
 import pytest
 
-import compose
-from containers import API, PLAYGROUND, TRITON, gateway, health, playground, started, status, wait, with_tmp
-from dockerfile import CHECKOUT, Place
+from containers import (
+    API,
+    PLAYGROUND,
+    TRITON,
+    Server,
+    gateway,
+    health,
+    playground,
+    started,
+    status,
+    wait,
+    with_tmp,
+)
+from dockerfile import CHECKOUT
 from gemma_launcher import models, triton
 from gemma_launcher.settings import Settings
-from stack import ROOT, free_ports
+from stack import ROOT
+
+TINY = Settings(model_name=models.TINY.name)
 
 
 def test_triton_is_started_as_the_launcher_starts_it(tmp_path: Path) -> None:
@@ -35,54 +48,11 @@ def _flags(argv: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (word.rpartition("=") for word in argv[1:])}
 
 
-class Server:
-    """The Triton of the wheel, started with the image's own command line."""
-
-    def __init__(self, folder: Path) -> None:
-        self.http, self.grpc, self.metrics = free_ports(3)
-        wheel = triton.find_wheel()
-        triton.prepare(wheel, folder)
-        places = {
-            "/opt/tritonserver/bin/tritonserver": wheel.server,
-            "/cache": Path.home(),  # where this machine keeps what was compiled once
-            **CHECKOUT.folders,
-        }
-        self.place = Place(places)
-        self.log = folder / "log"
-        image = TRITON.image
-        self.argv = [self.place.move(word) for word in (*image.argv("ENTRYPOINT"), *image.argv("CMD"))]
-        self.argv += self._here(folder)
-        base = {**self.place.environment(image), **compose.environment("triton-cpu")}
-        assert self.place.environment(image)["MODEL_NAME"] == str(ROOT / models.BUNDLED)
-        served = models.resolve(Settings(model_name=models.TINY.name), os.environ, print)
-        self.environment = {
-            **triton.environment(base, wheel, folder),
-            "MODEL_NAME": str(served.folder),
-            "GEMMA_TRITON_HTTP_PORT": str(self.http),
-            "OMP_NUM_THREADS": "1",
-        }
-
-    def health(self, process: str) -> tuple[int, str]:
-        """The image's health check, with this process where the container's first one is meant."""
-        return health(TRITON.image, self.place, self.environment, ended=process)
-
-    def _here(self, folder: Path) -> list[str]:
-        """What the image's own file system and network namespace would do, and less patience."""
-        ports = {"http": self.http, "grpc": self.grpc, "metrics": self.metrics}
-        addresses = [f"--{name}-address=127.0.0.1" for name in ports]
-        return [
-            f"--backend-directory={folder / 'backends'}",
-            *addresses,
-            *(f"--{name}-port={port}" for name, port in ports.items()),
-            f"--backend-config=python,shm-region-prefix-name=deploy{os.getpid()}-",
-            "--allow-gpu-metrics=false",
-            "--exit-timeout-secs=2",  # so long it waits for a stub that is dead
-        ]
-
-
 @pytest.mark.timeout(400)
 def test_the_whole_stack_as_compose_would_start_it(tmp_path: Path) -> None:
     server, place = Server(tmp_path), with_tmp(CHECKOUT, tmp_path)
+    assert server.environment["MODEL_NAME"] == str(ROOT / models.BUNDLED)
+    server.environment["MODEL_NAME"] = str(models.resolve(TINY, os.environ, print).folder)
     api_argv, api_environment = gateway(place, server.grpc)
     page_argv, page_environment = playground(place)
     url = f"http://127.0.0.1:{api_environment['API_PORT']}"

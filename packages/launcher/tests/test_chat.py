@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 from packages.launcher.tests.fake_openai import FakeServer, serving
+from prompt_toolkit.history import InMemoryHistory
 from rich.console import Console
 
 from gemma_launcher.__main__ import main
-from gemma_launcher.chat import pictures
+from gemma_launcher.chat import command, pictures
 from gemma_launcher.chat.view import MarkdownView, printable, split_finished
 from gemma_launcher.errors import CannotStart
 
@@ -228,6 +229,14 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self.controller)
+
+
+def test_without_a_place_for_its_history_it_talks_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert isinstance(command._history(), InMemoryHistory)
 
 
 def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(server: FakeServer, tmp_path: Path) -> None:

@@ -72,6 +72,17 @@ def test_addresses_of_a_triton(url: str) -> None:
     preflight.check_target(read({"triton_grpc_url": url}))
 
 
+def test_what_the_system_refuses_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device", "/full/file")
+
+    monkeypatch.setattr("gemma_launcher.__main__.make_parser", full)
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err == "error: /full/file: No space left on device\n"
+
+
 def test_ctrl_c_while_the_command_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt

@@ -129,6 +129,12 @@ def test_a_script_that_fails_is_one_sentence(checkout: Path, monkeypatch: pytest
     assert list((checkout / ".cache").iterdir()) == []
 
 
+def test_no_place_for_the_tiny_checkpoint(checkout: Path) -> None:
+    (checkout / ".cache").touch()
+    with pytest.raises(CannotStart, match=r"could not be made \(\S+/.cache: File exists\); set MODEL_NAME"):
+        resolve("")
+
+
 def test_a_script_that_crashes_names_its_signal(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maker(monkeypatch, checkout, "import os; os.kill(os.getpid(), 11)")
     with pytest.raises(CannotStart, match="could not be made \\(killed by SIGSEGV"):

@@ -26,8 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to stop
     try:
         return _run(make_parser().parse_args(arguments))
-    except (CannotStart, OSError) as error:
+    except CannotStart as error:
         fail(str(error))
+        return 1
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return 1
     except KeyboardInterrupt:
         return 0

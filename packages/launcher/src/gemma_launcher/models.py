@@ -89,12 +89,16 @@ def _tiny(folder: Path, environment: Mapping[str, str], say: Say) -> Path:
     """The tiny checkpoint, made again when it is damaged or older than the script that makes it."""
     if not _is_fresh(folder):
         say(f"making the tiny checkpoint in {folder}: this takes some seconds, once")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as workshop:
-            _make(Path(workshop) / folder.name, environment)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            workshop = tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-")
+        except OSError as error:
+            raise CannotStart(_not_made(f"{folder.parent}: {error.strerror}")) from None
+        with workshop as name:
+            _make(Path(name) / folder.name, environment)
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # another launcher was quicker
-                (Path(workshop) / folder.name).replace(folder)  # never half a checkpoint
+                (Path(name) / folder.name).replace(folder)  # never half a checkpoint
     checkpoint.check(folder)
     return folder
 
@@ -115,7 +119,9 @@ def _make(folder: Path, environment: Mapping[str, str]) -> None:
         how = f"exit code {run.returncode}, its reason stands above"
         if run.returncode < 0:
             how = f"killed by {signal.Signals(-run.returncode).name}; `gemma-triton doctor` may know why"
-        raise CannotStart(
-            f"the tiny checkpoint could not be made ({how}); "
-            "set MODEL_NAME to a folder that holds a checkpoint"
-        )
+        raise CannotStart(_not_made(how))
+
+
+def _not_made(reason: str) -> str:
+    other = "set MODEL_NAME to a folder that holds a checkpoint"
+    return f"the tiny checkpoint could not be made ({reason}); {other}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import WordCompleter
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from rich.console import Console
 
 from gemma_launcher import endpoint
@@ -58,7 +58,7 @@ def _in_terminal(talk: Talk, url: str) -> None:
     talk.view.note(f"{talk.model} at {url}; /help lists the commands, Ctrl-D leaves")
     commands = WordCompleter([name.split()[0] for name in HELP], sentence=True)
     session: PromptSession[str] = PromptSession(
-        "> ", history=FileHistory(str(_history())), completer=commands, complete_while_typing=False
+        "> ", history=_history(), completer=commands, complete_while_typing=False
     )
     while True:
         try:
@@ -72,10 +72,14 @@ def _in_terminal(talk: Talk, url: str) -> None:
             fail(str(error))
 
 
-def _history() -> Path:
-    """The file of the lines typed so far, which only the user may read."""
+def _history() -> History:
+    """The lines typed so far, in a file that only the user may read; in memory where there can be none."""
     state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "gemma-triton"
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = state / "chat_history"
-    path.touch(mode=0o600)
-    return path
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        path.open("ab").close()
+    except OSError:
+        return InMemoryHistory()
+    return FileHistory(str(path))

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
@@ -25,9 +26,10 @@ from containers import (
     with_tmp,
 )
 from dockerfile import CHECKOUT
+from gemma_gateway.settings import Settings as GatewaySettings
 from gemma_launcher import models, triton
 from gemma_launcher.settings import Settings
-from stack import ROOT
+from stack import ROOT, eventually
 
 TINY = Settings(model_name=models.TINY.name)
 
@@ -62,24 +64,27 @@ def test_the_whole_stack_as_compose_would_start_it(tmp_path: Path) -> None:
         started(api_argv, api_environment, logs[0]) as api,
         started(page_argv, page_environment, logs[1]) as page,
     ):
+        wait(api, lambda: health(API.image, place, api_environment)[1].startswith("503:"), logs[0])
         wait(process, lambda: server.health("0")[0] == 0, server.log)
         wait(api, lambda: status(f"{url}/health/ready") == 200, logs[0])
         wait(page, lambda: health(PLAYGROUND.image, place, page_environment) == (0, ""), logs[1])
         assert health(API.image, place, api_environment) == (0, "")
         _answers(url)
         run_the_questions_of_the_docs(server.http, api_environment["API_PORT"])
+        _the_gateway_stops_beside_an_open_answer(api, url)
+        page.send_signal(signal.SIGTERM)
+        assert page.wait(30) == 0, logs[1].read_text()[-4000:]
         _a_dead_stub_ends_the_server(server, process)
-        wait(api, lambda: health(API.image, place, api_environment)[1].startswith("503:"), logs[0])
-        for each, log in zip((api, page), logs, strict=True):
-            each.send_signal(signal.SIGTERM)
-            assert each.wait(30) == 0, log.read_text()[-4000:]
     assert health(API.image, place, api_environment)[0] == 1
     assert health(PLAYGROUND.image, place, page_environment)[0] == 1
 
 
+CHAT = "/v1/chat/completions"
+QUESTION = {"model": "gemma3n", "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]}
+
+
 def _answers(url: str) -> None:
-    question = {"model": "gemma3n", "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]}
-    answer = httpx.post(f"{url}/v1/chat/completions", json=question, timeout=60, trust_env=False)
+    answer = httpx.post(f"{url}{CHAT}", json=QUESTION, timeout=60, trust_env=False)
     assert answer.status_code == 200, answer.text
     assert json.loads(answer.text)["usage"]["completion_tokens"] > 0
 
@@ -93,6 +98,22 @@ def run_the_questions_of_the_docs(triton_port: int, api_port: str) -> None:
         here = call.replace("localhost:8000", f"127.0.0.1:{triton_port}")
         here = here.replace("localhost:8080", f"127.0.0.1:{api_port}")
         subprocess.run(["curl", "-sS", "--fail", "--noproxy", "*", here], check=True, capture_output=True)
+
+
+def _the_gateway_stops_beside_an_open_answer(api: psutil.Popen, url: str) -> None:
+    """As ``docker stop`` does it: 503 at once, the answer goes on for a while, and the exit code is 0."""
+    long = {**QUESTION, "max_tokens": 4000, "ignore_eos": True, "stream": True}
+    client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+    with client, client.stream("POST", CHAT, json=long) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        told = time.monotonic()
+        api.send_signal(signal.SIGTERM)
+        assert eventually(lambda: client.post(CHAT, json=QUESTION).status_code == 503, 2)
+        *_, last = filter(None, lines)
+    assert last.startswith(('data: {"error"', "data: [DONE]"))
+    assert api.wait(10) == 0
+    assert time.monotonic() - told < GatewaySettings().shutdown_seconds + 5
 
 
 def _a_dead_stub_ends_the_server(server: Server, process: psutil.Popen) -> None:

@@ -10,14 +10,13 @@ import pytest
 
 from fake_openai import MODEL, CutShort, FakeOpenAI, HangUp, Piece, Refuse, Request, call
 from gemma_playground.client import BROKEN, Answer, Client
-from gemma_playground.settings import Settings
 
-QUESTION: dict[str, Any] = {"model": MODEL, "messages": []}
+QUESTION: dict[str, Any] = {"model": MODEL, "messages": [], "stream": True}
 
 
 async def ask(fake: FakeOpenAI, **request: Any) -> Answer:
     """The last look at an answer."""
-    client = Client(Settings(base_url=fake.base_url, api_key="sk-secret"))
+    client = Client(fake.base_url, "sk-secret")
     looks = [answer async for answer in client.ask({**QUESTION, **request})]
     await client.close()
     return looks[-1]
@@ -26,11 +25,14 @@ async def ask(fake: FakeOpenAI, **request: Any) -> Answer:
 async def test_an_answer_is_text_counts_and_times(fake: FakeOpenAI) -> None:
     fake.script = lambda request: ["A ", "circle"]
     answer = await ask(fake)
-    assert (answer.text, answer.finish_reason, answer.error) == ("A circle", "stop", "")
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens == 2
-    assert answer.ttft is not None
-    assert answer.speed is None or answer.speed > 0
+    assert answer.messages == [{"role": "assistant", "content": "A circle"}]
+    assert answer.error == ""
+    assert answer.choice is not None
+    assert answer.choice.finish_reason == "stop"
+    assert answer.whole is not None
+    assert answer.whole.usage is not None
+    assert answer.whole.usage.completion_tokens == 2
+    assert answer.begun < answer.first <= answer.last
     assert fake.keys == {"Bearer sk-secret"}
     assert fake.asked[0]["stream_options"] == {"include_usage": True}
 
@@ -44,20 +46,15 @@ async def test_what_ends_between_two_looks_is_looked_at_once_more(fake: FakeOpen
         yield "circle"
 
     fake.script = waits
-    seen: list[str] = []
-    client = Client(Settings(base_url=fake.base_url))
+    seen: list[str | None] = []
+    client = Client(fake.base_url)
     async for answer in client.ask({**QUESTION}):
-        seen.append(answer.finish_reason)
+        seen.append(answer.choice.finish_reason if answer.choice else None)
         looked.set()
         await asyncio.sleep(0.5)  # as long as a page may take to be told
     await client.close()
-    assert seen[0] == ""
+    assert seen[0] is None
     assert seen[-1] == "stop"
-
-
-async def test_without_a_model_the_first_is_asked(fake: FakeOpenAI) -> None:
-    await ask(fake, model="")
-    assert fake.asked[0]["model"] == MODEL
 
 
 async def test_calls_are_put_together_and_probabilities_kept(fake: FakeOpenAI) -> None:
@@ -69,9 +66,12 @@ async def test_calls_are_put_together_and_probabilities_kept(fake: FakeOpenAI) -
         {"delta": {"content": "x"}, "logprobs": {"content": [token], "refusal": None}},
     ]
     answer = await ask(fake)
-    calls = [(each.id, each.name, each.arguments) for each in answer.calls.values()]
-    assert calls == [("c1", "add", '{"a": 1}')]
-    assert [each.token for each in answer.tokens] == ["x"]
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    calls = [{"id": "c1", "type": "function", "function": function}]
+    assert answer.messages == [{"role": "assistant", "content": "x", "tool_calls": calls}]
+    assert answer.choice is not None
+    assert answer.choice.logprobs is not None
+    assert [each.token for each in answer.choice.logprobs.content or ()] == ["x"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 503])
@@ -96,11 +96,11 @@ async def test_a_stream_that_breaks_off_is_told_and_what_was_said_stays(
 
     fake.script = breaks
     answer = await ask(fake)
-    assert (answer.text, answer.error) == ("A ", told)
+    assert ([each["content"] for each in answer.messages], answer.error) == (["A "], told)
 
 
 async def test_nobody_there_is_told() -> None:
-    client = Client(Settings(base_url="http://127.0.0.1:9/v1"))
+    client = Client("http://127.0.0.1:9/v1")
     looks = [answer async for answer in client.ask({**QUESTION})]
     await client.close()
     assert looks[-1].error == "The server at http://127.0.0.1:9/v1 does not answer. Is it running?"
@@ -114,10 +114,10 @@ def _endless(request: Request) -> Iterator[Piece]:
 
 async def test_who_leaves_ends_the_stream_within_a_second(fake: FakeOpenAI) -> None:
     fake.script = _endless
-    client = Client(Settings(base_url=fake.base_url))
+    client = Client(fake.base_url)
     async with aclosing(client.ask({**QUESTION})) as growing:
         async for answer in growing:
-            if answer.text:
+            if answer.messages:
                 break
     assert await asyncio.to_thread(fake.left.wait, 1)
     await client.close()
@@ -125,7 +125,7 @@ async def test_who_leaves_ends_the_stream_within_a_second(fake: FakeOpenAI) -> N
 
 async def test_who_is_cancelled_ends_the_stream_too(fake: FakeOpenAI) -> None:
     fake.script = _endless
-    client = Client(Settings(base_url=fake.base_url))
+    client = Client(fake.base_url)
 
     async def listen() -> None:
         async for _ in client.ask({**QUESTION}):
@@ -140,6 +140,52 @@ async def test_who_is_cancelled_ends_the_stream_too(fake: FakeOpenAI) -> None:
 
 
 def test_an_unlikely_answer_is_a_sentence() -> None:
-    client = Client(Settings())
+    client = Client("http://127.0.0.1:8080/v1")
     assert "not what a chat completion looks like" in client.sentence(ValueError("x"))
     assert "does not answer" in client.sentence(httpx.ConnectError("x"))
+
+
+METRICS = """# HELP x
+gemma_api_num_requests_running 2.0
+gemma_api_inter_token_latency_seconds_count {pieces}
+gemma_api_time_to_first_token_seconds_count 1.0
+"""
+
+
+async def test_the_server_is_looked_at_once_a_second_and_recovers(
+    fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("gemma_playground.client.time.monotonic", lambda: clock[0])
+    fake.pages |= {"/health": (200, {"status": "ok"}), "/metrics": (200, METRICS.format(pieces=10))}
+    client = Client(fake.base_url)
+    assert client.state == "asking"
+    await client.look()
+    first = client.facts
+    assert (client.state, client.models, first["running"], first["tokens/s now"]) == (
+        "ready",
+        [MODEL],
+        2,
+        None,
+    )
+    fake.pages |= {"/health": (503, {"error": {"message": "Loading."}})}
+    fake.pages |= {"/metrics": (200, METRICS.format(pieces=30))}
+    await client.look()
+    assert client.facts is first
+    clock[0] += 2
+    await client.look()
+    assert (client.state, client.facts["health"]) == ("down", "Loading. (HTTP 503)")
+    fake.pages |= {"/health": (200, ["no", "mapping"])}
+    clock[0] += 2
+    await client.look()
+    assert client.state == "ready"
+    fake.pages |= {"/metrics": (200, METRICS.format(pieces=50))}
+    clock[0] += 2
+    await client.look()
+    assert client.facts["tokens/s now"] == 10
+    fake.stop()
+    clock[0] += 2
+    await client.look()
+    assert "does not answer" in client.facts["health"]
+    assert client.plot()["data"][-1][1] == 10
+    await client.close()

@@ -1,298 +1,226 @@
-"""The page: Gradio's parts, and which handler answers when one of them is used."""
+"""The page: Gradio's parts, and what happens when one of them is used."""
 
-from dataclasses import dataclass
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
 
-from gemma_playground import request, view
-from gemma_playground.conversation import Conversation
-from gemma_playground.media import ENDINGS
-from gemma_playground.page import BUSY, REST, Page
-from gemma_playground.settings import Settings
-from gemma_playground.status import State
+from gemma_playground import panel, view
+from gemma_playground.client import Answer, Client
+from gemma_playground.conversation import PICTURES, SOUNDS, Conversation
 
-HERE: Final = Path(__file__).parent
-PICTURE: Final = "What do you see in this image?"
-EXAMPLES: Final = (
-    ("What is in this picture?", PICTURE, "circle.png"),
-    ("How many shapes?", "How many shapes are there?", "shapes.png"),
-    ("Which colour?", "What colour is the star?", "star.png"),
-    ("Listen to this", "What do you hear?", "beeps.wav"),
-    ("A story", "Tell me a story", None),
-    ("Who are you?", "Who are you?", None),
-)
+FILES: Final = Path(__file__).parent / "examples"
+EXAMPLES: Final = [
+    {**each, "files": [str(FILES / file) for file in each["files"]]}
+    for each in json.loads((FILES / "examples.json").read_text(encoding="utf-8"))
+]
 WELCOME: Final = """## Drop a picture in and ask about it
 Add a picture or a sound with the paper clip, or drop it below, and press Enter. Or try an example:"""
-SOON: Final[dict[str, Any]] = {"queue": False, "show_progress": "hidden"}
-"""Events that take no time: past the queue, and without a spinner."""
 TOLD: Final[dict[str, Any]] = {"show_progress": "hidden"}
-"""Events that may tell the user something, which only the queue can."""
-Part = gr.components.Component
+"""Events that take time, or may tell the user something, which only the queue can."""
+SOON: Final[dict[str, Any]] = {"queue": False, **TOLD}
+WIDE: Final = "() => ({ __type__: 'update', open: innerWidth > 1000 })"
+"""What becomes of the sidebar on a fresh page."""
+SAME: Final = [gr.skip() for _ in range(6)]
+"""One side's chat and inspector, as they are."""
+Outputs = tuple[Any, ...]
+"""A value for each component that the handler's event names, in that order."""
+Side = tuple[list[Any], list[Any]]
+"""One chat: its conversation and its panel, which go in; what is shown, and its inspector, which come out."""
+CHANGES: Final[dict[str, Callable[[Conversation, Any, gr.EventData], None]]] = {
+    "submit": lambda talk, message, _: talk.say(message),
+    "retry": lambda talk, *_: talk.say(talk.cut()),
+    "edit": lambda talk, _, event: talk.say({**talk.cut(event.index + 1), "text": event.value}),
+    "example_select": lambda talk, _, event: talk.say(EXAMPLES[event.index]),
+}
+"""The events after which the model is asked, and what they make of the conversation."""
+
+chatbot = partial(
+    gr.Chatbot, allow_tags=False, buttons=["copy", "copy_all"], height="max(18rem, 100dvh - 25rem)"
+)
+message_box = partial(
+    gr.MultimodalTextbox,
+    label="Message",
+    show_label=False,
+    placeholder="Ask about a picture, a sound, or anything",
+    file_count="multiple",
+    file_types=[f".{kind}" for kind in (*PICTURES, *SOUNDS)],
+    sources=["upload", "microphone"],
+    max_plain_text_length=10**6,
+    elem_classes="message-box",
+)
 
 
-def panel() -> list[Part]:
-    """A panel of settings, in the order of ``request.PANEL``; what stays empty is the server's to choose."""
-    with gr.Accordion("Settings", open=True):
-        parts: dict[str, Part] = {
-            "model": gr.Dropdown([], label="Model", allow_custom_value=True),
-            "system": gr.Textbox(label="System prompt", lines=2, placeholder="You are …"),
-        }
-        for pair in (
-            ("temperature", "top_p"),
-            ("max_tokens", "seed"),
-            ("frequency_penalty", "presence_penalty"),
-        ):
-            with gr.Row():
-                for name in pair:
-                    parts[name] = gr.Textbox(
-                        label=request.PANEL[name], placeholder="default", max_lines=1, min_width=110
-                    )
-        parts["stop"] = gr.Textbox(label="Stop sequences", lines=1, placeholder="one a line")
-    with gr.Accordion("Format and tools", open=False):
-        parts["response_format"] = gr.Dropdown(list(request.FORMATS), label="Response format")
-        parts["json_schema"] = gr.Textbox(label="JSON schema", lines=3, placeholder='{"type": "object", …}')
-        parts["tools"] = gr.Textbox(
-            label="Tools",
-            lines=3,
-            placeholder='[{"type": "function", "function": {"name": …, "parameters": …}}]',
-        )
-        parts["logprobs"] = gr.Checkbox(label="Log probabilities")
-    return [parts[name] for name in request.PANEL]
+def asking(client: Client, name: str) -> Callable[..., AsyncGenerator[Outputs, None]]:
+    """The handler of an event after which the models of all sides are asked, at once."""
+
+    async def ask(event: gr.EventData, message: Any, *given: Any) -> AsyncGenerator[Outputs, None]:
+        wide = 1 + len(panel.NAMES)
+        sides = [given[at : at + wide] for at in range(0, len(given), wide)]
+        for talk, *_ in sides:
+            CHANGES[name](talk, message, event)
+        shown = (part for talk, *_ in sides for part in (talk.shown(), *SAME[1:]))
+        yield _box(busy=True, **({"value": None} if name == "submit" else {})), *shown
+        async with AsyncExitStack() as ending:
+            answers = [await ending.enter_async_context(aclosing(answer(client, *side))) for side in sides]
+            while any(steps := await asyncio.gather(*(anext(each, None) for each in answers))):
+                yield gr.skip(), *(part for step in steps for part in step or SAME)
+
+    return ask
 
 
-@dataclass(frozen=True)
-class Chat:
-    """The parts of the chat's tab that handlers talk about."""
-
-    talk: gr.State
-    shown: gr.Chatbot
-    box: gr.MultimodalTextbox
-    call: gr.Group
-    call_answer: gr.Textbox
-    call_send: gr.Button
-    inspector: list[Part]
-    panel: list[Part]
-    carrier: gr.JSON
-
-
-def chatbot(label: str, **more: Any) -> gr.Chatbot:
-    """A chat that shows Markdown, and no HTML but the harmless."""
-    return gr.Chatbot(
-        label=label,
-        sanitize_html=True,
-        allow_tags=False,
-        buttons=["copy", "copy_all"],
-        height="max(18rem, 100dvh - 25rem)",
-        feedback_options=None,
-        **more,
-    )
+async def answer(client: Client, talk: Conversation, *values: Any) -> AsyncGenerator[Outputs, None]:
+    """One side's chat with the growing answer, and its inspector."""
+    if talk.waiting():  # for what another called function gave back
+        return
+    try:
+        sent = panel.request(asked := talk.messages, values)
+    except ValueError as error:
+        yield talk.shown(str(error)), *SAME[1:]
+        return
+    if not sent["model"]:
+        await client.look()
+        sent["model"] = next(iter(client.models), "")
+    yield *SAME[:3], *panel.snippets(sent, client.base_url)
+    async with aclosing(client.ask(sent)) as growing:
+        async for found in growing:
+            talk.messages = [*asked, *found.messages]
+            yield talk.shown(found.error), view.facts(found), view.tokens(found), *SAME[3:]
 
 
-def message_box(**more: Any) -> gr.MultimodalTextbox:
-    """Where the user writes, drops, pastes and records."""
-    return gr.MultimodalTextbox(
-        label="Message",
-        show_label=False,
-        file_count="multiple",
-        file_types=ENDINGS,
-        max_plain_text_length=10**6,
-        sources=["upload", "microphone"],
-        placeholder="Ask about a picture, a sound, or anything",
-        elem_classes="message-box",
-        **more,
-    )
+def _box(busy: bool, **more: Any) -> gr.MultimodalTextbox:
+    return gr.MultimodalTextbox(interactive=not busy, submit_btn=not busy, stop_btn=busy, **more)
 
 
-def chat_tab() -> Chat:
+def opened(kept: Any) -> Outputs:
+    """A conversation of the browser, new or kept: it, its chat, its settings where it has some."""
+    talk, settings = Conversation.of(kept), kept.get("settings")
+    return talk, talk.shown(), *(panel.values(settings) if settings else (gr.skip() for _ in panel.NAMES))
+
+
+def inspector(request: str, prefix: str = "") -> list[panel.Part]:
+    """What is known of an answer, and the request that it answers."""
+    facts = gr.HTML(view.facts(Answer()), elem_id=f"{prefix}facts")
+    tokens = gr.HTML(elem_id=f"{prefix}tokens")
+    code: dict[str, Any] = {"lines": 6, "max_lines": 16, "buttons": ["copy"], "elem_classes": "code"}
+    labels = [f"The request with {language}" for language in panel.CODE]
+    with gr.Accordion(request, open=False):
+        # Gradio gives the label to the button, and what reads the page aloud takes the placeholder instead.
+        boxes = [gr.Textbox(label=each, placeholder=each, interactive=False, **code) for each in labels]
+    return [facts, tokens, *boxes]
+
+
+def chat_tab() -> tuple[gr.MultimodalTextbox, Side]:
     """The chat, and beside it (below it, on a phone) settings and inspector."""
-    examples = [
-        {"display_text": label, "text": text, "files": [str(HERE / "examples" / file)] if file else []}
-        for label, text, file in EXAMPLES
-    ]
-    talk = gr.State(Conversation())
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
-            shown = chatbot(
-                "Chat",
-                show_label=False,
-                elem_id="chat",
-                editable="user",
-                placeholder=WELCOME,
-                examples=examples,
-            )
-            with gr.Group(visible=False) as call:
-                answer = gr.Textbox(label="Tool answer", lines=2)
-                send = gr.Button("Send tool answer", variant="primary")
+            more: dict[str, Any] = {"placeholder": WELCOME, "examples": EXAMPLES, "editable": "user"}
+            shown = chatbot(label="Chat", show_label=False, elem_id="chat", **more)
             box = message_box(elem_id="message")
-            with gr.Accordion("Inspector", open=True):
-                inspector: list[Part] = [gr.HTML(view.facts(), elem_id="facts"), gr.HTML(elem_id="tokens")]
-                for label in ("curl", "Python", "JavaScript"):
-                    with gr.Accordion(label, open=False):
-                        inspector.append(
-                            gr.Textbox(
-                                label=f"The request with {label}",
-                                lines=6,
-                                max_lines=16,
-                                interactive=False,
-                                buttons=["copy"],
-                                elem_classes="code",
-                            )
-                        )
+            with gr.Accordion("Inspector"):
+                inspected = inspector("Request")
             with gr.Accordion("Camera", open=False):
                 camera = gr.Image(sources=["webcam"], type="filepath", label="Camera", height=240)
         with gr.Column(scale=1, min_width=300, elem_id="settings"):
-            settings = panel()
-    camera.input(_add_file, [camera, box], [box, camera])
-    return Chat(talk, shown, box, call, answer, send, inspector, settings, gr.JSON(visible=False))
+            settings = panel.parts()
+    taken = camera.input(lambda file, said: {**said, "files": [*said["files"], file]}, [camera, box], box)
+    taken.then(lambda: None, None, camera, **SOON)
+    return box, ([gr.State(Conversation()), *settings], [shown, *inspected])
 
 
-def _add_file(file: str | None, message: dict[str, Any]) -> tuple[dict[str, Any], None]:
-    return {"text": message["text"], "files": [*message["files"], *([file] if file else [])]}, None
-
-
-def side_tab(page: Page) -> list[list[Part]]:
+def side_tab(client: Client) -> list[Side]:
     """One question, two answers at once, each with settings of its own."""
-    talks, shown, outputs, panels = [], [], [], []
+    sides: list[Side] = []
     with gr.Row():
         for name in ("Left", "Right"):
             with gr.Column(min_width=320):
-                talks.append(gr.State(Conversation()))
-                shown.append(chatbot(name, placeholder="One question, two answers", elem_id=name.lower()))
-                outputs += [shown[-1], gr.HTML(view.facts(), elem_id=f"{name.lower()}-facts")]
+                shown = chatbot(label=name, placeholder="One question, two answers", elem_id=name.lower())
+                inspected = inspector(f"{name}: request", f"{name.lower()}-")
                 with gr.Accordion(f"{name}: settings", open=False):
-                    panels.append(panel())
+                    sides.append(([gr.State(Conversation()), *panel.parts()], [shown, *inspected]))
     box = message_box(elem_id="both")
-    inputs = [box, *talks, *panels[0], *panels[1]]
-    asked = box.submit(page.both, inputs, [box, *outputs], **TOLD)
-    asked.then(lambda: gr.MultimodalTextbox(**REST), None, box, **SOON)
+    asked = wire(client, box, sides, [box.submit])
+    for inputs, (shown, *_) in sides:
+        shown.clear(Conversation, None, inputs[0], cancels=asked, **SOON)
+    return sides
+
+
+def wire(client: Client, box: gr.MultimodalTextbox, sides: list[Side], events: list[Any]) -> list[Any]:
+    """The events ask the models of all sides, the stop button stops them, and the text box waits for them."""
+    inputs, outputs = ([box, *(part for side in sides for part in side[way])] for way in (0, 1))
+    asked = [event(asking(client, event.event_name), inputs, outputs, **TOLD) for event in events]
     box.stop(None, cancels=asked)
-    for talk, chat in zip(talks, shown, strict=True):
-        chat.clear(Conversation, None, talk, cancels=asked, **SOON)
-    return panels
+    for each in asked:
+        each.then(lambda: _box(busy=False), None, box, **SOON)
+    return asked
 
 
-def status_tab(page: Page, tab: gr.Tab, others: list[gr.Tab]) -> None:
-    """How the server is; asked only while this tab is looked at."""
-    lines = gr.HTML(view.health(State(), page.settings.base_url), elem_id="health")
-    plot = gr.LinePlot(
-        page.status.plot(), "seconds", "tokens/s", title="Tokens per second", x_lim=[-120, 0], elem_id="speed"
-    )
-    timer = gr.Timer(1, active=False)
-    timer.tick(page.health, None, [lines, plot], **SOON)
-    tab.select(lambda: gr.Timer(active=True), None, timer, **SOON)
-    for other in others:
-        other.select(lambda: gr.Timer(active=False), None, timer, **SOON)
-
-
-def sidebar() -> tuple[gr.Sidebar, gr.Radio, dict[str, Any]]:
-    """New chat, the conversations that this browser keeps, and what can be done with them."""
+def sidebar(client: Client, demo: gr.Blocks, box: gr.MultimodalTextbox, chat: Side) -> None:
+    """The conversations that this browser keeps, and what can be done with them and the one that is open."""
     with gr.Sidebar(label="Conversations", width=260, open=False) as bar:
-        buttons: dict[str, Any] = {"new": gr.Button("New chat", variant="primary")}
+        new = gr.Button("New chat", variant="primary")
         stored = gr.Radio([], label="Conversations", elem_id="conversations")
-        buttons["delete"] = gr.Button("Delete conversation", size="sm")
-        buttons["export"] = gr.Button("Export", size="sm")
-        buttons["import"] = gr.UploadButton("Import", type="binary", file_types=[".json"], size="sm")
-        buttons["share"] = gr.Button("Share settings", size="sm")
-    return bar, stored, buttons
-
-
-def wire_chat(page: Page, chat: Chat, stored: gr.Radio) -> list[Any]:
-    """Everything that makes the model speak; the events that stop it cancel what is returned."""
-    talk, shown, box = chat.talk, chat.shown, chat.box
-    asks = [
-        shown.retry(page.retry, talk, shown, **SOON),
-        shown.edit(page.edit, talk, shown, **SOON),
-        shown.example_select(page.example, talk, shown, **SOON),
-        gr.on(
-            [chat.call_answer.submit, chat.call_send.click],
-            page.answer_call,
-            [talk, chat.call_answer],
-            shown,
-            **SOON,
-        ),
-    ]
-    outputs = [shown, *chat.inspector]
-    answered: list[Any] = [box.submit(page.say, [box, talk, *chat.panel], [box, chat.call, *outputs], **TOLD)]
-    for asked in asks:
-        busy = asked.success(
-            lambda: (gr.MultimodalTextbox(**BUSY), gr.Group(visible=False)), None, [box, chat.call], **SOON
-        )
-        answered.append(busy.success(page.chat, [talk, *chat.panel], outputs, **TOLD))
-    for answer in answered:
-        keep(page, chat, stored, answer.then(page.rest, talk, [box, chat.call, chat.call_answer], **SOON))
-    box.stop(None, cancels=answered)
-    keep(page, chat, stored, shown.undo(page.undo, talk, [box, shown], **SOON))
-    return answered
-
-
-def keep(page: Page, chat: Chat, stored: gr.Radio, event: Any) -> None:
-    """After this event the browser stores the conversation anew, and lists what it has."""
-    event.then(page.kept, [chat.talk, *chat.panel], chat.carrier, **SOON).then(
-        page.listed, [chat.carrier, chat.talk], stored, js="(kept) => [playground.save(kept), null]", **SOON
-    )
-
-
-def wire_sidebar(
-    page: Page, chat: Chat, stored: gr.Radio, buttons: dict[str, Any], answered: list[Any]
-) -> None:
-    """The sidebar's buttons; another conversation ends the answer that is coming in this one."""
-    everything = [chat.talk, chat.shown, *chat.panel]
-    for event, forget in (
-        (buttons["new"].click, "false"),
-        (buttons["delete"].click, "true"),
-        (chat.shown.clear, "true"),
+        names = ("Delete conversation", "Export", "Import", "Share settings")
+        delete, export, load, share = (gr.Button(name, size="sm") for name in names)
+    carrier = gr.JSON(visible=False)  # between Python and the browser's storage
+    (talk, *settings), (shown, *_) = chat
+    asked = wire(client, box, [chat], [box.submit, shown.retry, shown.edit, shown.example_select])
+    undone = shown.undo(lambda talk: (talk.cut(), talk.shown()), talk, [box, shown], cancels=asked, **SOON)
+    for event, js in (
+        (demo.load, "start()"),
+        (stored.input, "open(id)"),
+        (new.click, "forget(false)"),
+        (delete.click, "forget(true)"),
+        (shown.clear, "forget(true)"),
+        (load.click, "pick()"),
     ):
-        new = event(lambda: page.open(None), None, everything, cancels=answered, **SOON)
-        js = f"() => [playground.forget({forget}), null]"
-        new.then(page.listed, [chat.carrier, chat.talk], stored, js=js, **SOON)
-    opening = "(_, id) => [playground.open(id), id]"
-    stored.input(page.reopen, [chat.carrier, stored], everything, js=opening, cancels=answered, **TOLD)
-    imported = buttons["import"].upload(
-        page.imported, buttons["import"], everything, cancels=answered, **TOLD
-    )
-    keep(page, chat, stored, imported)
-    buttons["export"].click(page.kept, [chat.talk, *chat.panel], chat.carrier, **SOON).then(
-        None, chat.carrier, None, js="(kept) => playground.download(kept)"
-    )
-    buttons["share"].click(page.shared, chat.panel, chat.carrier, **TOLD).then(
-        None, chat.carrier, None, js="(query) => playground.share(query)"
-    )
+        found = event(None, stored, [carrier, stored], js=f"(id) => playground.{js}", **SOON)
+        imported = found.then(opened, carrier, [talk, shown, *settings], cancels=asked, **TOLD)
+    saves = [(each.then, "save(kept)") for each in (*asked, undone, imported)]
+    for event, js in (*saves, (export.click, "download(kept)"), (share.click, "share(kept)")):
+        event(kept, [talk, *settings], carrier, **SOON).then(
+            None, carrier, stored, js=f"(kept) => (playground.{js}, playground.listed())", **SOON
+        )
+    demo.load(None, None, bar, js=WIDE, **SOON)
 
 
-def build(settings: Settings) -> gr.Blocks:
+def kept(talk: Conversation, *values: Any) -> dict[str, Any]:
+    """The conversation as it is stored and exported: messages and settings, never a key."""
+    return {"id": talk.id, "settings": panel.touched(values), "messages": talk.messages}
+
+
+def build(client: Client) -> gr.Blocks:
     """The whole app; nothing is asked of the server before somebody opens the page."""
-    page = Page(settings)
+
+    async def look() -> Outputs:
+        await client.look()
+        return view.heading(client), view.lines(client.facts), client.plot()
+
+    def models(*chosen: str | None) -> list[gr.Dropdown]:
+        first = next(iter(client.models), None)
+        return [gr.Dropdown(client.models, value=each or first) for each in chosen]
+
     with gr.Blocks(
         title="Gemma 3n playground", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True
     ) as app:
         demo: gr.Blocks = app  # Gradio says that it enters as anything.
-        heading = gr.HTML(view.heading(State()), elem_id="heading")
-        with gr.Tabs():
-            with gr.Tab("Chat") as first:
-                chat = chat_tab()
-            with gr.Tab("Side by side") as second:
-                sides = side_tab(page)
-            with gr.Tab("Status") as third:
-                status_tab(page, third, [first, second])
-        bar, stored, buttons = sidebar()
-        wire_sidebar(page, chat, stored, buttons, wire_chat(page, chat, stored))
-        seen, models = gr.State(""), [each[0] for each in (chat.panel, *sides)]
-        refresh: dict[str, Any] = {
-            "fn": page.refresh,
-            "inputs": [seen, *models],
-            "outputs": [seen, heading, *models],
-            **SOON,
-        }
-        demo.load(
-            page.start,
-            chat.carrier,
-            [bar, chat.talk, chat.shown, stored, *chat.panel],
-            js="() => playground.start()",
-            **SOON,
-        ).then(**refresh)
-        gr.Timer(5).tick(**refresh)
+        heading = gr.HTML(view.heading(client), elem_id="heading")
+        with gr.Tab("Chat"):
+            box, chat = chat_tab()
+        with gr.Tab("Side by side"):
+            sides = side_tab(client)
+        with gr.Tab("Status"):
+            lines = gr.HTML(view.lines(client.facts), elem_id="health")
+            plot = gr.LinePlot(client.plot(), "seconds", "tokens/s", x_lim=[-120, 0], elem_id="speed")
+        sidebar(client, demo, box, chat)
+        gr.on([demo.load, gr.Timer(2).tick], look, None, [heading, lines, plot], **SOON)
+        choices = [inputs[1] for inputs, _ in (chat, *sides)]
+        heading.change(models, choices, choices, **SOON)
     demo.max_threads = 256  # Events at a time; each open answer is one.
     demo.queue(default_concurrency_limit=None)
     return demo

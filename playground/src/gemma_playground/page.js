@@ -2,10 +2,8 @@
 window.playground = {
   key: "gemma-playground",
   all() {
-    try {
-      const all = JSON.parse(localStorage.getItem(this.key));
-      return Array.isArray(all) ? all.filter((each) => each?.id && each.messages?.length) : [];
-    } catch { return []; }
+    try { return JSON.parse(localStorage.getItem(this.key)).filter((each) => each?.id && each.messages?.length); }
+    catch { return []; }
   },
   write(all) {
     // A full storage first loses old pictures and sounds, then old conversations.
@@ -23,33 +21,45 @@ window.playground = {
     for (const { content } of conversation.messages)
       if (Array.isArray(content)) content.forEach((part, at) => { if (part.type !== "text") content[at] = left; });
   },
-  listed() { return this.all().map(({ id, title }) => [String(title), String(id)]); },
-  start() {
-    const id = sessionStorage.getItem(this.key);
-    return [{ wide: innerWidth > 1000, query: location.search, open: this.find(id), titles: this.listed() }];
+  listed() {
+    const choices = this.all().map(({ id, title }) => [String(title), String(id)]);
+    return { __type__: "update", choices, value: sessionStorage.getItem(this.key) };
   },
-  find(id) { return this.all().find((each) => each.id === id) ?? null; },
-  open(id) { sessionStorage.setItem(this.key, id); return this.find(id); },
-  save(kept) {
-    const rest = this.all().filter(({ id }) => id !== kept.id);
-    if (kept.messages.length) sessionStorage.setItem(this.key, kept.id);
-    this.write(kept.messages.length ? [kept, ...rest] : rest);
-    return this.listed();
+  start() {
+    const told = Object.fromEntries(new URLSearchParams(location.search));
+    const [open, list] = this.open(sessionStorage.getItem(this.key));
+    return [Object.keys(told).length ? { ...open, settings: told } : open, list];
+  },
+  open(id) {
+    const found = this.all().find((each) => each.id === id);
+    if (found) sessionStorage.setItem(this.key, id);
+    return [found ?? { messages: [] }, this.listed()];
   },
   forget(stored) {
     const id = sessionStorage.getItem(this.key);
     sessionStorage.removeItem(this.key);
     if (stored) this.write(this.all().filter((each) => each.id !== id));
-    return this.listed();
+    return this.open(null);
+  },
+  async pick() {
+    const input = Object.assign(document.createElement("input"), { type: "file", accept: ".json" });
+    const picked = new Promise((done) => { input.onchange = () => done(input.files[0].text()); });
+    input.click();
+    try { return [{ ...JSON.parse(await picked), id: null }, this.listed()]; } catch { return [null, this.listed()]; }
+  },
+  save(kept) {
+    const said = kept.messages.flatMap(({ content }) => content).map((part) => part?.text ?? part);
+    const title = said.find((text) => typeof text === "string")?.slice(0, 60) || "Untitled";
+    const rest = this.all().filter(({ id }) => id !== kept.id);
+    if (kept.messages.length) sessionStorage.setItem(this.key, kept.id);
+    this.write(kept.messages.length ? [{ title, ...kept }, ...rest] : rest);
   },
   download(kept) {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([JSON.stringify(kept, null, 2)], { type: "application/json" }));
-    link.download = "conversation.json";
-    link.click();
+    const href = URL.createObjectURL(new Blob([JSON.stringify(kept, null, 2)], { type: "application/json" }));
+    Object.assign(document.createElement("a"), { href, download: "conversation.json" }).click();
   },
-  share({ query }) {
-    history.replaceState(null, "", location.pathname + query);
+  share({ settings }) {
+    history.replaceState(null, "", `${location.pathname}?${new URLSearchParams(settings)}`);
     navigator.clipboard?.writeText(location.href).catch(() => {});
   },
 };

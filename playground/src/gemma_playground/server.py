@@ -1,6 +1,5 @@
 """The page as an application, and the server that it listens with."""
 
-import socket
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from gemma_playground.app import build
-from gemma_playground.settings import Settings
+from gemma_playground.client import Client
 
 HERE: Final = Path(__file__).parent
 POLICY: Final = (
@@ -21,18 +20,8 @@ POLICY: Final = (
     "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'; object-src 'none'"
 )
 """What the browser may load: nothing of another host, whatever an answer's Markdown asks for."""
-
 LOOPBACK: Final = ("127.0.0.1", "localhost")
-
-
-class Server(uvicorn.Server):
-    """Says where it listens; Gradio's own ``launch`` first calls itself, and gives up on a slow machine."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens, or exits with 1 when the port is taken."""
-        await super().startup(sockets)
-        if self.started:
-            print(f"playground: http://{self.config.host}:{self.config.port}", flush=True)
+MAX_FILE_BYTES: Final = 20 * 2**20
 
 
 class Assets(StaticFiles):
@@ -45,46 +34,27 @@ class Assets(StaticFiles):
         return response
 
 
-def theme() -> gr.themes.Base:
-    """Calm, and with the system's own fonts, so that nothing is fetched."""
-    return gr.themes.Default(
-        primary_hue="indigo",
-        secondary_hue="indigo",
-        neutral_hue="slate",
-        text_size="md",
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-    ).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
-
-
-def application(settings: Settings) -> fastapi.FastAPI:
+def application(client: Client, host: str) -> fastapi.FastAPI:
     """The page as an ASGI application."""
-    script = (HERE / "page.js").read_text(encoding="utf-8")
     app = fastapi.FastAPI(openapi_url=None)
-    if settings.host in LOOPBACK:  # A foreign page whose name resolves to this machine gets nothing.
+    if host in LOOPBACK:  # A foreign page whose name resolves to this machine gets nothing.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
     app.mount("/assets", Assets(directory=BUILD_PATH_LIB))
-    gr.mount_gradio_app(
-        app,
-        build(settings),
-        path="",
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        max_file_size=settings.max_file_bytes,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        theme=theme(),
-        css_paths=HERE / "page.css",
-        head=f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><script>{script}</script>',
-    )
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    hues = dict.fromkeys(("primary_hue", "secondary_hue"), "indigo")
+    theme = gr.themes.Default(**hues, neutral_hue="slate", font="system-ui", font_mono="monospace")
+    look: dict[str, Any] = {  # of the system's own fonts, so that nothing is fetched
+        "theme": theme.set(button_primary_background_fill="*primary_600"),
+        "css_paths": HERE / "page.css",
+        "head": f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><script>{script}</script>',
+        "footer_links": [],
+    }
+    without = dict.fromkeys(("show_error", "run_history", "ssr_mode", "enable_monitoring", "pwa"), False)
+    gr.mount_gradio_app(app, build(client), "", max_file_size=MAX_FILE_BYTES, **look, **without)
     return app
 
 
-def serve(settings: Settings) -> None:
+def serve(base_url: str, api_key: str, host: str, port: int) -> None:
     """Serves until a signal comes; whoever still has the page open is cut off after a second."""
-    config = uvicorn.Config(application(settings), settings.host, settings.port, log_level="warning")
-    config.timeout_graceful_shutdown = 1
-    Server(config).run()
+    page = application(Client(base_url, api_key), host)
+    uvicorn.run(page, host=host, port=port, access_log=False, timeout_graceful_shutdown=1)

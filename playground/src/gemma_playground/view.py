@@ -5,76 +5,46 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from openai.types.chat import ChatCompletionTokenLogprob
-
-from gemma_playground.client import Answer
-from gemma_playground.status import State
+from gemma_playground.client import Answer, Client
 
 
-def facts(answer: Answer | None = None) -> str:
-    """The inspector's lines."""
-    told = Answer() if answer is None else answer
-    usage = told.usage
-    details = usage and usage.prompt_tokens_details
-    return _lines(
-        {
-            "TTFT": None if told.ttft is None else f"{told.ttft * 1000:,.0f} ms",
-            "tokens/s": None if told.speed is None else f"{told.speed:,.1f}",
-            "prompt tokens": usage and usage.prompt_tokens,
-            "cached tokens": details and details.cached_tokens,
-            "completion tokens": usage and usage.completion_tokens,
-            "finish reason": told.finish_reason,
-        }
-    )
-
-
-def _lines(lines: Mapping[str, Any]) -> str:
-    rows = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape('–' if value in (None, '') else str(value))}</dd></div>"
-        for name, value in lines.items()
-    )
+def lines(facts: Mapping[str, Any]) -> str:
+    """Names with their values; what is not known is a dash."""
+    told = {name: "–" if value in (None, "") else str(value) for name, value in facts.items()}
+    rows = (f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in told.items())
     return f'<dl class="facts">{"".join(rows)}</dl>'
+
+
+def facts(answer: Answer) -> str:
+    """The inspector's lines."""
+    usage, seconds = answer.whole and answer.whole.usage, answer.last - answer.first
+    details = usage and usage.prompt_tokens_details
+    told: dict[str, Any] = {
+        "TTFT": f"{(answer.first - answer.begun) * 1000:,.0f} ms" if answer.first else None,
+        "tokens/s": f"{(usage.completion_tokens - 1) / seconds:,.1f}" if usage and seconds else None,
+        "prompt tokens": usage and usage.prompt_tokens,
+        "cached tokens": details and details.cached_tokens,
+        "completion tokens": usage and usage.completion_tokens,
+        "finish reason": answer.choice and answer.choice.finish_reason,
+    }
+    return lines(told)
 
 
 def tokens(answer: Answer) -> str:
     """Each token with its probability and its rivals to hover over; nothing without log probabilities."""
-    if not answer.tokens:
-        return ""
-    return f'<p class="tokens">{"".join(_token(token) for token in answer.tokens)}</p>'
+    found, spans = answer.choice and answer.choice.logprobs, ""
+    for token in (found and found.content) or ():
+        rivals = [f"{each.token!r} {_percent(each.logprob):.1f} %" for each in token.top_logprobs or (token,)]
+        doubt, title = min(4, int(5 - _percent(token.logprob) / 20)), escape(" · ".join(rivals))
+        spans += f'<span class="doubt{doubt}" title="{title}">{escape(token.token)}</span>'
+    return spans and f'<p class="tokens">{spans}</p>'
 
 
-def _token(token: ChatCompletionTokenLogprob) -> str:
-    rivals = [f"{each.token!r} {_percent(each.logprob)}" for each in token.top_logprobs]
-    title = " · ".join(rivals) or f"{token.token!r} {_percent(token.logprob)}"
-    doubt = min(4, int(5 * (1 - math.exp(min(0.0, token.logprob)))))
-    return f'<span class="doubt{doubt}" title="{escape(title)}">{escape(token.token)}</span>'
+def _percent(logprob: float) -> float:
+    return 100 * math.exp(min(0.0, logprob))
 
 
-def _percent(logprob: float) -> str:
-    return f"{100 * math.exp(min(0.0, logprob)):.1f} %"
-
-
-def heading(state: State) -> str:
+def heading(client: Client) -> str:
     """The page's title: which model, and how it is."""
-    name = state.models[0] if state.models else "Gemma 3n"
-    dot = "ready" if state.ready else "down" if state != State() else "asking"
-    return (
-        f'<h1>{escape(name)} playground</h1><p class="state {dot}" role="status">{escape(state.sentence)}</p>'
-    )
-
-
-def health(state: State, base_url: str) -> str:
-    """The status tab's lines."""
-    known = ("context_length", "device", "dtype", "engine", "max_num_seqs")
-    told = {name.replace("_", " "): state.told.get(name) for name in known if name in state.told}
-    return _lines(
-        {
-            "server": base_url,
-            "health": state.sentence,
-            "models": ", ".join(state.models),
-            "running": None if state.running is None else f"{state.running:.0f}",
-            "waiting": None if state.waiting is None else f"{state.waiting:.0f}",
-            "tokens/s now": None if state.speed is None else f"{state.speed:.1f}",
-            **told,
-        }
-    )
+    state = f'<p class="state {client.state}" role="status">{escape(client.facts["health"])}</p>'
+    return f"<h1>{escape(next(iter(client.models), 'Gemma 3n'))} playground</h1>{state}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playwright.async_api import expect
 
-from materials import LONG, broken, square, telling
+from materials import LONG, broken, square, telling, written
 from playgrounds import Playground
 from screen import Screen, Visit
 from stack import Stack
@@ -81,6 +81,10 @@ async def test_by_keyboard_alone_and_what_it_cost(visit: Visit, real: Playground
     tokens = screen.page.locator("#tokens span")
     await expect(tokens).to_have_count(12)
     await expect(tokens.first).to_have_attribute("title", PERCENT)
+    await screen.part("Request").click()
+    for language in ("curl", "Python", "JavaScript"):
+        code = screen.page.get_by_role("textbox", name=f"The request with {language}").filter(visible=True)
+        await expect(code).to_have_value(re.compile("Hello"))
 
 
 async def test_what_the_server_refuses_is_told_in_its_words(
@@ -94,9 +98,12 @@ async def test_what_the_server_refuses_is_told_in_its_words(
     await screen.button("Retry").last.click()
     await expect(screen.chat).not_to_contain_text("temperature")
     await screen.wait_answered()
-    await screen.say("What is this?", broken(tmp_path))
-    await expect(screen.chat).to_contain_text("Not answered")
-    await expect(screen.chat).to_contain_text("image")
+    for picture in (broken(tmp_path), written(tmp_path, "lie.png", "<html>no picture</html>")):
+        await screen.button("New chat").click()
+        await expect(screen.questions).to_have_count(0)
+        await screen.say("What is this?", picture)
+        await expect(screen.chat).to_contain_text("Not answered")
+        await expect(screen.chat).to_contain_text("image")
 
 
 async def test_side_by_side_asks_both_at_once(visit: Visit, real: Playground, tiny: Stack) -> None:

@@ -53,6 +53,8 @@ async def test_axe_finds_nothing_serious(
     found = {"first screen": await _findings(screen)}
     await screen.say("Hello")
     await screen.wait_answered()
+    for part in ("Request", "Format and tools"):
+        await screen.part(part).click()
     found["answer"] = [*await _findings(screen), *await _nameless(screen)]
     for tab in ("Side by side", "Status"):
         await screen.tab(tab)

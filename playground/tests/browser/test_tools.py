@@ -29,8 +29,9 @@ async def test_a_call_is_shown_and_answered(visit: Visit, scripted: Playground, 
     await expect(screen.chat).to_contain_text("Call of get_weather")
     await expect(screen.chat).to_contain_text("Oslo")
     assert fake.asked[-1]["tools"] == TOOLS
-    await screen.page.get_by_role("textbox", name="Tool answer").fill("sunny")
-    await screen.button("Send tool answer").click()
+    await expect(screen.chat).to_contain_text("your next message is its answer")
+    await screen.wait_answered()
+    await screen.say("sunny")
     await expect(screen.answers.last).to_contain_text("It is sunny.")
     called, answer = fake.asked[-1]["messages"][-2:]
     assert called["tool_calls"][0]["function"]["name"] == "get_weather"

@@ -37,7 +37,7 @@ def answered(talk: Conversation, text: str = "", *calls: tuple[str, str]) -> Non
     [
         ("a.png", "image/png"),
         ("a.JPEG", "image/jpeg"),
-        ("a.jpg", "image/jpg"),
+        ("a.jpg", "image/jpeg"),
         ("a.webp", "image/webp"),
         ("a.gif", "image/gif"),
         ("a.bmp", "image/bmp"),

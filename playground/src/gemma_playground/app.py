@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +25,8 @@ Add a picture or a sound with the paper clip, or drop it below, and press Enter.
 TOLD: Final[dict[str, Any]] = {"show_progress": "hidden"}
 """Events that take time, or may tell the user something, which only the queue can."""
 SOON: Final[dict[str, Any]] = {"queue": False, **TOLD}
-WIDE: Final = "() => ({ __type__: 'update', open: innerWidth > 1000 })"
-"""What becomes of the sidebar on a fresh page."""
-SAME: Final = [gr.skip() for _ in range(6)]
-"""One side's chat and inspector, as they are."""
-Outputs = tuple[Any, ...]
-"""A value for each component that the handler's event names, in that order."""
+SAME: Final = [gr.skip() for _ in range(6)]  # one side's chat and inspector, as they are
+Outputs = tuple[Any, ...]  # a value for each component that the handler's event names, in that order
 Side = tuple[list[Any], list[Any]]
 """One chat: its conversation and its panel, which go in; what is shown, and its inspector, which come out."""
 CHANGES: Final[dict[str, Callable[[Conversation, Any, gr.EventData], None]]] = {
@@ -119,7 +116,8 @@ def chat_tab() -> tuple[gr.MultimodalTextbox, Side]:
     """The chat, and beside it (below it, on a phone) settings and inspector."""
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
-            more: dict[str, Any] = {"placeholder": WELCOME, "examples": EXAMPLES, "editable": "user"}
+            examples = deepcopy(EXAMPLES)  # Gradio puts other things into them
+            more: dict[str, Any] = {"placeholder": WELCOME, "examples": examples, "editable": "user"}
             shown = chatbot(label="Chat", show_label=False, elem_id="chat", **more)
             box = message_box(elem_id="message")
             with gr.Accordion("Inspector"):
@@ -128,9 +126,12 @@ def chat_tab() -> tuple[gr.MultimodalTextbox, Side]:
                 camera = gr.Image(sources=["webcam"], type="filepath", label="Camera", height=240)
         with gr.Column(scale=1, min_width=300, elem_id="settings"):
             settings = panel.parts()
-    taken = camera.input(lambda file, said: {**said, "files": [*said["files"], file]}, [camera, box], box)
-    taken.then(lambda: None, None, camera, **SOON)
+    camera.input(_attached, [camera, box], [camera, box])
     return box, ([gr.State(Conversation()), *settings], [shown, *inspected])
+
+
+def _attached(file: str | None, message: dict[str, Any]) -> tuple[None, dict[str, Any]]:
+    return None, {**message, "files": [each for each in (*message["files"], file) if each]}
 
 
 def side_tab(client: Client) -> list[Side]:
@@ -186,7 +187,8 @@ def sidebar(client: Client, demo: gr.Blocks, box: gr.MultimodalTextbox, chat: Si
         event(kept, [talk, *settings], carrier, **SOON).then(
             None, carrier, stored, js=f"(kept) => (playground.{js}, playground.listed())", **SOON
         )
-    demo.load(None, None, bar, js=WIDE, **SOON)
+    share.click(lambda: gr.Info("The link is in the address bar and on the clipboard.", 4), **TOLD)
+    demo.load(None, None, bar, js="() => ({ __type__: 'update', open: innerWidth > 1000 })", **SOON)
 
 
 def kept(talk: Conversation, *values: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -19,6 +20,9 @@ SPEAKERS: Final = {"user": "user", "assistant": "assistant", "tool": "assistant"
 """Whose side of the chat a message is shown on."""
 QUESTIONS: Final = {"image_url": "What do you see in this image?", "input_audio": "What do you hear?"}
 """What somebody who sends a file without a word wants to know."""
+_saved: Final = lru_cache(16)(
+    save_base64_to_cache
+)  # a growing answer shows the same pictures again and again
 
 
 @dataclass
@@ -107,7 +111,8 @@ def _literal(text: str) -> str:
 
 def _part(path: str) -> Message:
     """A file as OpenAI's content part; FLAC and Ogg have no name there, but say themselves what they are."""
-    data, kind = base64.b64encode(Path(path).read_bytes()).decode(), Path(path).suffix[1:].lower()
+    data = base64.b64encode(Path(path).read_bytes()).decode()
+    kind = Path(path).suffix[1:].lower().replace("jpg", "jpeg")
     if kind in SOUNDS:
         sound = {"data": data, "format": "mp3" if kind == "mp3" else "wav"}
         return {"type": "input_audio", "input_audio": sound}
@@ -121,4 +126,4 @@ def _file(part: Message) -> str:
     kind = url.partition(";base64,")[0].partition("/")[2]
     if kind not in (*PICTURES, *SOUNDS):
         raise ValueError("Addresses are not fetched.")
-    return save_base64_to_cache(url, get_upload_folder(), f"file.{kind}")
+    return _saved(url, get_upload_folder(), f"file.{kind}")

@@ -32,3 +32,13 @@ async def test_several_files_in_a_turn(
     await expect(screen.questions.locator("img")).to_have_count(2)
     kinds = [part["type"] for part in fake.asked[-1]["messages"][0]["content"]]
     assert kinds == ["image_url", "image_url", "text"]
+
+
+async def test_an_example_is_asked_with_its_file(
+    visit: Visit, scripted: Playground, fake: FakeOpenAI
+) -> None:
+    screen = await visit(scripted)
+    await screen.chat.get_by_role("button", name="Listen to this").click()
+    await expect(screen.answers.last).to_have_text("You said: What do you hear?")
+    await screen.wait_answered()
+    assert [part["type"] for part in fake.asked[-1]["messages"][0]["content"]] == ["input_audio", "text"]

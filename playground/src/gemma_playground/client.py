@@ -21,6 +21,8 @@ PACE: Final = 0.1
 BROKEN: Final = "The connection to the server broke in the middle of the answer. Retry asks again."
 PIECES: Final = "(?:inter_token_latency|time_to_first_token)_seconds_count"
 """The metrics that count pieces as they pass; those of tokens are told when an answer is whole."""
+KNOWN: Final = ("running", "waiting", "context_length", "device", "dtype", "engine", "max_num_seqs")
+"""What a server may say of itself."""
 
 
 @dataclass
@@ -127,7 +129,8 @@ class Client:
             facts |= {"models": ", ".join(self.models), "tokens/s now": speed}
             facts |= {name: _sum(f"num_requests_{name}", metrics) for name in ("running", "waiting")}
             with suppress(ValueError, TypeError):  # Other servers say other things of their health.
-                facts |= json.loads(health)
+                told = json.loads(health)
+                facts |= {name.replace("_", " "): told[name] for name in KNOWN if name in told}
             self.state, self.facts = "ready", facts
 
     def plot(self) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def test_what_is_set_is_sent() -> None:
     ("told", "sentence"),
     [
         ({"temperature": "warm"}, "Temperature: 'warm' is not JSON"),
+        ({"seed": "NaN"}, "Seed: 'NaN' is not JSON"),
         ({"tools": "{"}, "Tools: '{' is not JSON"),
         ({"response_format": "json_schema", "json_schema": "{"}, "Json schema: '{' is not JSON"),
     ],

@@ -51,7 +51,7 @@ def request(messages: Sequence[Mapping[str, Any]], values: Iterable[Any]) -> dic
     told = touched(values)
     for name in [name for name in told if name in (*NUMBERS, "json_schema", "tools")]:
         try:
-            told[name] = json.loads(told[name])
+            told[name] = json.loads(told[name], parse_constant=int)  # which NaN and Infinity are not
         except ValueError as error:
             label = name.replace("_", " ").capitalize()
             raise ValueError(f"{label}: {told[name][:40]!r} is not JSON: {error}.") from None

@@ -53,6 +53,14 @@ def test_a_product_is_what_pytorch_makes_of_it(
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [2, 3, 5, 8, 16, 31])
+def test_a_row_of_a_product_does_not_depend_on_the_others(dtype: torch.dtype, rows: int) -> None:
+    x, w = random(rows, 96, dtype=dtype), random(101, 96, seed=1, dtype=dtype)
+    together = ops.linear(x, w)
+    assert torch.equal(together, torch.cat([ops.linear(row.unsqueeze(0), w) for row in x]))
+
+
 @pytest.mark.parametrize("cap", [0.0, 30.0])
 def test_logits_are_fp32_and_softly_capped(cap: float) -> None:
     x, w = random(3, 64, dtype=torch.bfloat16), random(101, 64, seed=1, dtype=torch.bfloat16)

@@ -30,6 +30,7 @@ using at::Tensor;
 using Vec = at::vec::Vectorized<float>;
 constexpr int64_t LANES = Vec::size();
 constexpr int64_t MANY_ROWS = 64;  // beyond them a matrix product is no longer a matter of memory traffic
+constexpr int64_t AHEAD = 24;  // columns of a product whose weights are on their way while others are used
 constexpr int64_t CAST_AT_ONCE = 1 << 22;  // elements of a matrix that exist in fp32 at one time
 #if defined(__AMX_BF16__) || defined(__AVX512BF16__)
 constexpr bool MULTIPLIES_BF16 = true;
@@ -150,14 +151,15 @@ std::vector<Input<T>> arranged(const Tensor& x) {
   }
 }
 
-// The sums of the lanes of each of R vectors, to y[0], y[stride], …; in the same order of additions whatever R is.
-template <int R>
-inline void reduce(const Vec* sums, float* y, int64_t stride) {
+// The sums of the lanes of each of N vectors; in the same order of additions whatever N is.
+template <int N>
+inline void reduce(const Vec* sums, float* y) {
+  int at = 0;
 #ifdef CPU_CAPABILITY_AVX512
-  if constexpr (R == 8) {  // lanes 8 apart are added first, then 4, 2 and 1 apart: eight vectors at once
+  for (; at + 8 <= N; at += 8) {  // lanes 8 apart are added first, then 4, 2 and 1 apart: eight vectors at once
     __m512 s[4];
     for (int i = 0; i < 4; ++i) {
-      const __m512 a = sums[2 * i], b = sums[2 * i + 1];
+      const __m512 a = sums[at + 2 * i], b = sums[at + 2 * i + 1];
       s[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
     }
     for (int i = 0; i < 2; ++i)
@@ -168,19 +170,17 @@ inline void reduce(const Vec* sums, float* y, int64_t stride) {
                                        _mm512_castpd_ps(_mm512_unpackhi_pd(first, second)));
     float all[LANES];
     _mm512_storeu_ps(all, _mm512_add_ps(_mm512_shuffle_ps(pairs, pairs, 0x88), _mm512_shuffle_ps(pairs, pairs, 0xdd)));
-    for (int r = 0; r < R; ++r) y[r * stride] = all[r % 4 * 4 + r / 4];
-    return;
+    for (int i = 0; i < 8; ++i) y[at + i] = all[i % 4 * 4 + i / 4];
   }
 #endif
-  for (int r = 0; r < R; ++r) y[r * stride] = sums[r].reduce_add();
+  for (; at < N; ++at) y[at] = sums[at].reduce_add();
 }
 
 // R rows of x, as `arranged`, times C rows of w: both are read along their depth, the sums stay in registers.
 template <int R, int C, typename T>
 inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y, int64_t y_stride) {
-  Vec sums[C][R];
-  for (auto& column : sums)
-    for (auto& sum : column) sum = Vec(0.0f);
+  Vec sums[C * R];
+  for (auto& sum : sums) sum = Vec(0.0f);
   const T* rows = w.data + first * w.stride;
   const auto add = [&](int64_t k, const auto& weight_of, const auto& input_of, const auto& sum_of) {
     decltype(weight_of(rows)) weights[C];
@@ -190,12 +190,12 @@ inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y,
     for (int r = 0; r < R; ++r) {
       const auto input = input_of(x + r * w.depth + k);
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) sums[c][r] = sum_of(sums[c][r], weights[c], input);
+      for (int c = 0; c < C; ++c) sums[c * R + r] = sum_of(sums[c * R + r], weights[c], input);
     }
   };
-  const auto prefetch = [&](int64_t k) {
+  const auto prefetch = [&](int64_t k) {  // into the second cache: the first has no room for what is not used yet
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) __builtin_prefetch(rows + (c + C) * w.stride + k);
+    for (int c = 0; c < C; ++c) __builtin_prefetch(rows + (c + AHEAD) * w.stride + k, 0, 2);
   };
   int64_t k = 0;
 #ifdef DOTS_BF16
@@ -216,7 +216,10 @@ inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y,
     }
     if (k < w.depth) add(k, [](const T* p) { return load(p); }, input, fused);
   }
-  for (int c = 0; c < C; ++c) reduce<R>(sums[c], y + c, y_stride);
+  float reduced[C * R];
+  reduce<C * R>(sums, reduced);
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) y[r * y_stride + c] = reduced[c * R + r];
 }
 
 // R rows of x times so many columns. A tile is as many sums as 32 registers hold beside what they are made of.
@@ -228,14 +231,13 @@ void tiles(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, 
 }
 
 // x [rows, depth] times a strip of w's rows -> y [rows, count]. Few rows share many columns, for the weights come
-// from memory; many share few, so that a weight, once read, serves them all. A few columns meet all rows before the
-// next ones do: then they still are in the first cache, and reading the next ones is spread over all that work.
+// from memory; many share few, so that a weight, once read, serves them all. As many columns as are on
+// their way meet all rows before the next ones do: then they still are near, and reading is spread over that work.
 template <typename T>
 void strip(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, int64_t rows, float* y,
            int64_t y_stride) {
-  constexpr int64_t AT_ONCE = 12;
-  for (int64_t c = 0; c < count; c += AT_ONCE) {
-    const int64_t some = std::min(AT_ONCE, count - c);
+  for (int64_t c = 0; c < count; c += AHEAD) {
+    const int64_t some = std::min(AHEAD, count - c);
     for (int64_t r = 0; r < rows;) {
       const int64_t left = rows - r;
       const auto* from = x + r * w.depth;
@@ -243,8 +245,8 @@ void strip(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, 
       if (left >= 8) tiles<8, 3>(w, first + c, some, from, to, y_stride), r += 8;
       else if (left >= 4) tiles<4, 6>(w, first + c, some, from, to, y_stride), r += 4;
       else if (left == 3) tiles<3, 6>(w, first + c, some, from, to, y_stride), r += 3;
-      else if (left == 2) tiles<2, 6>(w, first + c, some, from, to, y_stride), r += 2;
-      else tiles<1, 6>(w, first + c, some, from, to, y_stride), r += 1;
+      else if (left == 2) tiles<2, 8>(w, first + c, some, from, to, y_stride), r += 2;
+      else tiles<1, 8>(w, first + c, some, from, to, y_stride), r += 1;
     }
   }
 }

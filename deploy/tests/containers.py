@@ -14,12 +14,16 @@ import psutil
 
 import compose
 from dockerfile import CHECKOUT, Place, Stage, parse
-from gemma_launcher import triton
+from gemma_launcher import reaper, triton
 from stack import ROOT, eventually, free_ports
 
 API = parse(ROOT / "Dockerfile.api")
 PLAYGROUND = parse(ROOT / "Dockerfile.playground")
 TRITON = parse(ROOT / "Dockerfile.triton")
+
+
+SHARED_MEMORY = f"deploy{os.getpid()}-"
+"""What the files of this process's servers in /dev/shm begin with."""
 
 
 class Server:
@@ -53,6 +57,15 @@ class Server:
             "OMP_NUM_THREADS": "1",
         }
 
+    @contextmanager
+    def started(self) -> Iterator[psutil.Popen]:
+        """As ``started``; and the shared memory that a dead stub leaves goes, as a container's does."""
+        try:
+            with started(self.argv, self.environment, self.log) as process:
+                yield process
+        finally:
+            reaper.sweep_shared_memory(SHARED_MEMORY)
+
     def health(self, process: str) -> tuple[int, str]:
         """The image's health check, with this process where the container's first one is meant."""
         return health(TRITON.image, self.place, self.environment, ended=process)
@@ -65,7 +78,7 @@ class Server:
             f"--backend-directory={folder / 'backends'}",
             *addresses,
             *(f"--{name}-port={port}" for name, port in ports.items()),
-            f"--backend-config=python,shm-region-prefix-name=deploy{os.getpid()}-",
+            f"--backend-config=python,shm-region-prefix-name={SHARED_MEMORY}",
             "--allow-gpu-metrics=false",
             "--exit-timeout-secs=2",  # so long it waits for a stub that is dead
         ]

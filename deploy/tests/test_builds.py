@@ -95,7 +95,7 @@ def test_the_build_brings_a_triton_that_serves_the_bundled_model(tmp_path: Path)
     assert not names & {"gemma_gateway", "gemma_launcher", "gemma_playground", "fastapi", "nvidia_pytriton"}
     (tmp_path / "run").mkdir()
     server = Server(tmp_path / "run", place.folders)
-    with started(server.argv, server.environment, server.log) as process:
+    with server.started() as process:
         wait(process, lambda: server.health("0") == (0, ""), server.log)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, server.log.read_text()[-4000:]

@@ -15,6 +15,7 @@ import pytest
 from containers import (
     API,
     PLAYGROUND,
+    SHARED_MEMORY,
     TRITON,
     Server,
     gateway,
@@ -27,7 +28,7 @@ from containers import (
 )
 from dockerfile import CHECKOUT
 from gemma_gateway.settings import Settings as GatewaySettings
-from gemma_launcher import models, triton
+from gemma_launcher import models, reaper, triton
 from gemma_launcher.settings import Settings
 from stack import ROOT, eventually
 
@@ -60,7 +61,7 @@ def test_the_whole_stack_as_compose_would_start_it(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{api_environment['API_PORT']}"
     logs = [tmp_path / "api.log", tmp_path / "page.log"]
     with (
-        started(server.argv, server.environment, server.log) as process,
+        server.started() as process,
         started(api_argv, api_environment, logs[0]) as api,
         started(page_argv, page_environment, logs[1]) as page,
     ):
@@ -75,6 +76,7 @@ def test_the_whole_stack_as_compose_would_start_it(tmp_path: Path) -> None:
         page.send_signal(signal.SIGTERM)
         assert page.wait(30) == 0, logs[1].read_text()[-4000:]
         _a_dead_stub_ends_the_server(server, process)
+    assert not list(reaper.SHARED_MEMORY.glob(f"{SHARED_MEMORY}*"))
     assert health(API.image, place, api_environment)[0] == 1
     assert health(PLAYGROUND.image, place, page_environment)[0] == 1
 

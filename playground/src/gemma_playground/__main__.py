@@ -19,7 +19,7 @@ def settings(arguments: Sequence[str] | None, environment: Mapping[str, str]) ->
 
 
 def main() -> None:
-    """Serves; both signals end it with 0 at any moment, whoever has the page open, and nothing of it stays."""
+    """Serves; both signals end it with 0 at any moment, whoever has the page open, and leave nothing."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # uvicorn takes them over, and raises them at its end
     told = settings(None, os.environ)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -40,7 +39,6 @@ from gemma_wire.tensors import INPUTS, Array
 log = logging.getLogger("gemma3n")
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 LANE_THREADS = 2
-COMPILE_CACHE = Path("~/.cache/gemma-triton/inductor").expanduser()  # torch's own default is below /tmp
 
 
 class TritonPythonModel:
@@ -49,7 +47,7 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the checkpoint; Triton calls the model ready when this returns."""
         logging.basicConfig(level=logging.INFO, handlers=[TritonLog()], format="%(name)s: %(message)s")
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILE_CACHE))
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages: weights are read from end to end
         self._settings = _read_settings(args)
         folder = find_folder(self._settings.model_name, self._settings.checkpoint)
         log.info("loading %s with the %s engine", folder, self._settings.engine)

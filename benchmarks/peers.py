@@ -96,10 +96,11 @@ async def measure(
     still = Still({label: url for label, url in urls.items() if label != OURS})
 
     async def once(label: str, level: int, number: int) -> Level:
-        # Connected anew, for a server that stood still may take its idle connections for dead.
+        # Connected anew, and for each request: a server that stood still may drop what it should keep.
         with still.but(label):
             async with endpoint.connect_async(urls[label]) as new:
-                result = await run(new, loads[label], level, texts[level, number], _nothing)
+                each = new.with_options(default_headers={"Connection": "close"})
+                result = await run(each, loads[label], level, texts[level, number], _nothing)
         if result.failed:
             raise SystemExit(f"{label}: {result.failed} requests failed: {'; '.join(result.errors)}")
         return result

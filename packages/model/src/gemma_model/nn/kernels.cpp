@@ -20,6 +20,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -38,6 +39,8 @@ constexpr bool MULTIPLIES_BF16 = true;
 constexpr bool MULTIPLIES_BF16 = false;
 #endif
 constexpr int64_t GRAIN = 1 << 15;  // elements that are worth waking a thread for
+constexpr int64_t PIECES = 2;  // of a product for each thread, or more where they were longer than this:
+constexpr int64_t LONGEST = 3 << 19;  // elements, a tenth of a millisecond of reading
 
 #define FOR_DTYPE(tensor, ...)                                                               \
   AT_DISPATCH_SWITCH((tensor).scalar_type(), "gemma",                                        \
@@ -251,14 +254,27 @@ void strip(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, 
   }
 }
 
+// Calls `work(begin, end)` for pieces of [0, count): whoever is done takes the next one. Of equal shares, as parallel_for
+// has them, one is late whenever the system gives a core to another program (Triton and the gateway, at each token).
+template <typename Work>
+void shared_out(int64_t count, int64_t piece, const Work& work) {
+  std::atomic<int64_t> next{0};
+  const int64_t pieces = (count + piece - 1) / piece;
+  at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), pieces), 1, [&](int64_t, int64_t) {
+    for (int64_t begin; (begin = next.fetch_add(piece)) < count;) work(begin, std::min(begin + piece, count));
+  });
+}
+
 // x [rows, depth] times w [columns, depth]: gives each strip of columns to `finish(first, count, sums)`,
 // whose sums are [rows, count].
 template <typename T, typename Finish>
 void product(const Matrix<T>& w, const Input<T>* x, int64_t rows, const Finish& finish) {
   constexpr int64_t STRIP = 48;
   const int64_t strips = (w.rows + STRIP - 1) / STRIP;
-  const int64_t grain = std::max<int64_t>(1, GRAIN / (STRIP * w.depth));
-  at::parallel_for(0, strips, grain, [&](int64_t begin, int64_t end) {
+  const int64_t least = std::max<int64_t>(1, GRAIN / (STRIP * w.depth));
+  const int64_t most = std::max<int64_t>(1, LONGEST / (STRIP * w.depth));
+  const int64_t share = (strips + PIECES * at::get_num_threads() - 1) / (PIECES * at::get_num_threads());
+  shared_out(strips, std::clamp(share, least, std::max(least, most)), [&](int64_t begin, int64_t end) {
     std::vector<float> sums(rows * STRIP);
     for (int64_t number = begin; number < end; ++number) {
       const int64_t first = number * STRIP, count = std::min(STRIP, w.rows - first);

@@ -1,5 +1,6 @@
-"""One new token for each row of a batch, on the CPU's kernels: what ``Layer`` computes, in few operations."""
+"""One new token for each row of a batch, on the CPU's kernels: what ``Layer`` computes, in one operation."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,7 @@ from gemma_model.nn.kernels import LANES, ops
 from gemma_model.nn.layer import Layer
 
 NEVER = float("nan")
-FEW_ROWS = 64
-"""Rows up to which a sparse layer is quicker when only the neurons that some row leaves open are read."""
+NOTHING = torch.empty(0)
 
 
 def suits(config: TextConfig) -> bool:
@@ -47,56 +47,68 @@ class Place:
         return Place(torch.tensor(batch.slots), positions, cos, sin, window)
 
 
-def run(layer: Layer, streams: Tensor, per_layer_input: Tensor, place: Place, cached: Tensor) -> Tensor:
-    """A layer: ``[M, N, H]`` → ``[M, N, H]``.
+def run(
+    layers: Sequence[Layer],
+    streams: Tensor,
+    per_layer_inputs: Sequence[Tensor],
+    places: Mapping[LayerType, Place],
+    cached: Sequence[Tensor],
+) -> Tensor:
+    """All layers: ``[M, N, H]`` → ``[M, N, H]``.
 
     Args:
-        layer: whose weights are used.
+        layers: whose weights are used.
         streams: of each row's new token.
-        per_layer_input: ``[M, P]``.
-        place: for layers of its type.
-        cached: its part of the cache, or its lender's: ``[slots, 2 x kv_heads, columns, d]``.
+        per_layer_inputs: of each layer, ``[M, P]``.
+        places: for layers of each type.
+        cached: each layer's part of the cache, or its lender's: ``[slots, 2 x kv_heads, columns, d]``.
     """
-    altup, eps = layer.altup, layer.input_norm.eps
-    routing = (altup.norm.weight, altup.router.weight)
-    predicted = ops.predict(streams, altup.active, *routing, altup.prediction.weight, eps)
-    x = ops.rms_norm(predicted[:, altup.active], layer.input_norm.weight, eps)
-    attended = _attend(layer, x, place, cached)
-    laurel = layer.laurel_right(layer.laurel_left(x))
-    norms = (layer.post_attention_norm.weight, layer.post_laurel_norm.weight)
-    x = ops.join(predicted, altup.active, x, attended, norms[0], laurel, norms[1], eps)
-    x = ops.add_norm(x, _feed_forward(layer, x), layer.post_mlp_norm.weight, eps)
-    corrected: Tensor = ops.correct(predicted, altup.active, x, *routing, altup.correction.weight, eps)
-    gate = layer.gate(altup.scaled_active(corrected))
-    more = layer.project(ops.gelu_times(gate, per_layer_input))
-    ops.add_to_others(corrected, more, layer.post_projection_norm.weight, eps)
-    return corrected
-
-
-def _attend(layer: Layer, x: Tensor, place: Place, cached: Tensor) -> Tensor:
-    attention, eps = layer.attention, layer.input_norm.eps
-    query = ops.heads(
-        attention.into(x),
-        attention.scale,
-        place.cos,
-        place.sin,
-        eps,
-        attention.heads,
-        cached if attention.stores else None,
-        place.slots,
-        place.positions,
+    kinds, own = list(places), list(places.values())
+    first = layers[0]
+    through: Tensor = ops.layers(
+        streams,
+        per_layer_inputs,
+        [part for layer in layers for part in _parts(layer)],
+        [NEVER if layer.mlp.deviations is None else layer.mlp.deviations for layer in layers],
+        cached,
+        [kinds.index(layer.kind) for layer in layers],
+        [place.cos for place in own],
+        [place.sin for place in own],
+        [place.window for place in own],
+        own[0].slots,
+        own[0].positions,
+        first.altup.active,
+        first.attention.heads,
+        first.input_norm.eps,
     )
-    seen = ops.attend(query, cached, place.slots, place.positions, place.window)
-    return attention.out_of(seen)
+    return through
 
 
-def _feed_forward(layer: Layer, x: Tensor) -> Tensor:
-    mlp = layer.mlp
-    x = ops.rms_norm(x, layer.pre_mlp_norm.weight, layer.pre_mlp_norm.eps)
-    if mlp.deviations is not None and x.shape[0] <= FEW_ROWS:
-        few: Tensor = ops.sparse_feed_forward(x, mlp.gate, mlp.up, mlp.down.weight.t(), mlp.deviations)
-        return few
-    halves = [half(x) for half in mlp.gate_up]
-    gate_up = halves[0] if len(halves) == 1 else torch.cat(halves, dim=-1)
-    gated = ops.gated(gate_up, NEVER if mlp.deviations is None else mlp.deviations)
-    return mlp.down(gated)
+def _parts(layer: Layer) -> tuple[Tensor, ...]:
+    """The tensors of a layer, in the order of ``Part`` in the kernels."""
+    altup, attention, mlp = layer.altup, layer.attention, layer.mlp
+    assert altup.norm.weight is not None, "this norm has a factor"
+    parts = (
+        altup.norm.weight,
+        altup.router.weight,
+        altup.prediction.weight,
+        altup.correction.weight,
+        NOTHING if altup.scale is None else altup.scale,
+        layer.input_norm.weight,
+        attention.into.weight,
+        attention.scale,
+        attention.out_of.weight,
+        layer.post_attention_norm.weight,
+        layer.laurel_left.weight,
+        layer.laurel_right.weight,
+        layer.post_laurel_norm.weight,
+        layer.pre_mlp_norm.weight,
+        mlp.gate,
+        mlp.up,
+        mlp.down.weight,
+        layer.post_mlp_norm.weight,
+        layer.gate.weight,
+        layer.project.weight,
+        layer.post_projection_norm.weight,
+    )
+    return parts

@@ -14,9 +14,11 @@
 #include <ATen/Parallel.h>
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mul.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -297,7 +299,7 @@ Tensor cast_linear(const Tensor& x, const Tensor& w) {
 }
 
 // x [M, in], w [out, in] -> [M, out]
-Tensor linear(const Tensor& x, const Tensor& w) {
+Tensor times(const Tensor& x, const Tensor& w) {
   const int64_t columns = w.size(0), rows = x.size(0);
   if (rows > MANY_ROWS || w.size(1) % LANES || w.stride(1) != 1)
     return w.scalar_type() == at::kBFloat16 && !MULTIPLIES_BF16 ? cast_linear(x, w) : at::linear(x, w);
@@ -314,7 +316,7 @@ Tensor linear(const Tensor& x, const Tensor& w) {
   return y;
 }
 
-// The head: as `linear`, but fp32, and softly capped at +-cap; cap 0 caps nothing.
+// The head: as `times`, but fp32, and softly capped at +-cap; cap 0 caps nothing.
 Tensor logits(const Tensor& x, const Tensor& w, double cap) {
   const int64_t columns = w.size(0), rows = x.size(0);
   const Tensor y = at::empty({rows, columns}, x.options().dtype(at::kFloat));
@@ -735,32 +737,81 @@ Tensor attend(const Tensor& query, const Tensor& layer, const Tensor& slots, con
   return y;
 }
 
+// ---- layers --------------------------------------------------------------------------------------------------
+
+// What a layer is made of, in the order in which decode.py gives it.
+enum Part : int64_t {
+  ROUTER_NORM, ROUTER, PREDICTION, CORRECTION, ACTIVE_SCALE, INPUT_NORM, INTO, HEAD_SCALE, OUT_OF, POST_ATTENTION_NORM,
+  LAUREL_LEFT, LAUREL_RIGHT, POST_LAUREL_NORM, PRE_MLP_NORM, GATE, UP, DOWN, POST_MLP_NORM, PER_LAYER_GATE,
+  PER_LAYER_PROJECTION, POST_PER_LAYER_NORM, PARTS
+};
+
+// What all layers of a type have in common, and all layers of a step.
+struct Step {
+  const Tensor &cos, &sin, &slots, &positions;
+  int64_t window, active, heads;
+  double eps;
+};
+
+Tensor attention(const Tensor& x, const Tensor* part, const Tensor& cached, const Step& at) {
+  const bool stores = part[HEAD_SCALE].size(0) > at.heads;
+  const Tensor query = heads(times(x, part[INTO]), part[HEAD_SCALE], at.cos, at.sin, at.eps, at.heads,
+                             stores ? std::optional<Tensor>(cached) : std::nullopt, at.slots, at.positions);
+  return times(attend(query, cached, at.slots, at.positions, at.window), part[OUT_OF]);
+}
+
+Tensor feed_forward(const Tensor& x, const Tensor* part, double deviations) {
+  if (!std::isnan(deviations) && x.size(0) <= MANY_ROWS)
+    return sparse_feed_forward(x, part[GATE], part[UP], part[DOWN].t(), deviations);
+  return times(gated(at::cat({times(x, part[GATE]), times(x, part[UP])}, 1), deviations), part[DOWN]);
+}
+
+Tensor run_layer(const Tensor& streams, const Tensor& per_layer_input, const Tensor* part, double deviations,
+                 const Tensor& cached, const Step& at) {
+  const Tensor predicted = predict(streams, at.active, part[ROUTER_NORM], part[ROUTER], part[PREDICTION], at.eps);
+  Tensor x = rms_norm(predicted.select(1, at.active), part[INPUT_NORM], at.eps);
+  const Tensor laurel = times(times(x, part[LAUREL_LEFT]), part[LAUREL_RIGHT]);
+  x = join(predicted, at.active, x, attention(x, part, cached, at), part[POST_ATTENTION_NORM], laurel,
+           part[POST_LAUREL_NORM], at.eps);
+  x = add_norm(x, feed_forward(rms_norm(x, part[PRE_MLP_NORM], at.eps), part, deviations), part[POST_MLP_NORM], at.eps);
+  const Tensor corrected = correct(predicted, at.active, x, part[ROUTER_NORM], part[ROUTER], part[CORRECTION], at.eps);
+  Tensor active = corrected.select(1, at.active);
+  if (part[ACTIVE_SCALE].numel()) active = at::mul(active, part[ACTIVE_SCALE]);
+  const Tensor gate = gelu_times(times(active, part[PER_LAYER_GATE]), per_layer_input);
+  add_to_others(corrected, times(gate, part[PER_LAYER_PROJECTION]), part[POST_PER_LAYER_NORM], at.eps);
+  return corrected;
+}
+
+// All layers, one new token a row: streams [M, N, H] -> [M, N, H]. In one call, so that Python's other threads (the
+// outbox, at each token) have the interpreter meanwhile.
+Tensor layers(const Tensor& streams, at::TensorList per_layer_inputs, at::TensorList parts, at::ArrayRef<double> deviations,
+              at::TensorList cached, at::IntArrayRef kinds, at::TensorList cos, at::TensorList sin,
+              at::IntArrayRef windows, const Tensor& slots, const Tensor& positions, int64_t active, int64_t heads,
+              double eps) {
+  TORCH_CHECK(parts.size() == kinds.size() * PARTS, "a layer has ", int64_t(PARTS), " parts");
+  Tensor x = streams;
+  for (size_t i = 0; i < kinds.size(); ++i) {
+    const auto kind = kinds[i];
+    const Step at{cos[kind], sin[kind], slots, positions, windows[kind], active, heads, eps};
+    x = run_layer(x, per_layer_inputs[i], parts.data() + i * PARTS, deviations[i], cached[i], at);
+  }
+  return x;
+}
+
 }  // namespace
 
 TORCH_LIBRARY(gemma, library) {
-  library.def("linear(Tensor x, Tensor w) -> Tensor", &linear);
+  library.def("linear(Tensor x, Tensor w) -> Tensor", &times);
   library.def("logits(Tensor x, Tensor w, float cap) -> Tensor", &logits);
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);
   library.def("add_norm(Tensor x, Tensor y, Tensor weight, float eps) -> Tensor", &add_norm);
-  library.def(
-      "join(Tensor streams, int active, Tensor x, Tensor attended, Tensor attended_weight, Tensor laurel, "
-      "Tensor laurel_weight, float eps) -> Tensor",
-      &join);
-  library.def("add_to_others(Tensor(a!) streams, Tensor y, Tensor weight, float eps) -> ()", &add_to_others);
   library.def("gated(Tensor gate_up, float deviations) -> Tensor", &gated);
   library.def(
       "sparse_feed_forward(Tensor x, Tensor gate, Tensor up, Tensor down, float deviations) -> Tensor",
       &sparse_feed_forward);
-  library.def("gelu_times(Tensor gate, Tensor x) -> Tensor", &gelu_times);
   library.def(
-      "predict(Tensor streams, int active, Tensor norm, Tensor router, Tensor mixing, float eps) -> Tensor", &predict);
-  library.def(
-      "correct(Tensor predicted, int active, Tensor activated, Tensor norm, Tensor router, Tensor mixing, "
+      "layers(Tensor streams, Tensor[] per_layer_inputs, Tensor[] parts, float[] deviations, Tensor(a!)[] cached, "
+      "int[] kinds, Tensor[] cos, Tensor[] sin, int[] windows, Tensor slots, Tensor positions, int active, int heads, "
       "float eps) -> Tensor",
-      &correct);
-  library.def(
-      "heads(Tensor projected, Tensor scale, Tensor cos, Tensor sin, float eps, int queries, Tensor(a!)? layer, "
-      "Tensor slots, Tensor positions) -> Tensor",
-      &heads);
-  library.def("attend(Tensor query, Tensor layer, Tensor slots, Tensor positions, int window) -> Tensor", &attend);
+      &layers);
 }

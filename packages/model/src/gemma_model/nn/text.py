@@ -152,10 +152,10 @@ class Decoder:
         kinds = set(self.config.layer_types)
         places = {kind: decode.Place.of(self.config, batch, kind, cache) for kind in kinds}
         given = (*self._storing_inputs(x, table_rows), *self.sharing_inputs(x, table_rows))
-        streams = self._streams.split(x)
-        for number, per_layer in zip((*self._storing, *self.sharing), given, strict=True):
-            layer, source = self.layers[number], self.config.kv_source(number)
-            streams = decode.run(layer, streams, per_layer, places[layer.kind], cache.layers[source])
+        numbers = (*self._storing, *self.sharing)
+        layers = [self.layers[number] for number in numbers]
+        cached = [cache.layers[self.config.kv_source(number)] for number in numbers]
+        streams = decode.run(layers, self._streams.split(x), given, places, cached)
         return self._logits(self._norm(self._streams.merge(streams)))
 
     def _logits(self, x: Tensor) -> Tensor:

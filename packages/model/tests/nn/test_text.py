@@ -105,6 +105,28 @@ def test_rows_at_different_positions_equal_each_alone(model: Any, slots: tuple[i
             assert_close(row, whole(model, prompt)[start])
 
 
+@pytest.mark.parametrize("keep", [0, 1])
+def test_chunks_of_several_prompts_together_equal_each_alone(model: Any, keep: int) -> None:
+    cache, prompts, starts = model.cache(slots=4), [ids_of(n, seed=n) for n in (50, 7, 31)], (20, 0, 30)
+    run(model, cache, prompts[0][:20], Batch([3], [0], 20), keep=0)
+    run(model, cache, prompts[2][:30], Batch([1], [0], 30), keep=0)
+    chunks = [prompt[start:-1] for prompt, start in zip(prompts, starts, strict=True)]
+    together = [chunk for chunk in chunks if len(chunk)]
+    batches = [Batch([3], [20], 29), Batch([0], [0], 6)]
+    flat = torch.cat(together)
+    rows = model.decoder.per_layer_table.rows(flat.tolist(), model.decoder.embed.table)
+    logits = model.decoder.together(model.decoder.embed(flat), rows, batches, cache, keep)
+    if keep:
+        assert_close(logits[0], whole(model, prompts[0])[-2])
+        assert_close(logits[1], whole(model, prompts[1])[-2])
+    else:
+        assert logits is None
+    last = torch.stack([prompt[-1] for prompt in prompts])
+    logits = run(model, cache, last, Batch([3, 0, 1], [49, 6, 30], 1), keep=1)
+    for row, prompt in zip(logits, prompts, strict=True):
+        assert_close(row, whole(model, prompt)[-1])
+
+
 def test_rows_of_several_tokens_equal_each_alone(model: Any) -> None:
     cache, prompts = model.cache(slots=2), [ids_of(30, seed=s) for s in (1, 2)]
     for slot, length in enumerate((4, 20)):

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -45,6 +45,15 @@ SCORED_AT_ONCE = 32
 """Positions of a prompt whose logits exist at once: over a vocabulary of 262,400 each takes 1 MB."""
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A chunk of a prompt, with its embeddings ``[tokens, hidden]``."""
+
+    prefill: Prefill
+    ids: Sequence[int]
+    x: Tensor
+
+
 class Runner:
     """Runs plans.
 
@@ -78,9 +87,10 @@ class Runner:
     def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
         """Run every sequence of the plan."""
         prepared = self._chooser.prepare(plan.rows, choices)
-        logits: list[Tensor] = []
         failed: dict[Name, str] = {}
         prompt_scores: dict[Name, list[Scores]] = {}
+        given: dict[Name, Tensor | None] = {}
+        pieces: dict[str | None, list[Piece]] = {}
         soft_tokens = self._soft_tokens.of(_due(plan, choices))
         for prefill in plan.prefills:
             generation = choices[prefill.name].generation
@@ -90,12 +100,14 @@ class Runner:
                 failed |= dict.fromkeys(prefill.names, describe_failure(prefill.name, error))
                 continue
             if generation.prompt_logprobs:
-                given, prompt_scores[prefill.name] = self._score(prefill, generation, x)
+                given[prefill.name], prompt_scores[prefill.name] = self._score(prefill, generation, x)
             else:
-                given = self._prefill(prefill, generation, x)
-            if given is not None:
-                self._copy(prefill)
-                logits.append(given.expand(len(prefill.names), -1))
+                ids = generation.prompt.token_ids[prefill.start : prefill.stop]
+                pieces.setdefault(generation.variant, []).append(Piece(prefill, ids, x))
+        for variant, some in pieces.items():
+            given |= self._prefill(variant, some)
+        ended = ((prefill, given.get(prefill.name)) for prefill in plan.prefills)
+        logits = [self._forked(prefill, own) for prefill, own in ended if own is not None]
         if plan.decodes:
             logits.append(self._decode(plan.decodes, choices))
         rows = [row for row in plan.rows if row.name not in failed]
@@ -115,12 +127,24 @@ class Runner:
             _place(x, span, prefill, soft_tokens)
         return x
 
-    def _prefill(self, prefill: Prefill, generation: Generation, x: Tensor) -> Tensor | None:
-        ids = generation.prompt.token_ids[prefill.start : prefill.stop]
-        batch = Batch([prefill.slot], [prefill.start], len(ids))
-        rows = self._decoder.per_layer_table.rows(ids, x)
-        decoder = self._decoders[generation.variant]
-        return decoder(x, rows, batch, self._cache, keep=int(prefill.ends_prompt))
+    def _prefill(self, variant: str | None, pieces: Sequence[Piece]) -> Mapping[Name, Tensor]:
+        """Chunks of prompts, all at once; the logits ``[1, vocab]`` of each that ends its prompt."""
+        decoder, keep = self._decoders[variant], int(any(piece.prefill.ends_prompt for piece in pieces))
+        x = torch.cat([piece.x for piece in pieces])
+        rows = self._decoder.per_layer_table.rows([i for piece in pieces for i in piece.ids], x)
+        batches = [Batch([piece.prefill.slot], [piece.prefill.start], len(piece.ids)) for piece in pieces]
+        logits = decoder.together(x, rows, batches, self._cache, keep)
+        if logits is None:
+            return {}
+        each = zip(pieces, logits.unsqueeze(1), strict=True)
+        return {piece.prefill.name: own for piece, own in each if piece.prefill.ends_prompt}
+
+    def _forked(self, prefill: Prefill, logits: Tensor) -> Tensor:
+        """A row for each choice of the request, all of which now have what its prompt left in the cache."""
+        for layer in self._cache.layers:
+            for fork in prefill.forks:
+                layer[fork.slot, :, : prefill.stop] = layer[prefill.slot, :, : prefill.stop]
+        return logits.expand(len(prefill.names), -1)
 
     def _score(
         self, prefill: Prefill, generation: Generation, x: Tensor
@@ -138,12 +162,6 @@ class Runner:
             behind = ids[start + 1 : stop + 1]  # the last token of a prompt has a new one behind it
             found += score(logits[: len(behind)], behind, generation.logprobs or 0)
         return (logits[-1:] if logits is not None and prefill.ends_prompt else None), found
-
-    def _copy(self, prefill: Prefill) -> None:
-        """Give the keys and values of a prompt to all choices of its request."""
-        for layer in self._cache.layers:
-            for fork in prefill.forks:
-                layer[fork.slot, :, : prefill.stop] = layer[prefill.slot, :, : prefill.stop]
 
     def _decode(self, decodes: Sequence[Decode], choices: Mapping[Name, Choice]) -> Tensor:
         """Logits of all, ``[len(decodes), vocab]``; those that one model runs go through it together."""

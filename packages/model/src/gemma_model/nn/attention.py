@@ -6,6 +6,7 @@ Shapes: B rows (sequences) of T new tokens each, M = B x T tokens, L keys in rea
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -115,7 +116,7 @@ class Reach:
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotary positions: ``[M, heads, d]`` → the same."""
-        return x * self.cos + x.roll(x.shape[-1] // 2, dims=-1) * self.sin
+        return _rotated(x, self.cos, self.sin)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """``[M, heads, d]`` queries → ``[M, heads x d]``; the norms have scaled the scores already."""
@@ -132,6 +133,67 @@ class Reach:
             return self
         cos, sin = (last_tokens(x, self.tokens, tokens) for x in (self.cos, self.sin))
         return replace(self, tokens=tokens, visible=self.visible[:, -tokens:], cos=cos, sin=sin)
+
+    def trim(self, x: Tensor, tokens: int) -> Tensor:
+        """The last tokens of each row, of ``[M, …]``."""
+        return last_tokens(x, self.tokens, tokens)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several batches, one's tokens behind the other's: all but attention is done for all of them at once.
+
+    Its methods are those of ``Reach``; keys and values are those of each part.
+    """
+
+    parts: tuple[Reach, ...]
+
+    @cached_property
+    def tokens(self) -> int:
+        """Of all parts; they are rows of different lengths, so it stands for all of each."""
+        return sum(self._sizes)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [part.tokens * len(part.slots) for part in self.parts]
+
+    @cached_property
+    def _rotary(self) -> tuple[Tensor, Tensor]:
+        return torch.cat([part.cos for part in self.parts]), torch.cat([part.sin for part in self.parts])
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """See ``Reach``."""
+        return _rotated(x, *self._rotary)
+
+    def store(self, layer: Tensor, fresh: Tensor) -> Any:
+        """See ``Reach``."""
+        each = zip(self.parts, torch.split(fresh, self._sizes), strict=True)
+        return tuple(zip(*(part.store(layer, own) for part, own in each), strict=True))
+
+    def attend(self, query: Tensor, keys: Any, values: Any) -> Tensor:
+        """See ``Reach``."""
+        each = zip(self.parts, torch.split(query, self._sizes), keys, values, strict=True)
+        return torch.cat([part.attend(*own) for part, *own in each])
+
+    def last(self, tokens: int) -> "Together":
+        """See ``Reach``."""
+        if tokens == self.tokens:
+            return self
+        return Together(tuple(part.last(tokens) for part in self.parts))
+
+    def trim(self, x: Tensor, tokens: int) -> Tensor:
+        """See ``Reach``."""
+        if tokens == self.tokens:
+            return x
+        each = zip(self.parts, torch.split(x, self._sizes), strict=True)
+        return torch.cat([part.trim(own, tokens) for part, own in each])
+
+
+AnyReach = Reach | Together
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
 def last_tokens(x: Tensor, of: int, tokens: int) -> Tensor:
@@ -196,7 +258,7 @@ class Attention:
         self.scale = scale.contiguous()  # [heads, d]
         self._rotated = self.heads + (config.num_key_value_heads if self.stores else 0)
 
-    def project(self, x: Tensor, reach: Reach, layer: Tensor | None, lent: KV | None) -> tuple[Tensor, KV]:
+    def project(self, x: Tensor, reach: AnyReach, layer: Tensor | None, lent: KV | None) -> tuple[Tensor, KV]:
         """``[M, H]`` → queries ``[M, heads, d]``, and the keys and values that they see.
 
         Args:
@@ -214,6 +276,6 @@ class Attention:
         assert lent is not None, "a KV-shared layer needs a lender"
         return rotated[:, : self.heads], lent
 
-    def attend(self, query: Tensor, reach: Reach, seen: KV) -> Tensor:
+    def attend(self, query: Tensor, reach: AnyReach, seen: KV) -> Tensor:
         """Queries ``[M, heads, d]`` → ``[M, H]``."""
         return self.out_of(reach.attend(query, *seen))

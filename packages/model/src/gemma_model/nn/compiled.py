@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gemma_model.nn.attention import KV, Reach
+from gemma_model.nn.attention import KV, AnyReach, Reach
 from gemma_model.nn.layer import Layer, Through
 
 FOLDER = Path("~/.cache/gemma-triton/inductor").expanduser()
@@ -40,11 +40,12 @@ def compiled_layers(backend: str | Callable[..., Any] = "inductor") -> Through:
         layer: Layer,
         streams: Tensor,
         per_layer_input: Tensor,
-        reach: Reach,
+        reach: AnyReach,
         cached: Tensor | None,
         lent: KV | None,
         keep: int,
     ) -> tuple[Tensor, KV]:
+        assert isinstance(reach, Reach), "prompts are not compiled"
         places = (reach.visible, reach.cos, reach.sin, reach.slots, reach.kept)
         for tensor in (streams, per_layer_input, *places, *(lent or ())):
             maybe_mark_dynamic(tensor, 0)  # rows

@@ -11,6 +11,7 @@ from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
 from gemma_model.nn.kernels import LANES, ops
 from gemma_model.nn.layer import Layer
+from gemma_model.nn.ops import Norm
 
 NEVER = float("nan")
 NOTHING = torch.empty(0)
@@ -87,28 +88,31 @@ def run(
 def _parts(layer: Layer) -> tuple[Tensor, ...]:
     """The tensors of a layer, in the order of ``Part`` in the kernels."""
     altup, attention, mlp = layer.altup, layer.attention, layer.mlp
-    assert altup.norm.weight is not None, "this norm has a factor"
-    parts = (
-        altup.norm.weight,
+    return (
+        _factor(altup.norm),
         altup.router.weight,
         altup.prediction.weight,
         altup.correction.weight,
         NOTHING if altup.scale is None else altup.scale,
-        layer.input_norm.weight,
+        _factor(layer.input_norm),
         attention.into.weight,
         attention.scale,
         attention.out_of.weight,
-        layer.post_attention_norm.weight,
+        _factor(layer.post_attention_norm),
         layer.laurel_left.weight,
         layer.laurel_right.weight,
-        layer.post_laurel_norm.weight,
-        layer.pre_mlp_norm.weight,
+        _factor(layer.post_laurel_norm),
+        _factor(layer.pre_mlp_norm),
         mlp.gate,
         mlp.up,
         mlp.down.weight,
-        layer.post_mlp_norm.weight,
+        _factor(layer.post_mlp_norm),
         layer.gate.weight,
         layer.project.weight,
-        layer.post_projection_norm.weight,
+        _factor(layer.post_projection_norm),
     )
-    return parts
+
+
+def _factor(norm: Norm) -> Tensor:
+    assert norm.weight is not None, "the norms of whole streams have one"
+    return norm.weight

@@ -10,7 +10,7 @@ from copy import copy
 from torch import Tensor
 
 from gemma_model.nn.altup import AltUp
-from gemma_model.nn.attention import KV, Attention, Reach, last_tokens
+from gemma_model.nn.attention import KV, AnyReach, Attention
 from gemma_model.nn.config import LayerType, TextConfig
 from gemma_model.nn.mlp import MLP
 from gemma_model.nn.ops import Linear, Norm, gelu
@@ -54,7 +54,7 @@ class Layer:
         self,
         streams: Tensor,
         per_layer_input: Tensor,
-        reach: Reach,
+        reach: AnyReach,
         cached: Tensor | None,
         lent: KV | None,
         keep: int,
@@ -75,7 +75,7 @@ class Layer:
         if not keep:
             return streams[:0], seen
         predicted, x, per_layer_input, query = (
-            last_tokens(t, reach.tokens, keep) for t in (predicted, x, per_layer_input, query)
+            reach.trim(t, keep) for t in (predicted, x, per_layer_input, query)
         )
         attended = self.post_attention_norm(self.attention.attend(query, reach.last(keep), seen))
         laurel = x + self.post_laurel_norm(self.laurel_right(self.laurel_left(x)))
@@ -96,5 +96,5 @@ class Layer:
         return self.post_projection_norm(self.project(gated))
 
 
-Through = Callable[[Layer, Tensor, Tensor, Reach, Tensor | None, KV | None, int], tuple[Tensor, KV]]
+Through = Callable[[Layer, Tensor, Tensor, AnyReach, Tensor | None, KV | None, int], tuple[Tensor, KV]]
 """What runs a layer: ``Layer.__call__``, or something that does the same."""

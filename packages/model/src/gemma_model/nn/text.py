@@ -4,7 +4,7 @@ Shapes: B rows of T new tokens each, M = B x T tokens, N AltUp streams, H hidden
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gemma_model.nn import decode, kernels
 from gemma_model.nn.altup import Streams
-from gemma_model.nn.attention import KV, Batch, Reach, last_tokens
+from gemma_model.nn.attention import KV, AnyReach, Batch, Reach, Together
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
 from gemma_model.nn.layer import Layer, Through
@@ -121,17 +121,33 @@ class Decoder:
         reaches = {k: Reach.of(self.config, batch, k, cache, x) for k in set(self.config.layer_types)}
         return self.run(x, table_rows, reaches, cache, keep)
 
+    def together(
+        self, x: Tensor, table_rows: Tensor, batches: Sequence[Batch], cache: KVCache, keep: int
+    ) -> Tensor | None:
+        """As above for several batches in different slots, one's tokens behind the other's.
+
+        All weights are read once for all of them. ``keep`` is less than the tokens of all batches.
+        """
+        if len(batches) == 1:
+            return self(x, table_rows, batches[0], cache, keep)
+        reaches = {
+            k: Together(tuple(Reach.of(self.config, batch, k, cache, x) for batch in batches))
+            for k in set(self.config.layer_types)
+        }
+        return self.run(x, table_rows, reaches, cache, keep)
+
     def run(
         self,
         x: Tensor,
         table_rows: Tensor,
-        reaches: Mapping[LayerType, Reach],
+        reaches: Mapping[LayerType, AnyReach],
         cache: KVCache,
         keep: int,
         through: Through = Layer.__call__,
     ) -> Tensor | None:
         """As above, with the reach of layers of each type given, and with what a layer is run through."""
-        tokens = reaches[self.config.layer_types[0]].tokens
+        any_reach = reaches[self.config.layer_types[0]]
+        tokens = any_reach.tokens
         lent: dict[LayerType, KV] = {}
         streams = self._streams.split(x)
         for number, given in zip(self._storing, self._storing_inputs(x, table_rows), strict=True):
@@ -140,7 +156,7 @@ class Decoder:
             streams, lent[layer.kind] = through(layer, streams, given, reach, cached, None, going_on)
         if not keep:
             return None
-        x, table_rows = (last_tokens(t, tokens, keep) for t in (x, table_rows))
+        x, table_rows = (any_reach.trim(t, keep) for t in (x, table_rows))
         reaches = {kind: reach.last(keep) for kind, reach in reaches.items()}
         for number, given in zip(self.sharing, self.sharing_inputs(x, table_rows), strict=True):
             layer = self.layers[number]

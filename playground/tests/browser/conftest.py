@@ -55,8 +55,12 @@ async def profiles() -> AsyncIterator[Profiles]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The real stack with the tiny checkpoint, which never stops by itself; ``real`` waits for it."""
-    with running(tmp_path_factory.mktemp("tiny") / "log", wait=False) as stack:
+    """The real stack with the tiny checkpoint, which never stops by itself; ``real`` waits for it.
+
+    Without the kernels for the CPU, with which 4,000 tokens are made before a browser has shown a few.
+    """
+    log = tmp_path_factory.mktemp("tiny") / "log"
+    with running(log, wait=False, GEMMA_COMPILE="off") as stack:
         yield stack
 
 

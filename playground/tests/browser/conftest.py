@@ -57,10 +57,10 @@ async def profiles() -> AsyncIterator[Profiles]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The real stack with the tiny checkpoint, which never stops by itself; ``real`` waits for it.
 
-    Without the kernels for the CPU, with which 4,000 tokens are made before a browser has shown a few.
+    With the slower engine: the other makes 4,000 tokens before a browser has shown a few.
     """
     log = tmp_path_factory.mktemp("tiny") / "log"
-    with running(log, wait=False, GEMMA_COMPILE="off") as stack:
+    with running(log, wait=False, GEMMA_ENGINE="reference") as stack:
         yield stack
 
 

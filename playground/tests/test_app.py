@@ -7,8 +7,9 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from fake_openai import MODEL, FakeOpenAI
-from gemma_playground import app, view
+from gemma_playground import app
 from gemma_playground.__main__ import settings
+from gemma_playground.app import HTML
 from gemma_playground.client import Answer, Client
 from gemma_playground.conversation import Conversation
 from gemma_playground.panel import NAMES, values
@@ -69,12 +70,13 @@ def test_everything_that_is_html_is_escaped() -> None:
     content = [{**top, "top_logprobs": [top]}]
     choice = {"index": 0, "delta": {"content": evil}, "finish_reason": evil, "logprobs": {"content": content}}
     answer, client = Answer(), Client(evil)
-    assert view.tokens(answer) == ""
+    assert HTML.tokens(answer) == ""
+    assert "<dt>TTFT</dt><dd>–</dd>" in HTML.facts(answer), "what is not known is a dash"
     answer.take(ChatCompletionChunk.construct(choices=[choice]))
     client.models, client.facts = [evil], {"health": evil, evil: evil}
-    html = view.tokens(answer) + view.facts(answer) + view.heading(client) + view.lines(client.facts)
+    html = HTML.tokens(answer) + HTML.facts(answer) + HTML.heading(client) + HTML.lines(client.facts)
     assert "<script" not in html
-    assert "36.8 %" in html
+    assert "36.8%" in html
 
 
 async def test_settings_and_the_page_are_built_without_a_server(

@@ -2,24 +2,25 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
+from jinja2 import ChainableUndefined, Environment
 
-from gemma_playground import panel, view
+from gemma_playground import panel
 from gemma_playground.client import Answer, Client
 from gemma_playground.conversation import PICTURES, SOUNDS, Conversation
 
-FILES: Final = Path(__file__).parent / "examples"
-EXAMPLES: Final = [
-    {**each, "files": [str(FILES / file) for file in each["files"]]}
-    for each in json.loads((FILES / "examples.json").read_text(encoding="utf-8"))
-]
+HERE: Final = Path(__file__).parent
+TEMPLATES: Final = Environment(autoescape=True, undefined=ChainableUndefined)
+TEMPLATES.globals["exp"] = lambda logprob: math.exp(min(0, logprob))
+HTML: Final[Any] = TEMPLATES.from_string((HERE / "page.html").read_text(encoding="utf-8")).module
+"""What Gradio has no part for, by the names of the page's macros."""
 WELCOME: Final = """## Drop a picture in and ask about it
 Add a picture or a sound with the paper clip, or drop it below, and press Enter. Or try an example:"""
 TOLD: Final[dict[str, Any]] = {"show_progress": "hidden"}
@@ -33,7 +34,7 @@ CHANGES: Final[dict[str, Callable[[Conversation, Any, gr.EventData], None]]] = {
     "submit": lambda talk, message, _: talk.say(message),
     "retry": lambda talk, *_: talk.say(talk.cut()),
     "edit": lambda talk, _, event: talk.say({**talk.cut(event.index + 1), "text": event.value}),
-    "example_select": lambda talk, _, event: talk.say(EXAMPLES[event.index]),
+    "example_select": lambda talk, _, event: talk.say(examples()[event.index]),
 }
 """The events after which the model is asked, and what they make of the conversation."""
 
@@ -87,7 +88,7 @@ async def answer(client: Client, talk: Conversation, *values: Any) -> AsyncGener
     async with aclosing(client.ask(sent)) as growing:
         async for found in growing:
             talk.messages = [*asked, *found.messages]
-            yield talk.shown(found.error), view.facts(found), view.tokens(found), *SAME[3:]
+            yield talk.shown(found.error), HTML.facts(found), HTML.tokens(found), *SAME[3:]
 
 
 def _box(busy: bool, **more: Any) -> gr.MultimodalTextbox:
@@ -102,7 +103,7 @@ def opened(kept: Any) -> Outputs:
 
 def inspector(request: str, prefix: str = "") -> list[panel.Part]:
     """What is known of an answer, and the request that it answers."""
-    facts = gr.HTML(view.facts(Answer()), elem_id=f"{prefix}facts")
+    facts = gr.HTML(HTML.facts(Answer()), elem_id=f"{prefix}facts")
     tokens = gr.HTML(elem_id=f"{prefix}tokens")
     code: dict[str, Any] = {"lines": 6, "max_lines": 16, "buttons": ["copy"], "elem_classes": "code"}
     labels = [f"The request with {language}" for language in panel.CODE]
@@ -112,12 +113,18 @@ def inspector(request: str, prefix: str = "") -> list[panel.Part]:
     return [facts, tokens, *boxes]
 
 
+def examples() -> list[dict[str, Any]]:
+    """Questions to begin with; their files are ours, whatever a browser says of them."""
+    folder = HERE / "examples"
+    found = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+    return [{**each, "files": [str(folder / file) for file in each["files"]]} for each in found]
+
+
 def chat_tab() -> tuple[gr.MultimodalTextbox, Side]:
     """The chat, and beside it (below it, on a phone) settings and inspector."""
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
-            examples = deepcopy(EXAMPLES)  # Gradio puts other things into them
-            more: dict[str, Any] = {"placeholder": WELCOME, "examples": examples, "editable": "user"}
+            more: dict[str, Any] = {"placeholder": WELCOME, "examples": examples(), "editable": "user"}
             shown = chatbot(label="Chat", show_label=False, elem_id="chat", **more)
             box = message_box(elem_id="message")
             with gr.Accordion("Inspector"):
@@ -201,7 +208,7 @@ def build(client: Client) -> gr.Blocks:
 
     async def look() -> Outputs:
         await client.look()
-        return view.heading(client), view.lines(client.facts), client.plot()
+        return HTML.heading(client), HTML.lines(client.facts), client.plot()
 
     def models(*chosen: str | None) -> list[gr.Dropdown]:
         first = next(iter(client.models), None)
@@ -211,13 +218,13 @@ def build(client: Client) -> gr.Blocks:
         title="Gemma 3n playground", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True
     ) as app:
         demo: gr.Blocks = app  # Gradio says that it enters as anything.
-        heading = gr.HTML(view.heading(client), elem_id="heading")
+        heading = gr.HTML(HTML.heading(client), elem_id="heading")
         with gr.Tab("Chat"):
             box, chat = chat_tab()
         with gr.Tab("Side by side"):
             sides = side_tab(client)
         with gr.Tab("Status"):
-            lines = gr.HTML(view.lines(client.facts), elem_id="health")
+            lines = gr.HTML(HTML.lines(client.facts), elem_id="health")
             plot = gr.LinePlot(client.plot(), "seconds", "tokens/s", x_lim=[-120, 0], elem_id="speed")
         sidebar(client, demo, box, chat)
         gr.on([demo.load, gr.Timer(2).tick], look, None, [heading, lines, plot], **SOON)

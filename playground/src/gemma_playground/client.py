@@ -34,20 +34,17 @@ class Answer:
     last: float = 0.0
     error: str = ""
     whole: ChatCompletion | None = None
+    choice: Choice | None = None
     _pieces: ChatCompletionStreamState[None] = field(default_factory=ChatCompletionStreamState, repr=False)
 
     def take(self, chunk: ChatCompletionChunk) -> None:
         """Adds one piece of the stream."""
         self._pieces.handle_chunk(chunk)
         self.whole = self._pieces.current_completion_snapshot
+        self.choice = next(iter(self.whole.choices), None)
         if any(choice.delta.content or choice.delta.tool_calls for choice in chunk.choices):
             self.last = time.monotonic()
             self.first = self.first or self.last
-
-    @property
-    def choice(self) -> Choice | None:
-        """The only one that is asked for."""
-        return self.whole.choices[0] if self.whole and self.whole.choices else None
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -20,9 +20,8 @@ SPEAKERS: Final = {"user": "user", "assistant": "assistant", "tool": "assistant"
 """Whose side of the chat a message is shown on."""
 QUESTIONS: Final = {"image_url": "What do you see in this image?", "input_audio": "What do you hear?"}
 """What somebody who sends a file without a word wants to know."""
-_saved: Final = lru_cache(16)(
-    save_base64_to_cache
-)  # a growing answer shows the same pictures again and again
+_saved: Final = lru_cache(16)(save_base64_to_cache)
+"""A growing answer shows the same pictures again and again."""
 
 
 @dataclass

@@ -9,11 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from gemma_gateway.app import create_app
-from gemma_gateway.server import Server
+from gemma_gateway.server import Server, server
 from gemma_gateway.settings import Settings
 from gemma_wire import Chunk, ModelInfo, Request, Tokens, Usage
 
@@ -114,13 +113,13 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 async def serve(app: FastAPI, shutdown_seconds: float = 1) -> AsyncIterator[tuple[Server, str]]:
     """The app on a free port, in this event loop."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(uvicorn.Config(app, log_config=None, ws="none"), app.state.running, shutdown_seconds)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    await until(lambda: server.started)
+    running = server(app, Settings(shutdown_seconds=shutdown_seconds))
+    task = asyncio.create_task(running.serve(sockets=[listener]))
+    await until(lambda: running.started)
     try:
-        yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield running, f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        running.should_exit = True
         await task
 
 

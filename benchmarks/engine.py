@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+from gemma_model import allocator
 from gemma_model.engines import make_engine
 from gemma_model.protocol import Engine, Generation, Prompt, Sampling, Step
 from gemma_model.settings import Settings
@@ -49,6 +50,7 @@ def _medians(rounds: list[tuple[float, float]]) -> list[float]:
 
 def main() -> None:
     """Command line."""
+    allocator.tune()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])

@@ -15,6 +15,7 @@ from statistics import NormalDist
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from gemma_model import allocator
 from gemma_model.nn import kernels
 from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache
@@ -96,6 +97,7 @@ def _stepper(
 
 def main() -> None:
     """Command line."""
+    allocator.tune()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", help="a checkpoint, for whole steps")
     parser.add_argument("--rounds", type=int, default=30)

@@ -25,6 +25,7 @@ from gemma_launcher import endpoint
 from gemma_launcher.bench import prompts
 from gemma_launcher.bench.load import Load, run
 from gemma_launcher.bench.tokens import counting
+from gemma_model import allocator
 from gemma_model.engines import make_engine
 from gemma_model.protocol import Engine
 from gemma_model.settings import Settings
@@ -36,6 +37,7 @@ Speed = Callable[[int], Awaitable[float]]
 
 def main() -> None:
     """Command line."""
+    allocator.tune()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])

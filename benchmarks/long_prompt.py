@@ -19,6 +19,7 @@ import torch
 from benchmarks.rounds import Ratio, Rounds, alternate
 from torch import Tensor
 
+from gemma_model import allocator
 from gemma_model.engine.engine import NativeEngine
 from gemma_model.nn import kernels
 from gemma_model.nn.attention import Batch
@@ -131,6 +132,7 @@ def gap(engine: NativeEngine, length: int, chunk: int, seed: int) -> tuple[float
 
 def main() -> None:
     """Command line."""
+    allocator.tune()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--prompt", type=int, default=2000, help="tokens")

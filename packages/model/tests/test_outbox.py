@@ -87,7 +87,7 @@ class Bench:
 @pytest.fixture
 def bench(tokenizer: Tokenizer):  # type: ignore[no-untyped-def]
     engine = FakeEngine()
-    bench = Bench(tokenizer, engine, Outbox(engine.cancel, after_batch=lambda: None))
+    bench = Bench(tokenizer, engine, Outbox(engine.cancel, show_metrics=lambda: None))
     yield bench
     bench.outbox.close()
 

@@ -6,7 +6,6 @@ grammars; the outbox sends. Nothing is ever raised to Triton: that would leak th
 
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from gemma_model import allocator
 from gemma_model.answer import Answer
 from gemma_model.checkpoint import find_folder, open_checkpoint
 from gemma_model.engines import leave_cores_to_engine, make_engine
@@ -47,7 +47,7 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the checkpoint; Triton calls the model ready when this returns."""
         logging.basicConfig(level=logging.INFO, handlers=[TritonLog()], format="%(name)s: %(message)s")
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages: weights are read from end to end
+        allocator.tune()
         self._settings = _read_settings(args)
         folder = find_folder(self._settings.model_name, self._settings.checkpoint)
         log.info("loading %s with the %s engine", folder, self._settings.engine)

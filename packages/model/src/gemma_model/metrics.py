@@ -1,7 +1,8 @@
 """What the engine measures, on Triton's metrics port.
 
-Setting a Triton metric is a round trip to the server. So only what has changed is set, once for each round of
-the outbox, however many steps there were since; and what all streams of a step share is observed once.
+Setting a Triton metric is a round trip to the server. So the outbox shows them a few times a second, only
+what has changed is set, however many steps there were since, and what all streams of a step share is observed
+once.
 """
 
 import logging

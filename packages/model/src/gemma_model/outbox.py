@@ -14,7 +14,7 @@ from gemma_wire import EngineFailure
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
-"""How often each client is asked whether it is still there."""
+"""How often each client is asked whether it is still there, and metrics are shown."""
 
 
 class Cancel(Protocol):
@@ -29,15 +29,16 @@ class Outbox:
 
     Args:
         cancel: ends a generation, or one choice of it, by the engine's number.
-        after_batch: called after each round, for metrics; from this thread.
+        show_metrics: called as often as clients are asked, from this thread: each of Triton's metrics costs a
+            round trip to the server.
     """
 
-    def __init__(self, cancel: Cancel, after_batch: Callable[[], None]) -> None:
+    def __init__(self, cancel: Cancel, show_metrics: Callable[[], None]) -> None:
         self._cancel = cancel
-        self._after_batch = after_batch
+        self._show_metrics = show_metrics
         self._inbox: queue.SimpleQueue[tuple[Answer, Step] | None] = queue.SimpleQueue()
         self._open: set[Answer] = set()
-        self._polled = 0.0
+        self._looked = 0.0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
@@ -58,11 +59,8 @@ class Outbox:
             steps, closing = self._drain()
             for answer, batch in steps.items():
                 self._advance(answer, batch)
-            try:
-                self._poll_clients()
-                self._after_batch()
-            except Exception:  # no answer shall wait for ever because a metric could not be set
-                log.exception("the outbox goes on without")
+            if closing or time.monotonic() - self._looked >= POLL_SECONDS:
+                self._look_around()
 
     def _drain(self) -> tuple[dict[Answer, list[Step]], bool]:
         """All that waits, by answer, after waiting for the first at most ``POLL_SECONDS``."""
@@ -99,10 +97,12 @@ class Outbox:
             answer.to_cancel.discard(choice)
             self._cancel(answer.number, choice)
 
-    def _poll_clients(self) -> None:
-        if time.monotonic() - self._polled < POLL_SECONDS:
-            return
-        self._polled = time.monotonic()
-        for answer in list(self._open):
-            if answer.number is not None and answer.channel.cancelled():
-                self._cancel(answer.number)
+    def _look_around(self) -> None:
+        self._looked = time.monotonic()
+        try:
+            for answer in list(self._open):
+                if answer.number is not None and answer.channel.cancelled():
+                    self._cancel(answer.number)
+            self._show_metrics()
+        except Exception:  # no answer shall wait for ever because a metric could not be set
+            log.exception("the outbox goes on without")

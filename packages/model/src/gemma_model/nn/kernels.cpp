@@ -22,6 +22,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <type_traits>
@@ -40,7 +41,8 @@ constexpr bool MULTIPLIES_BF16 = true;
 #else
 constexpr bool MULTIPLIES_BF16 = false;
 #endif
-constexpr int64_t GRAIN = 1 << 15;  // elements that are worth waking a thread for
+constexpr int64_t GRAIN = 1 << 15;  // elements of a matrix that are worth waking a thread for,
+constexpr int64_t ROWS_GRAIN = 1 << 15;  // and elements of rows on which more is done
 constexpr int64_t PIECES = 2;  // of a product for each thread, or more where they were longer than this:
 constexpr int64_t LONGEST = 3 << 19;  // elements, a tenth of a millisecond of reading
 
@@ -56,6 +58,13 @@ inline Vec load(const at::BFloat16* p) {
 }
 inline void store(float* p, Vec x) { x.store(p); }
 inline void store(at::BFloat16* p, Vec x) { at::vec::convert_from_float<at::BFloat16>(x, x).store(p, LANES); }
+
+template <typename T>
+void store(T* to, const float* from, int64_t count) {
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) store(to + i, Vec::loadu(from + i));
+  for (; i < count; ++i) to[i] = T(from[i]);
+}
 
 inline Vec gelu(Vec x) {
   const Vec inner = (x + x * x * x * Vec(0.044715f)) * Vec(0.7978845608028654f);
@@ -77,7 +86,7 @@ float inverse_rms(const T* x, int64_t width, double eps) {
 // Calls `work(row)` for each row, on several threads when there is enough to do.
 template <typename Work>
 void for_rows(int64_t rows, int64_t width, const Work& work) {
-  at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, width)),
+  at::parallel_for(0, rows, std::max<int64_t>(1, ROWS_GRAIN / std::max<int64_t>(1, width)),
                    [&](int64_t begin, int64_t end) {
                      for (int64_t row = begin; row < end; ++row) work(row);
                    });
@@ -156,11 +165,30 @@ std::vector<Input<T>> arranged(const Tensor& x) {
   }
 }
 
+#ifdef CPU_CAPABILITY_AVX512
+// 8 rows of 8 to 8 columns.
+inline void transpose(const float* from, float* to, int64_t stride) {
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(from + 8 * i);
+  for (int i = 0; i < 8; i += 2) b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]), b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+      a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+    }
+  for (int i = 0; i < 4; ++i) {
+    _mm256_storeu_ps(to + i * stride, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+    _mm256_storeu_ps(to + (i + 4) * stride, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+  }
+}
+#endif
+
 // The sums of the lanes of each of N vectors; in the same order of additions whatever N is.
 template <int N>
 inline void reduce(const Vec* sums, float* y) {
   int at = 0;
 #ifdef CPU_CAPABILITY_AVX512
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   for (; at + 8 <= N; at += 8) {  // lanes 8 apart are added first, then 4, 2 and 1 apart: eight vectors at once
     __m512 s[4];
     for (int i = 0; i < 4; ++i) {
@@ -173,17 +201,17 @@ inline void reduce(const Vec* sums, float* y) {
     const __m512d first = _mm512_castps_pd(s[0]), second = _mm512_castps_pd(s[1]);
     const __m512 pairs = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(first, second)),
                                        _mm512_castpd_ps(_mm512_unpackhi_pd(first, second)));
-    float all[LANES];
-    _mm512_storeu_ps(all, _mm512_add_ps(_mm512_shuffle_ps(pairs, pairs, 0x88), _mm512_shuffle_ps(pairs, pairs, 0xdd)));
-    for (int i = 0; i < 8; ++i) y[at + i] = all[i % 4 * 4 + i / 4];
+    const __m512 all = _mm512_add_ps(_mm512_shuffle_ps(pairs, pairs, 0x88), _mm512_shuffle_ps(pairs, pairs, 0xdd));
+    _mm256_storeu_ps(y + at, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, all)));
   }
 #endif
   for (; at < N; ++at) y[at] = sums[at].reduce_add();
 }
 
-// R rows of x, as `arranged`, times C rows of w: both are read along their depth, the sums stay in registers.
+// R rows of x, as `arranged`, times C rows of w -> y [C, R]: both are read along their depth, the sums stay in
+// registers.
 template <int R, int C, typename T>
-inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y, int64_t y_stride) {
+inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y) {
   Vec sums[C * R];
   for (auto& sum : sums) sum = Vec(0.0f);
   const T* rows = w.data + first * w.stride;
@@ -221,18 +249,25 @@ inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y,
     }
     if (k < w.depth) add(k, [](const T* p) { return load(p); }, input, fused);
   }
-  float reduced[C * R];
-  reduce<C * R>(sums, reduced);
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) y[r * y_stride + c] = reduced[c * R + r];
+  reduce<C * R>(sums, y);
 }
 
-// R rows of x times so many columns. A tile is as many sums as 32 registers hold beside what they are made of.
+// R rows of x times so many columns, AHEAD at most. A tile is as many sums as 32 registers hold beside what they are
+// made of.
 template <int R, int C, typename T>
 void tiles(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, float* y, int64_t y_stride) {
+  float own[AHEAD * R];
+  float* turned = R == 1 ? y : own;  // [count, R]
   int64_t c = 0;
-  for (; c + C <= count; c += C) tile<R, C>(w, first + c, x, y + c, y_stride);
-  for (; c < count; ++c) tile<R, 1>(w, first + c, x, y + c, y_stride);
+  for (; c + C <= count; c += C) tile<R, C>(w, first + c, x, turned + c * R);
+  for (; c < count; ++c) tile<R, 1>(w, first + c, x, turned + c * R);
+  c = R == 1 ? count : 0;
+#ifdef CPU_CAPABILITY_AVX512
+  if constexpr (R == 8)
+    for (; c + 8 <= count; c += 8) transpose(turned + c * R, y + c, y_stride);
+#endif
+  for (; c < count; ++c)
+    for (int r = 0; r < R; ++r) y[r * y_stride + c] = turned[c * R + r];
 }
 
 // x [rows, depth] times a strip of w's rows -> y [rows, count]. Few rows share many columns, for the weights come
@@ -267,23 +302,27 @@ void shared_out(int64_t count, int64_t piece, const Work& work) {
   });
 }
 
-// x [rows, depth] times w [columns, depth]: gives each strip of columns to `finish(first, count, sums)`,
-// whose sums are [rows, count].
-template <typename T, typename Finish>
-void product(const Matrix<T>& w, const Input<T>* x, int64_t rows, const Finish& finish) {
+// x [rows, depth] times each of N matrices [columns, depth]: gives each strip of columns to
+// `finish(first, count, sums)`, whose sums are [N, rows, count].
+template <typename T, size_t N, typename Finish>
+void products(const std::array<Matrix<T>, N>& ws, const Input<T>* x, int64_t rows, const Finish& finish) {
   constexpr int64_t STRIP = 48;
-  const int64_t strips = (w.rows + STRIP - 1) / STRIP;
-  const int64_t least = std::max<int64_t>(1, GRAIN / (STRIP * w.depth));
-  const int64_t most = std::max<int64_t>(1, LONGEST / (STRIP * w.depth));
+  const int64_t columns = ws[0].rows, strips = (columns + STRIP - 1) / STRIP, elements = N * STRIP * ws[0].depth;
+  const int64_t least = std::max<int64_t>(1, GRAIN / elements), most = std::max(least, LONGEST / elements);
   const int64_t share = (strips + PIECES * at::get_num_threads() - 1) / (PIECES * at::get_num_threads());
-  shared_out(strips, std::clamp(share, least, std::max(least, most)), [&](int64_t begin, int64_t end) {
-    std::vector<float> sums(rows * STRIP);
+  shared_out(strips, std::clamp(share, least, most), [&](int64_t begin, int64_t end) {
+    std::vector<float> sums(N * rows * STRIP);
     for (int64_t number = begin; number < end; ++number) {
-      const int64_t first = number * STRIP, count = std::min(STRIP, w.rows - first);
-      strip(w, first, count, x, rows, sums.data(), count);
+      const int64_t first = number * STRIP, count = std::min(STRIP, columns - first);
+      for (size_t i = 0; i < N; ++i) strip(ws[i], first, count, x, rows, sums.data() + i * rows * count, count);
       finish(first, count, sums.data());
     }
   });
+}
+
+template <typename T, typename Finish>
+void product(const Matrix<T>& w, const Input<T>* x, int64_t rows, const Finish& finish) {
+  products(std::array{w}, x, rows, finish);
 }
 
 // The product of many rows on a processor without bf16 units: PyTorch emulates them at a quarter of the speed
@@ -298,10 +337,15 @@ Tensor cast_linear(const Tensor& x, const Tensor& w) {
   return y;
 }
 
+// Whether a product is one for the loops above.
+bool suits(const Tensor& x, const Tensor& w) {
+  return x.size(0) <= MANY_ROWS && w.size(1) % LANES == 0 && w.stride(1) == 1;
+}
+
 // x [M, in], w [out, in] -> [M, out]
 Tensor times(const Tensor& x, const Tensor& w) {
   const int64_t columns = w.size(0), rows = x.size(0);
-  if (rows > MANY_ROWS || w.size(1) % LANES || w.stride(1) != 1)
+  if (!suits(x, w))
     return w.scalar_type() == at::kBFloat16 && !MULTIPLIES_BF16 ? cast_linear(x, w) : at::linear(x, w);
   const Tensor y = at::empty({rows, columns}, x.options());
   FOR_DTYPE(w, [&] {
@@ -309,11 +353,16 @@ Tensor times(const Tensor& x, const Tensor& w) {
     auto* out = y.mutable_data_ptr<scalar_t>();
     product(Matrix<scalar_t>(w), inputs.data(), rows,
             [&](int64_t first, int64_t count, const float* sums) {
-              for (int64_t r = 0; r < rows; ++r)
-                std::copy_n(sums + r * count, count, out + r * columns + first);
+              for (int64_t r = 0; r < rows; ++r) store(out + r * columns + first, sums + r * count, count);
             });
   });
   return y;
+}
+
+// cap * tanh(x / cap), with less than a millionth of the cap lost: sums of as many products as logits have lose more.
+inline Vec capped(Vec x, float cap) {
+  const Vec e = (x * Vec(2 / cap)).exp();
+  return Vec(cap) - Vec(2 * cap) / (e + Vec(1.0f));
 }
 
 // The head: as `times`, but fp32, and softly capped at +-cap; cap 0 caps nothing.
@@ -333,7 +382,7 @@ Tensor logits(const Tensor& x, const Tensor& w, double cap) {
                 }
                 for (int64_t i = 0; i < count; i += LANES) {
                   const int64_t n = std::min(LANES, count - i);
-                  ((Vec::loadu(sums + r * count + i, n) / Vec(float(cap))).tanh() * Vec(float(cap))).store(to + i, n);
+                  capped(Vec::loadu(sums + r * count + i, n), float(cap)).store(to + i, n);
                 }
               }
             });
@@ -457,6 +506,26 @@ Tensor gated(const Tensor& gate_up, double deviations) {
   return y;
 }
 
+// gelu(gate(x)) * up(x) of a layer that shuts no gates: x [M, H]; gate, up [I, H] -> [M, I]
+Tensor gate_up(const Tensor& x, const Tensor& gate, const Tensor& up) {
+  if (!suits(x, gate) || !suits(x, up)) return gated(at::cat({times(x, gate), times(x, up)}, 1), NAN);
+  const int64_t rows = x.size(0), width = gate.size(0);
+  const Tensor y = at::empty({rows, width}, x.options());
+  FOR_DTYPE(x, [&] {
+    const auto inputs = arranged<scalar_t>(x);
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    const std::array both{Matrix<scalar_t>(gate), Matrix<scalar_t>(up)};
+    products(both, inputs.data(), rows, [&](int64_t first, int64_t count, float* sums) {
+      for (int64_t i = 0; i < rows * count; i += LANES) {
+        const int64_t n = std::min(LANES, rows * count - i);
+        (gelu(Vec::loadu(sums + i, n)) * Vec::loadu(sums + rows * count + i, n)).store(sums + i, n);
+      }
+      for (int64_t r = 0; r < rows; ++r) store(to + r * width + first, sums + r * count, count);
+    });
+  });
+  return y;
+}
+
 // down(gelu(gate(x)) * up(x)) of a layer that shuts most gates: of `up` and `down` only the neurons that some
 // row leaves open are read. x [M, H], M at most 64; gate, up [I, H]; down [I, H], transposed
 Tensor sparse_feed_forward(const Tensor& x, const Tensor& gate, const Tensor& up, const Tensor& down,
@@ -497,7 +566,7 @@ Tensor sparse_feed_forward(const Tensor& x, const Tensor& gate, const Tensor& up
           float lanes[LANES];
           gelu(Vec(g)).store(lanes);
           float through;
-          tile<1, 1>(ups, read[at], in + r * width, &through, 1);
+          tile<1, 1>(ups, read[at], in + r * width, &through);
           g = lanes[0] * through;
         });
     });
@@ -763,7 +832,10 @@ Tensor attention(const Tensor& x, const Tensor* part, const Tensor& cached, cons
 Tensor feed_forward(const Tensor& x, const Tensor* part, double deviations) {
   if (!std::isnan(deviations) && x.size(0) <= MANY_ROWS)
     return sparse_feed_forward(x, part[GATE], part[UP], part[DOWN].t(), deviations);
-  return times(gated(at::cat({times(x, part[GATE]), times(x, part[UP])}, 1), deviations), part[DOWN]);
+  const Tensor opened = std::isnan(deviations)
+      ? gate_up(x, part[GATE], part[UP])
+      : gated(at::cat({times(x, part[GATE]), times(x, part[UP])}, 1), deviations);
+  return times(opened, part[DOWN]);
 }
 
 Tensor run_layer(const Tensor& streams, const Tensor& per_layer_input, const Tensor* part, double deviations,

@@ -9,11 +9,10 @@ from torch import Tensor
 from gemma_model.nn.attention import Batch, rotation
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
-from gemma_model.nn.kernels import LANES, ops
+from gemma_model.nn.kernels import LANES, NEVER, ops
 from gemma_model.nn.layer import Layer
 from gemma_model.nn.ops import Norm
 
-NEVER = float("nan")
 NOTHING = torch.empty(0)
 
 

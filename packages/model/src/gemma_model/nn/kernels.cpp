@@ -68,7 +68,7 @@ void store(T* to, const float* from, int64_t count) {
 
 inline Vec gelu(Vec x) {
   const Vec inner = (x + x * x * x * Vec(0.044715f)) * Vec(0.7978845608028654f);
-  return x * Vec(0.5f) * (Vec(1.0f) + inner.tanh());
+  return x / (Vec(1.0f) + (inner * Vec(-2.0f)).exp());  // (1 + tanh(i)) / 2 is 1 / (1 + exp(-2 i))
 }
 
 template <typename A, typename B>

@@ -28,6 +28,9 @@ FOLDER = Path("~/.cache/gemma-triton/kernels").expanduser()
 LANES = 16
 """Floats in the widest vector; the kernels read whole ones, so widths must be multiples of it."""
 
+NEVER = float("nan")
+"""The number of standard deviations of a layer that shuts no gates."""
+
 ops = torch.ops.gemma
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gemma_model.nn.config import TextConfig
+from gemma_model.nn.kernels import LANES, NEVER, ops
 from gemma_model.nn.ops import Linear, gelu
 from gemma_model.nn.weights import Weights
 
@@ -52,7 +53,10 @@ class MLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[M, H]`` → ``[M, H]``."""
-        gate, up = torch.cat([half(x) for half in self.gate_up], dim=-1).chunk(2, dim=-1)
+        both = torch.cat([half(x) for half in self.gate_up], dim=-1)
+        if self._compiled and both.shape[1] % (2 * LANES) == 0:
+            return self.down(ops.gated(both, NEVER if self.deviations is None else self.deviations))
+        gate, up = both.chunk(2, dim=-1)
         if self.deviations is not None:
             gate = self._shut_most(gate, self.deviations)
         return self.down(gelu(gate) * up)

@@ -1,8 +1,11 @@
 """Requests in each other's company: each gets the text that it gets alone."""
 
+import gc
 import random
 from dataclasses import replace
 from typing import Any
+
+import torch
 
 from gemma_model.protocol import Generation, Prompt, Sampling
 
@@ -52,13 +55,15 @@ def test_a_thousand_requests_of_which_a_tenth_is_cancelled(checkpoint: Any) -> N
     alone = checkpoint.native(slots=3)
     expected = [_said(alone.listened(generation)[0], generation.n) for generation in pool]
     native = checkpoint.native(slots=16, chunk=64)
-    asked: list[tuple[int, int, Any]] = []
+    native.answers(pool)  # every picture has been looked at
+    held = tensor_bytes()
+    asked: list[tuple[int, int, int, Any]] = []
     doomed: list[int] = []
     for _ in range(1000):
         which, tokens, answer = dice.randrange(len(pool)), dice.randint(1, longest), checkpoint.answer()
         one = pool[which]
         number = native.loop.submit(replace(one, max_tokens=tokens), answer)
-        asked.append((which, tokens, answer))
+        asked.append((number, which, tokens, answer))
         doomed += [number] if number % 10 == 0 else []
         if dice.random() < 0.4:
             native.loop.step()
@@ -68,7 +73,7 @@ def test_a_thousand_requests_of_which_a_tenth_is_cancelled(checkpoint: Any) -> N
         native.loop.cancel(number)
         native.loop.step()
     native.run()
-    for number, (which, tokens, answer) in enumerate(asked):
+    for number, which, tokens, answer in asked:
         assert len([step for step in answer.steps if step.last]) == pool[which].n
         for choice, whole in enumerate(expected[which]):
             said, told = whole[:tokens], answer.choice(choice)
@@ -77,6 +82,14 @@ def test_a_thousand_requests_of_which_a_tenth_is_cancelled(checkpoint: Any) -> N
             assert told == (said if finish == "length" else said[: len(told)])
     load = native.loop.load()
     assert (load.running, load.waiting, load.slots_used, native.slots.free) == (0, 0, 0, 16)
+    assert tensor_bytes() == held
+
+
+def tensor_bytes() -> int:
+    """Of all tensors that anybody still holds."""
+    gc.collect()
+    storages = [each.untyped_storage() for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _any(checkpoint: Any, dice: random.Random, seed: int, new: int) -> Generation:

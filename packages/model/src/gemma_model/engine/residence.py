@@ -1,6 +1,8 @@
 """The per-layer table is read from the file at first, and brought into memory where there is room."""
 
 import logging
+import os
+import sys
 import threading
 import time
 
@@ -10,6 +12,9 @@ from gemma_model.nn.per_layer import PerLayerTable
 log = logging.getLogger(__name__)
 SHARE = 0.5
 """Of the memory that is free, at most so much is taken; what is read from a file can be dropped at need."""
+
+LEAST_URGENT = 19
+"""Niceness: requests that come meanwhile take no longer than others."""
 
 
 class Residence:
@@ -37,6 +42,8 @@ class Residence:
             self.thread.join()
 
     def _bring(self) -> None:
+        if sys.platform == "linux":  # where it is the priority of this thread alone
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
         began = time.monotonic()
         if self._table.copy_into_memory(self._given_up.is_set):
             size, took = self._table.table.nbytes / GIB, time.monotonic() - began

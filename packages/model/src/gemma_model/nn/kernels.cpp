@@ -41,8 +41,7 @@ constexpr bool MULTIPLIES_BF16 = true;
 #else
 constexpr bool MULTIPLIES_BF16 = false;
 #endif
-constexpr int64_t GRAIN = 1 << 15;  // elements of a matrix that are worth waking a thread for,
-constexpr int64_t ROWS_GRAIN = 1 << 15;  // and elements of rows on which more is done
+constexpr int64_t GRAIN = 1 << 15;  // elements that are worth waking a thread for
 constexpr int64_t PIECES = 2;  // of a product for each thread, or more where they were longer than this:
 constexpr int64_t LONGEST = 3 << 19;  // elements, a tenth of a millisecond of reading
 
@@ -86,7 +85,7 @@ float inverse_rms(const T* x, int64_t width, double eps) {
 // Calls `work(row)` for each row, on several threads when there is enough to do.
 template <typename Work>
 void for_rows(int64_t rows, int64_t width, const Work& work) {
-  at::parallel_for(0, rows, std::max<int64_t>(1, ROWS_GRAIN / std::max<int64_t>(1, width)),
+  at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, width)),
                    [&](int64_t begin, int64_t end) {
                      for (int64_t row = begin; row < end; ++row) work(row);
                    });
@@ -209,9 +208,9 @@ inline void reduce(const Vec* sums, float* y) {
 }
 
 // R rows of x, as `arranged`, times C rows of w -> y [C, R]: both are read along their depth, the sums stay in
-// registers.
+// registers. Whoever is first with these rows of w asks for those that come later.
 template <int R, int C, typename T>
-inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y) {
+inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y, bool is_first = true) {
   Vec sums[C * R];
   for (auto& sum : sums) sum = Vec(0.0f);
   const T* rows = w.data + first * w.stride;
@@ -227,8 +226,9 @@ inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y)
     }
   };
   const auto prefetch = [&](int64_t k) {  // into the second cache: the first has no room for what is not used yet
+    if (is_first)
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) __builtin_prefetch(rows + (c + AHEAD) * w.stride + k, 0, 2);
+      for (int c = 0; c < C; ++c) __builtin_prefetch(rows + (c + AHEAD) * w.stride + k, 0, 2);
   };
   int64_t k = 0;
 #ifdef DOTS_BF16
@@ -252,27 +252,38 @@ inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y)
   reduce<C * R>(sums, y);
 }
 
-// R rows of x times so many columns, AHEAD at most. A tile is as many sums as 32 registers hold beside what they are
-// made of.
+// Groups of R rows of x times so many columns, AHEAD at most. A tile is as many sums as 32 registers hold beside what
+// they are made of; its rows of w meet all groups before the next ones do, for then they still are in the first cache.
 template <int R, int C, typename T>
-void tiles(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, float* y, int64_t y_stride) {
-  float own[AHEAD * R];
-  float* turned = R == 1 ? y : own;  // [count, R]
+void tiles(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, int64_t groups, float* y,
+           int64_t y_stride) {
+  constexpr int64_t SUMS = AHEAD * R;
+  float own[SUMS * (R < 8 ? 1 : MANY_ROWS / 8)];
+  float* turned = R == 1 ? y : own;  // [groups, count, R]
+  const auto all_groups = [&](int64_t c, const auto& work) {
+    for (int64_t g = 0; g < groups; ++g) work(x + g * R * w.depth, turned + g * SUMS + c * R, g == 0);
+  };
   int64_t c = 0;
-  for (; c + C <= count; c += C) tile<R, C>(w, first + c, x, turned + c * R);
-  for (; c < count; ++c) tile<R, 1>(w, first + c, x, turned + c * R);
-  c = R == 1 ? count : 0;
-#ifdef CPU_CAPABILITY_AVX512
-  if constexpr (R == 8)
-    for (; c + 8 <= count; c += 8) transpose(turned + c * R, y + c, y_stride);
-#endif
+  for (; c + C <= count; c += C)
+    all_groups(c, [&](const auto* in, float* out, bool lead) { tile<R, C>(w, first + c, in, out, lead); });
   for (; c < count; ++c)
-    for (int r = 0; r < R; ++r) y[r * y_stride + c] = turned[c * R + r];
+    all_groups(c, [&](const auto* in, float* out, bool lead) { tile<R, 1>(w, first + c, in, out, lead); });
+  if constexpr (R == 1) return;
+  for (int64_t g = 0; g < groups; ++g) {
+    const float* from = turned + g * SUMS;
+    float* to = y + g * R * y_stride;
+    c = 0;
+#ifdef CPU_CAPABILITY_AVX512
+    if constexpr (R == 8)
+      for (; c + 8 <= count; c += 8) transpose(from + c * R, to + c, y_stride);
+#endif
+    for (; c < count; ++c)
+      for (int r = 0; r < R; ++r) to[r * y_stride + c] = from[c * R + r];
+  }
 }
 
-// x [rows, depth] times a strip of w's rows -> y [rows, count]. Few rows share many columns, for the weights come
-// from memory; many share few, so that a weight, once read, serves them all. As many columns as are on
-// their way meet all rows before the next ones do: then they still are near, and reading is spread over that work.
+// x [rows, depth] times a strip of w's rows -> y [rows, count]; MANY_ROWS at most. Few rows share many columns, for the
+// weights come from memory; many share few, so that a weight, once read, serves them all.
 template <typename T>
 void strip(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, int64_t rows, float* y,
            int64_t y_stride) {
@@ -282,11 +293,11 @@ void strip(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, 
       const int64_t left = rows - r;
       const auto* from = x + r * w.depth;
       float* to = y + r * y_stride + c;
-      if (left >= 8) tiles<8, 3>(w, first + c, some, from, to, y_stride), r += 8;
-      else if (left >= 4) tiles<4, 6>(w, first + c, some, from, to, y_stride), r += 4;
-      else if (left == 3) tiles<3, 6>(w, first + c, some, from, to, y_stride), r += 3;
-      else if (left == 2) tiles<2, 8>(w, first + c, some, from, to, y_stride), r += 2;
-      else tiles<1, 8>(w, first + c, some, from, to, y_stride), r += 1;
+      if (left >= 8) tiles<8, 3>(w, first + c, some, from, left / 8, to, y_stride), r += left / 8 * 8;
+      else if (left >= 4) tiles<4, 6>(w, first + c, some, from, 1, to, y_stride), r += 4;
+      else if (left == 3) tiles<3, 6>(w, first + c, some, from, 1, to, y_stride), r += 3;
+      else if (left == 2) tiles<2, 8>(w, first + c, some, from, 1, to, y_stride), r += 2;
+      else tiles<1, 8>(w, first + c, some, from, 1, to, y_stride), r += 1;
     }
   }
 }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gemma_model.nn.config import TextConfig
+from gemma_model.nn.kernels import LANES, ops
 from gemma_model.nn.ops import Linear, Norm
 from gemma_model.nn.weights import Weights
 
@@ -30,17 +31,29 @@ class AltUp:
         self.router = Linear(weights.take(prefix + "modality_router.weight"), weights.compiled)
         self.prediction = Linear(weights.take(prefix + "prediction_coefs.weight"), weights.compiled)
         self.correction = Linear(weights.take(prefix + "correction_coefs.weight"), weights.compiled)
+        self._compiled = weights.compiled and config.hidden_size % LANES == 0
         scale = prefix + "correct_output_scale"
         self.scale = weights.take(scale) if config.altup_correct_scale else None
         weights.leave([scale], "altup_correct_scale is false")
 
     def predict(self, streams: Tensor) -> Tensor:
         """What the layer will make of each stream: ``[M, N, H]`` → ``[M, N, H]``."""
+        if self._compiled:
+            predicted: Tensor = ops.predict(
+                streams.contiguous(), self.active, *self._kernel_weights(self.prediction)
+            )
+            return predicted
         mixing = self.prediction(self._route(streams[:, self.active]))
         return torch.baddbmm(streams, mixing.view(-1, self._streams, self._streams), streams)
 
     def correct(self, predicted: Tensor, activated: Tensor) -> Tensor:
         """The predictions ``[M, N, H]``, moved towards what the layer made of the active one ``[M, H]``."""
+        if self._compiled:
+            weights = self._kernel_weights(self.correction)
+            corrected: Tensor = ops.correct(
+                predicted.contiguous(), self.active, activated.contiguous(), *weights
+            )
+            return corrected
         share = self.correction(self._route(activated)) + 1.0
         innovation = activated - predicted[:, self.active]
         return torch.addcmul(predicted, share.unsqueeze(2), innovation.unsqueeze(1))
@@ -49,6 +62,10 @@ class AltUp:
         """The active stream, as the per-layer input's gate sees it: ``[M, N, H]`` → ``[M, H]``."""
         active = corrected[:, self.active]
         return active if self.scale is None else active * self.scale
+
+    def _kernel_weights(self, mixing: Linear) -> tuple[Tensor, Tensor, Tensor, float]:
+        assert self.norm.weight is not None, "the norm of a whole stream has one"
+        return self.norm.weight, self.router.weight, mixing.weight, self.norm.eps
 
     def _route(self, x: Tensor) -> Tensor:
         routed = self.router(self.norm(x) * self._input_scale)

@@ -888,6 +888,12 @@ TORCH_LIBRARY(gemma, library) {
   library.def("logits(Tensor x, Tensor w, float cap) -> Tensor", &logits);
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);
   library.def("add_norm(Tensor x, Tensor y, Tensor weight, float eps) -> Tensor", &add_norm);
+  library.def("predict(Tensor streams, int active, Tensor norm, Tensor router, Tensor mixing, float eps) -> Tensor",
+              &predict);
+  library.def(
+      "correct(Tensor predicted, int active, Tensor activated, Tensor norm, Tensor router, Tensor mixing, float eps) "
+      "-> Tensor",
+      &correct);
   library.def("gated(Tensor gate_up, float deviations) -> Tensor", &gated);
   library.def(
       "sparse_feed_forward(Tensor x, Tensor gate, Tensor up, Tensor down, float deviations) -> Tensor",

@@ -84,8 +84,9 @@ async def measure(
     loads: dict[str, Load] = {}
     for label, url in urls.items():
         with endpoint.connect(url) as client:
-            model = endpoint.pick_model(client, None)
-        plain = Load(model, given.max_tokens, body=bodies.get(label, {}))
+            body = bodies.get(label, {})
+            model = endpoint.pick_model(client, body.get("model"))  # not every server lists what it serves
+        plain = Load(model, given.max_tokens, body=body)
         async with endpoint.connect_async(url) as new:
             loads[label], notes = await warm_up(new, plain, "Tell me a story.")
         for note in notes:

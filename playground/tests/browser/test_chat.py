@@ -11,7 +11,7 @@ from screen import Screen, Visit
 from stack import Stack
 
 SHORT = telling(12)
-PERCENT = re.compile(r"\d %")
+PERCENT = re.compile(r"\d%")
 RELEASE_S = 1 + 1  # a slot is free within a second; the browser has one more to let the server know
 
 

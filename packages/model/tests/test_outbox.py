@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from gemma_model.answer import Answer, Wording
-from gemma_model.outbox import Outbox
+from gemma_model.outbox import POLL_SECONDS, Outbox
 from gemma_model.output import TokenBytes
 from gemma_model.protocol import Step
 from gemma_wire import Chunk, EngineFailure, Usage, WireError
@@ -94,6 +94,21 @@ def bench(tokenizer: Tokenizer):  # type: ignore[no-untyped-def]
 
 def _texts(channel: FakeChannel) -> list[str]:
     return [item.text for item in channel.sent if isinstance(item, Chunk)]
+
+
+def test_metrics_are_shown_a_few_times_a_second_however_many_tokens_pass(tokenizer: Tokenizer) -> None:
+    engine, shown, began = FakeEngine(), list[float](), time.monotonic()
+    outbox = Outbox(engine.cancel, show_metrics=lambda: shown.append(time.monotonic()))
+    channel = FakeChannel()
+    say = Bench(tokenizer, engine, outbox).open(channel)
+    for _ in range(100):
+        say(Step((5,)))
+        time.sleep(0.002)
+    say(Step((5,), finish="length"))
+    assert channel.ended.wait(5)
+    outbox.close()
+    assert len(channel.sent) > 2 * len(shown)
+    assert 2 <= len(shown) <= 2 + (time.monotonic() - began) / POLL_SECONDS
 
 
 def test_a_stream_sends_each_step_and_ends_with_usage(bench: Bench) -> None:

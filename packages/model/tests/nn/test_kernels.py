@@ -68,6 +68,13 @@ def test_logits_are_fp32_and_softly_capped(cap: float) -> None:
     close(ops.logits(x, w, cap), torch.tanh(raw / cap) * cap if cap else raw)
 
 
+def test_the_cap_holds_however_far_a_logit_goes() -> None:
+    raw = torch.cat((torch.linspace(-200, 200, 4001), torch.tensor([-1e30, -1e4, 0.0, 1e4, 1e30])))
+    x, w = torch.eye(1, 16), F.pad(raw.unsqueeze(1), (0, 15))
+    exact = (torch.tanh(raw.double() / 30) * 30).float()
+    torch.testing.assert_close(ops.logits(x, w, 30.0)[0], exact, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norms(dtype: torch.dtype) -> None:
     x, y, w = (random(5, 64, seed=seed, dtype=dtype) for seed in range(3))
@@ -134,6 +141,22 @@ def test_decoding_equals_the_definition_in_pytorch(model: Any) -> None:
     assert decode.suits(model.config)
     pairs = zip(answers(model, plain, torch.float32), answers(model, fast, torch.float32), strict=True)
     for expected, ours in pairs:
+        torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.parametrize("length", [3, 40, 70])
+def test_a_prompt_equals_the_definition_in_pytorch(model: Any, length: int, sliced: bool) -> None:
+    half = Slice(tuple(size // 2 for size in model.config.intermediate_size))
+    logits = []
+    for compiled in (False, True):
+        decoder = weights_of(model, torch.float32, compiled)
+        decoder, cache = decoder.sliced(half) if sliced else decoder, cache_of(model, torch.float32)
+        for start in (0, length):  # the second chunk looks back at the first
+            ids = list(range(start + 5, start + 5 + length))
+            x, rows = decoder.embed(torch.tensor(ids)), decoder.per_layer_table.rows(ids, cache.layers[0])
+            logits.append(decoder(x, rows, Batch([2], [start], length), cache, 1))
+    for expected, ours in zip(logits[:2], logits[2:], strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
 
 

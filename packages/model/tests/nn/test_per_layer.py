@@ -1,3 +1,5 @@
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,20 @@ def test_the_copy_in_memory_has_the_same_rows(model: Any, table: PerLayerTable) 
 def test_a_copy_that_is_given_up_leaves_the_file(model: Any, table: PerLayerTable) -> None:
     assert not table.copy_into_memory(lambda: True)
     assert in_file(table, model.folder)
+
+
+def test_copying_gives_way_to_requests(table: PerLayerTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    niceness, ours = list[int](), os.getpriority(os.PRIO_PROCESS, 0)
+
+    def look(given_up: Any) -> bool:
+        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return False
+
+    monkeypatch.setattr(table, "copy_into_memory", look)
+    residence = Residence(table, free=2 * table.table.nbytes)
+    residence.close()
+    assert niceness == [19]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == ours, "that thread alone"
 
 
 def test_the_table_comes_into_memory_where_there_is_room(model: Any, table: PerLayerTable) -> None:

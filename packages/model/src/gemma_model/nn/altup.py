@@ -4,6 +4,8 @@ Alternating Updates for Efficient Transformers, https://arxiv.org/abs/2301.13310
 Shapes: M tokens, N streams, H hidden.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -39,21 +41,14 @@ class AltUp:
     def predict(self, streams: Tensor) -> Tensor:
         """What the layer will make of each stream: ``[M, N, H]`` → ``[M, N, H]``."""
         if self._compiled:
-            predicted: Tensor = ops.predict(
-                streams.contiguous(), self.active, *self._kernel_weights(self.prediction)
-            )
-            return predicted
+            return self._by_kernel(ops.predict, self.prediction, streams)
         mixing = self.prediction(self._route(streams[:, self.active]))
         return torch.baddbmm(streams, mixing.view(-1, self._streams, self._streams), streams)
 
     def correct(self, predicted: Tensor, activated: Tensor) -> Tensor:
         """The predictions ``[M, N, H]``, moved towards what the layer made of the active one ``[M, H]``."""
         if self._compiled:
-            weights = self._kernel_weights(self.correction)
-            corrected: Tensor = ops.correct(
-                predicted.contiguous(), self.active, activated.contiguous(), *weights
-            )
-            return corrected
+            return self._by_kernel(ops.correct, self.correction, predicted, activated)
         share = self.correction(self._route(activated)) + 1.0
         innovation = activated - predicted[:, self.active]
         return torch.addcmul(predicted, share.unsqueeze(2), innovation.unsqueeze(1))
@@ -63,9 +58,11 @@ class AltUp:
         active = corrected[:, self.active]
         return active if self.scale is None else active * self.scale
 
-    def _kernel_weights(self, mixing: Linear) -> tuple[Tensor, Tensor, Tensor, float]:
-        assert self.norm.weight is not None, "the norm of a whole stream has one"
-        return self.norm.weight, self.router.weight, mixing.weight, self.norm.eps
+    def _by_kernel(
+        self, step: Callable[..., Tensor], mixing: Linear, streams: Tensor, *more: Tensor
+    ) -> Tensor:
+        given = (streams.contiguous(), self.active, *(each.contiguous() for each in more))
+        return step(*given, self.norm.factor, self.router.weight, mixing.weight, self.norm.eps)
 
     def _route(self, x: Tensor) -> Tensor:
         routed = self.router(self.norm(x) * self._input_scale)

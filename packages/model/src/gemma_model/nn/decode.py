@@ -9,9 +9,8 @@ from torch import Tensor
 from gemma_model.nn.attention import Batch, rotation
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.config import LayerType, TextConfig
-from gemma_model.nn.kernels import LANES, NEVER, ops
+from gemma_model.nn.kernels import LANES, ops
 from gemma_model.nn.layer import Layer
-from gemma_model.nn.ops import Norm
 
 NOTHING = torch.empty(0)
 
@@ -47,71 +46,77 @@ class Place:
         return Place(torch.tensor(batch.slots), positions, cos, sin, window)
 
 
-def run(
-    layers: Sequence[Layer],
-    streams: Tensor,
-    per_layer_inputs: Sequence[Tensor],
-    places: Mapping[LayerType, Place],
-    cached: Sequence[Tensor],
-) -> Tensor:
-    """All layers: ``[M, N, H]`` → ``[M, N, H]``.
+class Stack:
+    """The layers that a decoder runs, with what a step needs of them found once.
 
     Args:
-        layers: whose weights are used.
-        streams: of each row's new token.
-        per_layer_inputs: of each layer, ``[M, P]``.
-        places: for layers of each type.
-        cached: each layer's part of the cache, or its lender's: ``[slots, 2 x kv_heads, columns, d]``.
+        layers: in the order in which they run.
     """
-    kinds, own = list(places), list(places.values())
-    first = layers[0]
-    through: Tensor = ops.layers(
-        streams,
-        per_layer_inputs,
-        [part for layer in layers for part in _parts(layer)],
-        [NEVER if layer.mlp.deviations is None else layer.mlp.deviations for layer in layers],
-        cached,
-        [kinds.index(layer.kind) for layer in layers],
-        [place.cos for place in own],
-        [place.sin for place in own],
-        [place.window for place in own],
-        own[0].slots,
-        own[0].positions,
-        first.altup.active,
-        first.attention.heads,
-        first.input_norm.eps,
-    )
-    return through
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        first = layers[0]
+        self._kinds = list(dict.fromkeys(layer.kind for layer in layers))
+        self._kind_of = [self._kinds.index(layer.kind) for layer in layers]
+        self._parts = [part for layer in layers for part in _parts(layer)]
+        self._deviations = [layer.mlp.deviations for layer in layers]
+        self._common = first.altup.active, first.attention.heads, first.input_norm.eps
+
+    def __call__(
+        self,
+        streams: Tensor,
+        per_layer_inputs: Sequence[Tensor],
+        places: Mapping[LayerType, Place],
+        cached: Sequence[Tensor],
+    ) -> Tensor:
+        """All layers: ``[M, N, H]`` → ``[M, N, H]``.
+
+        Args:
+            streams: of each row's new token.
+            per_layer_inputs: of each layer, ``[M, P]``.
+            places: for layers of each type.
+            cached: each layer's part of the cache, or its lender's: ``[slots, 2 x kv_heads, columns, d]``.
+        """
+        own = [places[kind] for kind in self._kinds]
+        through: Tensor = ops.layers(
+            streams,
+            per_layer_inputs,
+            self._parts,
+            self._deviations,
+            cached,
+            self._kind_of,
+            [place.cos for place in own],
+            [place.sin for place in own],
+            [place.window for place in own],
+            own[0].slots,
+            own[0].positions,
+            *self._common,
+        )
+        return through
 
 
 def _parts(layer: Layer) -> tuple[Tensor, ...]:
     """The tensors of a layer, in the order of ``Part`` in the kernels."""
     altup, attention, mlp = layer.altup, layer.attention, layer.mlp
     return (
-        _factor(altup.norm),
+        altup.norm.factor,
         altup.router.weight,
         altup.prediction.weight,
         altup.correction.weight,
         NOTHING if altup.scale is None else altup.scale,
-        _factor(layer.input_norm),
+        layer.input_norm.factor,
         attention.into.weight,
         attention.scale,
         attention.out_of.weight,
-        _factor(layer.post_attention_norm),
+        layer.post_attention_norm.factor,
         layer.laurel_left.weight,
         layer.laurel_right.weight,
-        _factor(layer.post_laurel_norm),
-        _factor(layer.pre_mlp_norm),
+        layer.post_laurel_norm.factor,
+        layer.pre_mlp_norm.factor,
         mlp.gate,
         mlp.up,
         mlp.down.weight,
-        _factor(layer.post_mlp_norm),
+        layer.post_mlp_norm.factor,
         layer.gate.weight,
         layer.project.weight,
-        _factor(layer.post_projection_norm),
+        layer.post_projection_norm.factor,
     )
-
-
-def _factor(norm: Norm) -> Tensor:
-    assert norm.weight is not None, "the norms of whole streams have one"
-    return norm.weight

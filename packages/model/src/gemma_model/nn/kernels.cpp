@@ -517,9 +517,10 @@ Tensor gated(const Tensor& gate_up, double deviations) {
   return y;
 }
 
-// gelu(gate(x)) * up(x) of a layer that shuts no gates: x [M, H]; gate, up [I, H] -> [M, I]
-Tensor gate_up(const Tensor& x, const Tensor& gate, const Tensor& up) {
-  if (!suits(x, gate) || !suits(x, up)) return gated(at::cat({times(x, gate), times(x, up)}, 1), NAN);
+// gelu(gate(x)) * up(x), with gates shut as by `gated`: x [M, H]; gate, up [I, H] -> [M, I]
+Tensor gate_up(const Tensor& x, const Tensor& gate, const Tensor& up, double deviations) {
+  if (!std::isnan(deviations) || !suits(x, gate) || !suits(x, up))
+    return gated(at::cat({times(x, gate), times(x, up)}, 1), deviations);
   const int64_t rows = x.size(0), width = gate.size(0);
   const Tensor y = at::empty({rows, width}, x.options());
   FOR_DTYPE(x, [&] {
@@ -843,10 +844,7 @@ Tensor attention(const Tensor& x, const Tensor* part, const Tensor& cached, cons
 Tensor feed_forward(const Tensor& x, const Tensor* part, double deviations) {
   if (!std::isnan(deviations) && x.size(0) <= MANY_ROWS)
     return sparse_feed_forward(x, part[GATE], part[UP], part[DOWN].t(), deviations);
-  const Tensor opened = std::isnan(deviations)
-      ? gate_up(x, part[GATE], part[UP])
-      : gated(at::cat({times(x, part[GATE]), times(x, part[UP])}, 1), deviations);
-  return times(opened, part[DOWN]);
+  return times(gate_up(x, part[GATE], part[UP], deviations), part[DOWN]);
 }
 
 Tensor run_layer(const Tensor& streams, const Tensor& per_layer_input, const Tensor* part, double deviations,

@@ -1,5 +1,6 @@
 """The feed-forward part: gated GELU, in some layers with all but a few per cent of the gates shut."""
 
+import math
 from statistics import NormalDist
 from typing import Self
 
@@ -31,7 +32,8 @@ class MLP:
         halves = [gate_up.flatten(0, 1)] if gate_up.is_contiguous() else list(gate_up)
         self.gate_up, self.down = [Linear(half, compiled) for half in halves], Linear(down, compiled)
         self.gate, self.up = gate_up  # for those who read but a few of their rows
-        self.deviations = NormalDist().inv_cdf(sparsity) if sparsity > 0 else None
+        self._fused = compiled and down.shape[1] % LANES == 0
+        self.deviations = NormalDist().inv_cdf(sparsity) if sparsity > 0 else NEVER
 
     @classmethod
     def take(cls, config: TextConfig, weights: Weights, layer: int) -> Self:
@@ -53,11 +55,12 @@ class MLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[M, H]`` → ``[M, H]``."""
-        both = torch.cat([half(x) for half in self.gate_up], dim=-1)
-        if self._compiled and both.shape[1] % (2 * LANES) == 0:
-            return self.down(ops.gated(both, NEVER if self.deviations is None else self.deviations))
+        first, *second = (half(x) for half in self.gate_up)
+        both = torch.cat((first, *second), dim=-1) if second else first
+        if self._fused:
+            return self.down(ops.gated(both, self.deviations))
         gate, up = both.chunk(2, dim=-1)
-        if self.deviations is not None:
+        if not math.isnan(self.deviations):
             gate = self._shut_most(gate, self.deviations)
         return self.down(gelu(gate) * up)
 

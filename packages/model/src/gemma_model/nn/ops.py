@@ -37,6 +37,12 @@ class Norm:
         self._shape, self.eps, self.weight = (width,), eps, weight
         self._compiled = compiled and weight is not None and width % LANES == 0
 
+    @property
+    def factor(self) -> Tensor:
+        """``[width]``, of a norm that has one."""
+        assert self.weight is not None, "the norms of whole streams have a factor"
+        return self.weight
+
     def __call__(self, x: Tensor) -> Tensor:
         """``[…, width]`` → the same."""
         if self._compiled:

@@ -80,6 +80,7 @@ class Decoder:
         self.layers = [Layer(config, weights, number) for number in range(config.num_hidden_layers)]
         self._norm = norm_of(config.hidden_size, "norm")
         self._head = Linear(self.embed.table)
+        self.stack = self.stacked()
 
     def sliced(self, nested: Slice) -> "Decoder":
         """A model nested in this one, on the same tensors; it may use the same cache, not what is in it.
@@ -96,7 +97,16 @@ class Decoder:
             layer if number in nested.skipped else layer.sliced(nested.size_of(number))
             for number, layer in enumerate(self.layers)
         ]
+        other.stack = other.stacked()
         return other
+
+    @property
+    def _running(self) -> tuple[int, ...]:
+        return (*self._storing, *self.sharing)
+
+    def stacked(self) -> decode.Stack | None:
+        """The layers for the CPU's kernels, where they can be used."""
+        return decode.Stack([self.layers[number] for number in self._running]) if self._compiled else None
 
     def __call__(
         self, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache, keep: int
@@ -116,8 +126,8 @@ class Decoder:
         Returns:
             Logits, ``[B x keep, vocab]`` fp32; ``None`` when none are wanted.
         """
-        if self._compiled and batch.tokens == keep == 1:
-            return self._decode(x, table_rows, batch, cache)
+        if self.stack is not None and batch.tokens == keep == 1:
+            return self._decode(self.stack, x, table_rows, batch, cache)
         reaches = {k: Reach.of(self.config, batch, k, cache, x) for k in set(self.config.layer_types)}
         return self.run(x, table_rows, reaches, cache, keep)
 
@@ -164,14 +174,14 @@ class Decoder:
             streams, _ = through(layer, streams, given, reach, None, seen, keep)
         return self._logits(self._norm(self._streams.merge(streams)))
 
-    def _decode(self, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache) -> Tensor:
+    def _decode(
+        self, stack: decode.Stack, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache
+    ) -> Tensor:
         kinds = set(self.config.layer_types)
         places = {kind: decode.Place.of(self.config, batch, kind, cache) for kind in kinds}
         given = (*self._storing_inputs(x, table_rows), *self.sharing_inputs(x, table_rows))
-        numbers = (*self._storing, *self.sharing)
-        layers = [self.layers[number] for number in numbers]
-        cached = [cache.layers[self.config.kv_source(number)] for number in numbers]
-        streams = decode.run(layers, self._streams.split(x), given, places, cached)
+        cached = [cache.layers[self.config.kv_source(number)] for number in self._running]
+        streams = stack(self._streams.split(x), given, places, cached)
         return self._logits(self._norm(self._streams.merge(streams)))
 
     def _logits(self, x: Tensor) -> Tensor:

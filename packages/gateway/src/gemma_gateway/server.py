@@ -13,7 +13,6 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gemma_gateway.lifetime import Running
 from gemma_gateway.settings import Settings
@@ -21,35 +20,6 @@ from gemma_gateway.settings import Settings
 log = logging.getLogger(__name__)
 _LAST_WORDS: Final = 1.0
 """Seconds for the last event or envelope to be sent; a client that does not read is then cut off."""
-
-
-_MAX_HEAD: Final = 2**16
-"""Bytes of a request before its body."""
-
-
-class Connection(HttpToolsProtocol):
-    """uvicorn's, with a limit for the head of a request: its parser would read an endless one for ever."""
-
-    _head: int | None = 0
-    """Bytes that have come of a head; ``None`` while there is anything else to read."""
-
-    def data_received(self, data: bytes) -> None:
-        """Refuses a head that has come too far without its end."""
-        if self._head is not None:
-            self._head += len(data)
-        super().data_received(data)
-        if self._head is not None and self._head > _MAX_HEAD and not self.transport.is_closing():
-            self.send_400_response(f"The head of a request is {_MAX_HEAD:,} bytes at most.")
-
-    def on_headers_complete(self) -> None:
-        """The body comes next."""
-        self._head = None
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """The next head comes next."""
-        self._head = 0
-        super().on_message_complete()
 
 
 class Server(uvicorn.Server):
@@ -93,8 +63,7 @@ def server(app: FastAPI, settings: Settings) -> Server:
         app,
         host=settings.host,
         port=settings.port,
-        loop="uvloop",
-        http=Connection,
+        http="h11",  # httptools, which would be taken where it is installed, reads an endless head for ever
         log_config=None,
         access_log=False,
         server_header=False,

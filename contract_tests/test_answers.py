@@ -63,10 +63,10 @@ def test_joined_deltas_are_the_whole_answer(client: Any) -> None:
 
 def test_the_first_chunk_arrives_long_before_the_last_token_is_made(client: Any) -> None:
     start = time.monotonic()
-    options = {"model": MODEL, "messages": STORY, "max_tokens": 120, "extra_body": {"ignore_eos": True}}
+    options = {"model": MODEL, "messages": STORY, "max_tokens": 1500, "extra_body": {"ignore_eos": True}}
     with client.chat.completions.create(**options, stream=True) as stream:
         times = [time.monotonic() - start for chunk in stream if chunk.choices[0].delta.content]
-    assert len(times) > 60, "a response for each token, give or take those that are half a character"
+    assert len(times) > 750, "a response for each token, give or take those that are half a character"
     assert times[0] < times[-1] / 2
     assert max(b - a for a, b in itertools.pairwise(times)) < (times[-1] - times[0]) / 2, (
         "no burst at the end"

@@ -13,6 +13,7 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gemma_gateway.lifetime import Running
 from gemma_gateway.settings import Settings
@@ -20,6 +21,16 @@ from gemma_gateway.settings import Settings
 log = logging.getLogger(__name__)
 _LAST_WORDS: Final = 1.0
 """Seconds for the last event or envelope to be sent; a client that does not read is then cut off."""
+_MAX_HEAD: Final = 2**16
+"""Bytes of a request before its body."""
+
+
+class Connection(H11Protocol):
+    """uvicorn's; its refusal names the limit for a head, which httptools would read for ever."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Ends what is no request."""
+        super().send_400_response(f"{msg} The head of a request is {_MAX_HEAD:,} bytes at most.")
 
 
 class Server(uvicorn.Server):
@@ -63,7 +74,8 @@ def server(app: FastAPI, settings: Settings) -> Server:
         app,
         host=settings.host,
         port=settings.port,
-        http="h11",  # httptools, which would be taken where it is installed, reads an endless head for ever
+        http=Connection,
+        h11_max_incomplete_event_size=_MAX_HEAD,
         log_config=None,
         access_log=False,
         server_header=False,

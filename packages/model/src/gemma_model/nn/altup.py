@@ -4,8 +4,6 @@ Alternating Updates for Efficient Transformers, https://arxiv.org/abs/2301.13310
 Shapes: M tokens, N streams, H hidden.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -41,14 +39,18 @@ class AltUp:
     def predict(self, streams: Tensor) -> Tensor:
         """What the layer will make of each stream: ``[M, N, H]`` → ``[M, N, H]``."""
         if self._compiled:
-            return self._by_kernel(ops.predict, self.prediction, streams)
+            routing = self.norm.factor, self.router.weight, self.prediction.weight, self.norm.eps
+            ours: Tensor = ops.predict(streams, self.active, *routing)
+            return ours
         mixing = self.prediction(self._route(streams[:, self.active]))
         return torch.baddbmm(streams, mixing.view(-1, self._streams, self._streams), streams)
 
     def correct(self, predicted: Tensor, activated: Tensor) -> Tensor:
         """The predictions ``[M, N, H]``, moved towards what the layer made of the active one ``[M, H]``."""
         if self._compiled:
-            return self._by_kernel(ops.correct, self.correction, predicted, activated)
+            routing = self.norm.factor, self.router.weight, self.correction.weight, self.norm.eps
+            ours: Tensor = ops.correct(predicted, self.active, activated, *routing)
+            return ours
         share = self.correction(self._route(activated)) + 1.0
         innovation = activated - predicted[:, self.active]
         return torch.addcmul(predicted, share.unsqueeze(2), innovation.unsqueeze(1))
@@ -57,12 +59,6 @@ class AltUp:
         """The active stream, as the per-layer input's gate sees it: ``[M, N, H]`` → ``[M, H]``."""
         active = corrected[:, self.active]
         return active if self.scale is None else active * self.scale
-
-    def _by_kernel(
-        self, step: Callable[..., Tensor], mixing: Linear, streams: Tensor, *more: Tensor
-    ) -> Tensor:
-        given = (streams.contiguous(), self.active, *(each.contiguous() for each in more))
-        return step(*given, self.norm.factor, self.router.weight, mixing.weight, self.norm.eps)
 
     def _route(self, x: Tensor) -> Tensor:
         routed = self.router(self.norm(x) * self._input_scale)

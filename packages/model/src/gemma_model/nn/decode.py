@@ -51,10 +51,11 @@ class Stack:
 
     Args:
         layers: in the order in which they run.
+        sources: the number of the layer whose part of the cache each of them reads, its own or a lender's.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        first = layers[0]
+    def __init__(self, layers: Sequence[Layer], sources: Sequence[int]) -> None:
+        first, self._sources = layers[0], sources
         self._kinds = list(dict.fromkeys(layer.kind for layer in layers))
         self._kind_of = [self._kinds.index(layer.kind) for layer in layers]
         self._parts = [part for layer in layers for part in _parts(layer)]
@@ -66,7 +67,7 @@ class Stack:
         streams: Tensor,
         per_layer_inputs: Sequence[Tensor],
         places: Mapping[LayerType, Place],
-        cached: Sequence[Tensor],
+        cache: KVCache,
     ) -> Tensor:
         """All layers: ``[M, N, H]`` → ``[M, N, H]``.
 
@@ -74,7 +75,7 @@ class Stack:
             streams: of each row's new token.
             per_layer_inputs: of each layer, ``[M, P]``.
             places: for layers of each type.
-            cached: each layer's part of the cache, or its lender's: ``[slots, 2 x kv_heads, columns, d]``.
+            cache: all slots.
         """
         own = [places[kind] for kind in self._kinds]
         through: Tensor = ops.layers(
@@ -82,7 +83,7 @@ class Stack:
             per_layer_inputs,
             self._parts,
             self._deviations,
-            cached,
+            [cache.layers[number] for number in self._sources],
             self._kind_of,
             [place.cos for place in own],
             [place.sin for place in own],

@@ -633,9 +633,9 @@ void route(const T* x, const T* norm, const T* router, int64_t width, int64_t co
 Tensor predict(const Tensor& streams, int64_t active, const Tensor& norm, const Tensor& router,
                const Tensor& mixing, double eps) {
   const int64_t count = streams.size(1), width = streams.size(2);
-  const Tensor y = at::empty_like(streams);
+  const Tensor in = streams.contiguous(), y = at::empty_like(in);
   FOR_DTYPE(streams, [&] {
-    const auto *from = streams.const_data_ptr<scalar_t>(), *w = norm.const_data_ptr<scalar_t>();
+    const auto *from = in.const_data_ptr<scalar_t>(), *w = norm.const_data_ptr<scalar_t>();
     const auto *r = router.const_data_ptr<scalar_t>(), *mix = mixing.const_data_ptr<scalar_t>();
     auto* to = y.mutable_data_ptr<scalar_t>();
     for_rows(streams.size(0), count * width, [&](int64_t row) {
@@ -662,9 +662,9 @@ Tensor predict(const Tensor& streams, int64_t active, const Tensor& norm, const 
 Tensor correct(const Tensor& predicted, int64_t active, const Tensor& activated, const Tensor& norm,
                const Tensor& router, const Tensor& mixing, double eps) {
   const int64_t count = predicted.size(1), width = predicted.size(2);
-  const Tensor y = at::empty_like(predicted);
+  const Tensor in = predicted.contiguous(), target = activated.contiguous(), y = at::empty_like(in);
   FOR_DTYPE(predicted, [&] {
-    const auto *from = predicted.const_data_ptr<scalar_t>(), *a = activated.const_data_ptr<scalar_t>();
+    const auto *from = in.const_data_ptr<scalar_t>(), *a = target.const_data_ptr<scalar_t>();
     const auto *w = norm.const_data_ptr<scalar_t>(), *r = router.const_data_ptr<scalar_t>();
     const auto* mix = mixing.const_data_ptr<scalar_t>();
     auto* to = y.mutable_data_ptr<scalar_t>();

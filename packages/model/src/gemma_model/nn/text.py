@@ -100,13 +100,13 @@ class Decoder:
         other.stack = other.stacked()
         return other
 
-    @property
-    def _running(self) -> tuple[int, ...]:
-        return (*self._storing, *self.sharing)
-
     def stacked(self) -> decode.Stack | None:
         """The layers for the CPU's kernels, where they can be used."""
-        return decode.Stack([self.layers[number] for number in self._running]) if self._compiled else None
+        if not self._compiled:
+            return None
+        running = (*self._storing, *self.sharing)
+        sources = [self.config.kv_source(number) for number in running]
+        return decode.Stack([self.layers[number] for number in running], sources)
 
     def __call__(
         self, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache, keep: int
@@ -180,8 +180,7 @@ class Decoder:
         kinds = set(self.config.layer_types)
         places = {kind: decode.Place.of(self.config, batch, kind, cache) for kind in kinds}
         given = (*self._storing_inputs(x, table_rows), *self.sharing_inputs(x, table_rows))
-        cached = [cache.layers[self.config.kv_source(number)] for number in self._running]
-        streams = stack(self._streams.split(x), given, places, cached)
+        streams = stack(self._streams.split(x), given, places, cache)
         return self._logits(self._norm(self._streams.merge(streams)))
 
     def _logits(self, x: Tensor) -> Tensor:

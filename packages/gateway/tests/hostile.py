@@ -14,7 +14,8 @@ from gemma_gateway.addresses import Address
 from gemma_gateway.fetch import Fetcher, Limits, Refused
 
 PUBLIC = "93.184.215.14"
-ANY = Limits(domains=("*",), max_bytes=100_000, seconds=0.5)
+ANY = Limits(domains=("*",), max_bytes=100_000, seconds=30)
+BRIEF = Limits(ANY.domains, ANY.max_bytes, seconds=0.5)  # where time is what it is about
 
 
 class Resolver:

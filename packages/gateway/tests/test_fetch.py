@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from packages.gateway.tests.hostile import ANY, PUBLIC, Net, Resolver, Rewired, hostile
+from packages.gateway.tests.hostile import ANY, BRIEF, PUBLIC, Net, Resolver, Rewired, hostile
 from packages.gateway.tests.parts import png
 
 from gemma_gateway import fetch
@@ -176,7 +176,7 @@ async def test_announced_as_ten_gigabytes(net: Net) -> None:
 
 @pytest.mark.parametrize("path", ["/drip", "/drip-head"])
 async def test_a_slow_drip(net: Net, path: str) -> None:
-    refused = await net.refused(f"http://img.example.org{path}")
+    refused = await net.refused(f"http://img.example.org{path}", BRIEF)
     assert refused.code == "failed_to_download_image"
     assert "0.5 seconds" in refused.message
 
@@ -201,7 +201,7 @@ async def test_a_resolver_that_never_answers(net: Net) -> None:
         raise AssertionError
 
     with pytest.raises(Refused, match=r"0\.5 seconds"):
-        async with Fetcher(ANY, 10, never, net.transport) as fetcher:
+        async with Fetcher(BRIEF, 10, never, net.transport) as fetcher:
             await fetcher.get("http://img.example.org/cat.png")
 
 

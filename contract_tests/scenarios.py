@@ -145,7 +145,7 @@ def length(api: Api) -> None:
 
 
 def required_tool(api: Api) -> None:
-    answer = api.chat(tools=[WEATHER], tool_choice="required", temperature=1.5, max_tokens=200).json
+    answer = api.chat(tools=[WEATHER], tool_choice="required", temperature=1.5, seed=1, max_tokens=200).json
     choice = answer["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
     for call in choice["message"]["tool_calls"]:

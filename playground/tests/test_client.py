@@ -125,14 +125,15 @@ async def test_who_leaves_ends_the_stream_within_a_second(fake: FakeOpenAI) -> N
 
 async def test_who_is_cancelled_ends_the_stream_too(fake: FakeOpenAI) -> None:
     fake.script = _endless
-    client = Client(fake.base_url)
+    client, begun = Client(fake.base_url), asyncio.Event()
 
     async def listen() -> None:
-        async for _ in client.ask({**QUESTION}):
-            pass
+        async for answer in client.ask({**QUESTION}):
+            if answer.messages:
+                begun.set()
 
     listening = asyncio.create_task(listen())
-    await asyncio.sleep(0.3)
+    await begun.wait()
     listening.cancel()
     await asyncio.wait({listening})
     assert await asyncio.to_thread(fake.left.wait, 1)

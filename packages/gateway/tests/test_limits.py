@@ -60,7 +60,7 @@ async def test_an_answer_that_takes_too_long(engine: FakeEngine, stream: bool) -
 
 async def test_a_stream_that_takes_too_long(engine: FakeEngine) -> None:
     engine.script = [Chunk(text="a"), asyncio.Event()]
-    async with gateway(engine, request_seconds=0.1) as client:
+    async with gateway(engine, request_seconds=1) as client:
         response = await post(client, chat(stream=True))
     assert response.status_code == 200
     assert envelope(response.text)["code"] == "request_timeout"
@@ -69,7 +69,7 @@ async def test_a_stream_that_takes_too_long(engine: FakeEngine) -> None:
 
 async def test_the_sdk_does_not_ask_again(engine: FakeEngine) -> None:
     engine.script = [asyncio.Event()]
-    app = create_app(Settings(request_seconds=0.1), engine)
+    app = create_app(Settings(request_seconds=1), engine)
     transport = httpx2.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport) as client:
         sdk = openai.AsyncOpenAI(

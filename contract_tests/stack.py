@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from typing import Any
 
 import httpx
 import psutil
+
+from gemma_launcher.ports import find_free
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 150
@@ -28,12 +29,11 @@ MAKE_SERVE = ("make", "--assume-old=.venv/.installed", "serve")
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that nobody has at this moment."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(find_free("127.0.0.1"))
+    return [*ports]
 
 
 @dataclass

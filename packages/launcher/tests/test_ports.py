@@ -21,6 +21,15 @@ def test_free_ports_pass() -> None:
     ports.check((Listener("the API", "127.0.0.1", ports.find_free("127.0.0.1"), "--port"),))
 
 
+def test_a_free_port_is_none_that_an_outgoing_connection_may_get() -> None:
+    assert {ports.find_free("127.0.0.1") for _ in range(50)} <= {*ports.BELOW_OUTGOING}
+
+
+def test_an_address_without_ports_is_told() -> None:
+    with pytest.raises(CannotStart, match=r"no port of 192\.0\.2\.1 is free: cannot assign"):
+        ports.find_free("192.0.2.1")
+
+
 def test_a_taken_port_is_named_with_its_owner_and_the_way_out(taken: int) -> None:
     with pytest.raises(CannotStart) as caught:
         ports.check((Listener("the API", "127.0.0.1", taken, "--port or API_PORT"),))

@@ -4,13 +4,19 @@ import errno
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from random import SystemRandom
+from typing import TYPE_CHECKING, Final
 
 from gemma_launcher import reaper
 from gemma_launcher.errors import CannotStart
 
 if TYPE_CHECKING:
     import psutil
+
+BELOW_OUTGOING: Final = range(20_000, 32_768)
+"""Linux gives outgoing connections ports from 32,768 on (``net.ipv4.ip_local_port_range``)."""
+
+TRIES: Final = 20
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,16 @@ class Listener:
 
 
 def find_free(host: str) -> int:
-    """A port that is free now."""
-    family, address = _resolve(host, 0)
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind(address)
-        return int(probe.getsockname()[1])
+    """A port that is free now, and that no outgoing connection will be given before it is listened on.
+
+    Raises:
+        CannotStart: saying why nothing can listen at that address.
+    """
+    trouble = ""
+    for port in SystemRandom().sample(BELOW_OUTGOING, TRIES):
+        if not (trouble := why_not(host, port)):
+            return port
+    raise CannotStart(f"no port of {host} is free: {trouble}")
 
 
 def check(listeners: tuple[Listener, ...]) -> None:

@@ -62,8 +62,9 @@ def test_a_row_of_a_product_does_not_depend_on_the_others(dtype: torch.dtype, ro
 
 
 @pytest.mark.parametrize("cap", [0.0, 30.0])
-def test_logits_are_fp32_and_softly_capped(cap: float) -> None:
-    x, w = random(3, 64, dtype=torch.bfloat16), random(101, 64, seed=1, dtype=torch.bfloat16)
+@pytest.mark.parametrize("rows", [3, 64, 65, 75, 200])
+def test_logits_are_fp32_and_softly_capped(cap: float, rows: int) -> None:
+    x, w = random(rows, 64, dtype=torch.bfloat16), random(101, 64, seed=1, dtype=torch.bfloat16)
     raw = F.linear(x.float(), w.float())
     close(ops.logits(x, w, cap), torch.tanh(raw / cap) * cap if cap else raw)
 

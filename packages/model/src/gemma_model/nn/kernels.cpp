@@ -252,8 +252,9 @@ inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y,
   reduce<C * R>(sums, y);
 }
 
-// Groups of R rows of x times so many columns, AHEAD at most. A tile is as many sums as 32 registers hold beside what
-// they are made of; its rows of w meet all groups before the next ones do, for then they still are in the first cache.
+// Groups of R rows of x, MANY_ROWS at most, times so many columns, AHEAD at most. A tile is as many sums as 32 registers
+// hold beside what they are made of; its rows of w meet all groups before the next ones do, for then they still are in
+// the first cache.
 template <int R, int C, typename T>
 void tiles(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, int64_t groups, float* y,
            int64_t y_stride) {
@@ -282,8 +283,8 @@ void tiles(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, 
   }
 }
 
-// x [rows, depth] times a strip of w's rows -> y [rows, count]; MANY_ROWS at most. Few rows share many columns, for the
-// weights come from memory; many share few, so that a weight, once read, serves them all.
+// x [rows, depth] times a strip of w's rows -> y [rows, count]. Few rows share many columns, for the weights come from
+// memory; many share few, so that a weight, once read, serves them all.
 template <typename T>
 void strip(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, int64_t rows, float* y,
            int64_t y_stride) {
@@ -293,7 +294,8 @@ void strip(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, 
       const int64_t left = rows - r;
       const auto* from = x + r * w.depth;
       float* to = y + r * y_stride + c;
-      if (left >= 8) tiles<8, 3>(w, first + c, some, from, left / 8, to, y_stride), r += left / 8 * 8;
+      const int64_t groups = std::min(left, MANY_ROWS) / 8;
+      if (groups > 0) tiles<8, 3>(w, first + c, some, from, groups, to, y_stride), r += groups * 8;
       else if (left >= 4) tiles<4, 6>(w, first + c, some, from, 1, to, y_stride), r += 4;
       else if (left == 3) tiles<3, 6>(w, first + c, some, from, 1, to, y_stride), r += 3;
       else if (left == 2) tiles<2, 8>(w, first + c, some, from, 1, to, y_stride), r += 2;

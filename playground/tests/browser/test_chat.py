@@ -94,6 +94,7 @@ async def test_what_the_server_refuses_is_told_in_its_words(
     await screen.say("Hello")
     await expect(screen.chat).to_contain_text("Not answered")
     await expect(screen.chat).to_contain_text("temperature")
+    await screen.wait_answered()
     await screen.set("Temperature", "1")
     await screen.button("Retry").last.click()
     await expect(screen.chat).not_to_contain_text("temperature")

@@ -47,6 +47,7 @@ async def test_tools_that_are_no_json_are_told(visit: Visit, scripted: Playgroun
     await screen.say("Hello")
     await expect(screen.chat).to_contain_text("Tools")
     await expect(screen.chat).to_contain_text("JSON")
+    await screen.wait_answered()
     assert not fake.asked
     await screen.set("Tools", "")
     await screen.button("Retry").last.click()

@@ -1,5 +1,6 @@
 """Profiles of the browser, which is what one visitor has: storage, cookies, a screen of some size."""
 
+import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from typing import Any
 from playwright.async_api import Browser, BrowserContext, Page
 
 PATIENCE_MS = 60_000  # how long a busy machine may take for what should be there at once
+CLOSING_S = 20
 
 
 async def new_profile(browser: Browser, **settings: Any) -> BrowserContext:
@@ -35,9 +37,20 @@ class Profiles:
         page = await profile.new_page()
         await _forget(page, url)
         yield page
-        for each in profile.pages:
-            await each.close()
-        free.append(profile)
+        if await _left(profile):
+            free.append(profile)
+
+
+async def _left(profile: BrowserContext) -> bool:
+    """Close all tabs; whether they have closed: one that is left while it loads a page may never say so."""
+    try:
+        async with asyncio.timeout(CLOSING_S):
+            for each in profile.pages:
+                await each.close()
+    except TimeoutError:
+        print(f"a tab has not closed within {CLOSING_S} s; nobody else gets its profile")
+        return False
+    return True
 
 
 async def _forget(page: Page, url: str) -> None:

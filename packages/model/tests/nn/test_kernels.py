@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from gemma_model.nn import decode, kernels
+from gemma_model.nn import kernels
 from gemma_model.nn.attention import Batch
+from gemma_model.nn.cache import KVCache
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.mlp import MLP
 from gemma_model.nn.ops import gelu
+from gemma_model.nn.stack import suits
 from gemma_model.nn.text import Decoder
 from gemma_model.nn.weights import open_weights
 
@@ -54,7 +56,7 @@ def test_a_product_is_what_pytorch_makes_of_it(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [2, 3, 5, 8, 16, 31])
+@pytest.mark.parametrize("rows", [2, 3, 5, 8, 16, 31, 70, 128])
 def test_a_row_of_a_product_does_not_depend_on_the_others(dtype: torch.dtype, rows: int) -> None:
     x, w = random(rows, 96, dtype=dtype), random(101, 96, seed=1, dtype=dtype)
     together = ops.linear(x, w)
@@ -122,8 +124,8 @@ def step(decoder: Decoder, cache: Any, slots: list[int], positions: list[int], i
     return logits
 
 
-def cache_of(model: Any, dtype: torch.dtype) -> Any:
-    cache = model.cache(SLOTS, LENGTH).__class__(model.config, SLOTS, LENGTH, 0, "cpu", dtype)
+def cache_of(model: Any, dtype: torch.dtype, rewind: int = 0) -> KVCache:
+    cache = KVCache(model.config, SLOTS, LENGTH, rewind, "cpu", dtype)
     for number, layer in enumerate(cache.layers):
         layer.copy_(random(*layer.shape, seed=number))
     return cache
@@ -139,7 +141,7 @@ def answers(model: Any, decoder: Decoder, dtype: torch.dtype) -> Iterator[Tensor
 
 def test_decoding_equals_the_definition_in_pytorch(model: Any) -> None:
     plain, fast = (weights_of(model, torch.float32, compiled) for compiled in (False, True))
-    assert decode.suits(model.config)
+    assert suits(model.config)
     pairs = zip(answers(model, plain, torch.float32), answers(model, fast, torch.float32), strict=True)
     for expected, ours in pairs:
         torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
@@ -177,6 +179,46 @@ def test_a_row_of_a_batch_is_bit_for_bit_the_row_alone(model: Any) -> None:
     for row in range(SLOTS):
         alone = step(decoder, cache_of(model, torch.bfloat16), [slots[row]], [positions[row]], [ids[row]])
         assert torch.equal(alone[0], together[row])
+
+
+def prompt(decoder: Decoder, cache: Any, batches: list[Batch], keep: int) -> Tensor:
+    ids = [7 + i for batch in batches for i in range(batch.tokens)]
+    x = decoder.embed(torch.tensor(ids))
+    logits = decoder.together(x, decoder.per_layer_table.rows(ids, x), batches, cache, keep)
+    assert logits is not None
+    return logits
+
+
+@pytest.mark.parametrize("rewind", [0, 30])  # without, a prompt overwrites what its first tokens still see
+@pytest.mark.parametrize("start", [0, 11, 60])
+def test_a_prompt_is_bit_for_bit_its_tokens_one_after_the_other(model: Any, start: int, rewind: int) -> None:
+    decoder, length = weights_of(model, torch.bfloat16, compiled=True), 30
+    whole, stepwise = (cache_of(model, torch.bfloat16, rewind) for _ in range(2))
+    logits = prompt(decoder, whole, [Batch([2], [start], length)], length)
+    for number, together in enumerate(logits):
+        assert torch.equal(step(decoder, stepwise, [2], [start + number], [7 + number])[0], together)
+    for ours, theirs in zip(whole.layers, stepwise.layers, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_all_but_the_keys_and_values_is_done_for_the_last_token_alone(model: Any) -> None:
+    decoder, batch = weights_of(model, torch.bfloat16, compiled=True), Batch([2], [60], 30)
+    caches = [cache_of(model, torch.bfloat16) for _ in range(3)]
+    wanted = prompt(decoder, caches[0], [batch], 30)[-1:]
+    assert torch.equal(prompt(decoder, caches[1], [batch], 1), wanted)
+    x = decoder.embed(torch.arange(7, 37))
+    rows = decoder.per_layer_table.rows(range(7, 37), x)
+    assert decoder.together(x, rows, [batch], caches[2], 0) is None
+    for first, *others in zip(*(cache.layers for cache in caches), strict=True):
+        assert all(torch.equal(first, other) for other in others)
+
+
+def test_prompts_together_are_bit_for_bit_each_alone(model: Any) -> None:
+    decoder = weights_of(model, torch.bfloat16, compiled=True)
+    batches = [Batch([3], [0], 20), Batch([0], [40], 1), Batch([1], [7], 30)]
+    together = prompt(decoder, cache_of(model, torch.bfloat16, 30), batches, 1)
+    for batch, row in zip(batches, together, strict=True):
+        assert torch.equal(prompt(decoder, cache_of(model, torch.bfloat16, 30), [batch], 1)[0], row)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from gemma_model.nn.config import TextConfig
-from gemma_model.nn.kernels import LANES, ops
 from gemma_model.nn.ops import Linear, Norm
 from gemma_model.nn.weights import Weights
 
@@ -27,30 +26,21 @@ class AltUp:
         self._streams, self.active = config.altup_num_inputs, config.altup_active_idx
         self._input_scale = 1 / config.hidden_size
         weight = weights.take(prefix + "router_norm.weight")
-        self.norm = Norm(config.hidden_size, config.rms_norm_eps, weight, weights.compiled)
-        self.router = Linear(weights.take(prefix + "modality_router.weight"), weights.compiled)
-        self.prediction = Linear(weights.take(prefix + "prediction_coefs.weight"), weights.compiled)
-        self.correction = Linear(weights.take(prefix + "correction_coefs.weight"), weights.compiled)
-        self._compiled = weights.compiled and config.hidden_size % LANES == 0
+        self.norm = Norm(config.hidden_size, config.rms_norm_eps, weight)
+        self.router = Linear(weights.take(prefix + "modality_router.weight"))
+        self.prediction = Linear(weights.take(prefix + "prediction_coefs.weight"))
+        self.correction = Linear(weights.take(prefix + "correction_coefs.weight"))
         scale = prefix + "correct_output_scale"
         self.scale = weights.take(scale) if config.altup_correct_scale else None
         weights.leave([scale], "altup_correct_scale is false")
 
     def predict(self, streams: Tensor) -> Tensor:
         """What the layer will make of each stream: ``[M, N, H]`` → ``[M, N, H]``."""
-        if self._compiled:
-            routing = self.norm.factor, self.router.weight, self.prediction.weight, self.norm.eps
-            ours: Tensor = ops.predict(streams, self.active, *routing)
-            return ours
         mixing = self.prediction(self._route(streams[:, self.active]))
         return torch.baddbmm(streams, mixing.view(-1, self._streams, self._streams), streams)
 
     def correct(self, predicted: Tensor, activated: Tensor) -> Tensor:
         """The predictions ``[M, N, H]``, moved towards what the layer made of the active one ``[M, H]``."""
-        if self._compiled:
-            routing = self.norm.factor, self.router.weight, self.correction.weight, self.norm.eps
-            ours: Tensor = ops.correct(predicted, self.active, activated, *routing)
-            return ours
         share = self.correction(self._route(activated)) + 1.0
         innovation = activated - predicted[:, self.active]
         return torch.addcmul(predicted, share.unsqueeze(2), innovation.unsqueeze(1))

@@ -249,8 +249,8 @@ class Attention:
             )
         kinds = ("q", "k", "v") if self.stores else ("q",)
         into = torch.cat([weights.take(f"{prefix}{kind}_proj.weight") for kind in kinds])
-        self.into = Linear(into, weights.compiled)
-        self.out_of = Linear(weights.take(prefix + "o_proj.weight"), weights.compiled)
+        self.into = Linear(into)
+        self.out_of = Linear(weights.take(prefix + "o_proj.weight"))
         scale = weights.take(prefix + "q_norm.weight").float().expand(self.heads, -1)
         if self.stores:
             key_scale = weights.take(prefix + "k_norm.weight").float().expand(config.num_key_value_heads, -1)

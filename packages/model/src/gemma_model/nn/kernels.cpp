@@ -1,8 +1,9 @@
-// What a decode step does on a CPU, as a few loops that PyTorch has no single operation for.
+// The layers on a CPU, as a few loops that PyTorch has no single operation for.
 //
 // A step of a small batch reads every weight once and does little else, so its time is memory traffic plus overhead.
 // PyTorch's own bf16 products of a few rows read the weights at a fraction of what the memory gives, and the small
-// operations between the products cost more than their arithmetic.
+// operations between the products cost more than their arithmetic. Prompts go the same way; of their products those of
+// more rows than MANY_ROWS are PyTorch's.
 //
 // All sums are fp32; tensors are bf16 or fp32. Products of bf16 are the processor's own where it has them (AVX512-BF16),
 // else widened to fp32 first. A row is computed in the same order whatever other rows are there, so a batch gives bit
@@ -17,8 +18,10 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -33,7 +36,8 @@ namespace {
 using at::Tensor;
 using Vec = at::vec::Vectorized<float>;
 constexpr int64_t LANES = Vec::size();
-constexpr int64_t MANY_ROWS = 64;  // beyond them a matrix product is no longer a matter of memory traffic
+constexpr int64_t AT_ONCE = 64;  // rows that meet a weight while it is near
+constexpr int64_t MANY_ROWS = 128;  // beyond them PyTorch has the better product
 constexpr int64_t AHEAD = 24;  // columns of a product whose weights are on their way while others are used
 constexpr int64_t CAST_AT_ONCE = 1 << 22;  // elements of a matrix that exist in fp32 at one time
 #if defined(__AMX_BF16__) || defined(__AVX512BF16__)
@@ -252,14 +256,14 @@ inline void tile(const Matrix<T>& w, int64_t first, const Input<T>* x, float* y,
   reduce<C * R>(sums, y);
 }
 
-// Groups of R rows of x, MANY_ROWS at most, times so many columns, AHEAD at most. A tile is as many sums as 32 registers
+// Groups of R rows of x, AT_ONCE at most, times so many columns, AHEAD at most. A tile is as many sums as 32 registers
 // hold beside what they are made of; its rows of w meet all groups before the next ones do, for then they still are in
 // the first cache.
 template <int R, int C, typename T>
 void tiles(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, int64_t groups, float* y,
            int64_t y_stride) {
   constexpr int64_t SUMS = AHEAD * R;
-  float own[SUMS * (R < 8 ? 1 : MANY_ROWS / 8)];
+  float own[SUMS * (R < 8 ? 1 : AT_ONCE / 8)];
   float* turned = R == 1 ? y : own;  // [groups, count, R]
   const auto all_groups = [&](int64_t c, const auto& work) {
     for (int64_t g = 0; g < groups; ++g) work(x + g * R * w.depth, turned + g * SUMS + c * R, g == 0);
@@ -294,7 +298,7 @@ void strip(const Matrix<T>& w, int64_t first, int64_t count, const Input<T>* x, 
       const int64_t left = rows - r;
       const auto* from = x + r * w.depth;
       float* to = y + r * y_stride + c;
-      const int64_t groups = std::min(left, MANY_ROWS) / 8;
+      const int64_t groups = std::min(left, AT_ONCE) / 8;
       if (groups > 0) tiles<8, 3>(w, first + c, some, from, groups, to, y_stride), r += groups * 8;
       else if (left >= 4) tiles<4, 6>(w, first + c, some, from, 1, to, y_stride), r += 4;
       else if (left == 3) tiles<3, 6>(w, first + c, some, from, 1, to, y_stride), r += 3;
@@ -519,10 +523,9 @@ Tensor gated(const Tensor& gate_up, double deviations) {
   return y;
 }
 
-// gelu(gate(x)) * up(x), with gates shut as by `gated`: x [M, H]; gate, up [I, H] -> [M, I]
-Tensor gate_up(const Tensor& x, const Tensor& gate, const Tensor& up, double deviations) {
-  if (!std::isnan(deviations) || !suits(x, gate) || !suits(x, up))
-    return gated(at::cat({times(x, gate), times(x, up)}, 1), deviations);
+// gelu(gate(x)) * up(x): x [M, H]; gate, up [I, H] -> [M, I]
+Tensor gate_up(const Tensor& x, const Tensor& gate, const Tensor& up) {
+  if (!suits(x, gate) || !suits(x, up)) return gated(at::cat({times(x, gate), times(x, up)}, 1), NAN);
   const int64_t rows = x.size(0), width = gate.size(0);
   const Tensor y = at::empty({rows, width}, x.options());
   FOR_DTYPE(x, [&] {
@@ -545,7 +548,7 @@ Tensor gate_up(const Tensor& x, const Tensor& gate, const Tensor& up, double dev
 Tensor sparse_feed_forward(const Tensor& x, const Tensor& gate, const Tensor& up, const Tensor& down,
                            double deviations) {
   const int64_t rows = x.size(0), width = x.size(1), neurons = gate.size(0);
-  TORCH_CHECK(rows <= MANY_ROWS, "at most ", MANY_ROWS, " rows");
+  TORCH_CHECK(rows <= AT_ONCE, "at most ", AT_ONCE, " rows");
   const Tensor y = at::empty_like(x);
   FOR_DTYPE(x, [&] {
     const auto inputs = arranged<scalar_t>(x);
@@ -691,7 +694,7 @@ Tensor correct(const Tensor& predicted, int64_t active, const Tensor& activated,
 
 // ---- attention -----------------------------------------------------------------------------------------------
 
-// Norm, scale and rotate the heads of one new token a row; keys and values go into the cache.
+// Norm, scale and rotate the heads of new tokens; keys and values go into the cache.
 //   projected [M, heads x d]: queries, then keys and values where the layer stores them
 //   scale [heads, d] fp32; cos, sin [M, 1, d] fp32, the first half of the sines negated
 //   layer [slots, 2 x kv_heads, columns, d]; slots, positions [M] int64; a position goes to its column modulo theirs
@@ -759,61 +762,84 @@ void mix_all(const float* weights, int64_t weights_stride, const T* values, int6
   for (; i < width; i += LANES) mix<G, 1>(weights, weights_stride, values + i, width, count, sums + i, width);
 }
 
-// One new token a row attends to its slot, itself included, as far back as the window.
-//   query [M, query heads, d] -> [M, query heads x d]
+// A softmax in place.
+inline void softmax(float* score, int64_t count) {
+  const Vec top(*std::max_element(score, score + count));
+  Vec total(0.0f);
+  for (int64_t p = 0; p < count; p += LANES) {
+    const int64_t n = std::min(LANES, count - p);
+    const Vec weight = (Vec::loadu(score + p, n) - top).exp();
+    weight.store(score + p, n);
+    total = total + Vec::set(Vec(0.0f), weight, n);
+  }
+  const Vec share(1.0f / total.reduce_add());
+  for (int64_t p = 0; p < count; p += LANES) {
+    const int64_t n = std::min(LANES, count - p);
+    (Vec::loadu(score + p, n) * share).store(score + p, n);
+  }
+}
+
+// Each new token attends to its slot, itself included, as far back as the window. Neighbours in a slot do so together,
+// for most of what they see is the same.
+//   query [M, query heads, d]; slots, positions [M] -> [M, query heads x d]
 Tensor attend(const Tensor& query, const Tensor& layer, const Tensor& slots, const Tensor& positions, int64_t window) {
+  constexpr int64_t TOGETHER = 4, NEAR = 256;  // tokens, and columns whose values stay in the second cache meanwhile
   const int64_t rows = query.size(0), count = query.size(1), width = query.size(2);
   const int64_t kv = layer.size(1) / 2, columns = layer.size(2), groups = count / kv;
   const Tensor y = at::empty({rows, count * width}, query.options());
+  const auto *slot = slots.const_data_ptr<int64_t>(), *position = positions.const_data_ptr<int64_t>();
+  std::vector<int64_t> begins;
+  for (int64_t row = 0; row < rows; ++row)
+    if (row == 0 || slot[row] != slot[row - 1] || position[row] != position[row - 1] + 1 ||
+        row - begins.back() == TOGETHER)
+      begins.push_back(row);
+  const int64_t parts = int64_t(begins.size());
+  begins.push_back(rows);
   FOR_DTYPE(query, [&] {
     const auto queries = arranged<scalar_t>(query);
     const auto* cache = layer.const_data_ptr<scalar_t>();
-    const auto *slot = slots.const_data_ptr<int64_t>(), *position = positions.const_data_ptr<int64_t>();
     auto* to = y.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, rows * kv, 1, [&](int64_t begin, int64_t end) {
-      std::vector<float> scores, sums(groups * width);
+    shared_out(parts * kv, 1, [&](int64_t begin, int64_t end) {
+      std::vector<Input<scalar_t>> own(TOGETHER * groups * width);
+      std::vector<float> scores, sums(TOGETHER * groups * width);
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t row = task / kv, head = task % kv;
-        const int64_t last = position[row], first = std::max<int64_t>(0, last - window + 1), seen = last - first + 1;
+        const int64_t head = task % kv, row = begins[task / kv], tokens = begins[task / kv + 1] - row;
+        const int64_t first = std::max<int64_t>(0, position[row] - window + 1), lines = tokens * groups;
+        const int64_t seen = position[row + tokens - 1] - first + 1;  // by any of them
         const auto* keys = cache + (slot[row] * 2 * kv + head) * columns * width;
         const auto* values = keys + kv * columns * width;
-        const int64_t at = (row * count + head * groups) * width;
-        scores.resize(groups * seen);
-        const auto each_run = [&](const auto& work) {  // a ring's end may lie between first and last
+        const auto place = [&](int64_t token) { return ((row + token) * count + head * groups) * width; };
+        const auto each_run = [&](int64_t most, const auto& work) {  // a ring's end may lie between first and last
           for (int64_t p = 0; p < seen;) {
-            const int64_t column = (first + p) % columns, count = std::min(seen - p, columns - column);
-            work(p, column, count);
-            p += count;
+            const int64_t column = (first + p) % columns, n = std::min({seen - p, columns - column, most});
+            work(p, column, n);
+            p += n;
           }
         };
+        for (int64_t t = 0; t < tokens; ++t)
+          std::copy_n(queries.data() + place(t), groups * width, own.data() + t * groups * width);
+        scores.resize(lines * seen);
         const Matrix<scalar_t> stored(keys, columns, width, width);
-        each_run([&](int64_t p, int64_t column, int64_t n) {
-          strip(stored, column, n, queries.data() + at, groups, scores.data() + p, seen);
+        each_run(seen, [&](int64_t p, int64_t column, int64_t n) {
+          strip(stored, column, n, own.data(), lines, scores.data() + p, seen);
         });
-        for (int64_t g = 0; g < groups; ++g) {
-          float* score = scores.data() + g * seen;
-          const Vec top(*std::max_element(score, score + seen));
-          Vec total(0.0f);
-          for (int64_t p = 0; p < seen; p += LANES) {
-            const int64_t n = std::min(LANES, seen - p);
-            const Vec weight = (Vec::loadu(score + p, n) - top).exp();
-            weight.store(score + p, n);
-            total = total + Vec::set(Vec(0.0f), weight, n);
-          }
-          const Vec share(1.0f / total.reduce_add());
-          for (int64_t p = 0; p < seen; p += LANES) {
-            const int64_t n = std::min(LANES, seen - p);
-            (Vec::loadu(score + p, n) * share).store(score + p, n);
-          }
+        for (int64_t line = 0; line < lines; ++line) {
+          const int64_t last = position[row + line / groups];
+          float *score = scores.data() + line * seen, *from = score + std::max<int64_t>(0, last - window + 1) - first;
+          float* behind = score + last - first + 1;
+          std::fill(score, from, 0.0f);
+          softmax(from, behind - from);
+          std::fill(behind, score + seen, 0.0f);
         }
-        std::fill(sums.begin(), sums.end(), 0.0f);
-        each_run([&](int64_t p, int64_t column, int64_t n) {
+        std::fill_n(sums.begin(), lines * width, 0.0f);
+        each_run(NEAR, [&](int64_t p, int64_t column, int64_t n) {
           const auto* from = values + column * width;
           int64_t g = 0;
-          for (; g + 4 <= groups; g += 4) mix_all<4>(&scores[g * seen + p], seen, from, width, n, &sums[g * width]);
-          for (; g < groups; ++g) mix_all<1>(&scores[g * seen + p], seen, from, width, n, &sums[g * width]);
+          for (; g + 4 <= lines; g += 4) mix_all<4>(&scores[g * seen + p], seen, from, width, n, &sums[g * width]);
+          for (; g < lines; ++g) mix_all<1>(&scores[g * seen + p], seen, from, width, n, &sums[g * width]);
         });
-        for (int64_t i = 0; i < groups * width; i += LANES) store(to + at + i, Vec::loadu(sums.data() + i));
+        for (int64_t t = 0; t < tokens; ++t)
+          store(to + place(t), sums.data() + t * groups * width, groups * width);
       }
     });
   });
@@ -822,62 +848,153 @@ Tensor attend(const Tensor& query, const Tensor& layer, const Tensor& slots, con
 
 // ---- layers --------------------------------------------------------------------------------------------------
 
-// What a layer is made of, in the order in which decode.py gives it.
+// What a layer is made of, in the order in which stack.py gives it.
 enum Part : int64_t {
   ROUTER_NORM, ROUTER, PREDICTION, CORRECTION, ACTIVE_SCALE, INPUT_NORM, INTO, HEAD_SCALE, OUT_OF, POST_ATTENTION_NORM,
   LAUREL_LEFT, LAUREL_RIGHT, POST_LAUREL_NORM, PRE_MLP_NORM, GATE, UP, DOWN, POST_MLP_NORM, PER_LAYER_GATE,
   PER_LAYER_PROJECTION, POST_PER_LAYER_NORM, PARTS
 };
 
-// What all layers of a type have in common, and all layers of a step.
-struct Step {
-  const Tensor &cos, &sin, &slots, &positions;
-  int64_t window, active, heads;
+// Where tokens stand in what they attend to: cos, sin [M, 1, d]; slots, positions [M] int64.
+struct Place {
+  Tensor cos, sin, slots, positions;
+
+  Place of(const Tensor& rows) const {
+    return {cos.index_select(0, rows), sin.index_select(0, rows), slots.index_select(0, rows),
+            positions.index_select(0, rows)};
+  }
+};
+
+// The new tokens of one sequence.
+struct Run {
+  int64_t slot, start, tokens;
+};
+
+// What all layers of one type have in common. They attend to the cache itself; but where the new tokens would overwrite
+// what some of them still see, to a copy of the window before them with room for them behind it, a slot for each run.
+struct Kind {
+  const std::vector<Run>& runs;
+  int64_t window;
+  Place all, some;  // of all tokens, and of those that are kept
+  Tensor copy;      // [runs, 2 x kv_heads, columns, d], where there is one
+
+  Kind(const std::vector<Run>& runs, int64_t window, const Tensor& cos, const Tensor& sin, const Tensor& cached,
+       const std::optional<Tensor>& kept)
+      : runs(runs), window(window) {
+    int64_t columns = 0;
+    bool overwrites = false;
+    for (const Run& run : runs) {
+      columns = std::max(columns, before(run) + run.tokens);
+      overwrites |= run.start + run.tokens > cached.size(2) && run.tokens > cached.size(2) - window + 1;
+    }
+    if (overwrites) copy = at::empty({int64_t(runs.size()), cached.size(1), columns, cached.size(3)}, cached.options());
+    std::vector<int64_t> slots, positions;
+    for (size_t b = 0; b < runs.size(); ++b)
+      for (int64_t t = 0; t < runs[b].tokens; ++t) {
+        slots.push_back(overwrites ? int64_t(b) : runs[b].slot);
+        positions.push_back(t + (overwrites ? before(runs[b]) : runs[b].start));
+      }
+    all = {cos, sin, at::tensor(slots), at::tensor(positions)};
+    some = kept ? all.of(*kept) : all;
+  }
+
+  // The tokens before a run that its first token sees.
+  int64_t before(const Run& run) const { return std::min(run.start, window - 1); }
+
+  const Tensor& seen(const Tensor& cached) const { return copy.defined() ? copy : cached; }
+
+  // Between the copy and a layer of the cache: what the new tokens see before them, and what is left of them afterwards.
+  void take(const Tensor& cached) {
+    for (size_t b = 0; b < runs.size() && copy.defined(); ++b)
+      exchange<true>(b, cached, 0, before(runs[b]));
+  }
+  void give(const Tensor& cached) {
+    for (size_t b = 0; b < runs.size() && copy.defined(); ++b) {
+      const int64_t end = before(runs[b]) + runs[b].tokens;
+      exchange<false>(b, cached, end - std::min(runs[b].tokens, cached.size(2)), end);
+    }
+  }
+
+  template <bool TAKES>
+  void exchange(size_t b, const Tensor& cached, int64_t begin, int64_t end) {
+    const int64_t bytes = cached.size(3) * cached.element_size(), ring = cached.size(2), columns = copy.size(2);
+    const int64_t first = runs[b].start - before(runs[b]);
+    auto *own = (char*)copy.mutable_data_ptr(), *theirs = (char*)cached.mutable_data_ptr();
+    for (int64_t h = 0; h < cached.size(1); ++h)
+      for (int64_t p = begin; p < end; ++p) {
+        char* here = own + ((int64_t(b) * cached.size(1) + h) * columns + p) * bytes;
+        char* there = theirs + ((runs[b].slot * cached.size(1) + h) * ring + (first + p) % ring) * bytes;
+        TAKES ? std::copy_n(there, bytes, here) : std::copy_n(here, bytes, there);
+      }
+  }
+};
+
+Tensor feed_forward(const Tensor& x, const Tensor* part, double deviations) {
+  if (std::isnan(deviations)) return times(gate_up(x, part[GATE], part[UP]), part[DOWN]);
+  std::vector<Tensor> some;
+  for (const Tensor& rows : x.split(AT_ONCE))
+    some.push_back(sparse_feed_forward(rows, part[GATE], part[UP], part[DOWN].t(), deviations));
+  return some.size() == 1 ? some[0] : at::cat(some);
+}
+
+// What all layers of a model have in common.
+struct Common {
+  int64_t active, heads;
   double eps;
 };
 
-Tensor attention(const Tensor& x, const Tensor* part, const Tensor& cached, const Step& at) {
-  const bool stores = part[HEAD_SCALE].size(0) > at.heads;
-  const Tensor query = heads(times(x, part[INTO]), part[HEAD_SCALE], at.cos, at.sin, at.eps, at.heads,
-                             stores ? std::optional<Tensor>(cached) : std::nullopt, at.slots, at.positions);
-  return times(attend(query, cached, at.slots, at.positions, at.window), part[OUT_OF]);
-}
-
-Tensor feed_forward(const Tensor& x, const Tensor* part, double deviations) {
-  if (!std::isnan(deviations) && x.size(0) <= MANY_ROWS)
-    return sparse_feed_forward(x, part[GATE], part[UP], part[DOWN].t(), deviations);
-  return times(gate_up(x, part[GATE], part[UP], deviations), part[DOWN]);
-}
-
-Tensor run_layer(const Tensor& streams, const Tensor& per_layer_input, const Tensor* part, double deviations,
-                 const Tensor& cached, const Step& at) {
-  const Tensor predicted = predict(streams, at.active, part[ROUTER_NORM], part[ROUTER], part[PREDICTION], at.eps);
-  Tensor x = rms_norm(predicted.select(1, at.active), part[INPUT_NORM], at.eps);
+// Where some rows are `kept`, they alone go on behind the keys and values.
+Tensor run_layer(const Tensor& streams, Tensor per_layer_input, const Tensor* part, double deviations, Kind& kind,
+                 const Tensor& cached, const Common& all, bool kept_before, const Tensor* kept) {
+  const auto [active, heads_, eps] = all;
+  const bool stores = part[HEAD_SCALE].size(0) > heads_;
+  const Place &at = kept_before ? kind.some : kind.all, &on = kept ? kind.some : at;
+  if (stores) kind.take(cached);
+  Tensor predicted = predict(streams, active, part[ROUTER_NORM], part[ROUTER], part[PREDICTION], eps);
+  Tensor x = rms_norm(predicted.select(1, active), part[INPUT_NORM], eps);
+  Tensor query = heads(times(x, part[INTO]), part[HEAD_SCALE], at.cos, at.sin, eps, heads_,
+                       stores ? std::optional<Tensor>(kind.seen(cached)) : std::nullopt, at.slots, at.positions);
+  if (stores) kind.give(cached);
+  if (kept) {
+    if (kept->numel() == 0) return streams.narrow(0, 0, 0);
+    for (Tensor* each : {&predicted, &x, &query, &per_layer_input}) *each = each->index_select(0, *kept);
+  }
+  const Tensor attended = times(attend(query, kind.seen(cached), on.slots, on.positions, kind.window), part[OUT_OF]);
   const Tensor laurel = times(times(x, part[LAUREL_LEFT]), part[LAUREL_RIGHT]);
-  x = join(predicted, at.active, x, attention(x, part, cached, at), part[POST_ATTENTION_NORM], laurel,
-           part[POST_LAUREL_NORM], at.eps);
-  x = add_norm(x, feed_forward(rms_norm(x, part[PRE_MLP_NORM], at.eps), part, deviations), part[POST_MLP_NORM], at.eps);
-  const Tensor corrected = correct(predicted, at.active, x, part[ROUTER_NORM], part[ROUTER], part[CORRECTION], at.eps);
-  Tensor active = corrected.select(1, at.active);
-  if (part[ACTIVE_SCALE].numel()) active = at::mul(active, part[ACTIVE_SCALE]);
-  const Tensor gate = gelu_times(times(active, part[PER_LAYER_GATE]), per_layer_input);
-  add_to_others(corrected, times(gate, part[PER_LAYER_PROJECTION]), part[POST_PER_LAYER_NORM], at.eps);
+  x = join(predicted, active, x, attended, part[POST_ATTENTION_NORM], laurel, part[POST_LAUREL_NORM], eps);
+  x = add_norm(x, feed_forward(rms_norm(x, part[PRE_MLP_NORM], eps), part, deviations), part[POST_MLP_NORM], eps);
+  const Tensor corrected = correct(predicted, active, x, part[ROUTER_NORM], part[ROUTER], part[CORRECTION], eps);
+  Tensor spoken = corrected.select(1, active);
+  if (part[ACTIVE_SCALE].numel()) spoken = at::mul(spoken, part[ACTIVE_SCALE]);
+  const Tensor gate = gelu_times(times(spoken, part[PER_LAYER_GATE]), per_layer_input);
+  add_to_others(corrected, times(gate, part[PER_LAYER_PROJECTION]), part[POST_PER_LAYER_NORM], eps);
   return corrected;
 }
 
-// All layers, one new token a row: streams [M, N, H] -> [M, N, H]. In one call, so that Python's other threads (the
-// outbox, at each token) have the interpreter meanwhile.
+// All layers: streams [M, N, H] of new tokens -> [M, N, H], or of the rows `kept` alone: only these go through what no
+// other token depends on, layer `last` (the last that stores keys and values) behind its keys and values, and those after
+// it. `runs` [B, 3] are slot, first position and number of tokens of each sequence. In one call, so that Python's other
+// threads (the outbox, at each token) have the interpreter meanwhile.
 Tensor layers(const Tensor& streams, at::TensorList per_layer_inputs, at::TensorList parts, at::ArrayRef<double> deviations,
               at::TensorList cached, at::IntArrayRef kinds, at::TensorList cos, at::TensorList sin,
-              at::IntArrayRef windows, const Tensor& slots, const Tensor& positions, int64_t active, int64_t heads,
-              double eps) {
-  TORCH_CHECK(parts.size() == kinds.size() * PARTS, "a layer has ", int64_t(PARTS), " parts");
-  Tensor x = streams;
-  for (size_t i = 0; i < kinds.size(); ++i) {
-    const auto kind = kinds[i];
-    const Step at{cos[kind], sin[kind], slots, positions, windows[kind], active, heads, eps};
-    x = run_layer(x, per_layer_inputs[i], parts.data() + i * PARTS, deviations[i], cached[i], at);
+              at::IntArrayRef windows, const Tensor& runs, int64_t active, int64_t heads, double eps, int64_t last,
+              const std::optional<Tensor>& kept) {
+  const int64_t count = int64_t(kinds.size());
+  TORCH_CHECK(int64_t(parts.size()) == count * PARTS, "a layer has ", int64_t(PARTS), " parts");
+  std::vector<Run> each;
+  for (int64_t b = 0; b < runs.size(0); ++b) {
+    const auto* run = runs.const_data_ptr<int64_t>() + 3 * b;
+    each.push_back({run[0], run[1], run[2]});
   }
+  std::vector<Kind> common;
+  for (size_t kind = 0; kind < cos.size(); ++kind) {
+    const auto number = std::find(kinds.begin(), kinds.end(), int64_t(kind)) - kinds.begin();
+    common.emplace_back(each, windows[kind], cos[kind], sin[kind], cached[number], kept);
+  }
+  Tensor x = streams;
+  for (int64_t i = 0; i < count && x.size(0) > 0; ++i)
+    x = run_layer(x, per_layer_inputs[i], parts.data() + i * PARTS, deviations[i], common[kinds[i]], cached[i],
+                  {active, heads, eps}, i > last, kept && i == last ? &*kept : nullptr);
   return x;
 }
 
@@ -888,19 +1005,13 @@ TORCH_LIBRARY(gemma, library) {
   library.def("logits(Tensor x, Tensor w, float cap) -> Tensor", &logits);
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);
   library.def("add_norm(Tensor x, Tensor y, Tensor weight, float eps) -> Tensor", &add_norm);
-  library.def("predict(Tensor streams, int active, Tensor norm, Tensor router, Tensor mixing, float eps) -> Tensor",
-              &predict);
-  library.def(
-      "correct(Tensor predicted, int active, Tensor activated, Tensor norm, Tensor router, Tensor mixing, float eps) "
-      "-> Tensor",
-      &correct);
   library.def("gated(Tensor gate_up, float deviations) -> Tensor", &gated);
   library.def(
       "sparse_feed_forward(Tensor x, Tensor gate, Tensor up, Tensor down, float deviations) -> Tensor",
       &sparse_feed_forward);
   library.def(
       "layers(Tensor streams, Tensor[] per_layer_inputs, Tensor[] parts, float[] deviations, Tensor(a!)[] cached, "
-      "int[] kinds, Tensor[] cos, Tensor[] sin, int[] windows, Tensor slots, Tensor positions, int active, int heads, "
-      "float eps) -> Tensor",
+      "int[] kinds, Tensor[] cos, Tensor[] sin, int[] windows, Tensor runs, int active, int heads, float eps, int last, "
+      "Tensor? kept) -> Tensor",
       &layers);
 }

@@ -30,11 +30,10 @@ class Layer:
         self.kind: LayerType = config.layer_types[number]
 
         def norm(name: str) -> Norm:
-            weight = weights.take(f"{prefix}{name}.weight")
-            return Norm(config.hidden_size, config.rms_norm_eps, weight, weights.compiled)
+            return Norm(config.hidden_size, config.rms_norm_eps, weights.take(f"{prefix}{name}.weight"))
 
         def linear(name: str) -> Linear:
-            return Linear(weights.take(f"{prefix}{name}.weight"), weights.compiled)
+            return Linear(weights.take(f"{prefix}{name}.weight"))
 
         self.altup = AltUp(config, weights, prefix + "altup.")
         self.attention = Attention(config, weights, number)

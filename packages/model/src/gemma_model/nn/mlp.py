@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gemma_model.nn.config import TextConfig
-from gemma_model.nn.kernels import LANES, NEVER, ops
+from gemma_model.nn.kernels import NEVER
 from gemma_model.nn.ops import Linear, gelu
 from gemma_model.nn.weights import Weights
 
@@ -23,16 +23,14 @@ class MLP:
         gate_up: both projections, ``[2, size, H]``.
         down: ``[H, size]``.
         sparsity: the share of gates that are shut.
-        compiled: see ``Linear``.
     """
 
-    def __init__(self, gate_up: Tensor, down: Tensor, sparsity: float, compiled: bool = False) -> None:
-        self._weights, self._sparsity, self._compiled = (gate_up, down), sparsity, compiled
+    def __init__(self, gate_up: Tensor, down: Tensor, sparsity: float) -> None:
+        self._weights, self._sparsity = (gate_up, down), sparsity
         # One product for both where they lie side by side; of a wider model's they do not.
         halves = [gate_up.flatten(0, 1)] if gate_up.is_contiguous() else list(gate_up)
-        self.gate_up, self.down = [Linear(half, compiled) for half in halves], Linear(down, compiled)
+        self.gate_up, self.down = [Linear(half) for half in halves], Linear(down)
         self.gate, self.up = gate_up  # for those who read but a few of their rows
-        self._fused = compiled and down.shape[1] % LANES == 0
         self.deviations = NormalDist().inv_cdf(sparsity) if sparsity > 0 else NEVER
 
     @classmethod
@@ -44,21 +42,19 @@ class MLP:
         sparsity = config.activation_sparsity_pattern[layer]
         if sparsity > 0 and weights.compiled:
             down = down.t().contiguous().t()  # so that a neuron's part is in one place
-        return cls(torch.stack((gate, up)), down, sparsity, weights.compiled)
+        return cls(torch.stack((gate, up)), down, sparsity)
 
     def sliced(self, size: int) -> "MLP":
         """The first neurons alone, on views of the same tensors."""
         gate_up, down = self._weights
         if size == gate_up.shape[1]:
             return self
-        return MLP(gate_up[:, :size], down[:, :size], self._sparsity, self._compiled)
+        return MLP(gate_up[:, :size], down[:, :size], self._sparsity)
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[M, H]`` → ``[M, H]``."""
         first, *second = (half(x) for half in self.gate_up)
         both = torch.cat((first, *second), dim=-1) if second else first
-        if self._fused:
-            return self.down(ops.gated(both, self.deviations))
         gate, up = both.chunk(2, dim=-1)
         if not math.isnan(self.deviations):
             gate = self._shut_most(gate, self.deviations)

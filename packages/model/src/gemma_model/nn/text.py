@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from gemma_model.nn import decode, kernels
+from gemma_model.nn import kernels
 from gemma_model.nn.altup import Streams
 from gemma_model.nn.attention import KV, AnyReach, Batch, Reach, Together
 from gemma_model.nn.cache import KVCache
@@ -21,6 +21,7 @@ from gemma_model.nn.layer import Layer, Through
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.ops import Linear, Norm
 from gemma_model.nn.per_layer import PerLayerInputs, PerLayerTable
+from gemma_model.nn.stack import Stack, last_rows, suits
 from gemma_model.nn.weights import Weights
 
 
@@ -62,7 +63,7 @@ class Decoder:
     """
 
     def __init__(self, config: TextConfig, weights: Weights, table_on_device: bool = False) -> None:
-        self.config, self._compiled = config, weights.compiled and decode.suits(config)
+        self.config, self._compiled = config, weights.compiled and suits(config)
         self.embed = Embedding(config, weights)
         self.per_layer_table = PerLayerTable(config, weights, table_on_device)
 
@@ -100,13 +101,14 @@ class Decoder:
         other.stack = other.stacked()
         return other
 
-    def stacked(self) -> decode.Stack | None:
+    def stacked(self) -> Stack | None:
         """The layers for the CPU's kernels, where they can be used."""
         if not self._compiled:
             return None
         running = (*self._storing, *self.sharing)
         sources = [self.config.kv_source(number) for number in running]
-        return decode.Stack([self.layers[number] for number in running], sources)
+        layers = [self.layers[number] for number in running]
+        return Stack(self.config, layers, sources, last=len(self._storing) - 1)
 
     def __call__(
         self, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache, keep: int
@@ -126,10 +128,7 @@ class Decoder:
         Returns:
             Logits, ``[B x keep, vocab]`` fp32; ``None`` when none are wanted.
         """
-        if self.stack is not None and batch.tokens == keep == 1:
-            return self._decode(self.stack, x, table_rows, batch, cache)
-        reaches = {k: Reach.of(self.config, batch, k, cache, x) for k in set(self.config.layer_types)}
-        return self.run(x, table_rows, reaches, cache, keep)
+        return self.together(x, table_rows, (batch,), cache, keep)
 
     def together(
         self, x: Tensor, table_rows: Tensor, batches: Sequence[Batch], cache: KVCache, keep: int
@@ -138,11 +137,12 @@ class Decoder:
 
         All weights are read once for all of them. ``keep`` is less than the tokens of all batches.
         """
-        if len(batches) == 1:
-            return self(x, table_rows, batches[0], cache, keep)
-        reaches = {
-            k: Together(tuple(Reach.of(self.config, batch, k, cache, x) for batch in batches))
-            for k in set(self.config.layer_types)
+        if self.stack is not None:
+            return self._through(self.stack, x, table_rows, batches, cache, keep)
+        kinds = set(self.config.layer_types)
+        parts = {k: [Reach.of(self.config, batch, k, cache, x) for batch in batches] for k in kinds}
+        reaches: dict[LayerType, AnyReach] = {
+            kind: own[0] if len(own) == 1 else Together(tuple(own)) for kind, own in parts.items()
         }
         return self.run(x, table_rows, reaches, cache, keep)
 
@@ -174,14 +174,22 @@ class Decoder:
             streams, _ = through(layer, streams, given, reach, None, seen, keep)
         return self._logits(self._norm(self._streams.merge(streams)))
 
-    def _decode(
-        self, stack: decode.Stack, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache
-    ) -> Tensor:
-        kinds = set(self.config.layer_types)
-        places = {kind: decode.Place.of(self.config, batch, kind, cache) for kind in kinds}
-        given = (*self._storing_inputs(x, table_rows), *self.sharing_inputs(x, table_rows))
-        streams = stack(self._streams.split(x), given, places, cache)
-        return self._logits(self._norm(self._streams.merge(streams)))
+    def _through(
+        self,
+        stack: Stack,
+        x: Tensor,
+        table_rows: Tensor,
+        batches: Sequence[Batch],
+        cache: KVCache,
+        keep: int,
+    ) -> Tensor | None:
+        kept = last_rows(batches, keep)
+        storing, streams = self._storing_inputs(x, table_rows), self._streams.split(x)
+        if kept is not None:
+            x, table_rows = x[kept], table_rows[kept]
+        sharing = self.sharing_inputs(x, table_rows) if keep else [x] * len(self.sharing)
+        streams = stack(streams, (*storing, *sharing), batches, cache, kept)
+        return self._logits(self._norm(self._streams.merge(streams))) if keep else None
 
     def _logits(self, x: Tensor) -> Tensor:
         cap = self.config.final_logit_softcapping

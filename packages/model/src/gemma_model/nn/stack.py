@@ -1,14 +1,16 @@
-"""One new token for each row of a batch, on the CPU's kernels: what ``Layer`` computes, in one operation."""
+"""All layers on the CPU's kernels, in one operation: what ``Layer`` computes.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+Shapes: M new tokens, each with a slot and a position; N AltUp streams, H hidden, P per-layer input.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gemma_model.nn.attention import Batch, rotation
 from gemma_model.nn.cache import KVCache
-from gemma_model.nn.config import LayerType, TextConfig
+from gemma_model.nn.config import TextConfig
 from gemma_model.nn.kernels import LANES, ops
 from gemma_model.nn.layer import Layer
 
@@ -21,29 +23,17 @@ def suits(config: TextConfig) -> bool:
     return all(width % LANES == 0 for width in (*widths, *config.intermediate_size))
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the new tokens of a batch stand, for layers of one type.
-
-    Args:
-        slots, positions: of each row, ``[M]`` int64.
-        cos, sin: of the rotary angles, ``[M, 1, d]``, the first half of the sines negated.
-        window: how far back a token sees, itself included.
-    """
-
-    slots: Tensor
-    positions: Tensor
-    cos: Tensor
-    sin: Tensor
-    window: int
-
-    @staticmethod
-    def of(config: TextConfig, batch: Batch, kind: LayerType, cache: KVCache) -> "Place":
-        """The place of a batch in layers of one type."""
-        positions = torch.tensor(batch.starts)
-        cos, sin = rotation(positions, config.rope_theta[kind], config.head_dim)
-        window = config.sliding_window if kind == "sliding_attention" else cache.length
-        return Place(torch.tensor(batch.slots), positions, cos, sin, window)
+def last_rows(batches: Sequence[Batch], keep: int) -> Tensor | None:
+    """Where the last tokens of each row are among those of all batches; ``None``: that is all of them."""
+    if all(batch.tokens <= keep for batch in batches):
+        return None
+    found: list[int] = []
+    end = 0
+    for batch in batches:
+        for _ in batch.slots:
+            end += batch.tokens
+            found.extend(range(end - min(keep, batch.tokens), end))
+    return torch.tensor(found, dtype=torch.long)
 
 
 class Stack:
@@ -52,32 +42,41 @@ class Stack:
     Args:
         layers: in the order in which they run.
         sources: the number of the layer whose part of the cache each of them reads, its own or a lender's.
+        last: the place of the last one that stores keys and values.
     """
 
-    def __init__(self, layers: Sequence[Layer], sources: Sequence[int]) -> None:
-        first, self._sources = layers[0], sources
+    def __init__(
+        self, config: TextConfig, layers: Sequence[Layer], sources: Sequence[int], last: int
+    ) -> None:
+        self._config, self._sources, first = config, sources, layers[0]
         self._kinds = list(dict.fromkeys(layer.kind for layer in layers))
         self._kind_of = [self._kinds.index(layer.kind) for layer in layers]
         self._parts = [part for layer in layers for part in _parts(layer)]
         self._deviations = [layer.mlp.deviations for layer in layers]
-        self._common = first.altup.active, first.attention.heads, first.input_norm.eps
+        self._common = first.altup.active, first.attention.heads, first.input_norm.eps, last
 
     def __call__(
         self,
         streams: Tensor,
         per_layer_inputs: Sequence[Tensor],
-        places: Mapping[LayerType, Place],
+        batches: Sequence[Batch],
         cache: KVCache,
+        kept: Tensor | None = None,
     ) -> Tensor:
-        """All layers: ``[M, N, H]`` → ``[M, N, H]``.
+        """All layers: ``[M, N, H]`` → ``[M, N, H]``, or of the tokens that are kept.
 
         Args:
-            streams: of each row's new token.
-            per_layer_inputs: of each layer, ``[M, P]``.
-            places: for layers of each type.
+            streams: of each token.
+            per_layer_inputs: of each layer, ``[M, P]``; of those behind ``last`` for the kept tokens alone.
+            batches: which slots and positions; one's tokens behind the other's.
             cache: all slots.
+            kept: the tokens whose logits are wanted, int64; ``None``: those of all.
         """
-        own = [places[kind] for kind in self._kinds]
+        config = self._config
+        runs = [(*own, b.tokens) for b in batches for own in zip(b.slots, b.starts, strict=True)]
+        positions = torch.tensor([p for _, start, tokens in runs for p in range(start, start + tokens)])
+        rotations = [rotation(positions, config.rope_theta[kind], config.head_dim) for kind in self._kinds]
+        sliding = [kind == "sliding_attention" for kind in self._kinds]
         through: Tensor = ops.layers(
             streams,
             per_layer_inputs,
@@ -85,12 +84,12 @@ class Stack:
             self._deviations,
             [cache.layers[number] for number in self._sources],
             self._kind_of,
-            [place.cos for place in own],
-            [place.sin for place in own],
-            [place.window for place in own],
-            own[0].slots,
-            own[0].positions,
+            [cos for cos, _ in rotations],
+            [sin for _, sin in rotations],
+            [config.sliding_window if slides else cache.length for slides in sliding],
+            torch.tensor(runs),
             *self._common,
+            kept,
         )
         return through
 

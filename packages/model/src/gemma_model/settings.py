@@ -63,7 +63,7 @@ class Settings(BaseModel):
     )
     compile: Literal["auto", "off"] = Field(
         "auto",
-        description="auto: a CPU decodes with kernels compiled at the first start, if there is a C++ "
+        description="auto: a CPU uses kernels compiled at the first start, if there is a C++ "
         "compiler, a GPU with compiled layers in CUDA graphs; off: with PyTorch's own operations",
     )
     media_cache_bytes: int = Field(

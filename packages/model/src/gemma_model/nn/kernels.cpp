@@ -939,20 +939,20 @@ Tensor feed_forward(const Tensor& x, const Tensor* part, double deviations) {
 
 // What all layers of a model have in common.
 struct Common {
-  int64_t active, heads;
+  int64_t active, queries;  // the active stream, and how many heads are queries
   double eps;
 };
 
 // Where some rows are `kept`, they alone go on behind the keys and values.
 Tensor run_layer(const Tensor& streams, Tensor per_layer_input, const Tensor* part, double deviations, Kind& kind,
-                 const Tensor& cached, const Common& all, bool kept_before, const Tensor* kept) {
-  const auto [active, heads_, eps] = all;
-  const bool stores = part[HEAD_SCALE].size(0) > heads_;
+                 const Tensor& cached, const Common& common, bool kept_before, const Tensor* kept) {
+  const auto [active, queries, eps] = common;
+  const bool stores = part[HEAD_SCALE].size(0) > queries;
   const Place &at = kept_before ? kind.some : kind.all, &on = kept ? kind.some : at;
   if (stores) kind.take(cached);
   Tensor predicted = predict(streams, active, part[ROUTER_NORM], part[ROUTER], part[PREDICTION], eps);
   Tensor x = rms_norm(predicted.select(1, active), part[INPUT_NORM], eps);
-  Tensor query = heads(times(x, part[INTO]), part[HEAD_SCALE], at.cos, at.sin, eps, heads_,
+  Tensor query = heads(times(x, part[INTO]), part[HEAD_SCALE], at.cos, at.sin, eps, queries,
                        stores ? std::optional<Tensor>(kind.seen(cached)) : std::nullopt, at.slots, at.positions);
   if (stores) kind.give(cached);
   if (kept) {
@@ -977,7 +977,7 @@ Tensor run_layer(const Tensor& streams, Tensor per_layer_input, const Tensor* pa
 // threads (the outbox, at each token) have the interpreter meanwhile.
 Tensor layers(const Tensor& streams, at::TensorList per_layer_inputs, at::TensorList parts, at::ArrayRef<double> deviations,
               at::TensorList cached, at::IntArrayRef kinds, at::TensorList cos, at::TensorList sin,
-              at::IntArrayRef windows, const Tensor& runs, int64_t active, int64_t heads, double eps, int64_t last,
+              at::IntArrayRef windows, const Tensor& runs, int64_t active, int64_t queries, double eps, int64_t last,
               const std::optional<Tensor>& kept) {
   const int64_t count = int64_t(kinds.size());
   TORCH_CHECK(int64_t(parts.size()) == count * PARTS, "a layer has ", int64_t(PARTS), " parts");
@@ -986,15 +986,15 @@ Tensor layers(const Tensor& streams, at::TensorList per_layer_inputs, at::Tensor
     const auto* run = runs.const_data_ptr<int64_t>() + 3 * b;
     each.push_back({run[0], run[1], run[2]});
   }
-  std::vector<Kind> common;
+  std::vector<Kind> of_kind;
   for (size_t kind = 0; kind < cos.size(); ++kind) {
     const auto number = std::find(kinds.begin(), kinds.end(), int64_t(kind)) - kinds.begin();
-    common.emplace_back(each, windows[kind], cos[kind], sin[kind], cached[number], kept);
+    of_kind.emplace_back(each, windows[kind], cos[kind], sin[kind], cached[number], kept);
   }
   Tensor x = streams;
   for (int64_t i = 0; i < count && x.size(0) > 0; ++i)
-    x = run_layer(x, per_layer_inputs[i], parts.data() + i * PARTS, deviations[i], common[kinds[i]], cached[i],
-                  {active, heads, eps}, i > last, kept && i == last ? &*kept : nullptr);
+    x = run_layer(x, per_layer_inputs[i], parts.data() + i * PARTS, deviations[i], of_kind[kinds[i]], cached[i],
+                  {active, queries, eps}, i > last, kept && i == last ? &*kept : nullptr);
   return x;
 }
 
@@ -1011,7 +1011,7 @@ TORCH_LIBRARY(gemma, library) {
       &sparse_feed_forward);
   library.def(
       "layers(Tensor streams, Tensor[] per_layer_inputs, Tensor[] parts, float[] deviations, Tensor(a!)[] cached, "
-      "int[] kinds, Tensor[] cos, Tensor[] sin, int[] windows, Tensor runs, int active, int heads, float eps, int last, "
+      "int[] kinds, Tensor[] cos, Tensor[] sin, int[] windows, Tensor runs, int active, int queries, float eps, int last, "
       "Tensor? kept) -> Tensor",
       &layers);
 }

@@ -90,7 +90,7 @@ def _stepper(
         ids = torch.randint(5, 500, (batch,))
         x = decoder.embed(ids)
         rows = decoder.per_layer_table.rows(ids.tolist(), x)
-        return decoder(x, rows, Batch(range(batch), [context] * batch, 1), cache, 1)
+        return decoder(x, rows, [Batch(range(batch), [context] * batch, 1)], cache, 1)
 
     return step
 

@@ -52,7 +52,7 @@ def prefill(decoder: Decoder, cache: KVCache, ids: Sequence[int], chunk: int) ->
         x = decoder.embed(torch.tensor(piece, device=decoder.embed.table.device))
         rows = decoder.per_layer_table.rows(piece, x)
         keep = len(piece) if isinstance(decoder, Whole) else int(start + chunk >= len(ids))
-        decoder(x, rows, Batch([0], [start], len(piece)), cache, keep)
+        decoder(x, rows, [Batch([0], [start], len(piece))], cache, keep)
     return time.perf_counter() - began
 
 

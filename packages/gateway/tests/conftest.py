@@ -5,7 +5,7 @@ import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -128,6 +128,18 @@ async def url(app: FastAPI) -> AsyncIterator[str]:
     """The address of a gateway on a real port."""
     async with serve(app) as (_, address):
         yield address
+
+
+class Pause(asyncio.Event):
+    """A step of a script that takes its time, as a token does."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def wait(self) -> Literal[True]:
+        await asyncio.sleep(self._seconds)
+        return True
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:

@@ -6,13 +6,12 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from packages.gateway.tests.conftest import END, FakeEngine, assert_error, chat, serve, until
+from packages.gateway.tests.conftest import END, FakeEngine, Pause, assert_error, chat, serve, until
 
 from gemma_gateway.settings import Settings
 from gemma_wire import Chunk
@@ -106,20 +105,12 @@ async def test_a_client_that_does_not_read_is_waited_for(url: str, engine: FakeE
     await until(lambda: engine.running == 0, seconds=1)
 
 
-class Pause(asyncio.Event):
-    """The time that a token takes."""
-
-    async def wait(self) -> Literal[True]:
-        await asyncio.sleep(0.02)
-        return True
-
-
 async def test_a_hundred_clients_that_leave_at_random_moments(
     url: str, engine: FakeEngine, app: FastAPI
 ) -> None:
     """While they send, wait, or read; whole answers and streams. A second later nothing of them is left."""
     random = Random(7)
-    engine.script = [step for _ in range(200) for step in (Chunk(text="a" * 200), Pause())]
+    engine.script = [step for _ in range(200) for step in (Chunk(text="a" * 200), Pause(0.02))]
 
     async def visit(number: int) -> None:
         reads = number % 2 == 0

@@ -16,7 +16,7 @@ from gemma_gateway.media import read_images
 from gemma_gateway.settings import Settings
 
 PARAM = "messages[0].content[1].image_url.url"
-SETTINGS = Settings(media_domains="*", max_image_bytes=100_000, media_seconds=0.5)
+SETTINGS = Settings(media_domains="*", max_image_bytes=100_000)
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """What nobody says: that the model has died, or that the server hangs."""
 
 import asyncio
-from typing import Literal
 
 import pytest
-from packages.gateway.tests.conftest import END, INFO, until
+from packages.gateway.tests.conftest import END, INFO, Pause, until
 from packages.gateway.tests.triton.conftest import ASK, FakeTriton, Step, answer, is_describe
 
 import gemma_gateway.triton as subject
@@ -69,20 +68,12 @@ async def test_a_busy_model_is_waited_for(
     assert await task == [END]
 
 
-class Pause(asyncio.Event):
-    """The time that a token takes."""
-
-    async def wait(self) -> Literal[True]:
-        await asyncio.sleep(0.05)
-        return True
-
-
 async def test_a_server_that_talks_is_not_asked(
     engine: TritonEngine, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it talks for longer than a silence may last."""
     monkeypatch.setattr(subject, "QUIET_SECONDS", 1.0)
-    triton.script = [step for _ in range(50) for step in (Pause(), Chunk(text="a"))]
+    triton.script = [step for _ in range(50) for step in (Pause(0.05), Chunk(text="a"))]
     triton.script.append(END)
     triton.described = ["not healthy"]
     assert len(await answer(engine)) == 51

@@ -71,6 +71,6 @@ def _operations(decoder: Decoder, every_position: bool) -> int:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         for start in range(0, prompt, chunk):
             keep = chunk if every_position else int(start + chunk == prompt)
-            decoder(x, table_rows, Batch([0], [start], chunk), cache, keep)
+            decoder(x, table_rows, [Batch([0], [start], chunk)], cache, keep)
             total -= keep * head
     return total + int(counter.get_total_flops())

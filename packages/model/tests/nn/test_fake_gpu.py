@@ -64,7 +64,7 @@ def test_the_decoder_keeps_to_its_device_and_waits_for_nothing(
     with watched("moves without waiting"):
         x = gpu.decoder.embed(moved(torch.tensor(ids), torch.device("cuda")))
         rows = gpu.decoder.per_layer_table.rows(ids, x)
-        logits = gpu.decoder(x, rows, Batch(slots, starts, tokens), gpu.cache, keep)
+        logits = gpu.decoder(x, rows, [Batch(slots, starts, tokens)], gpu.cache, keep)
     assert logits is None or logits.device.type == "cuda"
 
 

@@ -119,7 +119,7 @@ def weights_of(model: Any, dtype: torch.dtype, compiled: bool) -> Decoder:
 def step(decoder: Decoder, cache: Any, slots: list[int], positions: list[int], ids: list[int]) -> Tensor:
     x = decoder.embed(torch.tensor(ids))
     rows = decoder.per_layer_table.rows(ids, x)
-    logits = decoder(x, rows, Batch(slots, positions, 1), cache, 1)
+    logits = decoder(x, rows, [Batch(slots, positions, 1)], cache, 1)
     assert logits is not None
     return logits
 
@@ -158,7 +158,7 @@ def test_a_prompt_equals_the_definition_in_pytorch(model: Any, length: int, slic
         for start in (0, length):  # the second chunk looks back at the first
             ids = list(range(start + 5, start + 5 + length))
             x, rows = decoder.embed(torch.tensor(ids)), decoder.per_layer_table.rows(ids, cache.layers[0])
-            logits.append(decoder(x, rows, Batch([2], [start], length), cache, 1))
+            logits.append(decoder(x, rows, [Batch([2], [start], length)], cache, 1))
     for expected, ours in zip(logits[:2], logits[2:], strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
 
@@ -184,7 +184,7 @@ def test_a_row_of_a_batch_is_bit_for_bit_the_row_alone(model: Any) -> None:
 def prompt(decoder: Decoder, cache: Any, batches: list[Batch], keep: int) -> Tensor:
     ids = [7 + i for batch in batches for i in range(batch.tokens)]
     x = decoder.embed(torch.tensor(ids))
-    logits = decoder.together(x, decoder.per_layer_table.rows(ids, x), batches, cache, keep)
+    logits = decoder(x, decoder.per_layer_table.rows(ids, x), batches, cache, keep)
     assert logits is not None
     return logits
 
@@ -208,7 +208,7 @@ def test_all_but_the_keys_and_values_is_done_for_the_last_token_alone(model: Any
     assert torch.equal(prompt(decoder, caches[1], [batch], 1), wanted)
     x = decoder.embed(torch.arange(7, 37))
     rows = decoder.per_layer_table.rows(range(7, 37), x)
-    assert decoder.together(x, rows, [batch], caches[2], 0) is None
+    assert decoder(x, rows, [batch], caches[2], 0) is None
     for first, *others in zip(*(cache.layers for cache in caches), strict=True):
         assert all(torch.equal(first, other) for other in others)
 

@@ -67,7 +67,7 @@ def test_a_slice_equals_a_checkpoint_cut_by_the_published_rule(model: Any) -> No
     rows = model.decoder.per_layer_table.rows(ids.tolist(), model.decoder.embed.table)
     for nested in slices(model.config):
         decoder = model.decoder.sliced(nested)
-        ours = decoder(decoder.embed(ids), rows, Batch([0], [0], len(ids)), model.cache(), len(ids))
+        ours = decoder(decoder.embed(ids), rows, [Batch([0], [0], len(ids))], model.cache(), len(ids))
         expected = cut(model.oracle, nested)(input_ids=ids.unsqueeze(0)).logits[0]
         torch.testing.assert_close(ours, expected, rtol=0.0, atol=1e-4)
 
@@ -77,7 +77,7 @@ def test_a_slice_leaves_the_whole_model_as_it_was_and_owns_no_weights(model: Any
     rows = model.decoder.per_layer_table.rows(ids.tolist(), model.decoder.embed.table)
 
     def logits(decoder: Any) -> Tensor:
-        given: Tensor = decoder(decoder.embed(ids), rows, Batch([0], [0], 20), model.cache(), 1)
+        given: Tensor = decoder(decoder.embed(ids), rows, [Batch([0], [0], 20)], model.cache(), 1)
         return given
 
     before = logits(model.decoder)

@@ -29,7 +29,7 @@ def noisy(model: Any, length: int = LENGTH, rewind: int = 0) -> KVCache:
 def direct(decoder: Decoder, cache: KVCache, ids: Sequence[int], at: Sequence[int]) -> Tensor:
     x = decoder.embed(torch.tensor(ids))
     rows = decoder.per_layer_table.rows(ids, x)
-    logits = decoder(x, rows, Batch(SLOT[: len(ids)], at, 1), cache, 1)
+    logits = decoder(x, rows, [Batch(SLOT[: len(ids)], at, 1)], cache, 1)
     assert logits is not None
     return logits
 

@@ -34,7 +34,7 @@ def assert_close(ours: Tensor, expected: Tensor) -> None:
 def run(model: Any, cache: KVCache, ids: Tensor, batch: Batch, keep: int) -> Tensor:
     flat = ids.flatten()
     rows = model.decoder.per_layer_table.rows(flat.tolist(), model.decoder.embed.table)
-    logits: Tensor = model.decoder(model.decoder.embed(flat), rows, batch, cache, keep)
+    logits: Tensor = model.decoder(model.decoder.embed(flat), rows, [batch], cache, keep)
     return logits
 
 
@@ -56,7 +56,7 @@ def test_a_picture_in_the_prompt_equals_transformers(model: Any) -> None:
     x = model.decoder.embed(ids)
     x[10:26] = model.towers.see(pixels)[0]
     rows = model.decoder.per_layer_table.rows(ids.tolist(), x)
-    logits = model.decoder(x, rows, Batch([0], [0], PROMPT), model.cache(), PROMPT)
+    logits = model.decoder(x, rows, [Batch([0], [0], PROMPT)], model.cache(), PROMPT)
     assert_close(logits, expected)
 
 
@@ -70,7 +70,7 @@ def test_a_sound_becomes_the_tokens_that_transformers_makes(model: Any) -> None:
     x = model.decoder.embed(ids)
     x[3:191] = model.towers.hear(log_mel.unsqueeze(0))[0]
     rows = model.decoder.per_layer_table.rows(ids.tolist(), x)
-    logits = model.decoder(x, rows, Batch([0], [0], len(ids)), model.cache(length=256), len(ids))
+    logits = model.decoder(x, rows, [Batch([0], [0], len(ids))], model.cache(length=256), len(ids))
     assert_close(logits, expected)
 
 
@@ -115,7 +115,7 @@ def test_chunks_of_several_prompts_together_equal_each_alone(model: Any, keep: i
     batches = [Batch([3], [20], 29), Batch([0], [0], 6)]
     flat = torch.cat(together)
     rows = model.decoder.per_layer_table.rows(flat.tolist(), model.decoder.embed.table)
-    logits = model.decoder.together(model.decoder.embed(flat), rows, batches, cache, keep)
+    logits = model.decoder(model.decoder.embed(flat), rows, batches, cache, keep)
     if keep:
         assert_close(logits[0], whole(model, prompts[0])[-2])
         assert_close(logits[1], whole(model, prompts[1])[-2])
@@ -159,7 +159,7 @@ def test_bf16_is_as_near_to_fp32_as_transformers_is(model: Any) -> None:
     decoder.embed.set_hard(*towers.hard_embeddings())
     cache = KVCache(model.config, 1, 64, dtype=torch.bfloat16)
     x = decoder.embed(ids)
-    ours = decoder(x, decoder.per_layer_table.rows(ids.tolist(), x), Batch([0], [0], PROMPT), cache, PROMPT)
+    ours = decoder(x, decoder.per_layer_table.rows(ids.tolist(), x), [Batch([0], [0], PROMPT)], cache, PROMPT)
     theirs, exact = oracle(input_ids=ids.unsqueeze(0)).logits[0].float(), whole(model, ids)
     assert ours is not None
     assert ours.dtype == torch.float32

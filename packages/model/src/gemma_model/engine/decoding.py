@@ -55,7 +55,7 @@ class Direct:
         """See ``Step``."""
         x = self.decoder.embed(moved(torch.tensor(ids), self.decoder.embed.table.device))
         rows = self.decoder.per_layer_table.rows(ids, x)
-        logits = self.decoder(x, rows, Batch(slots, positions, 1), self.cache, keep=1)
+        logits = self.decoder(x, rows, [Batch(slots, positions, 1)], self.cache, keep=1)
         assert logits is not None, "they were asked for"
         return logits
 

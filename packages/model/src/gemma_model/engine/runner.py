@@ -133,7 +133,7 @@ class Runner:
         x = torch.cat([piece.x for piece in pieces])
         rows = self._decoder.per_layer_table.rows([i for piece in pieces for i in piece.ids], x)
         batches = [Batch([piece.prefill.slot], [piece.prefill.start], len(piece.ids)) for piece in pieces]
-        logits = decoder.together(x, rows, batches, self._cache, keep)
+        logits = decoder(x, rows, batches, self._cache, keep)
         if logits is None:
             return {}
         each = zip(pieces, logits.unsqueeze(1), strict=True)
@@ -157,7 +157,7 @@ class Runner:
             table_rows = self._decoder.per_layer_table.rows(ids[start:stop], piece)
             batch = Batch([prefill.slot], [start], stop - start)
             decoder = self._decoders[generation.variant]
-            logits = decoder(piece, table_rows, batch, self._cache, keep=stop - start)
+            logits = decoder(piece, table_rows, [batch], self._cache, keep=stop - start)
             assert logits is not None, "they were asked for"
             behind = ids[start + 1 : stop + 1]  # the last token of a prompt has a new one behind it
             found += score(logits[: len(behind)], behind, generation.logprobs or 0)

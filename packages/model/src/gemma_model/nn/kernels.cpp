@@ -610,6 +610,7 @@ Tensor sparse_feed_forward(const Tensor& x, const Tensor& gate, const Tensor& up
 
 // gelu(gate) * x, all [M, P]
 Tensor gelu_times(const Tensor& gate, const Tensor& x) {
+  TORCH_CHECK(x.size(0) == gate.size(0), x.size(0), " per-layer inputs for ", gate.size(0), " tokens");
   const int64_t width = gate.size(1), stride = x.stride(0);
   const Tensor y = at::empty_like(gate);
   FOR_DTYPE(gate, [&] {
@@ -638,9 +639,9 @@ void route(const T* x, const T* norm, const T* router, int64_t width, int64_t co
 Tensor predict(const Tensor& streams, int64_t active, const Tensor& norm, const Tensor& router,
                const Tensor& mixing, double eps) {
   const int64_t count = streams.size(1), width = streams.size(2);
-  const Tensor in = streams.contiguous(), y = at::empty_like(in);
+  const Tensor y = at::empty_like(streams);
   FOR_DTYPE(streams, [&] {
-    const auto *from = in.const_data_ptr<scalar_t>(), *w = norm.const_data_ptr<scalar_t>();
+    const auto *from = streams.const_data_ptr<scalar_t>(), *w = norm.const_data_ptr<scalar_t>();
     const auto *r = router.const_data_ptr<scalar_t>(), *mix = mixing.const_data_ptr<scalar_t>();
     auto* to = y.mutable_data_ptr<scalar_t>();
     for_rows(streams.size(0), count * width, [&](int64_t row) {
@@ -667,9 +668,9 @@ Tensor predict(const Tensor& streams, int64_t active, const Tensor& norm, const 
 Tensor correct(const Tensor& predicted, int64_t active, const Tensor& activated, const Tensor& norm,
                const Tensor& router, const Tensor& mixing, double eps) {
   const int64_t count = predicted.size(1), width = predicted.size(2);
-  const Tensor in = predicted.contiguous(), target = activated.contiguous(), y = at::empty_like(in);
+  const Tensor y = at::empty_like(predicted);
   FOR_DTYPE(predicted, [&] {
-    const auto *from = in.const_data_ptr<scalar_t>(), *a = target.const_data_ptr<scalar_t>();
+    const auto *from = predicted.const_data_ptr<scalar_t>(), *a = activated.const_data_ptr<scalar_t>();
     const auto *w = norm.const_data_ptr<scalar_t>(), *r = router.const_data_ptr<scalar_t>();
     const auto* mix = mixing.const_data_ptr<scalar_t>();
     auto* to = y.mutable_data_ptr<scalar_t>();
@@ -905,11 +906,12 @@ struct Kind {
 
   // Between the copy and a layer of the cache: what the new tokens see before them, and what is left of them afterwards.
   void take(const Tensor& cached) {
-    for (size_t b = 0; b < runs.size() && copy.defined(); ++b)
-      exchange<true>(b, cached, 0, before(runs[b]));
+    if (!copy.defined()) return;
+    for (size_t b = 0; b < runs.size(); ++b) exchange<true>(b, cached, 0, before(runs[b]));
   }
   void give(const Tensor& cached) {
-    for (size_t b = 0; b < runs.size() && copy.defined(); ++b) {
+    if (!copy.defined()) return;
+    for (size_t b = 0; b < runs.size(); ++b) {
       const int64_t end = before(runs[b]) + runs[b].tokens;
       exchange<false>(b, cached, end - std::min(runs[b].tokens, cached.size(2)), end);
     }
@@ -991,9 +993,9 @@ Tensor layers(const Tensor& streams, at::TensorList per_layer_inputs, at::Tensor
     const auto number = std::find(kinds.begin(), kinds.end(), int64_t(kind)) - kinds.begin();
     of_kind.emplace_back(each, windows[kind], cos[kind], sin[kind], cached[number], kept);
   }
-  Tensor x = streams;
+  Tensor x = streams.contiguous();
   for (int64_t i = 0; i < count && x.size(0) > 0; ++i)
-    x = run_layer(x, per_layer_inputs[i], parts.data() + i * PARTS, deviations[i], of_kind[kinds[i]], cached[i],
+    x = run_layer(x, per_layer_inputs.at(i), parts.data() + i * PARTS, deviations[i], of_kind[kinds[i]], cached[i],
                   {active, queries, eps}, i > last, kept && i == last ? &*kept : nullptr);
   return x;
 }

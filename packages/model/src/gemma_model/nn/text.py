@@ -111,9 +111,11 @@ class Decoder:
         return Stack(self.config, layers, sources, last=len(self._storing) - 1)
 
     def __call__(
-        self, x: Tensor, table_rows: Tensor, batch: Batch, cache: KVCache, keep: int
+        self, x: Tensor, table_rows: Tensor, batches: Sequence[Batch], cache: KVCache, keep: int
     ) -> Tensor | None:
-        """Run a batch, and write its keys and values into the cache.
+        """Run batches in different slots, and write their keys and values into the cache.
+
+        All weights are read once for all of them.
 
         Only the last ``keep`` tokens of each row go through what nobody else depends on: the last storing
         layer behind its keys and values, and the layers that store none. That changes no result.
@@ -121,21 +123,12 @@ class Decoder:
         Args:
             x: embeddings, ``[M, H]``.
             table_rows: of the per-layer table, ``[M, layers x P]``.
-            batch: which slots and positions.
+            batches: which slots and positions, one's tokens behind the other's.
             cache: all slots.
-            keep: tokens of each row whose logits are wanted.
+            keep: tokens of each row whose logits are wanted; of several batches less than all they have.
 
         Returns:
             Logits, ``[B x keep, vocab]`` fp32; ``None`` when none are wanted.
-        """
-        return self.together(x, table_rows, (batch,), cache, keep)
-
-    def together(
-        self, x: Tensor, table_rows: Tensor, batches: Sequence[Batch], cache: KVCache, keep: int
-    ) -> Tensor | None:
-        """As above for several batches in different slots, one's tokens behind the other's.
-
-        All weights are read once for all of them. ``keep`` is less than the tokens of all batches.
         """
         if self.stack is not None:
             return self._through(self.stack, x, table_rows, batches, cache, keep)
@@ -187,7 +180,7 @@ class Decoder:
         storing, streams = self._storing_inputs(x, table_rows), self._streams.split(x)
         if kept is not None:
             x, table_rows = x[kept], table_rows[kept]
-        sharing = self.sharing_inputs(x, table_rows) if keep else [x] * len(self.sharing)
+        sharing = self.sharing_inputs(x, table_rows) if keep else ()
         streams = stack(streams, (*storing, *sharing), batches, cache, kept)
         return self._logits(self._norm(self._streams.merge(streams))) if keep else None
 

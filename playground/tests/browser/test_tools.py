@@ -48,7 +48,9 @@ async def test_tools_that_are_no_json_are_told(visit: Visit, scripted: Playgroun
     await expect(screen.chat).to_contain_text("Tools")
     await expect(screen.chat).to_contain_text("JSON")
     await screen.wait_answered()
+    await screen.wait_stored("Hello")  # the last that an answer does
     assert not fake.asked
     await screen.set("Tools", "")
-    await screen.button("Retry").last.click()
+    await expect(screen.setting("Tools")).to_have_value("")
+    await screen.button("Retry").last.dispatch_event("click")  # wherever the page has scrolled
     await expect(screen.answers.last).to_have_text("You said: Hello")

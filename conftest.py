@@ -1,6 +1,14 @@
-"""How the tests are shared out when several processes run them (``pytest -n 2 --dist loadgroup``)."""
+"""What all tests share: how they are divided among processes, and signals as in a terminal."""
+
+import signal
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs with SIGINT ignored; the tests' children would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups

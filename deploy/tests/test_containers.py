@@ -30,6 +30,7 @@ from dockerfile import CHECKOUT
 from gemma_gateway.settings import Settings as GatewaySettings
 from gemma_launcher import models, reaper, triton
 from gemma_launcher.settings import Settings
+from gemma_launcher.triton_address import triton_address
 from stack import ROOT, eventually
 
 TINY = Settings(model_name=models.TINY.name)
@@ -38,7 +39,8 @@ TINY = Settings(model_name=models.TINY.name)
 def test_triton_is_started_as_the_launcher_starts_it(tmp_path: Path) -> None:
     """Only where its files lie and how long it may take to end are the image's own."""
     wheel = triton.find_wheel()
-    ours = _flags(list(triton.command(Settings(), wheel, tmp_path, tmp_path, "name")))
+    address = triton_address(Settings(), tmp_path)
+    ours = _flags(list(triton.command(Settings(), address, wheel, tmp_path, tmp_path, "name")))
     images = _flags(TRITON.image.argv("ENTRYPOINT") + TRITON.image.argv("CMD"))
     assert int(images["--exit-timeout-secs"]) >= int(ours["--exit-timeout-secs"])
     for own in ("--model-repository", "--exit-timeout-secs"):

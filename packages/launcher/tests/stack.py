@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from gemma_launcher.ports import find_free
-from gemma_launcher.triton import LOOPBACK
+from gemma_launcher.triton_address import LOOPBACK
 
 Leftovers = Callable[[int], list[object]]
 """What the fixture ``leftovers`` gives."""

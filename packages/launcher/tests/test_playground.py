@@ -17,7 +17,7 @@ from gemma_launcher.__main__ import main
 from gemma_launcher.banner import banner, playground_url
 from gemma_launcher.ports import find_free
 from gemma_launcher.settings import Settings, read
-from gemma_launcher.triton import LOOPBACK
+from gemma_launcher.triton_address import LOOPBACK
 
 WaitFor = Callable[..., None]
 NOBODY = "http://127.0.0.1:9/v1"

@@ -167,6 +167,18 @@ def test_a_dead_tritonserver_and_a_dead_gateway_are_restarted(served: Stack) -> 
         until(served, "gateway was killed by SIGKILL; starting it again now", limit_s=5)
 
 
+def test_a_gateway_and_a_playground_that_hang_are_restarted(served: Stack) -> None:
+    served.wait(lambda: is_there(served), 30)
+    hung = gateway(served), playground(served)
+    with restarted(served, limit_s=90, services=2):
+        for process in hung:
+            process.suspend()
+        until(served, "gateway hangs: it answers no health question", limit_s=40)
+        until(served, "playground hangs: it answers no health question", limit_s=40)
+    assert not [process for process in hung if process.is_running()]
+    assert is_there(served)
+
+
 @pytest.mark.long
 def test_a_stub_that_hangs_is_restarted(served: Stack) -> None:
     with restarted(served, limit_s=60):

@@ -10,6 +10,7 @@ from gemma_launcher.errors import CannotStart
 from gemma_launcher.models import Checkpoint
 from gemma_launcher.settings import read
 from gemma_launcher.triton import STUB, Wheel
+from gemma_launcher.triton_address import triton_address
 
 
 @pytest.fixture
@@ -93,7 +94,8 @@ def test_numpy_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_listens_on_loopback_and_nowhere_else(wheel: Wheel, tmp_path: Path) -> None:
     ports = {"http": 1, "grpc": 2, "metrics": 3}
     settings = read({f"gemma_triton_{kind}_port": port for kind, port in ports.items()})
-    command = triton.command(settings, wheel, tmp_path / "repository", tmp_path, "run-1")
+    address = triton_address(settings, tmp_path)
+    command = triton.command(settings, address, wheel, tmp_path / "repository", tmp_path, "run-1")
     for kind, port in ports.items():
         assert f"--{kind}-address=127.0.0.1" in command
         assert f"--{kind}-port={port}" in command
@@ -102,11 +104,13 @@ def test_the_command_listens_on_loopback_and_nowhere_else(wheel: Wheel, tmp_path
 
 
 def test_the_environment_of_triton(wheel: Wheel, tmp_path: Path) -> None:
-    base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/mine", "HF_TOKEN": "t"}
+    secrets = {"API_KEYS": "k", "API_KEYS_FILE": "/k", "OPENAI_API_KEY": "o"}
+    base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/mine", "HF_TOKEN": "t", **secrets}
     env = services.triton_environment(base, wheel, tmp_path, read({}), Checkpoint("owner/name", tmp_path))
     assert env["LD_LIBRARY_PATH"].split(os.pathsep) == [str(tmp_path / "lib"), str(wheel.libraries), "/mine"]
     assert Path(env["PATH"].split(os.pathsep)[0], "python3").exists()
     assert (env["MODEL_NAME"], env["GEMMA_CHECKPOINT"], env["HF_TOKEN"]) == ("owner/name", str(tmp_path), "t")
+    assert not secrets.keys() & env.keys()
 
 
 @pytest.mark.parametrize(
@@ -128,15 +132,18 @@ def test_visible_devices(
 
 
 def test_the_gateway_gets_addresses_but_no_token() -> None:
-    base = {"PATH": "/usr/bin", "HF_TOKEN": "t", "no_proxy": "example.org"}
-    env = services.gateway_environment(base, read({"gemma_triton_grpc_port": 5, "api_port": 6}))
+    secrets = {"HF_TOKEN": "t", "OPENAI_API_KEY": "o"}
+    base = {"PATH": "/usr/bin", "API_KEYS": "k", "no_proxy": "example.org", **secrets}
+    settings = read({"gemma_triton_grpc_port": 5, "api_port": 6})
+    env = services.gateway_environment(base, settings, triton_address(settings, Path("/run")))
     assert (env["TRITON_GRPC_URL"], env["API_PORT"]) == ("127.0.0.1:5", "6")
     assert env["no_grpc_proxy"] == "127.0.0.1,localhost,example.org"
-    assert "HF_TOKEN" not in env
+    assert env["API_KEYS"] == "k"
+    assert not secrets.keys() & env.keys()
 
 
 def test_the_gateway_is_sent_to_a_triton_elsewhere() -> None:
-    env = services.gateway_environment({}, read({"triton_grpc_url": "a:1,b:2"}))
+    env = services.gateway_environment({}, read({"triton_grpc_url": "a:1,b:2"}), None)
     assert env["TRITON_GRPC_URL"] == "a:1,b:2"
     assert "no_grpc_proxy" not in env
 

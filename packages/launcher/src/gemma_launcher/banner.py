@@ -5,7 +5,7 @@ from typing import Any
 
 from gemma_launcher.hub import in_bytes
 from gemma_launcher.settings import Settings
-from gemma_launcher.triton import LOOPBACK
+from gemma_launcher.triton_address import LOOPBACK
 
 
 def api_url(settings: Settings) -> str:
@@ -63,6 +63,8 @@ def _triton(settings: Settings) -> str:
         settings.gemma_triton_grpc_port,
         settings.gemma_triton_metrics_port,
     )
+    if settings.triton_uses_sockets:
+        return f"on Unix sockets for the gateway alone, metrics http://{LOOPBACK}:{metrics}/metrics"
     return f"http://{LOOPBACK}:{http}, gRPC {LOOPBACK}:{grpc}, metrics http://{LOOPBACK}:{metrics}/metrics"
 
 

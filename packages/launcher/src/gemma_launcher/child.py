@@ -28,6 +28,7 @@ class Child:
     def __init__(self, process: "subprocess.Popen[bytes]", show: Callable[[str], None]) -> None:
         self.pid = process.pid
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.printed = 0  # lines so far
         self._process = process
         self._reading = asyncio.create_task(self._read(show))
 
@@ -88,6 +89,7 @@ class Child:
         try:
             async for line in lines(stream):
                 self.last_lines.append(line)
+                self.printed += 1
                 show(line)
         finally:
             transport.close()

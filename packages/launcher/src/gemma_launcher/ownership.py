@@ -11,6 +11,7 @@ from typing import Self
 
 from gemma_launcher import reaper
 from gemma_launcher.errors import CannotStart
+from gemma_launcher.settings import without_secrets
 
 
 class Ownership:
@@ -53,7 +54,8 @@ class Ownership:
         self._reaper = subprocess.Popen(
             [os.path.realpath(sys.executable), "-I", "-S", "reaper.py"],
             cwd=Path(reaper.__file__).parent,
-            env={**os.environ, reaper.MARK: self.name},  # its TMPDIR is the one that holds our folder
+            # Its TMPDIR is the one that holds our folder.
+            env={**without_secrets(os.environ), reaper.MARK: self.name},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

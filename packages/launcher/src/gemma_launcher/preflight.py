@@ -12,7 +12,8 @@ from gemma_launcher.errors import CannotStart
 from gemma_launcher.models import Checkpoint
 from gemma_launcher.ownership import Ownership
 from gemma_launcher.places import NO_PLAYGROUND, has_playground, model_repository
-from gemma_launcher.settings import Settings
+from gemma_launcher.settings import Settings, without_secrets
+from gemma_launcher.triton_address import LOOPBACK, TritonAddress, triton_address
 
 _TARGET = re.compile(r"\s*((dns:(//[^/\s]*/)?|ipv[46]:)?[^/\s]+:\d{1,5}|unix:\S+)\s*")
 """What gRPC connects to: HOST:PORT, or the same behind the name of a resolver."""
@@ -25,6 +26,7 @@ class Embedded:
     wheel: triton.Wheel
     repository: Path
     checkpoint: Checkpoint
+    address: TritonAddress
 
 
 def check(settings: Settings, own: Ownership, console: Console) -> Embedded | None:
@@ -41,11 +43,13 @@ def check(settings: Settings, own: Ownership, console: Console) -> Embedded | No
     if not settings.embedded:
         return None
     triton.check_numpy()
-    wheel = triton.find_wheel()
+    check_model_control(settings)
+    wheel, address = triton.find_wheel(), triton_address(settings, own.folder)
     triton.prepare(wheel, own.folder)
-    triton.check(wheel, own.folder, own.mark(triton.environment(os.environ, wheel, own.folder)))
+    environment = own.mark(without_secrets(os.environ))
+    triton.check(wheel, own.folder, triton.environment(environment, wheel, own.folder))
     repository = model_repository(settings)
-    return Embedded(wheel, repository, models.resolve(settings, own.mark(os.environ), console.say))
+    return Embedded(wheel, repository, models.resolve(settings, environment, console.say), address)
 
 
 def check_target(settings: Settings) -> None:
@@ -57,6 +61,18 @@ def check_target(settings: Settings) -> None:
     url = settings.triton_grpc_url
     if url and not all(map(_TARGET.fullmatch, url.split(","))):
         raise CannotStart(f"TRITON_GRPC_URL={url} (--triton-url) is not HOST:PORT of a gRPC port")
+
+
+def check_model_control(settings: Settings) -> None:
+    """Passes when ``gemma-triton reload`` can reach a Triton that allows it.
+
+    Raises:
+        CannotStart: it could not.
+    """
+    if settings.triton_uses_sockets and settings.gemma_triton_model_control:
+        raise CannotStart(
+            "`gemma-triton reload` needs Triton's HTTP port: use GEMMA_TRITON_LISTEN=tcp with --model-control"
+        )
 
 
 def _end_orphans(settings: Settings, console: Console) -> None:
@@ -84,12 +100,13 @@ def listeners(settings: Settings) -> tuple[ports.Listener, ...]:
         outside.append(playground(settings, change))
     if not settings.embedded:
         return tuple(outside)
-    embedded = {"http": settings.gemma_triton_http_port, "grpc": settings.gemma_triton_grpc_port}
-    embedded["metrics"] = settings.gemma_triton_metrics_port
+    embedded = {"metrics": settings.gemma_triton_metrics_port}
+    if not settings.triton_uses_sockets:
+        embedded |= {"http": settings.gemma_triton_http_port, "grpc": settings.gemma_triton_grpc_port}
     return *outside, *(
         ports.Listener(
             f"Triton ({kind})",
-            triton.LOOPBACK,
+            LOOPBACK,
             port,
             f"--triton-{kind}-port or GEMMA_TRITON_{kind.upper()}_PORT",
         )
@@ -105,7 +122,7 @@ def playground(settings: Settings, change: str) -> ports.Listener:
 def with_free_ports(settings: Settings) -> Settings:
     """The settings with every port of 0 replaced by one that is free now."""
     hosts = {"api_port": settings.api_host, "playground_port": settings.playground_host} | dict.fromkeys(
-        ("gemma_triton_http_port", "gemma_triton_grpc_port", "gemma_triton_metrics_port"), triton.LOOPBACK
+        ("gemma_triton_http_port", "gemma_triton_grpc_port", "gemma_triton_metrics_port"), LOOPBACK
     )
     chosen = {name: ports.find_free(host) for name, host in hosts.items() if getattr(settings, name) == 0}
     return settings.model_copy(update=chosen)

@@ -15,13 +15,17 @@ class Probe:
     Args:
         url: ``http://127.0.0.1:8000``.
         timeout_s: an answer that takes longer is none.
+        socket: path of the Unix socket that the server listens on; ``None``: the port of ``url``.
     """
 
-    def __init__(self, url: str, timeout_s: float = 3.0) -> None:
+    def __init__(self, url: str, timeout_s: float = 3.0, socket: str | None = None) -> None:
         # trust_env: a proxy that is meant for the world must not see what stays on this machine.
         # limits: a Triton that is told to stop first waits for every open connection to be closed.
+        transport = httpx.AsyncHTTPTransport(
+            uds=socket, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
         self._client = httpx.AsyncClient(
-            base_url=url, timeout=timeout_s, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+            base_url=url, timeout=timeout_s, trust_env=False, transport=transport
         )
 
     async def __aenter__(self) -> Self:
@@ -33,12 +37,26 @@ class Probe:
     ) -> None:
         await self._client.__aexit__(kind, error, trace)
 
-    async def is_ok(self, path: str) -> bool:
-        """Whether ``GET path`` answers 200."""
+    async def is_ok(self, path: str, timeout_s: float | None = None) -> bool:
+        """Whether ``GET path`` answers 200, in ``timeout_s`` seconds if that is not the probe's own limit."""
+        limit = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
         try:
-            return (await self._client.get(path)).status_code == httpx.codes.OK
+            return (await self._client.get(path, timeout=limit)).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
+
+    async def is_silent(self, path: str) -> bool:
+        """Whether the server accepts a connection for ``GET path`` and then says nothing.
+
+        A server that does not listen yet, or answers anything at all, is not silent.
+        """
+        try:
+            await self._client.get(path)
+        except httpx.TimeoutException:
+            return True
+        except httpx.HTTPError:
+            return False
+        return False
 
     async def json(self, path: str) -> dict[str, Any]:
         """The JSON object that ``GET path`` answers, whatever the status; empty when there is none."""

@@ -10,7 +10,7 @@ import httpx
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.places import model_repository
 from gemma_launcher.settings import Settings
-from gemma_launcher.triton import LOOPBACK
+from gemma_launcher.triton_address import LOOPBACK
 from gemma_wire import ModelInfo, Options
 from gemma_wire.tensors import MODEL
 

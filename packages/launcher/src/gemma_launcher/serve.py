@@ -16,6 +16,7 @@ from gemma_launcher.preflight import Embedded
 from gemma_launcher.probe import Probe
 from gemma_launcher.settings import Settings
 from gemma_launcher.supervisor import Service, first, keep, noting_its_end, outliving
+from gemma_launcher.triton_address import TritonAddress
 
 STOP_MARGIN_S = 4.0
 """So long after the time that open answers have (API_SHUTDOWN_SECONDS) whatever still runs is killed."""
@@ -49,10 +50,11 @@ async def _serve(
     """Runs the services until a signal comes or one that is vital cannot be started."""
     async with AsyncExitStack() as stack:
         probe = await stack.enter_async_context(Probe(api_url(settings), timeout_s=8.0))
-        gateway, others = _gateway(settings, own, probe), []
+        address = embedded.address if embedded else None
+        gateway, others = _gateway(settings, own, probe, address), []
         if embedded is not None:
-            url = f"http://{triton.LOOPBACK}:{settings.gemma_triton_http_port}"
-            others.append(_triton(settings, own, embedded, await stack.enter_async_context(Probe(url))))
+            http = Probe(embedded.address.http_url, socket=embedded.address.http_socket)
+            others.append(_triton(settings, own, embedded, await stack.enter_async_context(http)))
         if settings.gemma_playground:
             page = await stack.enter_async_context(Probe(playground_url(settings)))
             others.append(_playground(settings, own, page, console))
@@ -72,15 +74,21 @@ async def _serve(
 
 
 def _triton(settings: Settings, own: Ownership, embedded: Embedded, probe: Probe) -> Service:
-    command = triton.command(settings, embedded.wheel, embedded.repository, own.folder, own.name)
+    wheel, address = embedded.wheel, embedded.address
+    command = triton.command(settings, address, wheel, embedded.repository, own.folder, own.name)
     environment = services.triton_environment(
-        own.mark(os.environ), embedded.wheel, own.folder, settings, embedded.checkpoint
+        own.mark(os.environ), wheel, own.folder, settings, embedded.checkpoint
     )
-    return services.triton_service(command, environment, probe, settings, own.sweep_shared_memory)
+
+    def clean() -> None:
+        own.sweep_shared_memory()
+        address.unlink_sockets()
+
+    return services.triton_service(command, environment, probe, settings, clean)
 
 
-def _gateway(settings: Settings, own: Ownership, probe: Probe) -> Service:
-    environment = services.gateway_environment(own.mark(os.environ), settings)
+def _gateway(settings: Settings, own: Ownership, probe: Probe, address: TritonAddress | None) -> Service:
+    environment = services.gateway_environment(own.mark(os.environ), settings, address)
     return services.gateway_service(environment, probe, settings)
 
 

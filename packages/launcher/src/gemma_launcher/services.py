@@ -14,9 +14,11 @@ from gemma_launcher.models import Checkpoint
 from gemma_launcher.places import PLAYGROUND
 from gemma_launcher.ports import is_loopback
 from gemma_launcher.probe import Probe
-from gemma_launcher.settings import Settings
+from gemma_launcher.settings import Settings, without_secrets
+from gemma_launcher.stall import hangs_while_starting
 from gemma_launcher.stub import StubDeaths, stub_died
 from gemma_launcher.supervisor import Service, Watch, silent
+from gemma_launcher.triton_address import LOOPBACK, TritonAddress
 from gemma_wire.tensors import MODEL
 
 DESCRIBE_S = 10.0
@@ -33,8 +35,12 @@ PLAYGROUND_GRACE_S = 3.0
 PLAYGROUND_COMMAND: Final = (sys.executable, "-m", PLAYGROUND)
 """No argument: what it needs is in its environment, where other users do not see its key."""
 
-SECRETS: Final = ("HF_TOKEN", "API_KEYS", "API_KEYS_FILE")
-"""What is no business of a page for browsers."""
+UNANSWERED: Final = "hangs: it answers no health question"
+LIVE_S: Final = 5.0
+"""How long the gateway or the playground may take for an answer that costs nothing."""
+
+PLAYGROUND_LOOK_EVERY_S = 5.0
+"""Its page is large."""
 
 
 def triton_service(
@@ -48,7 +54,8 @@ def triton_service(
 
     It is in trouble when it ends, when its stub dies, when it answers no health question (it is stopped
     or stuck), or when the model answers no ``op=describe`` (the stub is stopped or stuck). While it loads
-    the model it answers nothing at all, so then only its end counts, and the limit.
+    the model it does not listen at all; then it is in trouble when it accepts connections and does not
+    answer, or when its processes do nothing for ``stall.STALL_LIMIT_S`` seconds.
     """
 
     async def is_live() -> bool:
@@ -57,9 +64,12 @@ def triton_service(
     async def describes() -> bool:
         return await probe.describe(DESCRIBE_S) or await probe.is_being_replaced()
 
+    async def is_silent() -> bool:
+        return await probe.is_silent("/v2/health/live")
+
     watches: tuple[Watch, ...] = (
         lambda child: stub_died(child, probe.is_being_replaced),
-        lambda _: silent(is_live, "hangs: it answers no health question"),
+        lambda _: silent(is_live, UNANSWERED),
         lambda _: silent(describes, "hangs: the model inside it does not answer"),
     )
     deaths = StubDeaths()
@@ -74,6 +84,7 @@ def triton_service(
         read=glog.Reader(verbose=settings.triton_log_level > 0),
         explain=lambda lines: deaths.explain(glog.why(lines)),
         watches=watches,
+        start_watches=(lambda child: hangs_while_starting(child, is_silent),),
         look=deaths.look,
         clean=clean,
     )
@@ -84,7 +95,7 @@ def triton_environment(
 ) -> dict[str, str]:
     """What Triton and the model find around them: where the checkpoint is, and how to call it."""
     return {
-        **triton.environment(base, wheel, folder),
+        **triton.environment(without_secrets(base, "HF_TOKEN"), wheel, folder),
         **triton.visible_devices(settings, base),
         "MODEL_NAME": checkpoint.name,
         "GEMMA_CHECKPOINT": str(checkpoint.folder),
@@ -93,12 +104,17 @@ def triton_environment(
 
 def gateway_service(environment: Mapping[str, str], probe: Probe, settings: Settings) -> Service:
     """The gateway. It stays up while Triton is down, and says so to those who ask."""
+
+    async def is_live() -> bool:
+        return await probe.is_ok("/health/live", LIVE_S)
+
     return Service(
         name="gateway",
         awaited="the gateway to start",
         command=(sys.executable, "-m", "gemma_gateway"),
         environment=environment,
-        is_up=lambda: probe.is_ok("/health/live"),
+        is_up=is_live,
+        watches=(lambda _: silent(is_live, UNANSWERED),),
         start_limit_s=GATEWAY_START_LIMIT_S,
         grace_s=settings.api_shutdown_seconds + GATEWAY_MARGIN_S,
         read=pylog.read,
@@ -106,22 +122,26 @@ def gateway_service(environment: Mapping[str, str], probe: Probe, settings: Sett
     )
 
 
-def gateway_environment(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """What the gateway finds around it. It talks to the world, and has no use for the hub token."""
-    loopback = [triton.LOOPBACK, "localhost", base.get("no_grpc_proxy") or base.get("no_proxy", "")]
-    addresses = {
-        "TRITON_GRPC_URL": settings.triton_grpc_url,
-        "TRITON_HTTP_URL": settings.triton_http_url,
-    }
-    if settings.embedded:
+def gateway_environment(
+    base: Mapping[str, str], settings: Settings, embedded: TritonAddress | None
+) -> dict[str, str]:
+    """What the gateway finds around it. It talks to the world, and has no use for the hub token.
+
+    Args:
+        base: of this process.
+        settings: where it listens, and the address of a Triton elsewhere.
+        embedded: the address of the embedded Triton, if there is one.
+    """
+    loopback = [LOOPBACK, "localhost", base.get("no_grpc_proxy") or base.get("no_proxy", "")]
+    addresses = {"TRITON_GRPC_URL": settings.triton_grpc_url}
+    if embedded:
         addresses = {
-            "TRITON_GRPC_URL": f"{triton.LOOPBACK}:{settings.gemma_triton_grpc_port}",
-            "TRITON_HTTP_URL": f"http://{triton.LOOPBACK}:{settings.gemma_triton_http_port}",
+            "TRITON_GRPC_URL": embedded.grpc,
             # gRPC would send even loopback traffic through an http_proxy.
             "no_grpc_proxy": ",".join(filter(None, loopback)),
         }
     return {
-        **{name: value for name, value in base.items() if name != "HF_TOKEN"},
+        **without_secrets(base, "API_KEYS", "API_KEYS_FILE", "OTEL_EXPORTER_OTLP_HEADERS"),
         **{name: value for name, value in addresses.items() if value},
         "API_HOST": settings.api_host,
         "API_PORT": str(settings.api_port),
@@ -133,12 +153,17 @@ def gateway_environment(base: Mapping[str, str], settings: Settings) -> dict[str
 
 def playground_service(environment: Mapping[str, str], probe: Probe) -> Service:
     """The playground. It stays up while the gateway is down, and says so to those who look."""
+
+    async def is_live() -> bool:
+        return await probe.is_ok("/", LIVE_S)
+
     return Service(
         name="playground",
         awaited="the playground to start",
         command=PLAYGROUND_COMMAND,
         environment=environment,
-        is_up=lambda: probe.is_ok("/"),
+        is_up=is_live,
+        watches=(lambda _: silent(is_live, UNANSWERED, every_s=PLAYGROUND_LOOK_EVERY_S),),
         vital=False,
         start_limit_s=PLAYGROUND_START_LIMIT_S,
         grace_s=PLAYGROUND_GRACE_S,
@@ -155,10 +180,10 @@ def playground_environment(base: Mapping[str, str], settings: Settings, url: str
         settings: where it listens.
         url: of the API that it talks to.
     """
-    here = [triton.LOOPBACK, "localhost", urlsplit(api_url(settings)).hostname or ""]
+    here = [LOOPBACK, "localhost", urlsplit(api_url(settings)).hostname or ""]
     direct = [*dict.fromkeys(here), base.get("no_proxy") or base.get("NO_PROXY", "")]
     return {
-        **{name: value for name, value in base.items() if name not in SECRETS},
+        **without_secrets(base, "OPENAI_API_KEY"),
         "OPENAI_BASE_URL": url,
         "PLAYGROUND_HOST": settings.playground_host,
         "PLAYGROUND_PORT": str(settings.playground_port),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from gemma_launcher.errors import CannotStart
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+SECRETS: Final = ("HF_TOKEN", "API_KEYS", "API_KEYS_FILE", "OPENAI_API_KEY", "OTEL_EXPORTER_OTLP_HEADERS")
+"""Variables with secrets. Each process gets only those that it uses."""
 
 
 class Settings(BaseSettings):
@@ -74,6 +77,12 @@ class Settings(BaseSettings):
     gemma_triton_http_port: Port = Field(8000, description="HTTP port of the embedded Triton, on loopback")
     gemma_triton_grpc_port: Port = Field(8001, description="gRPC port of the embedded Triton, on loopback")
     gemma_triton_metrics_port: Port = Field(8002, description="Metrics port of the embedded Triton")
+    gemma_triton_listen: Literal["auto", "tcp", "unix"] = Field(
+        "auto",
+        description="Where the embedded Triton answers HTTP and gRPC, which ask for no key: tcp: ports on "
+        "loopback; unix: sockets that only the gateway's user can open; auto: unix with API keys and without "
+        "model control, else tcp",
+    )
     gemma_triton_start_limit: Annotated[int, Field(ge=10)] = Field(
         1800, description="Seconds the embedded Triton may take to load the model"
     )
@@ -92,9 +101,21 @@ class Settings(BaseSettings):
         return self.hf_token.get_secret_value() if self.hf_token else None
 
     @property
+    def triton_uses_sockets(self) -> bool:
+        """Whether the embedded Triton listens on Unix sockets instead of TCP ports."""
+        if self.gemma_triton_listen == "auto":
+            return bool(self.api_keys or self.api_keys_file) and not self.gemma_triton_model_control
+        return self.gemma_triton_listen == "unix"
+
+    @property
     def embedded(self) -> bool:
         """Whether a Triton is to be started here."""
         return not self.triton_grpc_url
+
+
+def without_secrets(environment: Mapping[str, str], *needed: str) -> dict[str, str]:
+    """The environment without its secrets, but with those that are ``needed``."""
+    return {name: value for name, value in environment.items() if name not in SECRETS or name in needed}
 
 
 def read(flags: Mapping[str, Any]) -> Settings:

@@ -35,6 +35,7 @@ class Service:
         read: a line of its output → lines for people.
         explain: the last lines of its output → why it failed to start.
         watches: run while it is up.
+        start_watches: run while it starts.
         vital: whether all ends when it never comes up; else the others go on without it.
         look: called with its process id again and again while it starts.
         clean: called after its end, when none of its processes is left.
@@ -53,6 +54,7 @@ class Service:
     read: Callable[[str], list[Line]]
     explain: Callable[[Sequence[str]], str]
     watches: tuple[Watch, ...] = ()
+    start_watches: tuple[Watch, ...] = ()
     vital: bool = True
     look: Callable[[int], None] = lambda _: None
     clean: Callable[[], None] = lambda: None
@@ -126,14 +128,22 @@ async def _one_life(service: Service, console: Console) -> tuple[str, float]:
 async def _start_and_watch(service: Service, child: Child, console: Console) -> str:
     try:
         async with asyncio.timeout(service.start_limit_s):
-            while not await service.is_up():
-                service.look(child.pid)
-                await asyncio.sleep(POLL_S)
+            starts = (watch(child) for watch in service.start_watches)
+            if trouble := await first(_until_up(service, child), *starts):
+                return trouble
     except TimeoutError:
         return f"was not up after {service.start_limit_s:.0f} s"
     if missed_s := service.found():
         console.say(f"{service.name} is up again, after {missed_s:.0f} s")
     return await first(*(watch(child) for watch in service.watches), _never())
+
+
+async def _until_up(service: Service, child: Child) -> str:
+    """Waits until the service is up; no trouble."""
+    while not await service.is_up():
+        service.look(child.pid)
+        await asyncio.sleep(POLL_S)
+    return ""
 
 
 async def _never() -> str:

@@ -18,10 +18,10 @@ from typing import Final
 
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.settings import Settings
+from gemma_launcher.triton_address import LOOPBACK, TritonAddress
 from gemma_wire.tensors import MODEL
 
 STUB = "triton_python_backend_stub"
-LOOPBACK = "127.0.0.1"
 EXIT_TIMEOUT_S = 3
 """How long Triton waits for running requests when it is told to stop; the gateway's have ended by then."""
 
@@ -200,11 +200,14 @@ def _cannot_load(program: Path, stderr: str) -> str:
     return f"{program.name} of the nvidia-pytriton wheel does not run on this system: {reason}"
 
 
-def command(settings: Settings, wheel: Wheel, repository: Path, folder: Path, name: str) -> tuple[str, ...]:
+def command(
+    settings: Settings, address: TritonAddress, wheel: Wheel, repository: Path, folder: Path, name: str
+) -> tuple[str, ...]:
     """The command line of the server.
 
     Args:
-        settings: the ports, the log level, the limit of a start.
+        settings: the metrics port, the log level, the limit of a start.
+        address: where it listens.
         wheel: where the server is.
         repository: the model repository.
         folder: as laid out by ``prepare``.
@@ -213,10 +216,7 @@ def command(settings: Settings, wheel: Wheel, repository: Path, folder: Path, na
     flags = {
         "model-repository": repository,
         "backend-directory": folder / "backends",
-        "http-address": LOOPBACK,
-        "http-port": settings.gemma_triton_http_port,
-        "grpc-address": LOOPBACK,
-        "grpc-port": settings.gemma_triton_grpc_port,
+        **address.flags,
         "metrics-address": LOOPBACK,
         "metrics-port": settings.gemma_triton_metrics_port,
         "model-control-mode": "explicit" if settings.gemma_triton_model_control else "none",

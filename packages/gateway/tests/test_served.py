@@ -196,3 +196,65 @@ async def test_who_asks_may_leave() -> None:
     assert await stayed == INFO
     assert engine.described == 1
     assert left.cancelled()
+
+
+class Held(FakeEngine):
+    """Describes itself only while ``gate`` is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def describe(self) -> ModelInfo:
+        await self.gate.wait()
+        return await super().describe()
+
+
+async def test_requests_use_the_old_description_while_a_new_one_is_fetched() -> None:
+    """A health check, or an age over ``NAME``, has asked for a new one, which does not come."""
+    engine, clock = Held(), Clock()
+    served = Served(engine, clock)
+    await served.info(FRESH)
+    engine.gate.clear()
+    for age in (FRESH + 1, NAME + 1, 100 * NAME):
+        clock.time = age
+        check = asyncio.create_task(served.info(FRESH))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            assert (await served.resolve("gemma3n")).info is INFO
+            assert await served.cached() is INFO
+        check.cancel()
+    engine.info = changed = INFO.model_copy(update={"model": "other/model"})
+    engine.gate.set()
+    assert await served.info(FRESH) == await served.cached() == changed
+    assert engine.described == 2
+
+
+async def test_an_old_description_is_renewed_beside_requests() -> None:
+    engine, clock = FakeEngine(), Clock()
+    served = Served(engine, clock)
+    await served.cached()
+    clock.time = NAME + 1
+    engine.info = INFO.model_copy(update={"model": "other/model"})
+    assert (await served.cached()).model == MODEL
+    await asyncio.sleep(0.01)
+    assert (await served.cached()).model == "other/model"
+
+
+async def test_a_failed_health_check_fails_no_request(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """Busy for a moment, or lost and described too late: the request itself finds out what is wrong."""
+    await post(client, chat())
+    engine.info, engine.script = Unavailable("the model did not answer in time"), [Unavailable("lost")]
+    await post(client, chat())  # the model is asked again next time, and does not answer
+    engine.script = FakeEngine().script
+    assert_error(await client.get("/health/ready"), 503, None, "service_unavailable")
+    assert (await post(client, chat())).status_code == 200
+    assert (await client.get("/v1/models")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models/gemma3n%0a", "/v1/models%0a", "/health/live%0A", "/v1/models/gemma3n%0d%0a", "/%00"]
+)
+async def test_a_line_break_is_no_end_of_a_path(client: httpx.AsyncClient, path: str) -> None:
+    assert_error(await client.get(path), 404, None, "unknown_url")

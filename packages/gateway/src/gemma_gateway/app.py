@@ -21,6 +21,7 @@ from gemma_gateway.errors import ApiError, BadRequest, MethodNotAllowed, NotFoun
 from gemma_gateway.lifetime import Lifetime, Running
 from gemma_gateway.limits import BodyLimit, ConcurrencyLimit
 from gemma_gateway.metrics import Metrics
+from gemma_gateway.paths import PathCheck
 from gemma_gateway.routes import chat, completions, health, metrics, models, tokenize
 from gemma_gateway.routes.common import Gateway
 from gemma_gateway.served import Served
@@ -73,6 +74,7 @@ def _layers(settings: Settings, collected: Metrics, running: Running) -> list[Mi
     layers = [
         Middleware(RequestLog, collected),
         Middleware(Access, Keys(settings.api_keys), settings.hosts),
+        Middleware(PathCheck),
         Middleware(Lifetime, running, settings.request_seconds),
     ]
     if settings.origins:

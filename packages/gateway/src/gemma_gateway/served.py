@@ -1,6 +1,8 @@
 """What is served: the model's own description, remembered for a while."""
 
 import asyncio
+import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ from openai.types import Model
 
 from gemma_gateway.engine import Engine
 from gemma_gateway.errors import ModelNotFound
-from gemma_wire import ModelInfo
+from gemma_wire import ModelInfo, WireError
 from gemma_wire.tensors import MODEL
 
 FRESH: Final = 1.0
 """Seconds for which a health check believes the last one."""
 NAME: Final = 60.0
-"""Seconds for which a request believes the model's name, so that a generation is one call and not two."""
+"""Seconds for which a request believes the description, so that a generation is one call and not two."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,17 @@ class Chosen:
 
 
 class Served:
-    """Asks the engine what it serves, at most once at a time."""
+    """Asks the engine what it serves, at most once at a time.
+
+    The last description is kept until a newer one has arrived: a model that is slow to describe itself fails
+    health checks, and no requests.
+    """
 
     def __init__(self, engine: Engine, now: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._now = now
         self._info: ModelInfo | None = None
-        self._told_at = 0.0
+        self._told_at = -math.inf
         self._asking: asyncio.Task[ModelInfo] | None = None
 
     async def info(self, max_age: float) -> ModelInfo:
@@ -53,12 +59,26 @@ class Served:
         Raises:
             gemma_wire.WireError: the model cannot answer.
         """
-        if self._info is not None and self._now() - self._told_at <= max_age:
+        if self._info is not None and self._age <= max_age:
             return self._info
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
-            self._asking.add_done_callback(_retrieve)
-        return await asyncio.shield(self._asking)
+        return await asyncio.shield(self._refresh())
+
+    async def cached(self) -> ModelInfo:
+        """The last description. One older than ``NAME`` is returned too, while a new one is fetched.
+
+        After ``forget`` the new one is waited for, and the old one returned if the model cannot answer.
+
+        Raises:
+            gemma_wire.WireError: the model cannot answer, and never did.
+        """
+        if self._info is None:
+            return await self.info(NAME)
+        if self._age == math.inf:
+            with contextlib.suppress(WireError):
+                return await self.info(NAME)
+        elif self._age > NAME:
+            self._refresh()
+        return self._info
 
     async def resolve(self, name: str | None) -> "Chosen":
         """The model that a client calls ``name``; the first one when it gives no name.
@@ -67,7 +87,7 @@ class Served:
             ModelNotFound: there is none.
             gemma_wire.WireError: the model cannot answer.
         """
-        info = await self.info(NAME)
+        info = await self.cached()
         if name is None:
             return Chosen(info, info.model)
         if name not in names(info):
@@ -78,14 +98,24 @@ class Served:
 
     def forget(self) -> None:
         """Ask again next time: the server may have been restarted with another model."""
-        self._info = None
+        self._told_at = -math.inf
+
+    @property
+    def _age(self) -> float:
+        return self._now() - self._told_at
+
+    def _refresh(self) -> asyncio.Task[ModelInfo]:
+        """The call that is under way, or a new one."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(_retrieve)
+        return self._asking
 
     async def _ask(self) -> ModelInfo:
-        self.forget()
         try:
-            self._info = await self._engine.describe()
-            self._told_at = self._now()
-            return self._info
+            info = await self._engine.describe()
+            self._info, self._told_at = info, self._now()
+            return info
         finally:
             self._asking = None
 

@@ -8,7 +8,7 @@ from openai.types import Model
 from starlette.responses import Response
 
 from gemma_gateway.routes.common import READ, Gateway, gateway, json_response
-from gemma_gateway.served import NAME, as_openai, names
+from gemma_gateway.served import as_openai, names
 
 router = APIRouter(prefix="/v1/models")
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/models")
 @router.api_route("", methods=READ, response_model=None)
 async def index(at: Annotated[Gateway, Depends(gateway)]) -> Response:
     """Every model, under each of its names."""
-    info = await at.served.info(NAME)
+    info = await at.served.cached()
     return json_response(SyncPage[Model](object="list", data=[as_openai(info, name) for name in names(info)]))
 
 

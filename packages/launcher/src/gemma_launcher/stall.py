@@ -14,9 +14,9 @@ from gemma_launcher.supervisor import first, silent
 STALL_LIMIT_S: Final = 120
 """So many looks in a row, a second apart, without progress are a hang."""
 
-PROGRESS_CPU_S: Final = 0.1
-"""CPU time between two signs of progress. An idle tritonserver wakes up for less than a third of that in
-``STALL_LIMIT_S`` seconds."""
+PROGRESS_CPU_S: Final = 0.5
+"""CPU time that counts as progress. A tritonserver whose model process sleeps uses 0.06 s in
+``STALL_LIMIT_S`` seconds, measured."""
 
 UNANSWERED: Final = "hangs: it accepts connections and does not answer"
 PROGRESS_BYTES: Final = 1_000_000

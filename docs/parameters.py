@@ -1,14 +1,14 @@
 """Writes ``openai.md`` from the request schemas: ``make docs``; ``--check`` fails if it differs."""
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from gemma_gateway.schema.chat import ChatRequest
 from gemma_gateway.schema.completions import CompletionRequest
-from gemma_gateway.schema.policy import Parameter, parameters
+from gemma_gateway.schema.extensions import Extensions
+from gemma_gateway.schema.policy import parameters
 from gemma_gateway.schema.tokenize import DetokenizeRequest, TokenizeRequest
 
 PAGE = Path(__file__).with_name("openai.md")
@@ -22,11 +22,21 @@ edit. Each is
 - **refused**: 400 with the parameter's path as `param`, unless it has one of the values in the note,
   which ask for nothing.
 
-What has no effect or is refused is so with all that it may hold. What is not in a table is refused as an
-unknown parameter. In a path, brackets hold the `role` or `type` that tells several forms apart.
-Parameters with `*` are not in OpenAI's document: most are named as vLLM names them, the rest stand in
-answers or in newer clients of OpenAI.
+What has no effect or is refused is so with all that it may hold. In a path, brackets hold the `role` or
+`type` that tells several forms apart. Parameters with `*` are not in OpenAI's document: most are named as
+vLLM names them, the rest as other servers or newer clients of OpenAI name them.
 
+- A value that asks for nothing is always accepted, and is as if it were not there: `null`, `false`, `[]` and
+  `{}`, for every parameter that may be left out, nested ones too, whether it is honoured, refused or in no
+  table at all. Where `false` or an empty value is one that the parameter can have, it counts:
+  `parallel_tool_calls: false`, `structured_outputs.json: {}`.
+- A parameter that is in no table is refused by its name when its value asks for something. Inside messages
+  and their parts it is ignored instead: a history may hold what other servers wrote into it
+  (`reasoning_content`, `annotations`, `id`, `cache_control`, `tool_calls[].index`, …).
+- Parts of the types `input_text`, `output_text` and `input_image` are those of the types `text` and
+  `image_url`; `thinking` is `reasoning`. A content that is `null` or `[]` is the empty text.
+- An integer may be written as `5.0`. Numbers outside the range of a parameter are refused with it.
+- `stream_options` without `stream` and `top_logprobs` 0 without `logprobs` ask for nothing.
 - A tool that `tool_choice` does not allow is not shown to the model; a function that it names is called
   once.
 - The answer to a `json_schema` always fits the schema, `strict` or not. A schema that cannot be honoured is
@@ -45,25 +55,44 @@ PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`POST /detokenize` *", DetokenizeRequest),
 )
 OURS = (
+    *(name for name in Extensions.model_fields if name != "reasoning_effort"),
     "top_k",
     "min_p",
     "repetition_penalty",
+    "repeat_penalty",
+    "do_sample",
     "min_tokens",
     "ignore_eos",
     "stop_token_ids",
     "structured_outputs",
-    "messages[assistant].annotations",
+    "messages[user].content[audio_url]",
+    "messages[assistant].content[reasoning]",
+    "messages[tool].content[image_url]",
+    "messages[tool].content[input_audio]",
+    "messages[tool].content[audio_url]",
+    "messages[tool].content[file]",
     "messages[tool].name",
     "moderation",
     "prompt_cache_options",
 )
+OURS_OF: dict[type[BaseModel], tuple[str, ...]] = {
+    ChatRequest: ("best_of", "echo", "documents"),
+    CompletionRequest: ("reasoning_effort",),
+}
+"""What is OpenAI's in one of the requests and not in the other."""
 
 
-def table(rows: Iterable[Parameter]) -> str:
+def is_ours(path: str, schema: type[BaseModel]) -> bool:
+    """Whether a parameter, or what holds it, is not in OpenAI's document."""
+    ours = (*OURS, *OURS_OF.get(schema, ()))
+    return any(path == name or path.startswith((f"{name}.", f"{name}[")) for name in ours)
+
+
+def table(schema: type[BaseModel]) -> str:
     """A row for each parameter: path, disposition, note."""
     lines = ["| parameter | | note |", "| --- | --- | --- |"]
-    for row in rows:
-        star = " *" if row.path.startswith(OURS) else ""
+    for row in parameters(schema).values():
+        star = " *" if is_ours(row.path, schema) else ""
         note = row.note.replace("|", "\\|")
         lines.append(f"| `{row.path}`{star} | {row.disposition} | {note} |")
     return "\n".join(lines)
@@ -71,7 +100,7 @@ def table(rows: Iterable[Parameter]) -> str:
 
 def page() -> str:
     """The whole page."""
-    parts = (f"## {title}\n\n{table(parameters(schema).values())}\n" for title, schema in PARTS)
+    parts = (f"## {title}\n\n{table(schema)}\n" for title, schema in PARTS)
     return "\n".join([HEAD, *parts])
 
 

@@ -9,13 +9,29 @@ from pydantic import BaseModel
 
 from gemma_gateway.schema.chat import ChatRequest
 from gemma_gateway.schema.completions import CompletionRequest
+from gemma_gateway.schema.extensions import Extensions
 from gemma_gateway.schema.policy import parameters
 
 REQUESTS: dict[str, type[BaseModel]] = {
     "CreateChatCompletionRequest": ChatRequest,
     "CreateCompletionRequest": CompletionRequest,
 }
-SAMPLING = {"top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos", "stop_token_ids"}
+INSIDE = (
+    "tool_choice[allowed_tools].allowed_tools.tools[",
+    "messages[user].content[audio_url]",
+    "messages[tool].content[",
+    "messages[assistant].content[reasoning]",
+)
+SAMPLING = {
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "repeat_penalty",
+    "do_sample",
+    "min_tokens",
+    "ignore_eos",
+    "stop_token_ids",
+}
 FORMS = {"structured_outputs"} | {
     f"structured_outputs.{form}" for form in ("json", "json_object", "regex", "choice", "grammar")
 }
@@ -50,9 +66,9 @@ def test_a_parameter_without_a_disposition_is_found() -> None:
     [
         (
             "CreateChatCompletionRequest",
-            {"messages[assistant].annotations", "messages[tool].name", "moderation", "prompt_cache_options"},
+            {"messages[tool].name", "moderation", "prompt_cache_options", "best_of", "echo", "documents"},
         ),
-        ("CreateCompletionRequest", set()),
+        ("CreateCompletionRequest", {"reasoning_effort"}),
     ],
 )
 def test_parameters_beyond_the_document(name: str, more: set[str]) -> None:
@@ -63,14 +79,23 @@ def test_parameters_beyond_the_document(name: str, more: set[str]) -> None:
         for path in parameters(REQUESTS[name])
         if path not in named and not any(other.startswith(f"{path}.") for other in named)
     }
-    inside = {path for path in beyond if path.startswith("tool_choice[allowed_tools].allowed_tools.tools[")}
-    assert beyond - inside == SAMPLING | FORMS | more
+    inside = {path for path in beyond if path.startswith(INSIDE)}
+    extensions = Extensions.model_fields.keys() - {"reasoning_effort"}
+    assert beyond - inside == SAMPLING | FORMS | extensions | more
 
 
 def test_the_sdks_parameters_are_known() -> None:
     """The SDK is newer than the document."""
     names = completion_create_params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
     assert names <= parameters(ChatRequest).keys()
+
+
+def own(schema: type[BaseModel], disposition: str) -> set[str]:
+    """The schema's own parameters with this disposition, those of other servers left out."""
+    rows = parameters(schema).items()
+    return {
+        path for path, row in rows if path.isidentifier() and row.disposition == disposition
+    } - Extensions.model_fields.keys()
 
 
 @pytest.mark.parametrize(
@@ -86,24 +111,30 @@ def test_the_sdks_parameters_are_known() -> None:
                 "prompt_cache_retention",
                 "prompt_cache_options",
                 "prediction",
+                "store",
+                "verbosity",
             },
             {
                 "functions",
                 "function_call",
                 "modalities",
                 "audio",
-                "reasoning_effort",
-                "verbosity",
-                "store",
                 "web_search_options",
                 "moderation",
+                "best_of",
+                "echo",
+                "documents",
             },
         ),
         (CompletionRequest, {"user"}, {"suffix"}),
     ],
 )
 def test_dispositions(schema: type[BaseModel], without_effect: set[str], refused: set[str]) -> None:
-    table = {path: row for path, row in parameters(schema).items() if path.isidentifier()}
-    assert {path for path in table if table[path].disposition == "no effect"} == without_effect
-    assert {path for path in table if table[path].disposition == "refused"} == refused
+    assert own(schema, "no effect") == without_effect
+    assert own(schema, "refused") == refused
     assert all(row.note for row in parameters(schema).values() if row.disposition == "no effect")
+
+
+def test_what_other_servers_define_is_honoured_nowhere_in_extensions() -> None:
+    """What is honoured stands where it belongs; a parameter of ``Extensions`` is one of the other two."""
+    assert {row.disposition for row in parameters(Extensions).values()} == {"no effect", "refused"}

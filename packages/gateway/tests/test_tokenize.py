@@ -76,7 +76,7 @@ async def test_no_tokens_are_no_text(client: httpx.AsyncClient, engine: FakeEngi
     ("body", "param", "code"),
     [
         ({}, "prompt", "invalid_parameter_combination"),
-        ({"prompt": "x", "messages": []}, "messages", "empty_array"),
+        ({"messages": []}, "prompt", "invalid_parameter_combination"),
         (
             {"prompt": "x", "messages": [{"role": "user", "content": "x"}]},
             "prompt",

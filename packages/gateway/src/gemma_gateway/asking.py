@@ -122,7 +122,8 @@ async def together(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator
 def sampling(body: Sampled) -> dict[str, Any]:
     """The fields of a ``wire.Request`` that say how the tokens are chosen; ``options`` is not among them."""
     top_p = body.top_p if body.top_p is None else max(body.top_p, GREEDY_TOP_P)
-    return {"temperature": body.temperature, "top_p": top_p, "stream": True}
+    temperature = 0.0 if body.do_sample is False else body.temperature
+    return {"temperature": temperature, "top_p": top_p, "stream": True}
 
 
 def options(body: Sampled) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def options(body: Sampled) -> dict[str, Any]:
         "seed": body.seed,
         "top_k": None if body.top_k is None else max(body.top_k, 0),
         "min_p": body.min_p or 0.0,
-        "repetition_penalty": body.repetition_penalty or 1.0,
+        "repetition_penalty": body.repetition_penalty or body.repeat_penalty or 1.0,
         "frequency_penalty": body.frequency_penalty or 0.0,
         "presence_penalty": body.presence_penalty or 0.0,
         "logit_bias": {int(token_id): bias for token_id, bias in (body.logit_bias or {}).items()},

@@ -10,6 +10,9 @@ INT32_MAX = 2**31 - 1
 SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
+MAX_STOPS = 16
+LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY = 0.01, 10.0
+"""Logits are at most some hundreds: divided or multiplied by these they stay far inside fp32's range."""
 
 TokenId = Annotated[StrictInt, Field(ge=0, le=INT32_MAX)]
 
@@ -80,13 +83,13 @@ class Options(Frozen):
     seed: StrictInt | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
     top_k: StrictInt | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
     min_p: float = Field(0.0, ge=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    repetition_penalty: float = Field(1.0, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     logit_bias: dict[Annotated[int, Field(ge=0, le=INT32_MAX)], Annotated[float, Field(ge=-100, le=100)]] = (
         Field(default_factory=dict)
     )
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=16)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=MAX_STOPS)
     stop_token_ids: tuple[TokenId, ...] = Field((), max_length=256)
     min_tokens: StrictInt = Field(0, ge=0, le=INT32_MAX)
     ignore_eos: StrictBool = False

@@ -10,9 +10,11 @@ from gemma_gateway.schema.chat import ChatRequest
 from gemma_gateway.schema.messages import (
     AssistantMessage,
     AudioPart,
+    AudioUrlPart,
     FilePart,
     ImagePart,
     Message,
+    ReasoningPart,
     RefusalPart,
     TextPart,
     ToolMessage,
@@ -20,7 +22,7 @@ from gemma_gateway.schema.messages import (
 from gemma_gateway.schema.tools import FunctionTool, JsonObjectFormat, JsonSchemaFormat, NamedTool
 from gemma_gateway.settings import Settings
 
-AnyPart = TextPart | RefusalPart | ImagePart | AudioPart | FilePart
+AnyPart = TextPart | RefusalPart | ReasoningPart | ImagePart | AudioPart | AudioUrlPart | FilePart
 
 
 class Conversation(NamedTuple):
@@ -149,6 +151,8 @@ def _sounds(messages: Sequence[Message]) -> Iterator[Place]:
     for path, part in _parts(messages):
         if isinstance(part, AudioPart):
             yield f"{path}.input_audio.data", part.input_audio.data
+        elif isinstance(part, AudioUrlPart):
+            yield f"{path}.audio_url.url", part.audio_url.url
 
 
 def _message(message: Message) -> wire.Message:
@@ -167,8 +171,8 @@ def _message(message: Message) -> wire.Message:
 def _said(message: AssistantMessage) -> str | tuple[wire.Part, ...]:
     """What the assistant said; a refusal is what it said, too."""
     if message.refusal is None:
-        return _content(message.content or "")
-    if message.content is None:
+        return _content(message.content)
+    if not message.content:
         return message.refusal
     said = _content(message.content)
     parts = (wire.TextPart(text=said),) if isinstance(said, str) else said
@@ -176,7 +180,9 @@ def _said(message: AssistantMessage) -> str | tuple[wire.Part, ...]:
 
 
 def _content(content: str | Sequence[AnyPart]) -> str | tuple[wire.Part, ...]:
-    return content if isinstance(content, str) else tuple(_part(part) for part in content)
+    if isinstance(content, str):
+        return content
+    return tuple(_part(part) for part in content if not isinstance(part, ReasoningPart)) or ""
 
 
 def _part(part: AnyPart) -> wire.Part:
@@ -185,6 +191,6 @@ def _part(part: AnyPart) -> wire.Part:
             return wire.TextPart(text=part.text)
         case RefusalPart():
             return wire.TextPart(text=part.refusal)
-        case AudioPart():
+        case AudioPart() | AudioUrlPart():
             return wire.AudioPart()
     return wire.ImagePart()

@@ -1,16 +1,111 @@
 """The parts that every request schema is made of."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    GetCoreSchemaHandler,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
+class EmptyIsValue:
+    """Marks a parameter whose empty object is a value, such as the JSON schema that everything fits."""
+
+
 class Strict(BaseModel):
-    """No unknown fields, no conversions: ``"5"`` is not 5 and ``true`` is not 1."""
+    """No unknown fields, no conversions: ``"5"`` is not 5 and ``true`` is not 1.
+
+    Except for what asks for nothing: ``null``, ``false``, ``[]`` and ``{}`` are accepted for every parameter
+    that may be left out, and for every unknown one, and are as if they were not there. Where such a value is
+    one that the parameter can have, it stays. An integer may be written as ``5.0``, as in JSON schema.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        known = _traits(cls)
+        return {
+            name: _whole(value) if traits.holds_integers else value
+            for name, value in data.items()
+            if (traits := known.get(name, _UNKNOWN)).required
+            or not asks_for_nothing(value)
+            or traits.takes(value)
+        }
+
+
+@dataclass(frozen=True)
+class _Traits:
+    """What ``Strict`` has to know about a field before it is validated."""
+
+    required: bool = False
+    takes_false: bool = False
+    takes_empty: bool = False
+    holds_integers: bool = False
+
+    def takes(self, value: object) -> bool:
+        """Whether a value that seems to ask for nothing is a value of this field."""
+        return self.takes_false if value is False else self.takes_empty and value is not None
+
+
+_UNKNOWN: Final = _Traits()
+
+
+@cache
+def _traits(model: type[BaseModel]) -> dict[str, _Traits]:
+    """The traits of each field, by the name that it has in JSON."""
+    return {
+        field.alias or name: _Traits(
+            required=field.is_required(),
+            takes_false=_takes_false(field.annotation, field.metadata),
+            takes_empty=any(isinstance(mark, EmptyIsValue) for mark in field.metadata),
+            holds_integers=int in _leaves(field.annotation),
+        )
+        for name, field in model.model_fields.items()
+    }
+
+
+def _takes_false(annotation: Any, marks: list[Any]) -> bool:
+    """Whether false is a value of a field; of a refused one, whether its default is true."""
+    for mark in marks:
+        if isinstance(mark, Only):
+            return True in [value for value in mark.neutral if isinstance(value, bool)]
+    return not {bool, False}.isdisjoint(_leaves(annotation))
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    """The types and boolean literals that an annotation is made of; fields of models are not among them."""
+    if isinstance(annotation, type) or annotation is None:
+        return [annotation]
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return [value for value in inner if isinstance(value, bool)]
+    parts = inner[:1] if origin is Annotated else inner
+    return [leaf for part in parts for leaf in _leaves(part)]
+
+
+def _whole(value: object) -> object:
+    """Numbers without a fraction as integers, in arrays too."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list) and any(isinstance(item, float | list) for item in value):
+        return [_whole(item) for item in value]
+    return value
+
+
+def asks_for_nothing(value: object) -> bool:
+    """Whether a value is null, false, or an empty array or object."""
+    return value is None or value is False or (isinstance(value, list | dict) and not value)
 
 
 @dataclass(frozen=True)
@@ -24,7 +119,8 @@ class Only:
     """Marks a parameter that is not supported.
 
     Args:
-        neutral: the values that ask for nothing, which are accepted.
+        neutral: the values that ask for nothing, besides those that always do. When ``True`` is among them,
+            ``False`` asks for something.
         hint: what a client could do instead; a clause that ends the sentence of the refusal.
     """
 
@@ -84,3 +180,8 @@ def clash(param: str, reason: str, code: str = "invalid_parameter_combination") 
         code: a word for programs.
     """
     return PydanticCustomError("clash", "{reason}", {"param": param, "reason": reason, "code": code})
+
+
+def null_as_text() -> BeforeValidator:
+    """Of a required text or list of parts: nothing is the empty text."""
+    return BeforeValidator(lambda value: "" if value is None or value == [] else value)

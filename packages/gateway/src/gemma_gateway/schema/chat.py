@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from gemma_gateway.schema.base import NoEffect, Only, Strict, clash
 from gemma_gateway.schema.messages import Message, TextContent, check_calls
-from gemma_gateway.schema.sampling import ACCOUNTS, Sampled
+from gemma_gateway.schema.sampling import ACCOUNTS, MaxTokens, Sampled
 from gemma_gateway.schema.tools import (
     AllowedToolsChoice,
     NamedTool,
@@ -15,7 +15,7 @@ from gemma_gateway.schema.tools import (
     Tool,
     ToolChoice,
 )
-from gemma_wire.options import INT32_MAX, MAX_TOP_LOGPROBS
+from gemma_wire.options import MAX_TOP_LOGPROBS
 
 MAX_TOOLS = 128
 _CACHE = NoEffect("what was computed before is always used again")
@@ -36,34 +36,38 @@ class ChatRequest(Sampled):
     """The body. ``schema.policy.parameters`` lists what becomes of each parameter."""
 
     messages: list[Message] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
-    max_completion_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    max_tokens: MaxTokens = None
+    max_completion_tokens: MaxTokens = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat = TextFormat(type="text")
     tools: list[Tool] = Field([], max_length=MAX_TOOLS)
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: Annotated[
+        str | None, Field(description="there is one tier, and the answer tells its name: `default`")
+    ] = None
 
     # Labels and hints: they never touch the answer.
     safety_identifier: Annotated[str, Field(max_length=64), ACCOUNTS] = ""
     prompt_cache_key: Annotated[str, _CACHE] = ""
-    prompt_cache_retention: Annotated[Literal["in_memory", "24h"] | None, _CACHE] = None
-    prompt_cache_options: Annotated[dict[str, Any] | None, _CACHE] = None
+    prompt_cache_retention: Annotated[Any, _CACHE] = None
+    prompt_cache_options: Annotated[Any, _CACHE] = None
     metadata: Annotated[Metadata | None, ACCOUNTS] = None
     prediction: Annotated[Prediction | None, NoEffect("it could only make an answer come faster")] = None
+    verbosity: Annotated[Any, NoEffect("the model has no such control")] = None
+    store: Annotated[Any, NoEffect("nothing is stored here, whatever is asked")] = None
 
     # Refused, except where the value asks for nothing.
     functions: Annotated[Any, Only(hint="use 'tools'")] = None
     function_call: Annotated[Any, Only("none", "auto", hint="use 'tool_choice'")] = None
-    modalities: Annotated[Any, Only(None, ["text"])] = None
-    audio: Annotated[Any, Only(None, hint="the model does not speak")] = None
-    reasoning_effort: Annotated[Any, Only(None, "none")] = None
-    verbosity: Annotated[Any, Only(None, "medium")] = None
-    store: Annotated[Any, Only(None, False, hint="nothing is stored here")] = None
+    modalities: Annotated[Any, Only(["text"])] = None
+    audio: Annotated[Any, Only(hint="the model does not speak")] = None
     web_search_options: Annotated[Any, Only(hint="the model cannot search")] = None
-    moderation: Annotated[Any, Only(None)] = None
+    moderation: Annotated[Any, Only()] = None
+    best_of: Annotated[Any, Only(1, hint="use 'n'")] = None
+    echo: Annotated[Any, Only(False)] = None
+    documents: Annotated[Any, Only(hint="put them into a message")] = None
 
     @model_validator(mode="after")
     def _fits_together_in_chat(self) -> Self:
@@ -78,7 +82,7 @@ class ChatRequest(Sampled):
             raise clash("max_tokens", "differs from 'max_completion_tokens'; give one of them")
         if self.min_tokens and self.limit and self.min_tokens > self.limit:
             raise clash("min_tokens", "is greater than 'max_tokens'")
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise clash("top_logprobs", "is only allowed when 'logprobs' is true")
 
     def _check_form(self) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from gemma_gateway.schema.base import Only, clash
-from gemma_gateway.schema.sampling import Sampled, TokenId
+from gemma_gateway.schema.sampling import UNLIMITED, Sampled, TokenId
 from gemma_wire.options import INT32_MAX
 
 MAX_PROMPTS = 128
@@ -36,11 +36,15 @@ class CompletionRequest(Sampled):
     """The body. ``schema.policy.parameters`` lists what becomes of each parameter."""
 
     prompt: Prompt = Field(description="null is the beginning of a new document")
-    max_tokens: int | None = Field(None, ge=0, le=INT32_MAX, description="16 when not given")
+    max_tokens: Annotated[
+        int | None,
+        Field(ge=0, le=INT32_MAX, description="16 when not given; -1: as many as the context holds"),
+        UNLIMITED,
+    ] = None
     best_of: int | None = Field(None, ge=0, le=20)
     echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=5)
-    suffix: Annotated[Any, Only(None, hint="the model cannot fill gaps")] = None
+    suffix: Annotated[Any, Only("", hint="the model cannot fill gaps")] = None
 
     @model_validator(mode="after")
     def _fits_together_here(self) -> Self:

@@ -108,7 +108,7 @@ def _unknown(_: ErrorDetails, param: str) -> Told:
 
 def _unsupported(error: ErrorDetails, param: str) -> Told:
     hint = f": {error['ctx']['hint']}" if error["ctx"]["hint"] else ""
-    useful = [show(value) for value in error["ctx"]["neutral"] if value not in (None, [], {})]
+    useful = [show(value) for value in error["ctx"]["neutral"] if value not in (None, [], {}, "")]
     if key := _tagged_by(error):
         value = show(error["input"][key])
         return f"The value {value} of '{param}' is not supported by this server{hint}.", "unsupported_value"

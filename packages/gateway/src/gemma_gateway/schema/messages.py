@@ -1,69 +1,119 @@
 """The messages of a conversation: roles, and the parts that a message may consist of."""
 
-from typing import Annotated, Literal, Never, Self
+from typing import Annotated, Any, Literal, Never
 
-from pydantic import Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, Tag
 
-from gemma_gateway.schema.base import NoEffect, Only, Strict, clash, tagged_by, text_or_parts
+from gemma_gateway.schema.base import NoEffect, Only, Strict, clash, null_as_text, tagged_by, text_or_parts
 
 
-class TextPart(Strict):
+class History(Strict):
+    """What other servers wrote, or wrote down: fields that are unknown here are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def _as_url(value: object) -> object:
+    """Many clients give a URL where OpenAI's document has an object that holds one."""
+    return {"url": value} if isinstance(value, str) else value
+
+
+_PART_TYPES = {
+    "input_text": "text",
+    "output_text": "text",
+    "input_image": "image_url",
+    "thinking": "reasoning",
+    "redacted_thinking": "reasoning",
+}
+"""Other names of the types of parts: those of the Responses API, and of other models' histories."""
+
+
+def _with_our_type(part: object) -> object:
+    if isinstance(part, dict) and (ours := _PART_TYPES.get(str(part.get("type")))):
+        return {**part, "type": ours}
+    return part
+
+
+AnyText = Annotated[str, null_as_text()]
+
+
+class TextPart(History):
     """A piece of text."""
 
     type: Literal["text"]
-    text: str
+    text: AnyText
 
 
-class RefusalPart(Strict):
+class RefusalPart(History):
     """What the model said instead of an answer; to the model it is text of its own."""
 
     type: Literal["refusal"]
-    refusal: str
+    refusal: AnyText
 
 
-class ImageUrl(Strict):
-    """Where a picture is."""
+class ReasoningPart(History):
+    """What a model thought before it answered. Chat templates leave it out of the prompt, and so do we."""
+
+    type: Literal["reasoning"]
+
+
+class ImageUrl(History):
+    """Where an image is."""
 
     url: str
-    detail: Annotated[
-        Literal["auto", "low", "high", "original"],
-        NoEffect("every picture is seen at the model's one resolution"),
-    ] = "auto"
+    detail: Annotated[Any, NoEffect("every image is seen at the model's one resolution")] = "auto"
 
 
-class ImagePart(Strict):
-    """A picture."""
+class ImagePart(History):
+    """An image."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: Annotated[ImageUrl, BeforeValidator(_as_url)] = Field(
+        description="an object with the `url`, or the URL itself"
+    )
 
 
-class InputAudio(Strict):
-    """A sound: the base64 of a file."""
+class InputAudio(History):
+    """Audio: the base64 of a file."""
 
     data: str
-    format: Literal["wav", "mp3"]
+    format: Annotated[Any, NoEffect("the content tells what the file is")] = ""
 
 
-class AudioPart(Strict):
-    """A sound."""
+class AudioPart(History):
+    """Audio."""
 
     type: Literal["input_audio"]
     input_audio: InputAudio
 
 
-class File(Strict):
-    """A file that is sent along; only pictures are understood."""
+class AudioUrl(History):
+    """Where audio is."""
 
-    file_id: Annotated[
-        None, Only(None, hint="no files are stored here; send the picture itself as 'file_data'")
-    ] = None
-    file_data: str = Field(description="a data URI of a picture")
+    url: str = Field(description="a data URL, or an http(s) URL as for images")
+
+
+class AudioUrlPart(History):
+    """Audio, by its URL; vLLM's name."""
+
+    type: Literal["audio_url"]
+    audio_url: Annotated[AudioUrl, BeforeValidator(_as_url)] = Field(
+        description="an object with the `url`, or the URL itself"
+    )
+
+
+class File(History):
+    """A file that is sent along; only images are understood."""
+
+    file_id: Annotated[None, Only(hint="no files are stored here; send the image itself as 'file_data'")] = (
+        None
+    )
+    file_data: str = Field(description="a data URL of an image")
     filename: Annotated[str, NoEffect("the content tells what the file is")] = ""
 
 
-class FilePart(Strict):
-    """A picture, sent as a file."""
+class FilePart(History):
+    """An image, sent as a file."""
 
     type: Literal["file"]
     file: File
@@ -73,28 +123,36 @@ UserPart = Annotated[
     Annotated[TextPart, Tag("<text>")]
     | Annotated[ImagePart, Tag("<image_url>")]
     | Annotated[AudioPart, Tag("<input_audio>")]
+    | Annotated[AudioUrlPart, Tag("<audio_url>")]
     | Annotated[FilePart, Tag("<file>")],
-    tagged_by("type", "text", "image_url", "input_audio", "file"),
+    tagged_by("type", "text", "image_url", "input_audio", "audio_url", "file"),
+    BeforeValidator(_with_our_type),
 ]
 AssistantPart = Annotated[
-    Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")],
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[RefusalPart, Tag("<refusal>")]
+    | Annotated[ReasoningPart, NoEffect("the model is not shown earlier reasoning"), Tag("<reasoning>")],
     tagged_by("type", "text", "refusal"),
+    BeforeValidator(_with_our_type),
 ]
+SystemPart = Annotated[TextPart, BeforeValidator(_with_our_type)]
 TextContent = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[TextPart], Field(min_length=1), Tag("<array>")],
+    Annotated[str, Tag("<string>")] | Annotated[list[SystemPart], Tag("<array>")],
     text_or_parts(),
+    null_as_text(),
 ]
 UserContent = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[UserPart], Field(min_length=1), Tag("<array>")],
+    Annotated[str, Tag("<string>")] | Annotated[list[UserPart], Tag("<array>")],
     text_or_parts(),
+    null_as_text(),
 ]
 AssistantContent = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[AssistantPart], Field(min_length=1), Tag("<array>")],
+    Annotated[str, Tag("<string>")] | Annotated[list[AssistantPart], Tag("<array>")],
     text_or_parts(),
 ]
 
 
-class SystemMessage(Strict):
+class SystemMessage(History):
     """Instructions. ``developer`` is the newer name of ``system``."""
 
     role: Literal["system", "developer"]
@@ -102,7 +160,7 @@ class SystemMessage(Strict):
     name: str = ""
 
 
-class UserMessage(Strict):
+class UserMessage(History):
     """What the user said and showed."""
 
     role: Literal["user"]
@@ -110,14 +168,14 @@ class UserMessage(Strict):
     name: str = ""
 
 
-class CalledFunction(Strict):
+class CalledFunction(History):
     """Which function the model called, and with what; ``arguments`` is JSON as the model wrote it."""
 
     name: str
-    arguments: str
+    arguments: AnyText
 
 
-class ToolCall(Strict):
+class ToolCall(History):
     """A call that the model made."""
 
     id: str
@@ -132,32 +190,23 @@ AnyToolCall = Annotated[
 ]
 
 
-class AssistantMessage(Strict):
+class AssistantMessage(History):
     """What the model said before; an answer's own ``message`` fits here as it is."""
 
     role: Literal["assistant"]
-    content: AssistantContent | None = None
+    content: AssistantContent = ""
     refusal: str | None = None
     name: str = ""
     tool_calls: list[AnyToolCall] | None = None
-    audio: Annotated[None, Only(None, hint="the model does not speak")] = None
-    function_call: Annotated[None, Only(None, hint="use 'tool_calls'")] = None
-    annotations: Annotated[object, Only(None, [])] = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if self.content is None and self.refusal is None and not self.tool_calls:
-            sentence = "is needed where the assistant made no tool calls"
-            given = "content" in self.model_fields_set
-            raise clash("content", sentence, "invalid_type" if given else "missing_required_parameter")
-        return self
+    audio: Annotated[None, Only(hint="the model does not speak")] = None
+    function_call: Annotated[None, Only(hint="use 'tool_calls'")] = None
 
 
-class ToolMessage(Strict):
+class ToolMessage(History):
     """What a call gave."""
 
     role: Literal["tool"]
-    content: TextContent
+    content: UserContent
     tool_call_id: str
     name: Annotated[str, NoEffect("the call tells the function's name")] = ""
 

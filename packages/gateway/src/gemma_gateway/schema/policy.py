@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
-from gemma_gateway.schema.base import NoEffect, Only
+from gemma_gateway.schema.base import NoEffect, Only, asks_for_nothing
 
 Disposition = Literal["honoured", "no effect", "refused"]
 """Every parameter has exactly one."""
@@ -62,7 +62,7 @@ def _inside(annotation: Any, path: str, chosen: bool) -> Iterator[Parameter]:
 
 def _annotated(annotation: Any, path: str, chosen: bool) -> Iterator[Parameter]:
     inner, *marks = get_args(annotation)
-    if any(isinstance(mark, Only) for mark in marks):
+    if any(isinstance(mark, NoEffect | Only) for mark in marks):
         (tag,) = (mark.tag for mark in marks if isinstance(mark, Tag))
         yield _parameter(path + tag.replace("<", "[").replace(">", "]"), marks)
     else:
@@ -88,6 +88,6 @@ def _parameter(path: str, marks: list[Any], field: FieldInfo | None = None) -> P
 
 def _but_for(mark: Only) -> str:
     """What a client may say nevertheless, and what it could do instead."""
-    values = [f"`{json.dumps(value)}`" for value in mark.neutral]
+    values = [f"`{json.dumps(value)}`" for value in mark.neutral if not asks_for_nothing(value)]
     accepted = f"only {' or '.join(values)}" if values else ""
     return "; ".join(filter(None, (accepted, mark.hint)))

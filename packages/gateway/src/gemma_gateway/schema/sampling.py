@@ -6,8 +6,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from gemma_gateway.schema.base import NoEffect, Strict, clash
+from gemma_gateway.schema.extensions import Extensions
 from gemma_gateway.schema.tools import StructuredOutputs
-from gemma_wire.options import INT32_MAX, MAX_CHOICES, SEED_MAX, SEED_MIN
+from gemma_wire.options import (
+    INT32_MAX,
+    LEAST_REPETITION_PENALTY,
+    MAX_CHOICES,
+    MAX_STOPS,
+    MOST_REPETITION_PENALTY,
+    SEED_MAX,
+    SEED_MIN,
+)
 
 MAX_BIASES = 1024
 MAX_STOP_IDS = 256
@@ -25,6 +34,11 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _unlimited(value: object) -> object:
+    """-1 is no limit, as llama.cpp and its clients write it."""
+    return INT32_MAX if value == -1 else value
+
+
 def _token_id(key: str) -> str:
     if not (key.isascii() and key.isdecimal() and len(key) <= 10 and int(key) <= INT32_MAX):
         raise PydanticCustomError("token_id", "a key must be a token's id")
@@ -33,8 +47,12 @@ def _token_id(key: str) -> str:
 
 Stop = Annotated[
     list[Annotated[str, Field(min_length=1)]],
-    Field(min_length=1, max_length=4),
+    Field(min_length=1, max_length=MAX_STOPS),
     BeforeValidator(_as_list),
+]
+UNLIMITED = BeforeValidator(_unlimited)
+MaxTokens = Annotated[
+    int | None, Field(ge=1, le=INT32_MAX, description="-1: as many as the context holds"), UNLIMITED
 ]
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 LogitBias = Annotated[
@@ -43,7 +61,7 @@ LogitBias = Annotated[
 ]
 
 
-class Sampled(Strict):
+class Sampled(Extensions):
     """How the tokens are chosen, how many, and how they are told."""
 
     model: str
@@ -62,16 +80,26 @@ class Sampled(Strict):
     # Not in OpenAI's API, named as vLLM names them.
     top_k: int | None = Field(None, ge=-1, le=INT32_MAX, description="0 and -1 keep every token")
     min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    repetition_penalty: float | None = Field(None, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
+    repeat_penalty: float | None = Field(
+        None,
+        ge=LEAST_REPETITION_PENALTY,
+        le=MOST_REPETITION_PENALTY,
+        description="llama.cpp's name of `repetition_penalty`",
+    )
+    do_sample: bool | None = Field(None, description="false: the likeliest token, as with `temperature` 0")
     min_tokens: int | None = Field(None, ge=0, le=INT32_MAX)
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
-    structured_outputs: StructuredOutputs | None = None
+    structured_outputs: Annotated[
+        StructuredOutputs | None, AfterValidator(lambda form: form if form and form.given else None)
+    ] = None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise clash("stream_options", "is only allowed when 'stream' is true")
+    def _one_repetition_penalty(self) -> Self:
+        both = (self.repetition_penalty, self.repeat_penalty)
+        if None not in both and both[0] != both[1]:
+            raise clash("repeat_penalty", "differs from 'repetition_penalty'; give one of them")
         return self
 
     @property

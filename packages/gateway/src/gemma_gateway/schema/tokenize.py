@@ -22,11 +22,11 @@ class TokenizeRequest(Strict):
         None, description="of a prompt: whether its first token begins it"
     )
     return_token_strs: bool | None = None
-    add_generation_prompt: Annotated[Any, Only(None, True)] = None
-    continue_final_message: Annotated[Any, Only(None, False)] = None
-    chat_template: Annotated[Any, Only(None)] = None
-    chat_template_kwargs: Annotated[Any, Only(None, {})] = None
-    mm_processor_kwargs: Annotated[Any, Only(None, {})] = None
+    add_generation_prompt: Annotated[Any, Only(True)] = None
+    continue_final_message: Annotated[Any, Only(False)] = None
+    chat_template: Annotated[Any, Only()] = None
+    chat_template_kwargs: Annotated[Any, Only()] = None
+    mm_processor_kwargs: Annotated[Any, Only()] = None
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Never, Self
 
 from pydantic import ConfigDict, Field, Tag, model_validator
 
-from gemma_gateway.schema.base import NoEffect, Only, Strict, clash, one_of, tagged_by
+from gemma_gateway.schema.base import EmptyIsValue, NoEffect, Only, Strict, clash, one_of, tagged_by
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _ONLY_FUNCTIONS = Only(hint="the tools of this server are functions")
@@ -128,9 +128,11 @@ SchemaOrBool = Annotated[
 
 
 class StructuredOutputs(Strict):
-    """What vLLM calls so: exactly one of the forms."""
+    """What vLLM calls so: at most one of the forms."""
 
-    json_: SchemaOrBool | None = Field(None, alias="json", description="a JSON schema")
+    json_: Annotated[SchemaOrBool | None, EmptyIsValue()] = Field(
+        None, alias="json", description="a JSON schema"
+    )
     json_object: Literal[True] | None = Field(None, description="any JSON object")
     regex: Annotated[str, Field(min_length=1)] | None = Field(None, description="of the whole answer")
     choice: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = Field(
@@ -139,7 +141,12 @@ class StructuredOutputs(Strict):
     grammar: Annotated[str, Field(min_length=1)] | None = Field(None, description="Lark's notation")
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if sum(value is not None for value in dict(self).values()) != 1:
-            raise clash("", "takes exactly one of 'json', 'json_object', 'regex', 'choice' and 'grammar'")
+    def _at_most_one(self) -> Self:
+        if len(self.given) > 1:
+            raise clash("", "takes one of 'json', 'json_object', 'regex', 'choice' and 'grammar'")
         return self
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the forms that are asked for."""
+        return [name for name, value in dict(self).items() if value is not None]

@@ -18,27 +18,31 @@ PORTS = ("port", "triton-http-port", "triton-grpc-port", "triton-metrics-port")
 
 @dataclass(frozen=True)
 class Stack:
-    """Where it listens."""
+    """Where it listens, and the launcher's process id."""
 
     api: str
     triton_grpc: str
+    pid: int
 
 
 @contextmanager
-def serving(model: str) -> Iterator[Stack]:
+def serving(model: str, playground: bool = False) -> Iterator[Stack]:
     """``gemma-triton serve`` until the end; what it prints goes to standard error.
 
     Args:
         model: hub id or folder.
+        playground: with the playground, on a free port.
 
     Raises:
         RuntimeError: it ended, or took longer than ``START_S``.
     """
     ports = {name: find_free(LOOPBACK) for name in PORTS}
     flags = [f"--{name}={port}" for name, port in ports.items()]
-    command = [sys.executable, "-m", "gemma_launcher", "serve", "--no-playground", "--model", model, *flags]
+    flags += ["--playground-port=0"] if playground else ["--no-playground"]
+    command = [sys.executable, "-m", "gemma_launcher", "serve", "--model", model, *flags]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
-    stack = Stack(f"http://{LOOPBACK}:{ports['port']}/v1", f"{LOOPBACK}:{ports['triton-grpc-port']}")
+    api, grpc = f"http://{LOOPBACK}:{ports['port']}/v1", f"{LOOPBACK}:{ports['triton-grpc-port']}"
+    stack = Stack(api, grpc, process.pid)
     try:
         _wait(process, f"http://{LOOPBACK}:{ports['port']}/health/ready")
         yield stack

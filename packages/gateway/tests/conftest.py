@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from gemma_gateway.app import create_app
 from gemma_gateway.server import Server, server
 from gemma_gateway.settings import Settings
-from gemma_wire import Chunk, ModelInfo, Request, Tokens, Usage
+from gemma_wire import Chunk, ModelInfo, Request, TokenizerInfo, Tokens, Usage
 
 MODEL = "google/gemma-3n-E4B-it"
 INFO = ModelInfo(
@@ -72,6 +72,9 @@ class FakeEngine:
         ids = request.options.prompt_token_ids or (*self.begins, *map(ord, request.prompt or ""))
         pieces = tuple("<bos>" if token_id == 2 else chr(token_id) for token_id in ids)
         return Tokens(token_ids=ids, text="".join(pieces), pieces=pieces, context_length=INFO.context_length)
+
+    async def tokenizer_info(self) -> TokenizerInfo:
+        return TokenizerInfo(config={"eos_token": "<eos>", "chat_template": "{{ messages }}"})
 
     async def describe(self) -> ModelInfo:
         self.described += 1

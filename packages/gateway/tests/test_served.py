@@ -14,7 +14,15 @@ from gemma_gateway.errors import ModelNotFound
 from gemma_gateway.served import FRESH, NAME, Served
 from gemma_wire import ModelInfo, Unavailable
 
-OWN = {"id": MODEL, "object": "model", "created": INFO.created, "owned_by": "google"}
+OWN = {
+    "id": MODEL,
+    "object": "model",
+    "created": INFO.created,
+    "owned_by": "google",
+    "root": MODEL,
+    "parent": None,
+    "max_model_len": INFO.context_length,
+}
 
 
 async def test_list(client: httpx.AsyncClient) -> None:
@@ -49,7 +57,7 @@ async def test_variants(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     body = (await client.get("/v1/models")).json()
     assert [model["id"] for model in body["data"]] == [MODEL, "gemma3n", small]
     official.assert_valid(body, "ListModelsResponse")
-    assert (await client.get(f"/v1/models/{small}")).json() == OWN | {"id": small}
+    assert (await client.get(f"/v1/models/{small}")).json() == OWN | {"id": small, "root": small}
     for name, answers, option in ((small, small, small), (MODEL, MODEL, None), ("gemma3n", MODEL, None)):
         assert (await post(client, chat() | {"model": name})).json()["model"] == answers
         assert engine.asked[-1].options.model == option

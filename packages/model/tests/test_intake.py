@@ -125,9 +125,55 @@ def test_max_tokens_ends_where_the_context_ends(intake: Intake) -> None:
 
 
 def test_a_prompt_that_does_not_fit_states_both_numbers(intake: Intake) -> None:
-    with pytest.raises(ContextLengthExceeded, match=r"has 5\d\d\d tokens.* 4096 tokens") as caught:
+    with pytest.raises(ContextLengthExceeded, match=r"4096 tokens.* has 5\d\d\d tokens") as caught:
         intake.accept(Request(messages=(Message(role="user", content="~" * 5000),)))
     assert caught.value.field == "messages"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(messages=(Message(role="user", content="~" * 5000),), max_tokens=10**6),
+        Request(prompt="~" * 5000),
+        Request(prompt="~" * 20_000_000),
+        Request(options=Options(prompt_token_ids=(300,) * 4096)),
+    ],
+)
+def test_an_overflow_is_told_in_the_words_that_clients_look_for(intake: Intake, request_: Request) -> None:
+    """LangChain and LiteLLM look into the sentence for them."""
+    with pytest.raises(ContextLengthExceeded) as caught:
+        intake.accept(request_)
+    assert "This model's maximum context length is 4096 tokens" in caught.value.message
+    assert "prompt is too long" in caught.value.message
+
+
+def test_a_prompt_that_cannot_fit_is_not_tokenised_either(intake: Intake) -> None:
+    with pytest.raises(
+        ContextLengthExceeded, match=r"maximum context length is 4096 tokens.*prompt is too long"
+    ):
+        intake.tokens(Request(prompt="~" * 20_000_000, options=Options(op="tokenize")))
+
+
+def test_the_tokenizers_configuration(intake: Intake) -> None:
+    config = intake.tokenizer_info.config
+    assert (config["bos_token"], config["eos_token"], config["model_max_length"]) == ("<bos>", "<eos>", 4096)
+    assert "<start_of_turn>" in config["chat_template"]
+
+
+@pytest.mark.parametrize(
+    ("files", "config"),
+    [
+        ({}, {"model_max_length": 4096}),
+        ({"tokenizer_config.json": {"chat_template": "a"}}, {"chat_template": "a", "model_max_length": 4096}),
+        ({"chat_template.json": {"chat_template": "b"}}, {"chat_template": "b", "model_max_length": 4096}),
+    ],
+)
+def test_wherever_the_chat_template_is(
+    checkpoint: Checkpoint, tmp_path: Path, files: dict[str, Any], config: dict[str, Any]
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    assert replace(checkpoint, folder=tmp_path).tokenizer_config == config
 
 
 @pytest.mark.parametrize("text", [" " * 20_000_000 + "y", "a" * 20_000_000])

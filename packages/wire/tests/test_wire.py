@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gemma_wire import (
     Alternative,
@@ -275,3 +276,40 @@ def test_an_unknown_input_is_refused() -> None:
     with pytest.raises(InvalidRequest) as caught:
         Request.from_tensors({"nonsense": pack(tensors.PROMPT, ["x"])})
     assert caught.value.field == "nonsense"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "min_p",
+        "repetition_penalty",
+        "frequency_penalty",
+        "presence_penalty",
+        "top_k",
+        "seed",
+        "min_tokens",
+        "n",
+        "logprobs",
+    ],
+)
+@pytest.mark.parametrize("number", ["1e308", "-1e308", "1e400", "1" * 400, "true", '"1"', '"NaN"', "NaN"])
+def test_extreme_numbers_among_the_options(name: str, number: str) -> None:
+    """A plain Triton client may send anything; what is taken is in the field's range and a number."""
+    text = f'{{"{name}": {number}}}'.encode()
+    asked = {"prompt": pack(tensors.PROMPT, ["x"]), "options": pack(tensors.OPTIONS, [text])}
+    with pytest.raises(InvalidRequest) as caught:
+        Request.from_tensors(asked)
+    assert caught.value.field.startswith("options")
+
+
+@pytest.mark.parametrize("value", [1e-300, 0, 0.00999, 10.01, -1])
+def test_a_repetition_penalty_that_would_overflow_logits_is_refused(value: float) -> None:
+    with pytest.raises(ValidationError, match="repetition_penalty"):
+        Options(repetition_penalty=value)
+
+
+def test_whole_numbers_may_have_a_point() -> None:
+    options = Options.model_validate({"top_k": 5.0, "seed": -0.0, "stop_token_ids": [7.0]})
+    assert (options.top_k, options.seed, options.stop_token_ids) == (5, 0, (7,))
+    with pytest.raises(ValidationError):
+        Options.model_validate({"top_k": 5.5})

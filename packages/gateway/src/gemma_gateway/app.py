@@ -22,7 +22,7 @@ from gemma_gateway.lifetime import Lifetime, Running
 from gemma_gateway.limits import BodyLimit, ConcurrencyLimit
 from gemma_gateway.metrics import Metrics
 from gemma_gateway.paths import PathCheck
-from gemma_gateway.routes import chat, completions, health, metrics, models, tokenize
+from gemma_gateway.routes import chat, completions, health, info, metrics, models, tokenize
 from gemma_gateway.routes.common import Gateway
 from gemma_gateway.served import Served
 from gemma_gateway.settings import Settings
@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         exception_handlers=_HANDLERS,
     )
     app.state.running = running
-    for family in (chat, completions, models, tokenize, health, metrics):
+    for family in (chat, completions, models, tokenize, info, health, metrics):
         app.include_router(family.router)
     return app
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from gemma_wire import Chunk, ModelInfo, Request, Tokens
+from gemma_wire import Chunk, ModelInfo, Request, TokenizerInfo, Tokens
 
 
 class Engine(Protocol):
@@ -20,6 +20,9 @@ class Engine(Protocol):
 
     async def describe(self) -> ModelInfo:
         """What is served now; asks the model itself, so it tells whether the model can answer."""
+
+    async def tokenizer_info(self) -> TokenizerInfo:
+        """How the model's tokenizer is configured, its chat template included."""
 
     async def close(self) -> None:
         """Drop every connection."""

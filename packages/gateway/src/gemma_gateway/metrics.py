@@ -66,6 +66,11 @@ class Metrics:
         self.prefill = self._histogram("request_prefill_time_seconds", "On the prompt.", _FIRST)
         self.decode = self._histogram("request_decode_time_seconds", "On the answer.", _WHOLE)
 
+    @property
+    def generations(self) -> int:
+        """Generations that are under way or in the queue."""
+        return int(next(iter(self.running.collect())).samples[0].value)
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """All of it, in the format that the scraper accepts, and that format's media type."""
         encode, media_type = choose_encoder(accept)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from openai.types import Model
 
@@ -128,7 +128,13 @@ def names(info: ModelInfo) -> tuple[str, ...]:
 def as_openai(info: ModelInfo, name: str) -> Model:
     """The model as OpenAI lists models; a hub id tells its owner, and the alias's is its model's."""
     owner = (info.model if name == MODEL else name).rpartition("/")[0] or "local"
-    return Model(id=name, created=info.created, object="model", owned_by=owner)
+    # The last three are vLLM's; the SDK's type takes fields that it does not know.
+    more: dict[str, Any] = {
+        "root": name if name in info.variants else info.model,
+        "parent": None,
+        "max_model_len": info.context_length,
+    }
+    return Model(id=name, created=info.created, object="model", owned_by=owner, **more)
 
 
 def _retrieve(task: asyncio.Task[ModelInfo]) -> None:

@@ -16,7 +16,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
 from gemma_gateway import tracing
-from gemma_wire import Chunk, ModelInfo, Options, Request, Tokens, Unavailable, WireError
+from gemma_wire import Chunk, ModelInfo, Options, Request, TokenizerInfo, Tokens, Unavailable, WireError
 from gemma_wire.tensors import INPUTS_BY_NAME, MODEL, OUTPUTS, Array
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ ANSWER_SECONDS: Final = 2.5
 """... and is lost when it does not answer within this. Twice the one plus the other is below 5 s."""
 TOKENS_SECONDS: Final = 30.0
 """How long a prompt may take to be tokenised, its pictures included."""
-Report = TypeVar("Report", ModelInfo, Tokens)
+Report = TypeVar("Report", ModelInfo, TokenizerInfo, Tokens)
 _MAX_MESSAGE: Final = 2**31 - 1
 _CHANNEL: Final = (
     ("grpc.max_send_message_length", _MAX_MESSAGE),
@@ -91,6 +91,11 @@ class TritonEngine:
     async def describe(self) -> ModelInfo:
         """See ``Engine``."""
         return await self._first(lambda server: server.describe(self._describe_seconds))
+
+    async def tokenizer_info(self) -> TokenizerInfo:
+        """See ``Engine``."""
+        ask = Request(options=Options(op="tokenizer_info"))
+        return await self._first(lambda server: server.report(TokenizerInfo, ask, TOKENS_SECONDS))
 
     async def close(self) -> None:
         """See ``Engine``."""

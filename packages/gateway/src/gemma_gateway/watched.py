@@ -8,7 +8,17 @@ from typing import Final
 
 from gemma_gateway.engine import Engine
 from gemma_gateway.metrics import Metrics
-from gemma_wire import Chunk, EngineFailure, ModelInfo, Request, Timings, Tokens, Usage, WireError
+from gemma_wire import (
+    Chunk,
+    EngineFailure,
+    ModelInfo,
+    Request,
+    Timings,
+    TokenizerInfo,
+    Tokens,
+    Usage,
+    WireError,
+)
 
 log = logging.getLogger(__name__)
 _FILES: Final = {"images", "audio"}
@@ -50,6 +60,10 @@ class Watched:
     async def describe(self) -> ModelInfo:
         """See ``Engine``."""
         return await self._engine.describe()
+
+    async def tokenizer_info(self) -> TokenizerInfo:
+        """See ``Engine``."""
+        return await self._engine.tokenizer_info()
 
     async def close(self) -> None:
         """See ``Engine``."""

@@ -15,12 +15,12 @@ from packages.gateway.tests.conftest import END, INFO
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gemma_gateway.triton import TritonEngine
-from gemma_wire import Chunk, Message, ModelInfo, Request, Tokens
+from gemma_wire import Chunk, Message, ModelInfo, Request, TokenizerInfo, Tokens
 
 ASK = Request(
     messages=(Message(role="user", content="Hi"),), images=(b"one", b"two"), max_tokens=5, stream=True
 )
-Step = Chunk | ModelInfo | Tokens | str | asyncio.Event
+Step = Chunk | ModelInfo | TokenizerInfo | Tokens | str | asyncio.Event
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -63,7 +63,7 @@ def is_describe(request: Any) -> bool:
     return any(b'"describe"' in content for content in request.raw_input_contents)
 
 
-def response(step: Chunk | ModelInfo | Tokens | str) -> Any:
+def response(step: Chunk | ModelInfo | TokenizerInfo | Tokens | str) -> Any:
     if isinstance(step, str):
         return service_pb2.ModelStreamInferResponse(error_message=step)
     answer = service_pb2.ModelInferResponse()

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 import gemma_gateway.triton as subject
 from gemma_gateway.triton import TimedOut, TritonEngine
-from gemma_wire import Chunk, InvalidRequest, Options, Request, Tokens, Unavailable, WireError
+from gemma_wire import Chunk, InvalidRequest, Options, Request, TokenizerInfo, Tokens, Unavailable, WireError
 from gemma_wire.tensors import MODEL
 
 TOKENS = Tokens(token_ids=(2, 5), text="<bos>x", pieces=("<bos>", "x"), context_length=9)
@@ -48,6 +48,11 @@ async def test_a_report_is_read_to_the_end_of_its_stream(engine: TritonEngine, t
 async def test_tokens(engine: TritonEngine, triton: FakeTriton) -> None:
     triton.script = [TOKENS]
     assert await engine.tokens(Request(prompt="x", options=Options(op="tokenize"))) == TOKENS
+
+
+async def test_tokenizer_info(engine: TritonEngine, triton: FakeTriton) -> None:
+    triton.script = [TokenizerInfo(config={"eos_token": "<eos>"})]
+    assert await engine.tokenizer_info() == TokenizerInfo(config={"eos_token": "<eos>"})
 
 
 async def test_tokens_have_a_time_limit(

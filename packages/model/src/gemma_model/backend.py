@@ -30,6 +30,7 @@ from gemma_wire import (
     ModelInfo,
     Overloaded,
     Request,
+    TokenizerInfo,
     Tokens,
     Unavailable,
     WireError,
@@ -80,6 +81,8 @@ class TritonPythonModel:
                 parsed = Request.from_tensors(_arrays(request), json.loads(request.parameters() or "{}"))
                 if parsed.options.op == "describe":
                     channel.send(self._describe(), last=True)
+                elif parsed.options.op == "tokenizer_info":
+                    channel.send(self._intake.tokenizer_info, last=True)
                 else:
                     work = self._start if parsed.options.op == "generate" else self._tokens
                     self._lane(parsed).submit(partial(work, channel, parsed))
@@ -161,7 +164,7 @@ class TritonChannel:
     def __init__(self, sender: Any) -> None:
         self._sender = sender
 
-    def send(self, answer: Chunk | ModelInfo | Tokens, *, last: bool) -> None:
+    def send(self, answer: Chunk | ModelInfo | TokenizerInfo | Tokens, *, last: bool) -> None:
         """See ``Channel.send``."""
         tensors = [pb_utils.Tensor(name, array) for name, array in answer.to_tensors().items()]
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=FINAL if last else 0)

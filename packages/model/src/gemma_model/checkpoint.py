@@ -44,6 +44,17 @@ class Checkpoint:
         """How many tokens the model knows, those that no text has among them."""
         return int(self.config.get("text_config", self.config)["vocab_size"])
 
+    @property
+    def tokenizer_config(self) -> dict[str, Any]:
+        """``tokenizer_config.json``, with the chat template in it, whichever file holds it; may be empty."""
+        name = "tokenizer_config.json"
+        config = _read(self.folder / name) if _has(self.folder, name) else {}
+        if _has(self.folder, "chat_template.jinja"):
+            config["chat_template"] = (self.folder / "chat_template.jinja").read_text(encoding="utf-8")
+        elif _has(self.folder, "chat_template.json"):
+            config |= _read(self.folder / "chat_template.json")
+        return {**config, "model_max_length": self.context_length}
+
 
 def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only: bool = False) -> Checkpoint:
     """Read the JSON files.

@@ -10,11 +10,11 @@ from gemma_model.lane import ClientGone
 from gemma_model.media.audio import AudioDecoder
 from gemma_model.media.images import ImageDecoder, PixelBudget
 from gemma_model.output import TokenBytes
-from gemma_model.prompt import PromptEncoder, format_messages_to_prompt, format_raw_prompt
+from gemma_model.prompt import PromptEncoder, format_messages_to_prompt, format_raw_prompt, too_long
 from gemma_model.protocol import Generation, Media, Modality, Prompt, Sampling
 from gemma_model.settings import Settings
 from gemma_model.variants import variants_of
-from gemma_wire import ContextLengthExceeded, InvalidRequest, Options, Request, Tokens
+from gemma_wire import ContextLengthExceeded, InvalidRequest, Options, Request, TokenizerInfo, Tokens
 
 GREEDY_BELOW = 1e-5
 """Temperatures this small are 0: logits divided by them would overflow fp32."""
@@ -39,6 +39,8 @@ class Intake:
         self.variants = tuple(variants_of(checkpoint.folder, settings))
         """Names of nested models that a request may ask for instead."""
         soft_tokens = checkpoint.soft_tokens
+        self.tokenizer_info = TokenizerInfo(config=checkpoint.tokenizer_config)
+        """The answer to ``op=tokenizer_info``."""
         self._encoder = PromptEncoder(checkpoint.folder, soft_tokens, checkpoint.context_length)
         self._images = (
             ImageDecoder(checkpoint.folder, settings.max_image_pixels) if "image" in soft_tokens else None
@@ -149,8 +151,7 @@ class Intake:
         room = self._checkpoint.context_length - len(prompt.token_ids)
         if room < 1:
             raise ContextLengthExceeded(
-                f"the prompt has {len(prompt.token_ids)} tokens; with at least one to answer they do not fit "
-                f"the context of {self._checkpoint.context_length} tokens",
+                too_long(self._checkpoint.context_length, str(len(prompt.token_ids))),
                 _question(request),
             )
         return min(request.max_tokens or room, room)

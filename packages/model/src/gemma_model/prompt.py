@@ -105,6 +105,17 @@ def format_raw_prompt(prompt: str) -> list[Piece]:
     return pieces
 
 
+def too_long(context_length: int, has: str) -> str:
+    """What clients are told of a prompt that does not fit the context.
+
+    LangChain and LiteLLM recognise an overflow by "maximum context length is" and "prompt is too long".
+    """
+    return (
+        f"This model's maximum context length is {context_length} tokens, and the prompt is too long: "
+        f"it has {has} tokens, and at least one more is needed for the answer"
+    )
+
+
 class PromptEncoder:
     """Pieces → ``Prompt``, with a checkpoint's tokenizer.
 
@@ -200,10 +211,7 @@ class PromptEncoder:
         size = sum(len(piece.text.encode()) for piece in pieces if not isinstance(piece, Place))
         at_least = -(-size // self._longest_token)
         if at_least >= self._context_length:
-            raise ContextLengthExceeded(
-                f"the prompt has at least {at_least} tokens; with one to answer they do not fit "
-                f"the context of {self._context_length} tokens"
-            )
+            raise ContextLengthExceeded(too_long(self._context_length, f"at least {at_least}"))
 
     def _check_controls(self) -> dict[str, int]:
         """The ids of the control tokens, none of which user text can produce."""

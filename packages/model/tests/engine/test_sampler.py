@@ -185,3 +185,25 @@ def test_a_tally_is_the_count_of_a_text() -> None:
         assert dict(zip(tally.ids.tolist(), tally.counts.tolist(), strict=True)) == {
             token: seen[token] for token in {*prompt, *seen}
         }
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-5, 2.0])
+@pytest.mark.parametrize("repetition", [0.01, 10.0])
+@pytest.mark.parametrize("penalty", [-2.0, 2.0])
+@pytest.mark.parametrize(
+    "rules", [{}, {"top_p": 1e-45}, {"min_p": 1.0}, {"top_k": 2**31 - 1}, {"min_p": 1e-320}]
+)
+def test_nothing_overflows_at_the_ends_of_the_ranges(
+    temperature: float, repetition: float, penalty: float, rules: dict[str, float]
+) -> None:
+    """All that changes a logit at once, each as far as a request may go, on the largest logits."""
+    row = logits(1)
+    row[0, :500] = 30.0  # the soft cap of the published checkpoints
+    row[0, 500:] = -30.0
+    seen = np.arange(VOCAB, dtype=np.int64), np.full(VOCAB, 32_768, np.float32)
+    penalties = Penalties(*seen, repetition=repetition, frequency=penalty, presence=penalty)
+    bias = (np.array([7, 900]), np.array([100.0, -100.0], np.float32))
+    draw = Draw(temperature, random=0.5, penalties=penalties, bias=bias, **rules)  # type: ignore[arg-type]
+    (token,) = sample(row, [draw])
+    assert torch.isfinite(row).all() or temperature > 0  # the row is overwritten where it is drawn from
+    assert token == 7 or (temperature == 2.0 and token < 500)

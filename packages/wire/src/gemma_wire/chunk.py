@@ -1,7 +1,7 @@
 """What the model answers, as typed values and as tensors."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -127,6 +127,17 @@ class Tokens(_Report):
     text: str
     pieces: tuple[str, ...]
     context_length: int
+
+
+class TokenizerInfo(_Report):
+    """The answer to ``op=tokenizer_info``.
+
+    Args:
+        config: the checkpoint's ``tokenizer_config.json``, with its chat template as ``chat_template``
+            and the context length, tokens, as ``model_max_length``.
+    """
+
+    config: dict[str, Any]
 
 
 class ModelInfo(_Report):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, StrictInt
+from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt
 
 from gemma_wire.messages import Frozen, Tool
 
@@ -14,7 +14,14 @@ MAX_STOPS = 16
 LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY = 0.01, 10.0
 """Logits are at most some hundreds: divided or multiplied by these they stay far inside fp32's range."""
 
-TokenId = Annotated[StrictInt, Field(ge=0, le=INT32_MAX)]
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[StrictInt, BeforeValidator(_whole)]
+"""An integer, which JSON may write as ``5.0``; no boolean, and no text."""
+TokenId = Annotated[Whole, Field(ge=0, le=INT32_MAX)]
 
 
 class JsonGrammar(Frozen):
@@ -77,24 +84,24 @@ class Options(Frozen):
         parallel_tool_calls: whether an answer may hold several calls.
     """
 
-    op: Literal["generate", "describe", "tokenize", "detokenize"] = "generate"
+    op: Literal["generate", "describe", "tokenize", "detokenize", "tokenizer_info"] = "generate"
     model: str | None = None
     prompt_token_ids: Annotated[tuple[TokenId, ...], Field(min_length=1)] | None = None
-    seed: StrictInt | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
-    top_k: StrictInt | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
-    min_p: float = Field(0.0, ge=0, le=1)
-    repetition_penalty: float = Field(1.0, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
-    frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    presence_penalty: float = Field(0.0, ge=-2, le=2)
-    logit_bias: dict[Annotated[int, Field(ge=0, le=INT32_MAX)], Annotated[float, Field(ge=-100, le=100)]] = (
-        Field(default_factory=dict)
-    )
+    seed: Whole | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
+    top_k: Whole | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
+    min_p: StrictFloat = Field(0.0, ge=0, le=1)
+    repetition_penalty: StrictFloat = Field(1.0, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
+    frequency_penalty: StrictFloat = Field(0.0, ge=-2, le=2)
+    presence_penalty: StrictFloat = Field(0.0, ge=-2, le=2)
+    logit_bias: dict[
+        Annotated[int, Field(ge=0, le=INT32_MAX)], Annotated[StrictFloat, Field(ge=-100, le=100)]
+    ] = Field(default_factory=dict)
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=MAX_STOPS)
     stop_token_ids: tuple[TokenId, ...] = Field((), max_length=256)
-    min_tokens: StrictInt = Field(0, ge=0, le=INT32_MAX)
+    min_tokens: Whole = Field(0, ge=0, le=INT32_MAX)
     ignore_eos: StrictBool = False
-    n: StrictInt = Field(1, ge=1, le=MAX_CHOICES)
-    logprobs: StrictInt | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    n: Whole = Field(1, ge=1, le=MAX_CHOICES)
+    logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     prompt_logprobs: StrictBool = False
     return_token_ids: StrictBool = False
     grammar: Grammar | None = None

@@ -5,12 +5,12 @@ import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, StrictFloat, TypeAdapter, ValidationError, model_validator
 
 from gemma_wire import tensors
 from gemma_wire.errors import InvalidRequest
 from gemma_wire.messages import Frozen, Message
-from gemma_wire.options import INT32_MAX, Options
+from gemma_wire.options import INT32_MAX, Options, Whole
 from gemma_wire.tensors import Array
 
 # How many of prompt, messages and options.prompt_token_ids each operation takes, and which.
@@ -19,6 +19,7 @@ _QUESTIONS = {
     "tokenize": ("prompt", "messages"),
     "detokenize": ("prompt_token_ids",),
     "describe": (),
+    "tokenizer_info": (),
 }
 
 
@@ -43,9 +44,9 @@ class Request(Frozen):
     messages: Annotated[tuple[Message, ...], Field(min_length=1)] | None = None
     images: tuple[bytes, ...] = ()
     audio: tuple[bytes, ...] = ()
-    max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: Whole | None = Field(None, ge=1, le=INT32_MAX)
+    temperature: StrictFloat | None = Field(None, ge=0, le=2)
+    top_p: StrictFloat | None = Field(None, gt=0, le=1)
     stream: bool = False
     options: Options = Options()
 

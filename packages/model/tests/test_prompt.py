@@ -78,6 +78,55 @@ def test_token_ids_are_those_of_the_checkpoints_own_template_and_processor(
     assert list(prompt.token_ids) == list(expected)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("What is two", " plus two?"),
+        ("What is two ", "plus two?"),
+        ("", "What", " ", "is", " two plus two?"),
+        (" \n What is two plus two", "?", " \n"),
+    ],
+)
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_texts_of_one_message_are_the_text_that_they_make(
+    encoder: PromptEncoder, role: str, parts: tuple[str, ...]
+) -> None:
+    def ids(content: object) -> tuple[int, ...]:
+        fields = {"role": role, "content": content} | ({"tool_call_id": "1"} if role == "tool" else {})
+        return encoder.encode(format_messages_to_prompt([Message.model_validate(fields)])).token_ids
+
+    assert ids(tuple(TextPart(text=part) for part in parts)) == ids("".join(parts))
+
+
+def test_texts_are_joined_up_to_the_next_picture(encoder: PromptEncoder) -> None:
+    """Beside a picture a text is trimmed, as the checkpoint's template does it."""
+    texts = [TextPart(text=text) for text in (" What ", "is ", " this", " or this? ")]
+    pictured = Message(role="user", content=(*texts[:2], ImagePart(), *texts[2:], ImagePart()))
+    plain = Message(
+        role="user",
+        content=(TextPart(text="What is"), ImagePart(), TextPart(text="this or this?"), ImagePart()),
+    )
+    media = [PICTURE, PICTURE]
+    assert encoder.encode(format_messages_to_prompt([pictured]), media) == encoder.encode(
+        format_messages_to_prompt([plain]), media
+    )
+
+
+@pytest.mark.parametrize("said", ["One, two,", "", " One, two,\n", "<end_of_turn>"])
+def test_the_last_message_is_continued(encoder: PromptEncoder, said: str) -> None:
+    messages = [Message(role="user", content="Count."), Message(role="assistant", content=said)]
+    pieces = format_messages_to_prompt(messages, add_generation_prompt=False, continue_final_message=True)
+    begun = format_messages_to_prompt(messages[:1])
+    assert encoder.encode(pieces) == encoder.encode([*begun, Text(said.strip())])
+
+
+def test_nobody_need_speak_next(encoder: PromptEncoder) -> None:
+    pieces = format_messages_to_prompt([Message(role="user", content="Hi")], add_generation_prompt=False)
+    ids = list(encoder.encode(pieces).token_ids)
+    text = encoder.tokenizer.decode(ids, skip_special_tokens=False)
+    assert text == "<bos><start_of_turn>user\nHi<end_of_turn>\n"
+
+
 def test_spans_cover_the_soft_tokens(encoder: PromptEncoder) -> None:
     prompt = encoder.encode(format_messages_to_prompt(CONVERSATIONS[3]), [PICTURE, PICTURE])
     soft = encoder.tokenizer.token_to_id("<image_soft_token>")

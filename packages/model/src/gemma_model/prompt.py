@@ -53,12 +53,24 @@ class Place:
 Piece = Template | Text | Place
 
 
-def format_messages_to_prompt(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[Piece]:
+def format_messages_to_prompt(
+    messages: Sequence[Message],
+    tools: Sequence[Tool] = (),
+    *,
+    add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
+) -> list[Piece]:
     """A conversation as Gemma 3n was trained to read it, up to where the model speaks.
 
     Gemma has no system turn: a system message is the beginning of the user's, and so are the tools and what
     they bring. Neighbours of one side are one turn, with an empty line between them, so any order of roles is
     a valid conversation. Who has a name is quoted by it: ``Ann: Hello``.
+
+    Args:
+        messages: the conversation.
+        tools: those that may be called.
+        add_generation_prompt: begin the model's turn at the end.
+        continue_final_message: leave the last turn open instead, so that the model goes on with it.
     """
     if tools:
         messages = [Message(role="system", content=describe_tools(tools)), *messages]
@@ -70,7 +82,9 @@ def format_messages_to_prompt(messages: Sequence[Message], tools: Sequence[Tool]
             pieces += [Template("\n\n")] if position else []
             pieces += _result(message, called) if message.role == "tool" else _said(message)
         pieces.append(Template(f"{TURN_END}\n"))
-    return [*pieces, Template(f"{TURN_START}model\n")]
+    if continue_final_message:
+        return pieces[:-1]
+    return [*pieces, Template(f"{TURN_START}model\n")] if add_generation_prompt else pieces
 
 
 def _said(message: Message) -> Iterator[Piece]:
@@ -92,8 +106,12 @@ def _result(message: Message, called: Mapping[str, str]) -> Iterator[Piece]:
 
 
 def _content(message: Message) -> Iterator[Text | Place]:
-    for part in message.parts:
-        yield Text(part.text.strip()) if isinstance(part, TextPart) else Place(part.type)
+    """Neighbouring texts are one, joined as they are and trimmed at its ends, as Gemma's template does."""
+    for is_text, parts in groupby(message.parts, key=lambda part: isinstance(part, TextPart)):
+        if is_text:
+            yield Text("".join(part.text for part in parts if isinstance(part, TextPart)).strip())
+        else:
+            yield from (Place(part.type) for part in parts if not isinstance(part, TextPart))
 
 
 def format_raw_prompt(prompt: str) -> list[Piece]:

@@ -7,8 +7,11 @@ from pydantic import BaseModel
 
 from gemma_gateway.schema.chat import ChatRequest
 from gemma_gateway.schema.completions import CompletionRequest
+from gemma_gateway.schema.details import Details
 from gemma_gateway.schema.extensions import Extensions
+from gemma_gateway.schema.guided import Guided
 from gemma_gateway.schema.policy import parameters
+from gemma_gateway.schema.template import Templated
 from gemma_gateway.schema.tokenize import DetokenizeRequest, TokenizeRequest
 
 PAGE = Path(__file__).with_name("openai.md")
@@ -41,12 +44,30 @@ vLLM names them, the rest as other servers or newer clients of OpenAI name them.
   once.
 - The answer to a `json_schema` always fits the schema, `strict` or not. A schema that cannot be honoured is
   refused before anything is generated.
-- `structured_outputs` takes exactly one of its forms; `grammar` is in Lark's notation.
+- `structured_outputs` takes exactly one of its forms; `grammar` is in Lark's notation. The `guided_…`
+  parameters are vLLM's older names of the same. `response_format` of the type `json_object` may have a
+  `schema` (llama.cpp) or `value` (Text Generation Inference), which the answer fits.
 - Events of a stream have a field `obfuscation`, as the specification says, unless
   `stream_options.include_obfuscation` is false.
 - `best_of` candidates are ranked by the mean log probability of their tokens.
-- With `echo` and `logprobs`, the first token of a prompt has no probability: `null`, as OpenAI answers. A
-  token that the model puts before a text of its own is not told.
+- With `echo` and `logprobs`, the first token that is told has no probability: `null`, as OpenAI answers. The
+  token that the model puts before every text is not told of a prompt that is a string. Of a prompt of token
+  ids it is told as they are, but the echoed text does not contain it.
+- `prompt_logprobs` answers with a field of that name, as vLLM does: a list with an entry for each token of
+  the prompt, `null` for the first; the others map token ids to `logprob`, `rank` and `decoded_token`, for the
+  token itself and the likeliest. A chat answer holds it once, a completion in each choice; in a stream it is
+  in the first chunk. One answer tells at most 65,536 log probabilities of its prompt, a whole response with
+  several prompts at most 1,048,576.
+- `return_token_ids` answers with `prompt_token_ids` and, in each choice, `token_ids`, which include the token
+  that ended the answer.
+- `continue_final_message` leaves the turn of the last message open, and the answer goes on with it. Like
+  every message it is trimmed, as in the model's own template; the answer does not repeat it. With
+  `add_generation_prompt` true as well the request is refused; not given, it is false then. A grammar applies
+  to what is new.
+- `chat_template_kwargs`: Gemma's template reads no variables of its own, so a value that asks for something
+  is refused by its name, unless it concerns reasoning, which the model does not do.
+- Text parts of one message are joined exactly as they are; a message is trimmed at its ends, and so is a text
+  beside an image or audio.
 """
 PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`POST /v1/chat/completions`", ChatRequest),
@@ -64,7 +85,12 @@ OURS = (
     "min_tokens",
     "ignore_eos",
     "stop_token_ids",
-    "structured_outputs",
+    *Guided.model_fields,
+    *Details.model_fields,
+    *Templated.model_fields,
+    "stream_options.continuous_usage_stats",
+    "response_format[json_object].schema",
+    "response_format[json_object].value",
     "messages[user].content[audio_url]",
     "messages[assistant].content[reasoning]",
     "messages[tool].content[image_url]",

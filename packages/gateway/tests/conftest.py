@@ -71,7 +71,13 @@ class FakeEngine:
                 raise step
         ids = request.options.prompt_token_ids or (*self.begins, *map(ord, request.prompt or ""))
         pieces = tuple("<bos>" if token_id == 2 else chr(token_id) for token_id in ids)
-        return Tokens(token_ids=ids, text="".join(pieces), pieces=pieces, context_length=INFO.context_length)
+        return Tokens(
+            token_ids=ids,
+            text="".join(pieces),
+            pieces=pieces,
+            context_length=INFO.context_length,
+            begins=ids[0] == 2,
+        )
 
     async def tokenizer_info(self) -> TokenizerInfo:
         return TokenizerInfo(config={"eos_token": "<eos>", "chat_template": "{{ messages }}"})

@@ -27,6 +27,9 @@ ASKS = {
     (ChatRequest, "parallel_tool_calls"): [False],
     (ChatRequest, "do_sample"): [False],
     (CompletionRequest, "do_sample"): [False],
+    (ChatRequest, "skip_special_tokens"): [False],
+    (CompletionRequest, "skip_special_tokens"): [False],
+    (ChatRequest, "add_generation_prompt"): [False],
     (TokenizeRequest, "add_generation_prompt"): [False],
     (TokenizeRequest, "add_special_tokens"): [False],
 }

@@ -11,6 +11,7 @@ from gemma_gateway.schema.chat import ChatRequest
 from gemma_gateway.schema.completions import CompletionRequest
 from gemma_gateway.schema.extensions import Extensions
 from gemma_gateway.schema.policy import parameters
+from gemma_gateway.schema.template import TemplateOptions
 
 REQUESTS: dict[str, type[BaseModel]] = {
     "CreateChatCompletionRequest": ChatRequest,
@@ -34,6 +35,19 @@ SAMPLING = {
 }
 FORMS = {"structured_outputs"} | {
     f"structured_outputs.{form}" for form in ("json", "json_object", "regex", "choice", "grammar")
+}
+DETAILS = {
+    "stream_options.continuous_usage_stats",
+    "return_token_ids",
+    "return_tokens_as_token_ids",
+    "prompt_logprobs",
+    "logprob_token_ids",
+    "skip_special_tokens",
+    *(f"guided_{form}" for form in ("json", "regex", "choice", "grammar", "whitespace_pattern")),
+}
+TURNS = {"add_generation_prompt", "continue_final_message"}
+TEMPLATE = {*TURNS, "chat_template", "chat_template_kwargs"} | {
+    f"chat_template_kwargs.{name}" for name in TemplateOptions.model_fields
 }
 
 
@@ -66,7 +80,17 @@ def test_a_parameter_without_a_disposition_is_found() -> None:
     [
         (
             "CreateChatCompletionRequest",
-            {"messages[tool].name", "moderation", "prompt_cache_options", "best_of", "echo", "documents"},
+            {
+                "messages[tool].name",
+                "moderation",
+                "prompt_cache_options",
+                "best_of",
+                "echo",
+                "documents",
+                "response_format[json_object].schema",
+                "response_format[json_object].value",
+                *TEMPLATE,
+            },
         ),
         ("CreateCompletionRequest", {"reasoning_effort"}),
     ],
@@ -81,7 +105,7 @@ def test_parameters_beyond_the_document(name: str, more: set[str]) -> None:
     }
     inside = {path for path in beyond if path.startswith(INSIDE)}
     extensions = Extensions.model_fields.keys() - {"reasoning_effort"}
-    assert beyond - inside == SAMPLING | FORMS | extensions | more
+    assert beyond - inside == SAMPLING | FORMS | DETAILS | extensions | more
 
 
 def test_the_sdks_parameters_are_known() -> None:
@@ -124,9 +148,11 @@ def own(schema: type[BaseModel], disposition: str) -> set[str]:
                 "best_of",
                 "echo",
                 "documents",
+                "chat_template",
+                "guided_whitespace_pattern",
             },
         ),
-        (CompletionRequest, {"user"}, {"suffix"}),
+        (CompletionRequest, {"user"}, {"suffix", "guided_whitespace_pattern"}),
     ],
 )
 def test_dispositions(schema: type[BaseModel], without_effect: set[str], refused: set[str]) -> None:

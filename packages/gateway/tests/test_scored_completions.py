@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packages.gateway.tests.completing import answered, ask, by_prompt, complete, joined, said, streamed
-from packages.gateway.tests.conftest import MODEL, FakeEngine, Step
+from packages.gateway.tests.conftest import MODEL, FakeEngine, Step, events
 
 from gemma_gateway.answers import Head
 from gemma_gateway.asking import Question
@@ -67,7 +67,7 @@ def with_prompt_scores(*tokens: TokenLogprob) -> Callable[[Request], list[Step]]
     """One choice or two; the prompt's scores, the first token's missing, in the first chunk."""
 
     def answer(request: Request) -> list[Step]:
-        assert request.options.prompt_logprobs
+        assert request.options.prompt_logprobs is not None
         other = Chunk(text="?", index=1, logprobs=(scored("?", -4),), finish_reason="stop")
         return [
             Chunk(text="!", prompt_logprobs=(None, *tokens), logprobs=(scored("!", -3),)),
@@ -81,27 +81,30 @@ def with_prompt_scores(*tokens: TokenLogprob) -> Callable[[Request], list[Step]]
 @pytest.mark.parametrize("prompt", ["Hé", [2, 72, 233]])
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_echo(client: httpx.AsyncClient, engine: FakeEngine, prompt: Any, streaming: bool) -> None:
-    """Of tokens the model tells the text."""
-    text = prompt if isinstance(prompt, str) else "<bos>Hé"
+    """Of tokens the model tells the text; what begins every text is none of it."""
+    text = "Hé"
     if streaming:
         chunks = await streamed(client, ask(prompt, echo=True, stream=True))
         assert chunks[0]["choices"][0]["text"] == text
         assert joined(chunks) == [(0, f"{text}Hello world", "stop")]
     else:
         assert said(await answered(client, ask(prompt, echo=True))) == [(0, f"{text}Hello world", "stop")]
-    assert not engine.asked[-1].options.prompt_logprobs
+    assert engine.asked[-1].options.prompt_logprobs is None
 
 
 async def test_echo_with_logprobs(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """The token that the model begins every text with is not the client's, and is not told."""
+    """The token that the model begins every text with is not the client's, and is not told.
+
+    The first that is told has no probability, as OpenAI answers.
+    """
     engine.answer = with_prompt_scores(scored("H", -1), scored("é", -2))
-    answer = await answered(client, ask("Hé", echo=True, logprobs=1, n=2))
+    answer = (await complete(client, ask("Hé", echo=True, logprobs=1, n=2))).json()
     assert said(answer) == [(0, "Hé!", "length"), (1, "Hé?", "stop")]
     assert [choice["logprobs"] for choice in answer["choices"]] == [
         {
             "tokens": ["H", "é", token],
-            "token_logprobs": [-1, -2, logprob],
-            "top_logprobs": [{"H": -1}, {"é": -2}, {token: logprob}],
+            "token_logprobs": [None, -2, logprob],
+            "top_logprobs": [None, {"é": -2}, {token: logprob}],
             "text_offset": [0, 1, 2],
         }
         for token, logprob in (("!", -3), ("?", -4))
@@ -118,22 +121,46 @@ async def test_a_first_token_of_the_clients_own(
     engine.answer = with_prompt_scores(*(scored(token, -1) for token in tokens))
     choice = (await complete(client, ask(prompt, echo=True, logprobs=0))).json()["choices"][0]
     logprobs = choice["logprobs"]
-    assert choice["text"] == "".join(logprobs["tokens"])
+    shown = [token for token in logprobs["tokens"] if prompt != [2, 72] or token != "<bos>"]
+    assert choice["text"] == "".join(shown)
     assert logprobs["tokens"] == [first, *tokens, "!"]
     assert logprobs["token_logprobs"] == [None, *(-1 for _ in tokens), -3]
     assert logprobs["top_logprobs"][0] is None
-    assert logprobs["text_offset"][1] == len(first)
+    assert logprobs["text_offset"][1] == (0 if prompt == [2, 72] else len(first))
 
 
 async def test_streamed_echo_with_logprobs(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.answer = with_prompt_scores(scored("H", -1), scored("é", -2))
     body = ask("Hé", echo=True, logprobs=0, n=2)
-    whole = await answered(client, body)
-    chunks = await streamed(client, body | {"stream": True})
+    whole = (await complete(client, body)).json()
+    *chunks, _ = events(await complete(client, body | {"stream": True}))
     for index, choice in enumerate(whole["choices"]):
         pieces = [one for chunk in chunks for one in chunk["choices"] if one["index"] == index]
         for name, column in choice["logprobs"].items():
             assert [item for one in pieces if one["logprobs"] for item in one["logprobs"][name]] == column
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_choice_that_ends_first_takes_nothing_of_the_prompt(
+    client: httpx.AsyncClient, engine: FakeEngine, streaming: bool
+) -> None:
+    """The model's first chunk tells of the prompt, whichever choice it is of."""
+    scores = (None, scored("H", -1), scored("é", -2))
+    engine.script = [
+        Chunk(text="?", index=1, prompt_logprobs=scores, logprobs=(scored("?", -4),), finish_reason="stop"),
+        Chunk(text="!", logprobs=(scored("!", -3),)),
+        Chunk(finish_reason="length", usage=Usage(prompt_tokens=3, completion_tokens=2)),
+    ]
+    response = await complete(client, ask("Hé", echo=True, logprobs=0, n=2, stream=streaming))
+    answers = events(response)[:-1] if streaming else [response.json()]
+    for index, token in enumerate("!?"):
+        told = [
+            choice["logprobs"]
+            for answer in answers
+            for choice in answer["choices"]
+            if choice["index"] == index and choice["logprobs"]
+        ]
+        assert [name for one in told for name in one["tokens"]] == ["H", "é", token]
 
 
 TEXTS = st.lists(st.text(max_size=5), max_size=4)
@@ -187,12 +214,12 @@ async def test_only_the_prompt(client: httpx.AsyncClient, engine: FakeEngine, st
     body = ask("Hé", echo=True, logprobs=0, max_tokens=0)
     if streaming:
         asked = body | {"stream": True, "stream_options": {"include_usage": True}}
-        *chunks, last = await streamed(client, asked)
+        *chunks, last, _ = events(await complete(client, asked))
         text, logprobs, usage = joined(chunks)[0], chunks[0]["choices"][0]["logprobs"], last["usage"]
     else:
-        answer = await answered(client, body)
+        answer = (await complete(client, body)).json()
         text, logprobs, usage = said(answer)[0], answer["choices"][0]["logprobs"], answer["usage"]
     assert engine.asked[0].max_tokens == 1
     assert text == (0, "Hé", "length")
-    assert (logprobs["tokens"], logprobs["token_logprobs"]) == (["H", "é"], [-1, -2])
+    assert (logprobs["tokens"], logprobs["token_logprobs"]) == (["H", "é"], [None, -2])
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (3, 0, 3)

@@ -90,8 +90,11 @@ async def test_no_tokens_are_no_text(client: httpx.AsyncClient, engine: FakeEngi
             "add_special_tokens",
             "invalid_parameter_combination",
         ),
-        ({"prompt": "x", "add_generation_prompt": False}, "add_generation_prompt", "unsupported_value"),
-        ({"prompt": "x", "continue_final_message": True}, "continue_final_message", "unsupported_value"),
+        (
+            {"prompt": "x", "continue_final_message": True},
+            "continue_final_message",
+            "invalid_parameter_combination",
+        ),
         ({"prompt": "x", "chat_template": "t"}, "chat_template", "unsupported_parameter"),
         ({"prompt": "x", "n": 1}, "n", "unknown_parameter"),
     ],

@@ -112,15 +112,75 @@ def test_token_ids_are_all_that_count(bench: Bench, stream: bool) -> None:
 
 
 def test_prompt_logprobs_come_first_and_at_once(bench: Bench) -> None:
-    steps = [Step(prompt_scores=(Scores(-1.0), Scores(-2.0))), *bench.steps("Hello")]
-    chunks = bench.answer(steps).chunks
+    first_step, *others = bench.steps("Hello")
+    steps = [replace(first_step, prompt_scores=(Scores(-1.0, rank=1), Scores(-2.0))), *others]
+    chunks = bench.answer(steps, prompt_logprobs=True).chunks
     first, *rest = chunks
     assert [told and (told.token_id, told.logprob) for told in first.prompt_logprobs] == [
         None,
         (300, -1),
         (301, -2),
     ]
+    assert [told and told.rank for told in first.prompt_logprobs] == [None, 1, None]
     assert not any(chunk.prompt_logprobs for chunk in rest)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_prompt_is_told_first_whichever_choice_ends_first(bench: Bench, stream: bool) -> None:
+    scores = (Scores(-1.0), Scores(-2.0))
+    begun, ended = Step(bench.ids("a"), prompt_scores=scores), Step((END_OF_TURN,), choice=1, finish="stop")
+    channel = FakeChannel()
+    answer = Answer(channel, stream, replace(bench.wording, n=2, prompt_logprobs=True, token_ids=True))
+    answer.advance([begun, ended])  # both are new when the client's turn comes
+    answer.advance([Step((END_OF_TURN,), finish="stop")])
+    first, *rest = channel.chunks
+    assert (len(first.prompt_logprobs), first.prompt_token_ids) == (3, (2, 300, 301))
+    assert not any(chunk.prompt_logprobs or chunk.prompt_token_ids for chunk in rest)
+
+
+def test_a_prompt_of_one_token_has_no_log_probabilities(bench: Bench) -> None:
+    first, *_ = bench.answer(bench.steps("Hello"), prompt=(2,), prompt_logprobs=True).chunks
+    assert first.prompt_logprobs == (None,)
+
+
+def test_each_piece_tells_the_counts_of_its_choice_so_far(bench: Bench) -> None:
+    one, two = bench.steps("Hello you", 0), bench.steps("x", 1)
+    chunks = bench.answer([*two, *one], n=2, usage=True).chunks
+    for index, steps in enumerate((one, two)):
+        own = [chunk.choice_usage for chunk in chunks if chunk.index == index]
+        told = [usage.completion_tokens for usage in own if usage]
+        assert len(told) == len(own)
+        assert told == sorted(told)
+        assert told[-1] == len(steps)
+    assert {chunk.choice_usage.prompt_tokens for chunk in chunks if chunk.choice_usage} == {3}
+    assert chunks[-1].usage == Usage(prompt_tokens=3, completion_tokens=len(one) + len(two))
+    assert not any(chunk.choice_usage for chunk in bench.answer(one).chunks)
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_control_tokens_are_written_when_they_are_asked_for(bench: Bench, scored: bool) -> None:
+    start = bench.tokenizer.token_to_id("<start_of_turn>")
+    assert start is not None
+    steps = [
+        Step((token,), scores=(Scores(-1.0),) if scored else ())
+        for token in (*bench.ids("a"), start, *bench.ids("b"))
+    ]
+    steps.append(Step((END_OF_TURN,), finish="stop"))
+    chunks = bench.answer(steps, special=True, logprobs=scored).chunks
+    assert _text(chunks) == "a<start_of_turn>b"
+    assert not scored or b"".join(bytes(told.utf8) for told in _logprobs(chunks)) == b"a<start_of_turn>b"
+    assert _text(bench.answer(steps).chunks) == "ab"
+    assert _text(bench.answer(steps, special=True, stop=("<start_of",)).chunks) == "a"
+
+
+@pytest.mark.parametrize("text", ["Hello STOP", "STOP"])
+def test_a_stop_string_that_the_last_token_completes_is_the_reason(bench: Bench, text: str) -> None:
+    """Not the limit of tokens, which the engine knows of alone."""
+    *steps, last, _ = bench.steps(text)
+    channel = bench.answer([*steps, replace(last, finish="length")], stop=("STOP",))
+    assert channel.chunks[-1].finish_reason == "stop"
+    assert _text(channel.chunks) == text.removesuffix("STOP")
+    assert bench.answer([*steps, replace(last, finish="length")]).chunks[-1].finish_reason == "length"
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -237,8 +237,11 @@ def test_every_option_reaches_the_generation(intake: Intake, checkpoint: Checkpo
         stop_token_ids=(300,),
         n=3,
         logprobs=2,
-        prompt_logprobs=True,
+        prompt_logprobs=4,
+        logprob_token_ids=(7, 300),
         return_token_ids=True,
+        continuous_usage_stats=True,
+        skip_special_tokens=False,
     )
     job = intake.accept(Request(options=options))
     generation, wording = job.generation, job.wording
@@ -252,8 +255,10 @@ def test_every_option_reaches_the_generation(intake: Intake, checkpoint: Checkpo
         logit_bias={5: -100},
     )
     assert generation.stop_token_ids == wording.stop_token_ids == {1, 9, 300}
-    assert (generation.n, generation.logprobs, generation.prompt_logprobs) == (3, 2, True)
+    assert (generation.n, generation.logprobs, generation.prompt_logprobs) == (3, 2, 4)
+    assert generation.logprob_token_ids == (7, 300)
     assert (wording.n, wording.logprobs, wording.token_ids, wording.stop) == (3, True, True, ("x",))
+    assert (wording.prompt_logprobs, wording.usage, wording.special) == (True, True, True)
     assert generation.constraint is None
 
 
@@ -275,6 +280,9 @@ def test_grammars_and_tools_become_constraints(intake: Intake) -> None:
         (Options(n=5), "options.n"),
         (Options(logit_bias={544: 1.0}), "options.logit_bias"),
         (Options(stop_token_ids=(544,)), "options.stop_token_ids"),
+        (Options(logprobs=0, logprob_token_ids=(544,)), "options.logprob_token_ids"),
+        (Options(logprob_token_ids=(5,)), "options.logprob_token_ids"),
+        (Options(logprobs=0, logprob_token_ids=tuple(range(21))), "options.logprob_token_ids"),
         (Options(ignore_eos=True, grammar=ChoiceGrammar(choices=("a",))), "options.ignore_eos"),
         (Options(grammar=JsonGrammar(json_schema={"not": {}})), "options.grammar"),
         (Options(grammar=ChoiceGrammar(choices=("a" * 6000,))), "options.grammar"),
@@ -284,6 +292,37 @@ def test_what_is_beyond_the_model_is_refused_by_name(intake: Intake, options: Op
     with pytest.raises(InvalidRequest) as caught:
         intake.accept(Request(prompt="x", options=options))
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("top", "n", "taken"), [(20, 1, 3120), (20, 3, 1040), (0, 4, 4095)])
+def test_log_probabilities_of_a_prompt_have_a_limit(intake: Intake, top: int, n: int, taken: int) -> None:
+    """65,536 of them, whatever the context holds."""
+
+    def ask(length: int) -> None:
+        options = Options(prompt_token_ids=(300,) * length, prompt_logprobs=top, n=n)
+        intake.accept(Request(options=options))
+
+    ask(taken)
+    if taken < 4095:
+        with pytest.raises(InvalidRequest, match=r"log probabilities .*; 65,536 are the limit") as caught:
+            ask(taken + 1)
+        assert caught.value.field == "options.prompt_logprobs"
+
+
+def test_many_log_probabilities_of_few_tokens_are_fine(intake: Intake) -> None:
+    options = Options(logprobs=0, logprob_token_ids=tuple(range(128)))
+    job = intake.accept(Request(prompt="x", max_tokens=512, options=options))
+    assert len(job.generation.logprob_token_ids) == 128
+
+
+def test_the_last_turn_may_be_left_open(intake: Intake) -> None:
+    messages = (Message(role="user", content="Count."), Message(role="assistant", content="One, "))
+    options = Options(op="tokenize", continue_final_message=True)
+    text = intake.tokens(Request(messages=messages, options=options)).text
+    assert text == "<bos><start_of_turn>user\nCount.<end_of_turn>\n<start_of_turn>model\nOne,"
+    options = Options(op="tokenize", add_generation_prompt=False)
+    text = intake.tokens(Request(messages=messages[:1], options=options)).text
+    assert text == "<bos><start_of_turn>user\nCount.<end_of_turn>\n"
 
 
 def test_token_ids_beyond_the_vocabulary_are_refused(intake: Intake) -> None:

@@ -203,7 +203,7 @@ def test_one_choice_is_cancelled_and_the_others_go_on(engine: ReferenceEngine) -
 
 def test_log_probabilities_sum_up_to_the_whole_sequence_s(engine: ReferenceEngine, folder: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    (listener,) = _run(engine, _job(logprobs=2, prompt_logprobs=True))
+    (listener,) = _run(engine, _job(logprobs=2, prompt_logprobs=2))
     ids = torch.tensor([[2, 7, 300, *listener.ids]])
     with torch.inference_mode():
         expected = model(ids, attention_mask=torch.ones_like(ids)).logits[0].log_softmax(-1)
@@ -212,9 +212,13 @@ def test_log_probabilities_sum_up_to_the_whole_sequence_s(engine: ReferenceEngin
     for place, found in enumerate(scores):
         assert found.logprob == pytest.approx(float(expected[place, ids[0, place + 1]]), abs=1e-4)
         assert [i for i, _ in found.top] == expected[place].topk(2).indices.tolist()
+        if found.rank is not None:
+            order = expected[place].argsort(descending=True).tolist()
+            assert order[found.rank - 1] == int(ids[0, place + 1])
+    assert [score.rank is not None for score in scores] == [True] * 2 + [False] * len(listener.ids)
 
 
 def test_the_prompt_s_are_told_of_short_prompts_only(engine: ReferenceEngine) -> None:
     with pytest.raises(InvalidRequest, match="1024") as caught:
-        engine.submit(_job((2,) * 1025, prompt_logprobs=True), Listener())
+        engine.submit(_job((2,) * 1025, prompt_logprobs=0), Listener())
     assert caught.value.field == "prompt_logprobs"

@@ -243,6 +243,8 @@ def test_arrays_may_have_any_shape() -> None:
         ({"prompt": "x", "options": '{"tools": [{"name": "f"}]}'}, "", "tools need messages"),
         ({"prompt": "x", "options": '{"tools": [{"name": "no space"}]}'}, "options.tools[0].name", "match"),
         ({"prompt": "x", "options": '{"logit_bias": {"5": 101}}'}, "options.logit_bias.5", "100"),
+        ({"prompt": "x", "options": '{"prompt_logprobs": true}'}, "options.prompt_logprobs", "integer"),
+        ({"prompt": "x", "options": '{"continue_final_message": true}'}, "", "needs a last message"),
         ({"messages": '[{"role": "tool", "content": "x"}]'}, "messages[0]", "needs it"),
         ({"messages": '[{"role": "user", "tool_calls": [{}]}]'}, "messages[0].tool_calls[0].id", "needed"),
     ],
@@ -252,6 +254,26 @@ def test_bad_input_names_the_field_and_the_limit(values: dict[str, object], fiel
         _from(**values)
     assert caught.value.field == field
     assert says in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("last", "options", "says"),
+    [
+        ({"role": "user", "content": "x"}, {}, "of the assistant"),
+        ({"role": "assistant", "tool_calls": [{"id": "1", "name": "f", "arguments": "{}"}]}, {}, "calls"),
+        ({"role": "assistant", "content": "x"}, {"add_generation_prompt": True}, "exclude each other"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(
+    last: dict[str, object], options: dict[str, object], says: str
+) -> None:
+    asked = json.dumps({"continue_final_message": True} | options)
+    with pytest.raises(InvalidRequest, match=says):
+        _from(messages=json.dumps([last]), options=asked)
+
+
+def test_a_false_prompt_logprobs_asks_for_nothing() -> None:
+    assert _from(prompt="x", options='{"prompt_logprobs": false}').options.prompt_logprobs is None
 
 
 def test_parameters_are_options_unless_they_are_tritons_own() -> None:

@@ -1,7 +1,7 @@
 """From a request to the model and back: what every family of endpoints does alike."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 import gemma_wire as wire
 from gemma_gateway.engine import Engine
 from gemma_gateway.errors import ApiError, from_wire
+from gemma_gateway.schema.guided import Guided
 from gemma_gateway.schema.sampling import Sampled
-from gemma_gateway.schema.tools import StructuredOutputs
 from gemma_gateway.served import Served
 
 Chunks = AsyncGenerator[wire.Chunk, None]
@@ -140,23 +140,28 @@ def options(body: Sampled) -> dict[str, Any]:
         "stop_token_ids": tuple(body.stop_token_ids or ()),
         "min_tokens": body.min_tokens or 0,
         "ignore_eos": body.ignore_eos or False,
+        "logprob_token_ids": tuple(body.logprob_token_ids or ()),
+        "return_token_ids": body.return_token_ids or False,
+        "continuous_usage_stats": body.continuous_usage,
+        "skip_special_tokens": body.skip_special_tokens is not False,
     }
 
 
-def structured(wanted: StructuredOutputs | None) -> tuple[wire.Grammar | None, dict[str, str]]:
-    """The grammar that ``structured_outputs`` asks for, and the way back from the wire's fields."""
-    match wanted:
-        case None:
-            return None, {}
-        case StructuredOutputs(json_=bool() | dict() as schema):
-            return wire.JsonGrammar(json_schema=schema), grammar_params("structured_outputs.json")
-        case StructuredOutputs(regex=str() as regex):
-            return wire.RegexGrammar(pattern=regex), grammar_params("structured_outputs.regex")
-        case StructuredOutputs(choice=list() as choices):
-            return wire.ChoiceGrammar(choices=tuple(choices)), grammar_params("structured_outputs.choice")
-        case StructuredOutputs(grammar=str() as text):
-            return wire.LarkGrammar(text=text), grammar_params("structured_outputs.grammar")
-    return wire.JsonGrammar(json_schema={"type": "object"}), grammar_params("structured_outputs.json_object")
+def structured(body: Guided) -> tuple[wire.Grammar | None, dict[str, str]]:
+    """The grammar that is asked for, and the way back from the wire's fields to the parameter."""
+    if not body.forms:
+        return None, {}
+    ((param, kind, value),) = body.forms
+    return _GRAMMARS[kind](value), grammar_params(param)
+
+
+_GRAMMARS: dict[str, Callable[[Any], wire.Grammar]] = {
+    "json": lambda schema: wire.JsonGrammar(json_schema=schema),
+    "json_object": lambda _: wire.JsonGrammar(json_schema={"type": "object"}),
+    "regex": lambda pattern: wire.RegexGrammar(pattern=pattern),
+    "choice": lambda choices: wire.ChoiceGrammar(choices=tuple(choices)),
+    "grammar": lambda text: wire.LarkGrammar(text=text),
+}
 
 
 def grammar_params(param: str) -> dict[str, str]:

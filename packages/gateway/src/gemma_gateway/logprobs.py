@@ -2,6 +2,8 @@
 
 import codecs
 from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from openai.types.chat import ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
@@ -17,20 +19,50 @@ class LegacyLogprobs(Logprobs):
     top_logprobs: list[dict[str, float] | None] | None = None  # type: ignore[assignment]
 
 
-def for_chat(tokens: Iterable[wire.TokenLogprob]) -> list[ChatCompletionTokenLogprob]:
-    """The entries of ``logprobs.content``."""
+def for_chat(tokens: Iterable[wire.TokenLogprob], as_ids: bool = False) -> list[ChatCompletionTokenLogprob]:
+    """The entries of ``logprobs.content``; ``as_ids``: with tokens named by their ids."""
+    call = _id_name if as_ids else name
     return [
         ChatCompletionTokenLogprob(
-            token=name(token),
+            token=call(token),
             logprob=token.logprob,
             bytes=_bytes(token),
             top_logprobs=[
-                TopLogprob(token=name(other), logprob=other.logprob, bytes=_bytes(other))
+                TopLogprob(token=call(other), logprob=other.logprob, bytes=_bytes(other))
                 for other in token.top
             ],
         )
         for token in tokens
     ]
+
+
+def for_prompt(tokens: Iterable[wire.TokenLogprob | None], top: int) -> list[dict[str, Any] | None]:
+    """``prompt_logprobs`` as vLLM tells them: null for the first token, then by the ids of tokens.
+
+    Args:
+        tokens: of the prompt.
+        top: so many of the likeliest are told as well.
+    """
+    return [None if token is None else _at_place(token, top) for token in tokens]
+
+
+def _at_place(token: wire.TokenLogprob, top: int) -> dict[str, Any]:
+    """The token that stands there comes first; the likeliest have their ranks in their order."""
+    likeliest = {other.token_id: (other, rank) for rank, other in enumerate(token.top[:top], 1)}
+    entries = {token.token_id: (token, token.rank), **likeliest}
+    return {
+        str(token_id): {"logprob": other.logprob, "rank": rank, "decoded_token": name(other)}
+        for token_id, (other, rank) in entries.items()
+    }
+
+
+def id_name(token_id: int) -> str:
+    """A token by its id, as vLLM names it."""
+    return f"token_id:{token_id}"
+
+
+def _id_name(token: wire.Alternative) -> str:
+    return id_name(token.token_id)
 
 
 def name(token: wire.Alternative, prefix: str = "") -> str:
@@ -43,42 +75,63 @@ def name(token: wire.Alternative, prefix: str = "") -> str:
 
 
 def text_bytes(token: wire.Alternative) -> bytes:
-    """What a token adds to a text; a control token as it is written."""
+    """What a token adds to the text of a prompt, in which a control token is written."""
     return bytes(token.utf8) or token.token.encode()
 
 
 class Legacy:
-    """Tells the tokens of one choice as ``/v1/completions`` does; offsets go on from one call to the next."""
+    """Tells the tokens of one choice as ``/v1/completions`` does; offsets go on from one call to the next.
 
-    def __init__(self, alternatives: int) -> None:
+    Args:
+        alternatives: so many are told of each token; ``None``: all that come with it.
+        as_ids: tokens are named by their ids.
+    """
+
+    def __init__(self, alternatives: int | None, as_ids: bool = False) -> None:
         self._alternatives = alternatives
+        self._name = _id_name if as_ids else partial(name, prefix="bytes:")
         self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def skip(self, text: str) -> None:
-        """Text that is told without its tokens."""
-        self._offset += len(text)
+    def tell(self, tokens: Sequence[wire.TokenLogprob]) -> LegacyLogprobs:
+        """The next tokens, with their alternatives."""
+        told = LegacyLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
+        for token in tokens:
+            top = self._top(token, self._alternatives)
+            _append(told, self._offset, self._name(token), token.logprob, top)
+            self._offset += len(self._decoder.decode(bytes(token.utf8)))
+        return told
 
-    def tell(self, tokens: Sequence[wire.TokenLogprob], first: str | None = None) -> LegacyLogprobs:
-        """The next tokens.
+    def echo(self, first: "First | None", tokens: Sequence[wire.TokenLogprob], top: int) -> LegacyLogprobs:
+        """The tokens of a prompt, before any other; the first has no probability.
 
         Args:
+            first: the one before ``tokens``; ``None``: the first of them is the first of all.
             tokens: with their alternatives.
-            first: a token before them that has no probability, as text.
+            top: so many of these are told.
         """
         told = LegacyLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
         if first is not None:
-            _append(told, self._offset, first, None, None)
-            self._offset += len(first)
-        for token in tokens:
-            _append(told, self._offset, name(token, "bytes:"), token.logprob, self._top(token))
+            _append(told, self._offset, first.name, None, None)
+            self._offset += len(first.text)
+        for place, token in enumerate(tokens):
+            known = first is not None or place > 0
+            logprob, likeliest = (token.logprob, self._top(token, top)) if known else (None, None)
+            _append(told, self._offset, self._name(token), logprob, likeliest)
             self._offset += len(self._decoder.decode(text_bytes(token)))
         return told
 
-    def _top(self, token: wire.TokenLogprob) -> dict[str, float]:
+    def _top(self, token: wire.TokenLogprob, count: int | None) -> dict[str, float]:
         """The likeliest, and the token itself where it is not among them."""
-        shown = [*token.top[: self._alternatives], token]
-        return {name(other, "bytes:"): other.logprob for other in shown}
+        shown = [*token.top[:count], token]
+        return {self._name(other): other.logprob for other in shown}
+
+
+class First(NamedTuple):
+    """A prompt's first token, which has no probability: its name, and what it adds to the text."""
+
+    name: str
+    text: str
 
 
 def _append(

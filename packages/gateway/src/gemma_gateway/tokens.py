@@ -53,6 +53,12 @@ async def _question(body: TokenizeRequest, settings: Settings, model: str | None
         return Question(wire.Request(prompt=body.prompt, options=options), {"images": "prompt"}, "prompt")
     said = await converse(body.messages, settings)
     tools = body.tools or []
-    options = wire.Options(op="tokenize", model=model, tools=tuple(map(as_tool, tools)))
+    options = wire.Options(
+        op="tokenize",
+        model=model,
+        tools=tuple(map(as_tool, tools)),
+        add_generation_prompt=body.begins_turn,
+        continue_final_message=body.continues,
+    )
     request = wire.Request(messages=said.messages, images=said.images, audio=said.audio, options=options)
     return Question(request, said.params | tool_params(range(len(tools))))

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import starmap
-from typing import Protocol
+from typing import Any, Protocol
 
 from gemma_model.output import Said, TextStream, TokenBytes
 from gemma_model.protocol import LEAST_LOGPROB, Scores, Step, Times
@@ -50,7 +49,10 @@ class Wording:
         tools: whether tools may be called.
         call_first: a call can only be all of the answer, or nothing of it.
         logprobs: whether each token's is told.
-        token_ids: whether the new tokens' ids are told.
+        prompt_logprobs: whether the prompt's are told.
+        token_ids: whether the ids of the prompt's and the new tokens are told.
+        usage: whether each chunk tells the token counts so far.
+        special: whether control tokens are written by their names.
         cut_short: whether a choice of these tokens was led to its end because ``max_tokens`` drew near.
     """
 
@@ -62,7 +64,10 @@ class Wording:
     tools: bool = False
     call_first: bool = False
     logprobs: bool = False
+    prompt_logprobs: bool = False
     token_ids: bool = False
+    usage: bool = False
+    special: bool = False
     cut_short: Callable[[Sequence[int]], bool] = lambda _: False
 
 
@@ -73,11 +78,10 @@ class _Unsent:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)
     tool_calls: list[ToolCallDelta] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.text or self.logprobs or self.prompt_logprobs or self.tool_calls)
+        return bool(self.text or self.logprobs or self.tool_calls)
 
 
 class Choice:
@@ -99,6 +103,7 @@ class Choice:
             wording.stop_token_ids,
             CALL_START if wording.tools else "",
             wording.call_first,
+            wording.special,
         )
         self.finish: FinishReason | None = None
 
@@ -119,9 +124,6 @@ class Choice:
 
     def take(self, step: Step) -> bool:
         """Take in what the engine says of this choice; whether that is its end."""
-        if step.prompt_scores:
-            told = starmap(self._logprob, zip(self._wording.prompt[1:], step.prompt_scores, strict=True))
-            self._unsent.prompt_logprobs = [None, *told]
         before = self.tokens
         self._say(self._text.feed(step.token_ids, step.scores))
         fresh = step.token_ids[: self.tokens - before]
@@ -132,7 +134,7 @@ class Choice:
             self.finish = self._reason(step)
         return self.finish is not None
 
-    def chunk(self, usage: Usage | None = None, timings: Timings | None = None) -> Chunk:
+    def chunk(self) -> Chunk:
         """All that has not been sent."""
         unsent, self._unsent = self._unsent, _Unsent()
         return Chunk(
@@ -140,11 +142,8 @@ class Choice:
             index=self._index,
             token_ids=tuple(unsent.token_ids),
             logprobs=tuple(unsent.logprobs),
-            prompt_logprobs=tuple(unsent.prompt_logprobs),
             tool_calls=tuple(join_deltas(unsent.tool_calls)),
             finish_reason=self.finish,
-            usage=usage,
-            timings=timings,
         )
 
     def _say(self, said: Said) -> None:
@@ -154,7 +153,8 @@ class Choice:
         if self._wording.logprobs:
             for token in said.tokens:
                 if token.scores is not None:
-                    self._unsent.logprobs.append(self._logprob(token.token_id, token.scores, token.data))
+                    told = _logprob(self._wording.table, token.token_id, token.scores, token.data)
+                    self._unsent.logprobs.append(told)
 
     def _reason(self, step: Step) -> FinishReason:
         if self.stopped:
@@ -163,22 +163,23 @@ class Choice:
             return "length"
         return "tool_calls" if self._calls.calls else "stop"
 
-    def _logprob(self, token_id: int, scores: Scores, data: bytes | None = None) -> TokenLogprob:
-        """``data`` is what the text holds of the token, where that is not all of it."""
-        told = self._alternative(token_id, scores.logprob)
-        if data is not None and tuple(data) != told.utf8:
-            told = told.model_copy(update={"utf8": tuple(data), "token": data.decode(errors="replace")})
-        top = tuple(starmap(self._alternative, scores.top))
-        return TokenLogprob(**dict(told), top=top)
 
-    def _alternative(self, token_id: int, logprob: float) -> Alternative:
-        table = self._wording.table
-        return Alternative(
-            token_id=token_id,
-            token=table.name(token_id),
-            utf8=tuple(table[token_id]),
-            logprob=max(logprob, LEAST_LOGPROB),
-        )
+def _logprob(table: TokenBytes, token_id: int, scores: Scores, data: bytes | None = None) -> TokenLogprob:
+    """``data`` is what the text holds of the token, where that is not all of it."""
+    told = _alternative(table, token_id, scores.logprob)
+    if data is not None and tuple(data) != told.utf8:
+        told = told.model_copy(update={"utf8": tuple(data), "token": data.decode(errors="replace")})
+    top = tuple(_alternative(table, *pair) for pair in scores.top)
+    return TokenLogprob(**dict(told), top=top, rank=scores.rank)
+
+
+def _alternative(table: TokenBytes, token_id: int, logprob: float) -> Alternative:
+    return Alternative(
+        token_id=token_id,
+        token=table.name(token_id),
+        utf8=tuple(table[token_id]),
+        logprob=max(logprob, LEAST_LOGPROB),
+    )
 
 
 class Answer:
@@ -198,9 +199,10 @@ class Answer:
         """The last response has gone; later steps are ignored."""
         self.to_cancel: set[int] = set()
         """Choices that have ended without the engine's knowing."""
-        self._stream = stream
-        self._prompt_tokens = len(wording.prompt)
+        self._stream, self._wording = stream, wording
+        self._opening: dict[str, Any] = {"prompt_token_ids": wording.prompt} if wording.token_ids else {}
         self._choices = [Choice(index, wording) for index in range(wording.n)]
+        self._scored = False  # whether the prompt has been
         self._cached_tokens = 0
         self._times: Times | None = None
 
@@ -218,10 +220,15 @@ class Answer:
                 self._finish(choice, step)
         if self._stream and not self.finished:
             for choice in self._open():
-                if not choice.silent:
-                    self.channel.send(choice.chunk(), last=False)
+                if self._opening or not choice.silent:
+                    self._send(choice)
 
     def _note(self, step: Step) -> None:
+        wording = self._wording
+        if wording.prompt_logprobs and step.token_ids and not self._scored:
+            told = zip(wording.prompt[1:], step.prompt_scores, strict=True)
+            self._opening["prompt_logprobs"] = (None, *(_logprob(wording.table, *pair) for pair in told))
+            self._scored = True
         self._cached_tokens = max(self._cached_tokens, step.cached_tokens)
         if step.times is not None and (self._times is None or step.times.decode > self._times.decode):
             self._times = step.times
@@ -240,15 +247,21 @@ class Answer:
         self.finished = not any(self._open())
         if not step.last:
             self.to_cancel.add(step.choice)
-        if self.finished:
-            self.channel.send(choice.chunk(self._usage(), self._timings()), last=True)
-        else:
-            self.channel.send(choice.chunk(), last=False)
+        self._send(choice)
 
-    def _usage(self) -> Usage:
+    def _send(self, choice: Choice) -> None:
+        """All that a choice has not sent; the first chunk of an answer tells of the prompt, too."""
+        added, self._opening = self._opening, {}
+        if self._wording.usage:
+            added["choice_usage"] = self._usage(choice)
+        if self.finished:
+            added |= {"usage": self._usage(*self._choices), "timings": self._timings()}
+        self.channel.send(choice.chunk().model_copy(update=added), last=self.finished)
+
+    def _usage(self, *choices: Choice) -> Usage:
         return Usage(
-            prompt_tokens=self._prompt_tokens,
-            completion_tokens=sum(choice.tokens for choice in self._choices),
+            prompt_tokens=len(self._wording.prompt),
+            completion_tokens=sum(choice.tokens for choice in choices),
             cached_tokens=self._cached_tokens,
         )
 

@@ -15,9 +15,13 @@ from gemma_model.protocol import Generation, Media, Modality, Prompt, Sampling
 from gemma_model.settings import Settings
 from gemma_model.variants import variants_of
 from gemma_wire import ContextLengthExceeded, InvalidRequest, Options, Request, TokenizerInfo, Tokens
+from gemma_wire.options import MAX_TOP_LOGPROBS
 
 GREEDY_BELOW = 1e-5
 """Temperatures this small are 0: logits divided by them would overflow fp32."""
+
+MAX_SCORES = 65_536
+"""Log probabilities that one answer may tell of its prompt: of 32,768 tokens with one alternative each."""
 
 Gone = Callable[[], bool]
 """Whether the client has left."""
@@ -74,6 +78,7 @@ class Intake:
         self._check(options)
         prompt = self._prompt(request, gone)
         max_tokens = self._max_tokens(request, prompt)
+        _check_scores(options, len(prompt.token_ids), max_tokens)
         landings = Landings()
         constraint = self._grammars.constraint(options, max_tokens, landings)
         generation = Generation(
@@ -85,6 +90,7 @@ class Intake:
             n=options.n,
             logprobs=options.logprobs,
             prompt_logprobs=options.prompt_logprobs,
+            logprob_token_ids=options.logprob_token_ids,
             constraint=constraint,
             variant=options.model if options.model in self.variants else None,
         )
@@ -97,7 +103,10 @@ class Intake:
             tools=bool(options.tools),
             call_first=options.grammar is not None,
             logprobs=options.logprobs is not None,
+            prompt_logprobs=options.prompt_logprobs is not None,
             token_ids=options.return_token_ids,
+            usage=options.continuous_usage_stats,
+            special=not options.skip_special_tokens,
             cut_short=landings.cut_short,
         )
         return Job(generation, wording)
@@ -118,6 +127,7 @@ class Intake:
             text=self._table.spell_out(token_ids),
             pieces=tuple(map(self._table.name, token_ids)),
             context_length=self._checkpoint.context_length,
+            begins=self._table.name(token_ids[0]) == "<bos>",
         )
 
     def close(self) -> None:
@@ -137,11 +147,14 @@ class Intake:
             "prompt_token_ids": options.prompt_token_ids or (),
             "stop_token_ids": options.stop_token_ids,
             "logit_bias": options.logit_bias,
+            "logprob_token_ids": options.logprob_token_ids,
         }
         for name, given in ids.items():
             if (most := max(given, default=0)) >= self._checkpoint.vocabulary:
                 known = f"the model has {self._checkpoint.vocabulary:,} tokens"
                 raise InvalidRequest(f"holds the id {most:,}; {known}", f"options.{name}")
+        if options.logprob_token_ids and options.logprobs is None:
+            raise InvalidRequest("needs logprobs", "options.logprob_token_ids")
         if options.tool_choice == "required" and not options.tools:
             raise InvalidRequest("needs tools", "options.tool_choice")
         if options.ignore_eos and (options.grammar or options.tools):
@@ -163,7 +176,12 @@ class Intake:
     def _prompt(self, request: Request, gone: Gone) -> Prompt:
         media = list(self._media(request, gone))
         if request.messages is not None:
-            pieces = format_messages_to_prompt(request.messages, request.options.tools)
+            pieces = format_messages_to_prompt(
+                request.messages,
+                request.options.tools,
+                add_generation_prompt=request.options.add_generation_prompt,
+                continue_final_message=request.options.continue_final_message,
+            )
             return self._encoder.encode(pieces, media)
         if request.options.prompt_token_ids is not None:
             return self._encoder.adopt(request.options.prompt_token_ids, media)
@@ -187,6 +205,20 @@ class Intake:
             left_out = self._checkpoint.text_only
             why = "this server was started with GEMMA_TOWERS=none and" if left_out else "this model"
             raise InvalidRequest(f"{why} takes none", field)
+
+
+def _check_scores(options: Options, prompt_tokens: int, max_tokens: int) -> None:
+    """All of a prompt's are told at once, and more than twenty at each new token add up."""
+    if options.prompt_logprobs is not None:
+        _check_scored(prompt_tokens, 1 + options.prompt_logprobs, options.n, "prompt_logprobs")
+    if len(options.logprob_token_ids) > MAX_TOP_LOGPROBS:
+        _check_scored(max_tokens, len(options.logprob_token_ids), options.n, "logprob_token_ids")
+
+
+def _check_scored(tokens: int, each: int, n: int, field: str) -> None:
+    if tokens * each * n > MAX_SCORES:
+        asked = f"asks for {tokens * each * n:,} log probabilities ({each} at each of {tokens:,} tokens)"
+        raise InvalidRequest(f"{asked}; {MAX_SCORES:,} are the limit", f"options.{field}")
 
 
 def _check_count(files: tuple[bytes, ...], limit: int, field: str) -> None:

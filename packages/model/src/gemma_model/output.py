@@ -36,10 +36,13 @@ class TokenBytes:
             return self._tokenizer.id_to_token(token_id) or ""
         return self[token_id].decode(errors="replace")
 
+    def written(self, token_id: int) -> bytes:
+        """As ``[]``, with the name of a control token instead of nothing."""
+        return self.name(token_id).encode() if token_id in self._silent else self[token_id]
+
     def spell_out(self, token_ids: Iterable[int]) -> str:
         """The text of these tokens, with the names of control tokens in it."""
-        pieces = (self.name(i).encode() if i in self._silent else self[i] for i in token_ids)
-        return b"".join(pieces).decode(errors="replace")
+        return b"".join(map(self.written, token_ids)).decode(errors="replace")
 
     def spelling(self, char: str) -> list[int]:
         """The tokens that are this one ASCII character."""
@@ -110,6 +113,7 @@ class TextStream:
         stop_token_ids: tokens that end it; what they stand for is no part of it either.
         call_start: what begins a tool call; empty where none can be.
         call_first: a call can only be all of the answer, or nothing of it.
+        special: control tokens are written by their names; else they are no text.
     """
 
     def __init__(
@@ -119,8 +123,9 @@ class TextStream:
         stop_token_ids: frozenset[int] = frozenset(),
         call_start: str = "",
         call_first: bool = False,
+        special: bool = False,
     ) -> None:
-        self._table = table
+        self._bytes = table.written if special else table.__getitem__
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop, self._stop_token_ids = stop, stop_token_ids
         self._call_start, self._call_first = call_start, call_first
@@ -143,7 +148,7 @@ class TextStream:
             assert token_id is not None, "more scores than tokens"
             self.tokens += 1
             if token_id not in self._stop_token_ids:
-                said += self._take(Spoken(token_id, self._table[token_id], score))
+                said += self._take(Spoken(token_id, self._bytes(token_id), score))
         return said
 
     def finish(self) -> Said:

@@ -106,7 +106,8 @@ class Generation:
         stop_token_ids: a new token among these ends its choice (``ignore_eos`` is an empty set).
         n: how many choices: answers to the same prompt, which is run once.
         logprobs: tell each new token's log probability, and those of so many of the likeliest.
-        prompt_logprobs: tell the prompt's as well, ``logprobs`` of the likeliest too.
+        prompt_logprobs: tell each token's of the prompt, and those of so many of the likeliest.
+        logprob_token_ids: with ``logprobs``, tell those of these tokens instead of the likeliest.
         constraint: at the beginning of the answer, and left there: each choice goes on with a fork of it.
             Where it demands an end, ``min_tokens`` has no say.
         variant: which nested model runs it; ``None``: the whole one.
@@ -119,7 +120,8 @@ class Generation:
     stop_token_ids: frozenset[int] = frozenset()
     n: int = 1
     logprobs: int | None = None
-    prompt_logprobs: bool = False
+    prompt_logprobs: int | None = None
+    logprob_token_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
     variant: str | None = None
 
@@ -136,11 +138,13 @@ class Scores:
 
     Args:
         logprob: of the token that stands there; at least ``LEAST_LOGPROB``, as are the others.
-        top: ids and log probabilities of the likeliest, best first.
+        top: ids and log probabilities of the likeliest, best first, or of the tokens that were asked for.
+        rank: of the token that stands there, 1 for the likeliest; told of a prompt's tokens alone.
     """
 
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class Step:
         token_ids: new tokens, in order; a stop token is among them (usage counts it).
         choice: 0 up to ``n - 1``.
         scores: one for each of ``token_ids`` when they were asked for, else empty.
-        prompt_scores: one for each token of the prompt but the first, in the first step of choice 0.
+        prompt_scores: one for each token of the prompt but the first, in the first step that has a token.
         finish: set in the last step.
         error: set instead of ``finish`` when the engine broke.
         cached_tokens: of the prompt, what was in the cache already; in every step that has tokens.

@@ -7,7 +7,7 @@ A thread runs each generation, one choice after the other; the rest wait in line
 import math
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -76,7 +76,7 @@ class ReferenceEngine:
 
     def submit(self, generation: Generation, listen: Listener) -> int:
         """See ``Engine.submit``."""
-        if generation.prompt_logprobs and len(generation.prompt.token_ids) > MAX_SCORED:
+        if generation.prompt_logprobs is not None and len(generation.prompt.token_ids) > MAX_SCORED:
             message = f"the reference engine tells those of at most {MAX_SCORED} tokens"
             raise InvalidRequest(message, "prompt_logprobs")
         with self._lock:
@@ -146,7 +146,7 @@ class ReferenceEngine:
             generation
         )
         sampler = SeededSampler(generation, input_ids.shape[1], choice)
-        told = self._prompt_scores(generation, inputs) if choice == 0 and generation.prompt_logprobs else ()
+        told = self._prompt_scores(generation, inputs) if choice == 0 else ()
         made = self._model.generate(
             **inputs,
             generation_config=_plain_config(generation.max_tokens),
@@ -171,14 +171,12 @@ class ReferenceEngine:
             inputs |= {"input_features": padded, "input_features_mask": heard.to(self._device)}
         return inputs
 
-    def _prompt_scores(
-        self, generation: Generation, inputs: Mapping[str, torch.Tensor]
-    ) -> tuple[Scores, ...]:
-        logprobs = self._model(**inputs).logits[0].float().log_softmax(-1)
-        behind = generation.prompt.token_ids[1:]
-        return tuple(
-            _scores(row, i, generation.logprobs or 0) for row, i in zip(logprobs, behind, strict=False)
-        )
+    def _prompt_scores(self, asked: Generation, inputs: Mapping[str, torch.Tensor]) -> tuple[Scores, ...]:
+        if (top := asked.prompt_logprobs) is None:
+            return ()
+        rows = self._model(**inputs).logits[0].float().log_softmax(-1)
+        behind = asked.prompt.token_ids[1:]
+        return tuple(_scores(row, i, top, with_rank=True) for row, i in zip(rows, behind, strict=False))
 
 
 class SeededSampler:
@@ -194,7 +192,7 @@ class SeededSampler:
         self._stop_ids = sorted(generation.stop_token_ids)
         self._no_stop_before = prompt_length + generation.min_tokens
         self._constraint = generation.constraint and generation.constraint.fork()
-        self._top = generation.logprobs
+        self._top, self._told_ids = generation.logprobs, generation.logprob_token_ids
         self._repetition = RepetitionPenaltyLogitsProcessor(self._sampling.repetition_penalty)
         seed = self._sampling.seed if self._sampling.seed is not None else secrets.randbits(63)
         self._random = torch.Generator().manual_seed(seed if choice == 0 else hash((seed, choice)))
@@ -209,7 +207,7 @@ class SeededSampler:
             noise = torch.empty(chosen.shape).exponential_(generator=self._random).log().neg()
             chosen = _truncate(chosen / self._sampling.temperature, self._sampling) + noise.to(chosen.device)
         if self._top is not None:
-            self.scores = (_scores(raw[0].log_softmax(-1), int(chosen.argmax()), self._top),)
+            self.scores = (_scores(raw[0].log_softmax(-1), int(chosen.argmax()), self._top, self._told_ids),)
         return chosen
 
     def _penalise(self, logits: torch.Tensor, input_ids: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
@@ -236,12 +234,15 @@ class SeededSampler:
         return logits.masked_fill(~allowed, -torch.inf)
 
 
-def _scores(logprobs: torch.Tensor, token_id: int, top: int) -> Scores:
-    """Of a token and the likeliest in its place; ``[vocabulary]``."""
-    best = logprobs.sort(descending=True, stable=True)
-    pairs = zip(best.indices[:top].tolist(), best.values[:top].tolist(), strict=True)
-    own = max(float(logprobs[token_id]), LEAST_LOGPROB)
-    return Scores(own, tuple((i, max(x, LEAST_LOGPROB)) for i, x in pairs))
+def _scores(
+    logprobs: torch.Tensor, token_id: int, top: int, token_ids: Sequence[int] = (), with_rank: bool = False
+) -> Scores:
+    """Of a token, and of the likeliest in its place or of those that are asked for; ``[vocabulary]``."""
+    told = list(token_ids) or logprobs.sort(descending=True, stable=True).indices[:top].tolist()
+    pairs = zip(told, logprobs[told].tolist(), strict=True)
+    own = float(logprobs[token_id])
+    rank = int((logprobs > own).sum()) + 1 if with_rank else None
+    return Scores(max(own, LEAST_LOGPROB), tuple((i, max(x, LEAST_LOGPROB)) for i, x in pairs), rank)
 
 
 def _truncate(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -61,10 +61,23 @@ def test_each_choice_counts_its_own_tokens(checkpoint: Any) -> None:
 
 
 def test_the_prompt_s_scores_come_once(checkpoint: Any) -> None:
-    generation = Generation(checkpoint.text(20, 1), HOT, 4, n=3, prompt_logprobs=True, logprobs=1)
+    generation = Generation(checkpoint.text(20, 1), HOT, 4, n=3, prompt_logprobs=1, logprobs=1)
     (answer,) = checkpoint.native().listened(generation)
     assert [(x.choice, len(x.prompt_scores)) for x in answer.steps if x.prompt_scores] == [(0, 19)]
     assert [len(answer.scores(choice)) for choice in range(3)] == [4] * 3
+
+
+def test_log_probabilities_of_given_tokens_are_told_instead_of_the_likeliest(checkpoint: Any) -> None:
+    every = tuple(range(0, 500, 3))
+    asked = Generation(checkpoint.text(20, 1), HOT, 4, logprobs=3, logprob_token_ids=every[::-1])
+    given, likeliest = checkpoint.native().listened(asked, replace(asked, logprob_token_ids=()))
+    assert given.tokens == likeliest.tokens
+    for told, best in zip(given.scores(), likeliest.scores(), strict=True):
+        assert [token_id for token_id, _ in told.top] == list(every[::-1])
+        assert told.logprob == best.logprob
+        known = dict(best.top)
+        assert all(known.get(token_id, value) == value for token_id, value in told.top)
+        assert max(value for _, value in told.top) <= max(known.values())
 
 
 def test_many_choices_are_not_starved_by_those_who_come_later(checkpoint: Any) -> None:

@@ -93,7 +93,7 @@ def test_plans_run(checkpoint: Any, runner: Runner, way: str, monkeypatch: pytes
     asked = [
         Generation(prompts[0], Sampling(temperature=0, seed=0), 5, n=2),
         Generation(prompts[1], rules, 5, variant="small"),
-        Generation(prompts[2], rules, 5, logprobs=3, prompt_logprobs=True),
+        Generation(prompts[2], rules, 5, logprobs=3, prompt_logprobs=3),
     ]
     choices = {(i, j): Choice(one, j) for i, one in enumerate(asked) for j in range(one.n)}
     prefills = (

@@ -38,7 +38,7 @@ def test_what_was_done_is_counted() -> None:
             pass
     model.refused = 2
     engine.submit(generation(), Listener())
-    engine.submit(generation(prompt=6, max_tokens=9, prompt_logprobs=True), Listener())
+    engine.submit(generation(prompt=6, max_tokens=9, prompt_logprobs=0), Listener())
     engine.step()
     assert (engine.load().running, engine.load().slots_used, engine.load().cache_tokens_used) == (1, 1, 3)
     engine.cancel(3)

@@ -121,28 +121,30 @@ def test_greedy_text_and_its_log_probabilities_are_the_reference_engine_s(
 
 
 @pytest.mark.parametrize("chunk", [3, 64])
-@pytest.mark.parametrize("top", [None, 0, 3])
+@pytest.mark.parametrize("top", [0, 3])
 def test_a_prompt_s_log_probabilities_are_the_reference_engine_s(
     each_checkpoint: Any,
     reference: Callable[[str, Generation], list[Step]],
     request: pytest.FixtureRequest,
-    top: int | None,
+    top: int,
     chunk: int,
 ) -> None:
     shape = request.node.callspec.params["each_checkpoint"]
     prompt = each_checkpoint.with_picture(70, 3)
-    generation = Generation(prompt, GREEDY, 3, logprobs=top, prompt_logprobs=True)
+    generation = Generation(prompt, GREEDY, 3, logprobs=1, prompt_logprobs=top)
     expected = reference(shape, generation)
     (answer,) = each_checkpoint.native(chunk=chunk).listened(generation)
     assert len(answer.prompt_scores) == 69
     assert_same(answer.prompt_scores, [x for step in expected for x in step.prompt_scores])
+    assert [x.rank for x in answer.prompt_scores] == [x.rank for step in expected for x in step.prompt_scores]
+    assert {len(x.top) for x in answer.prompt_scores} == {top}
     assert_same(answer.scores(), [x for step in expected for x in step.scores])
     assert answer.tokens == [x for step in expected for x in step.token_ids]
 
 
 def test_who_asks_for_a_prompt_s_log_probabilities_reuses_nothing_and_leaves_all(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(slots=1), checkpoint.text(20, 1)
-    plain, scored = Generation(prompt, GREEDY, 3), Generation(prompt, GREEDY, 3, prompt_logprobs=True)
+    plain, scored = Generation(prompt, GREEDY, 3), Generation(prompt, GREEDY, 3, prompt_logprobs=0)
     answers = [native.listened(x)[0] for x in (plain, scored, plain)]
     assert answers[0].tokens == answers[1].tokens == answers[2].tokens
     assert [answer.end.cached_tokens for answer in answers] == [0, 0, 19]

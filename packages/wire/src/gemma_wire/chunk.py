@@ -48,9 +48,15 @@ class Alternative(_Frozen):
 
 
 class TokenLogprob(Alternative):
-    """A token of the prompt or the answer; ``top`` are the likeliest in its place, best first."""
+    """A token of the prompt or the answer.
+
+    Args:
+        top: the likeliest in its place, best first, or those that ``logprob_token_ids`` asks for.
+        rank: of the token by its probability, 1 for the likeliest; told of the prompt's tokens alone.
+    """
 
     top: tuple[Alternative, ...] = ()
+    rank: int | None = None
 
 
 class ToolCallDelta(_Frozen):
@@ -70,9 +76,12 @@ class Chunk(_Frozen):
         index: which choice it belongs to.
         token_ids: of this piece, when they were asked for.
         logprobs: of the tokens whose text this piece brings, when they were asked for.
-        prompt_logprobs: in the first chunk, when they were asked for; the first token of a prompt has none.
+        prompt_token_ids: in the first chunk of all, beside the new tokens'.
+        prompt_logprobs: in the first chunk of all, when they were asked for; the first token of a prompt has
+            none.
         tool_calls: the calls' next pieces.
         finish_reason: set in the last chunk of a choice, and only there.
+        choice_usage: of this choice so far, when ``continuous_usage_stats`` asks for it.
         usage: set in the last chunk of all choices; the prompt counts once.
         timings: beside ``usage``.
     """
@@ -81,9 +90,11 @@ class Chunk(_Frozen):
     index: int = 0
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_token_ids: tuple[int, ...] = ()
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
     tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: FinishReason | None = None
+    choice_usage: Usage | None = None
     usage: Usage | None = None
     timings: Timings | None = None
 
@@ -120,6 +131,7 @@ class Tokens(_Report):
         token_ids: with every control token, and the places of media expanded.
         text: what they stand for, control tokens included.
         pieces: what each stands for alone.
+        begins: whether the first is the one that the model puts before every text.
         context_length: tokens, prompt and answer together.
     """
 
@@ -127,6 +139,7 @@ class Tokens(_Report):
     text: str
     pieces: tuple[str, ...]
     context_length: int
+    begins: bool = False
 
 
 class TokenizerInfo(_Report):

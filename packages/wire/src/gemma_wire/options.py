@@ -10,6 +10,7 @@ INT32_MAX = 2**31 - 1
 SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
+MAX_LOGPROB_TOKEN_IDS = 128
 MAX_STOPS = 16
 LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY = 0.01, 10.0
 """Logits are at most some hundreds: divided or multiplied by these they stay far inside fp32's range."""
@@ -22,6 +23,10 @@ def _whole(value: object) -> object:
 Whole = Annotated[StrictInt, BeforeValidator(_whole)]
 """An integer, which JSON may write as ``5.0``; no boolean, and no text."""
 TokenId = Annotated[Whole, Field(ge=0, le=INT32_MAX)]
+
+
+def _none_for_false(value: object) -> object:
+    return None if value is False else value
 
 
 class JsonGrammar(Frozen):
@@ -76,8 +81,14 @@ class Options(Frozen):
         logit_bias: token id → what is added to its logit.
         n: how many answers to one prompt.
         logprobs: tell each new token's log probability, and those of so many of the likeliest.
-        prompt_logprobs: tell the prompt's as well.
-        return_token_ids: tell the new tokens' ids.
+        prompt_logprobs: tell each token's of the prompt, and those of so many of the likeliest.
+        logprob_token_ids: tell the log probabilities of these tokens instead of the likeliest, at each new
+            token; needs ``logprobs``.
+        return_token_ids: tell the ids of the prompt's and the new tokens.
+        continuous_usage_stats: tell the token counts so far with each piece.
+        skip_special_tokens: leave control tokens out of the text; false writes their names.
+        add_generation_prompt: the prompt of a conversation ends where the model's turn begins.
+        continue_final_message: the answer goes on with the last message, which is the assistant's.
         grammar: the answer is derived from it, whatever the model would like.
         tools: those that may be called.
         tool_choice: whether one must be called.
@@ -102,8 +113,15 @@ class Options(Frozen):
     ignore_eos: StrictBool = False
     n: Whole = Field(1, ge=1, le=MAX_CHOICES)
     logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    prompt_logprobs: StrictBool = False
+    prompt_logprobs: Annotated[Whole | None, BeforeValidator(_none_for_false)] = Field(
+        None, ge=0, le=MAX_TOP_LOGPROBS
+    )
+    logprob_token_ids: tuple[TokenId, ...] = Field((), max_length=MAX_LOGPROB_TOKEN_IDS)
     return_token_ids: StrictBool = False
+    continuous_usage_stats: StrictBool = False
+    skip_special_tokens: StrictBool = True
+    add_generation_prompt: StrictBool = True
+    continue_final_message: StrictBool = False
     grammar: Grammar | None = None
     tools: tuple[Tool, ...] = ()
     tool_choice: Literal["auto", "required"] = "auto"

@@ -67,6 +67,17 @@ class Request(Frozen):
             raise ValueError("tools need messages")
         return self
 
+    @model_validator(mode="after")
+    def _turns_end(self) -> Self:
+        if not self.options.continue_final_message:
+            return self
+        if self.options.add_generation_prompt and "add_generation_prompt" in self.options.model_fields_set:
+            raise ValueError("continue_final_message and add_generation_prompt exclude each other")
+        last = self.messages[-1] if self.messages else None
+        if last is None or last.role != "assistant" or last.tool_calls:
+            raise ValueError("continue_final_message needs a last message of the assistant, without calls")
+        return self
+
     def to_tensors(self) -> dict[str, Array]:
         """Name → 1-D array, for every field that is set. ``from_tensors`` is its inverse."""
         packed: dict[str, Array] = {}

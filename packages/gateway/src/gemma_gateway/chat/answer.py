@@ -1,6 +1,6 @@
 """The model's chunks as the answer to a chat request: streamed, or folded into one."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from openai.types.chat.chat_completion_message_function_tool_call import Functio
 import gemma_wire as wire
 from gemma_gateway.answers import Head, counts
 from gemma_gateway.asking import Chunks
-from gemma_gateway.logprobs import for_chat
+from gemma_gateway.logprobs import for_chat, for_prompt
 from gemma_gateway.schema.chat import ChatRequest
 
 
@@ -40,6 +40,10 @@ class Answer:
         logprobs: whether log probabilities are told.
         include_usage: a streamed answer ends with its token counts.
         service_tier: told only to who asked for one.
+        continuous_usage: each piece of a streamed answer tells the token counts of its choice so far.
+        token_ids: the ids of the prompt's and the new tokens are told.
+        as_ids: log probabilities name tokens by their ids.
+        prompt_logprobs: how many of the likeliest are told at each token of the prompt; ``None``: nothing.
     """
 
     head: Head
@@ -48,17 +52,33 @@ class Answer:
     logprobs: bool = False
     include_usage: bool = False
     service_tier: Literal["default"] | None = None
+    continuous_usage: bool = False
+    token_ids: bool = False
+    as_ids: bool = False
+    prompt_logprobs: int | None = None
 
     @staticmethod
     def to(body: ChatRequest, head: Head) -> "Answer":
         """The answer to this request."""
         tier: Literal["default"] | None = "default" if body.service_tier else None
         nothing: Literal[""] | None = None if body.callable_names else ""
-        return Answer(head, body.n or 1, nothing, bool(body.logprobs), body.include_usage, tier)
+        return Answer(
+            head=head,
+            n=body.n or 1,
+            nothing=nothing,
+            logprobs=bool(body.logprobs),
+            include_usage=body.include_usage,
+            service_tier=tier,
+            continuous_usage=body.continuous_usage,
+            token_ids=bool(body.return_token_ids),
+            as_ids=bool(body.return_tokens_as_token_ids),
+            prompt_logprobs=body.prompt_logprobs,
+        )
 
-    def whole(self, choices: list[Choice], usage: wire.Usage) -> ChatCompletion:
-        """All of it at once."""
-        return ChatCompletion(**self._head(), object="chat.completion", choices=choices, usage=counts(usage))
+    def whole(self, choices: list[Choice], usage: wire.Usage, opening: wire.Chunk) -> ChatCompletion:
+        """All of it at once; the model's first chunk tells of the prompt."""
+        told = self._head() | self._of_prompt(opening)
+        return ChatCompletion(**told, object="chat.completion", choices=choices, usage=counts(usage))
 
     def opening(self) -> ChoiceDelta:
         """Who speaks."""
@@ -68,14 +88,49 @@ class Answer:
         self,
         index: int,
         delta: ChoiceDelta,
-        logprobs: ChunkLogprobs | None = None,
+        told: "_Told | None" = None,
         finish: wire.FinishReason | None = None,
+        usage: wire.Usage | None = None,
+        opening: wire.Chunk | None = None,
     ) -> ChatCompletionChunk:
-        """One piece of one choice."""
-        choice = ChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=finish)
+        """One piece of one choice.
+
+        Args:
+            index: of the choice.
+            delta: what it says.
+            told: the tokens that it brings; ``None``: nothing is said of tokens.
+            finish: why the choice ended.
+            usage: the token counts of the choice so far.
+            opening: the model's first chunk, in the first piece of all.
+        """
+        choice = ChunkChoice(
+            index=index,
+            delta=delta,
+            logprobs=None if told is None else self._logprobs(told),
+            finish_reason=finish,
+            **self.ids(told.token_ids if told else ()),
+        )
         # usage is set where it is asked for, so that it is sent: null in every chunk but the last
-        usage = {"usage": None} if self.include_usage else {}
-        return ChatCompletionChunk(**self._head(), object="chat.completion.chunk", choices=[choice], **usage)
+        counted = counts(usage) if usage and self.continuous_usage else None
+        rest: dict[str, Any] = {"usage": counted} if self.include_usage else {}
+        rest |= self._of_prompt(opening) if opening else {}
+        return ChatCompletionChunk(**self._head(), object="chat.completion.chunk", choices=[choice], **rest)
+
+    def ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
+        """The field that tells the ids of new tokens, where they are asked for."""
+        return {"token_ids": list(token_ids)} if self.token_ids else {}
+
+    def _logprobs(self, told: "_Told") -> ChunkLogprobs | None:
+        content = for_chat(told.logprobs, self.as_ids)
+        return ChunkLogprobs(content=content, refusal=None) if self.logprobs else None
+
+    def _of_prompt(self, opening: wire.Chunk) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        if self.token_ids:
+            told["prompt_token_ids"] = list(opening.prompt_token_ids)
+        if self.prompt_logprobs is not None:
+            told["prompt_logprobs"] = for_prompt(opening.prompt_logprobs, self.prompt_logprobs)
+        return told
 
     def counts(self, usage: wire.Usage) -> ChatCompletionChunk:
         """The last chunk of a stream with ``include_usage``."""
@@ -88,28 +143,45 @@ class Answer:
         return {**vars(self.head), **tier}
 
 
+@dataclass(frozen=True)
+class _Told:
+    """The tokens of a piece, as far as they are told."""
+
+    logprobs: tuple[wire.TokenLogprob, ...] = ()
+    token_ids: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.logprobs or self.token_ids)
+
+    def then(self, chunk: wire.Chunk) -> "_Told":
+        return _Told(self.logprobs + chunk.logprobs, self.token_ids + chunk.token_ids)
+
+
 async def stream(answer: Answer, chunks: Chunks) -> AsyncGenerator[ChatCompletionChunk, None]:
     """The answer as OpenAI streams it. Nothing is yielded before the model's first chunk has come.
 
-    Then all choices are opened in their order, on which the SDK relies. Log probabilities of tokens that
-    brought no text wait for the next piece that says something.
+    Then all choices are opened in their order, on which the SDK relies. Tokens that brought no text are told
+    with the next piece that says something.
     """
     opened = False
-    held: dict[int, tuple[wire.TokenLogprob, ...]] = {}
+    held: dict[int, _Told] = {}
     async with aclosing(chunks):
         async for chunk in chunks:
             for index in range(0 if opened else answer.n):
-                yield answer.piece(index, answer.opening(), _told(answer, ()))
+                none_yet = chunk.choice_usage and chunk.choice_usage.model_copy(
+                    update={"completion_tokens": 0}
+                )
+                opening = None if index else chunk
+                yield answer.piece(index, answer.opening(), _Told(), usage=none_yet, opening=opening)
             opened = True
-            tokens = held.pop(chunk.index, ()) + chunk.logprobs
+            told, usage = held.pop(chunk.index, _Told()).then(chunk), chunk.choice_usage
             if chunk.text or chunk.tool_calls:
-                yield answer.piece(chunk.index, _delta(chunk), _told(answer, tokens))
-                tokens = ()
+                yield answer.piece(chunk.index, _delta(chunk), told, usage=usage)
+                told = _Told()
             if chunk.finish_reason:
-                last = _told(answer, tokens) if tokens else None
-                yield answer.piece(chunk.index, ChoiceDelta(), last, chunk.finish_reason)
-            elif tokens:
-                held[chunk.index] = tokens
+                yield answer.piece(chunk.index, ChoiceDelta(), told or None, chunk.finish_reason, usage)
+            elif told:
+                held[chunk.index] = told
             if chunk.usage and answer.include_usage:
                 yield answer.counts(chunk.usage)
 
@@ -130,21 +202,19 @@ def _call_delta(call: wire.ToolCallDelta) -> ChoiceDeltaToolCall:
     return ChoiceDeltaToolCall(index=call.index, id=call.id, type="function", function=function)
 
 
-def _told(answer: Answer, tokens: tuple[wire.TokenLogprob, ...]) -> ChunkLogprobs | None:
-    return ChunkLogprobs(content=for_chat(tokens), refusal=None) if answer.logprobs else None
-
-
 async def fold(answer: Answer, chunks: Chunks) -> ChatCompletion:
     """The whole answer: the same chunks, joined."""
     drafts = [_Draft() for _ in range(answer.n)]
     usage: wire.Usage | None = None
+    opening: wire.Chunk | None = None
     async with aclosing(chunks):
         async for chunk in chunks:
-            drafts[chunk.index].take(chunk)
-            usage = chunk.usage or usage
+            drafts[chunk.index].take(chunk, answer)
+            usage, opening = chunk.usage or usage, opening or chunk
     assert usage is not None, "an engine's last chunk tells the counts"
+    assert opening is not None, "the last chunk may be the first"
     choices = [draft.choice(index, answer) for index, draft in enumerate(drafts)]
-    return answer.whole(choices, usage)
+    return answer.whole(choices, usage, opening)
 
 
 @dataclass
@@ -165,11 +235,13 @@ class _Draft:
         self.texts: list[str] = []
         self.calls: dict[int, _Call] = {}
         self.logprobs: list[ChatCompletionTokenLogprob] = []
+        self.token_ids: list[int] = []
         self.finish: wire.FinishReason | None = None
 
-    def take(self, chunk: wire.Chunk) -> None:
+    def take(self, chunk: wire.Chunk, answer: Answer) -> None:
         self.texts.append(chunk.text)
-        self.logprobs += for_chat(chunk.logprobs)
+        self.logprobs += for_chat(chunk.logprobs, answer.as_ids)
+        self.token_ids += chunk.token_ids
         self.finish = chunk.finish_reason or self.finish
         for call in chunk.tool_calls:
             if call.id is not None:
@@ -184,4 +256,5 @@ class _Draft:
         )
         if self.calls:
             message.tool_calls = [self.calls[index].whole() for index in sorted(self.calls)]
-        return Choice(index=index, message=message, logprobs=logprobs, finish_reason=self.finish)
+        told = answer.ids(self.token_ids)
+        return Choice(index=index, message=message, logprobs=logprobs, finish_reason=self.finish, **told)

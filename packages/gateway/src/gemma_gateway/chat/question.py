@@ -59,10 +59,13 @@ async def read(body: ChatRequest, settings: Settings, model: str | None) -> Ques
             model=model,
             n=body.n or 1,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            prompt_logprobs=body.prompt_logprobs,
             grammar=grammar,
             tools=tuple(as_tool(body.tools[i]) for i in callable_tools),
             tool_choice="required" if body.must_call else "auto",
             parallel_tool_calls=body.parallel_tool_calls and not isinstance(body.tool_choice, NamedTool),
+            add_generation_prompt=body.begins_turn,
+            continue_final_message=body.continues,
         ),
     )
     return Question(request, said.params | grammar_back | _params(body, callable_tools))
@@ -79,12 +82,15 @@ def _params(body: ChatRequest, callable_tools: Sequence[int]) -> dict[str, str]:
 
 def _grammar(body: ChatRequest) -> tuple[wire.Grammar | None, dict[str, str]]:
     match body.response_format:
+        case JsonObjectFormat(schema_=schema, value=value) if schema or value:
+            back = grammar_params(f"response_format.{'schema' if schema else 'value'}")
+            return wire.JsonGrammar(json_schema=schema or value or {}), back
         case JsonObjectFormat():
             return wire.JsonGrammar(json_schema={"type": "object"}), grammar_params("response_format")
         case JsonSchemaFormat(json_schema=named):
             back = grammar_params("response_format.json_schema.schema")
             return wire.JsonGrammar(json_schema=named.schema_), back
-    return structured(body.structured_outputs)
+    return structured(body)
 
 
 def as_tool(tool: FunctionTool) -> wire.Tool:

@@ -6,21 +6,39 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from openai.types import Completion, CompletionChoice
+from pydantic import SerializeAsAny
 
 import gemma_wire as wire
 from gemma_gateway.answers import Head, counts
 from gemma_gateway.completions.question import Prompt
-from gemma_gateway.logprobs import Legacy, LegacyLogprobs, joined, text_bytes
+from gemma_gateway.errors import BadRequest
+from gemma_gateway.logprobs import First, Legacy, LegacyLogprobs, for_prompt, id_name, joined, text_bytes
 from gemma_gateway.schema.completions import CompletionRequest
 
+MAX_PROMPT_SCORES = 2**20
+"""Log probabilities that one response may tell of all its prompts."""
 Chunks = AsyncGenerator[tuple[int, wire.Chunk], None]
 """Of all prompts, each with the number of its prompt."""
 
 
-class Piece(CompletionChoice):
+class Choice(CompletionChoice):
+    """With what vLLM tells beside, to those who ask for it."""
+
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+    prompt_logprobs: list[dict[str, Any] | None] | None = None
+
+
+class Piece(Choice):
     """A piece of a choice, which has no end yet; OpenAI answers so, its types do not say it."""
 
     finish_reason: Literal["stop", "length", "content_filter"] | None = None  # type: ignore[assignment]
+
+
+class Told(Completion):
+    """With all that its choices tell, which is more than OpenAI's types know."""
+
+    choices: list[SerializeAsAny[CompletionChoice]]
 
 
 @dataclass(frozen=True)
@@ -41,38 +59,44 @@ class Answer:
         """Which choice a chunk of a prompt's generation belongs to: all of the first prompt come first."""
         return number * self.body.candidates + chunk.index
 
-    def piece(self, piece: Piece) -> Completion:
-        """A piece of it."""
+    def piece(self, piece: Piece, so_far: wire.Usage | None) -> Completion:
+        """A piece of it, and the token counts of its choice so far where they are asked for."""
         # usage is set where it is asked for, so that it is sent: null in every piece but the last
-        usage: dict[str, Any] = {"usage": None} if self.body.include_usage else {}
-        return Completion(**vars(self.head), object="text_completion", choices=[piece], **usage)
+        told = counts(so_far) if so_far and self.body.continuous_usage else None
+        usage: dict[str, Any] = {"usage": told} if self.body.include_usage else {}
+        return Told(**vars(self.head), object="text_completion", choices=[piece], **usage)
 
     def last(self, choices: Sequence[CompletionChoice], usage: wire.Usage) -> Completion:
         """All of it, or the last piece of a stream with ``include_usage``."""
-        return Completion(
-            **vars(self.head), object="text_completion", choices=list(choices), usage=counts(usage)
-        )
+        return Told(**vars(self.head), object="text_completion", choices=list(choices), usage=counts(usage))
 
 
 class _Teller:
-    """Turns the chunks of one choice into its pieces."""
+    """Turns the chunks of one choice into its pieces.
 
-    def __init__(self, answer: Answer, prompt: Prompt, index: int) -> None:
+    Args:
+        answer: that the choice belongs to.
+        prompt: that it goes on with.
+        index: which choice of the answer it is.
+        opening: the first chunk of the prompt's generation, which tells of the prompt.
+    """
+
+    def __init__(self, answer: Answer, prompt: Prompt, index: int, opening: wire.Chunk) -> None:
         self._body = answer.body
         self._prompt = prompt
         self._index = index
-        self._legacy = Legacy(answer.body.logprobs or 0)
-        self._opened = prompt.echo is None
+        alternatives = None if answer.body.logprob_token_ids else answer.body.logprobs or 0
+        self._legacy = Legacy(alternatives, bool(answer.body.return_tokens_as_token_ids))
+        self._opening: wire.Chunk | None = opening
 
-    def tell(self, chunk: wire.Chunk, scored: Sequence[wire.TokenLogprob | None]) -> list[Piece]:
-        """The pieces that a chunk makes; ``scored`` are the prompt's tokens, for the echo."""
+    def tell(self, chunk: wire.Chunk) -> list[Piece]:
+        """The pieces that a chunk makes."""
         pieces = []
-        if not self._opened:
-            self._opened = True
-            pieces.append(self._piece(self._prompt.echo or "", self._echoed(scored)))
+        if self._opening is not None and self._prompt.echo is not None:
+            pieces.append(self._piece(self._prompt.echo, self._echoed(self._opening)))
         silent = self._body.limit == 0
-        if (chunk.text or chunk.logprobs) and not silent:
-            pieces.append(self._piece(chunk.text, self._told(chunk.logprobs)))
+        if (chunk.text or chunk.logprobs or (chunk.token_ids and self._body.return_token_ids)) and not silent:
+            pieces.append(self._piece(chunk.text, self._told(chunk.logprobs), token_ids=chunk.token_ids))
         if chunk.finish_reason:
             # a plain completion has no tools: it ends with "stop" or "length"
             finish: Literal["stop", "length"]
@@ -83,27 +107,47 @@ class _Teller:
     def _told(self, tokens: Sequence[wire.TokenLogprob]) -> LegacyLogprobs | None:
         return None if self._body.logprobs is None else self._legacy.tell(tokens)
 
-    def _echoed(self, scored: Sequence[wire.TokenLogprob | None]) -> LegacyLogprobs | None:
+    def _echoed(self, opening: wire.Chunk) -> LegacyLogprobs | None:
         if self._body.logprobs is None:
             return None
-        tokens = [token for token in scored if token is not None]
-        return self._legacy.tell(tokens, self._first(tokens))
+        tokens = [token for token in opening.prompt_logprobs if token is not None]
+        return self._legacy.echo(self._first(opening, tokens), tokens, self._body.logprobs)
 
-    def _first(self, others: Sequence[wire.TokenLogprob]) -> str | None:
-        """The prompt's first token as text; ``None`` where it is not the client's.
+    def _first(self, opening: wire.Chunk, others: Sequence[wire.TokenLogprob]) -> First | None:
+        """The prompt's first token; ``None`` where it is not the client's.
 
         The model begins a text with a token of its own, which then is what the text does not account for.
         """
-        if self._prompt.first is not None:
-            return self._prompt.first
         text = (self._prompt.echo or "").encode()
         rest = b"".join(text_bytes(token) for token in others)
-        return text.removesuffix(rest).decode(errors="replace") or None if text.endswith(rest) else None
+        begun = text.removesuffix(rest).decode(errors="replace") if text.endswith(rest) else ""
+        name = self._prompt.first or begun
+        if not name:
+            return None
+        if self._body.return_tokens_as_token_ids and opening.prompt_token_ids:
+            name = id_name(opening.prompt_token_ids[0])
+        return First(name, begun if self._prompt.shows_first else "")
 
     def _piece(
-        self, text: str, logprobs: LegacyLogprobs | None, finish: Literal["stop", "length"] | None = None
+        self,
+        text: str,
+        logprobs: LegacyLogprobs | None,
+        finish: Literal["stop", "length"] | None = None,
+        token_ids: Sequence[int] = (),
     ) -> Piece:
-        return Piece(index=self._index, text=text, logprobs=logprobs, finish_reason=finish)
+        told = self._of_prompt()
+        if self._body.return_token_ids:
+            told["token_ids"] = list(token_ids)
+        return Piece(index=self._index, text=text, logprobs=logprobs, finish_reason=finish, **told)
+
+    def _of_prompt(self) -> dict[str, Any]:
+        """What is told of the prompt beside its echo: in the first piece, to those who ask for it."""
+        opening, self._opening, told = self._opening, None, dict[str, Any]()
+        if opening is not None and self._body.return_token_ids:
+            told["prompt_token_ids"] = list(opening.prompt_token_ids)
+        if opening is not None and self._body.prompt_logprobs is not None:
+            told["prompt_logprobs"] = for_prompt(opening.prompt_logprobs, self._body.prompt_logprobs)
+        return told
 
 
 class _Tellers:
@@ -112,18 +156,29 @@ class _Tellers:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._tellers: dict[int, _Teller] = {}
-        self._scored: dict[int, tuple[wire.TokenLogprob | None, ...]] = {}
+        self._openings: dict[int, wire.Chunk] = {}
         self._counted: list[wire.Usage] = []
+        self._scores = 0
 
     def tell(self, number: int, chunk: wire.Chunk) -> list[Piece]:
         """The pieces that a chunk of a prompt's generation makes."""
-        self._scored.setdefault(number, chunk.prompt_logprobs)
+        opening = self._openings.setdefault(number, chunk)
+        if opening is chunk:
+            self._check_scores(chunk)
         if chunk.usage:
             self._counted.append(chunk.usage)
         index = self._answer.index(number, chunk)
         if index not in self._tellers:
-            self._tellers[index] = _Teller(self._answer, self._answer.prompts[number], index)
-        return self._tellers[index].tell(chunk, self._scored[number])
+            self._tellers[index] = _Teller(self._answer, self._answer.prompts[number], index, opening)
+        return self._tellers[index].tell(chunk)
+
+    def _check_scores(self, opening: wire.Chunk) -> None:
+        """Each choice tells those of its prompt; of many prompts they would fill the memory."""
+        each = max((1 + len(token.top) for token in opening.prompt_logprobs if token), default=0)
+        self._scores += len(opening.prompt_logprobs) * each * self._answer.body.candidates
+        if self._scores > MAX_PROMPT_SCORES:
+            sentence = f"The prompts have more than {MAX_PROMPT_SCORES:,} log probabilities to tell."
+            raise BadRequest(sentence, param="prompt", code="array_above_max_length")
 
     def usage(self) -> wire.Usage:
         """Of all generations together."""
@@ -141,7 +196,7 @@ async def stream(answer: Answer, chunks: Chunks) -> AsyncGenerator[Completion, N
     async with aclosing(chunks):
         async for number, chunk in chunks:
             for piece in tellers.tell(number, chunk):
-                yield answer.piece(piece)
+                yield answer.piece(piece, chunk.choice_usage)
     if answer.body.include_usage:
         yield answer.last([], tellers.usage())
 
@@ -186,9 +241,19 @@ class _Draft:
         assert self._pieces, "an engine's last chunk of a choice tells why it ended"
         *_, last = self._pieces
         assert last.finish_reason is not None, "an engine's last chunk of a choice tells why it ended"
-        return CompletionChoice(
+        return Choice(
             index=index,
             text="".join(piece.text for piece in self._pieces),
             logprobs=joined([piece.logprobs for piece in self._pieces]),
             finish_reason=last.finish_reason,
+            **self._details(),
         )
+
+    def _details(self) -> dict[str, Any]:
+        """What is told beside the text: of the prompt in the first piece, the tokens' ids in all."""
+        first = self._pieces[0]
+        names = first.model_fields_set & {"prompt_token_ids", "prompt_logprobs"}
+        told = {name: getattr(first, name) for name in names}
+        if first.token_ids is not None:
+            told["token_ids"] = [token_id for piece in self._pieces for token_id in piece.token_ids or ()]
+        return told

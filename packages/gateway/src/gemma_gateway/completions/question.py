@@ -16,12 +16,14 @@ class Prompt:
     Args:
         question: what the model is asked.
         echo: the prompt as text, which the answer begins with; ``None`` where it is not told.
-        first: the prompt's first token as text, where the client gave tokens and wants to see it.
+        first: the name of the prompt's first token, where the client gave tokens and wants to see them.
+        shows_first: whether ``echo`` begins with it; the token that begins every text is none of its text.
     """
 
     question: Question
     echo: str | None = None
     first: str | None = None
+    shows_first: bool = True
 
 
 async def read(body: CompletionRequest, engine: Engine, model: str | None) -> list[Prompt]:
@@ -54,28 +56,37 @@ async def _prompt(
         return Prompt(question, echo=given)
     lookup = wire.Request(options=wire.Options(op="detokenize", model=model, prompt_token_ids=tuple(given)))
     tokens = await ask_tokens(engine, Question(lookup, question.params, param))
-    return Prompt(question, echo=tokens.text, first=tokens.pieces[0])
+    first = tokens.pieces[0]
+    echo = tokens.text.removeprefix(first) if tokens.begins else tokens.text
+    return Prompt(question, echo=echo, first=first, shows_first=not tokens.begins)
 
 
 def _question(body: CompletionRequest, model: str | None, given: str | list[int], param: str) -> Question:
-    grammar, grammar_back = structured(body.structured_outputs)
+    grammar, grammar_back = structured(body)
     request = wire.Request(
         prompt=given if isinstance(given, str) else None,
         max_tokens=max(body.limit, 1),  # to score a prompt takes one token too, which is then not told
         **sampling(body),
         options=wire.Options(
-            **options(body),
+            **options(body) | {"return_token_ids": body.tells_prompt_ids},
             model=model,
             prompt_token_ids=None if isinstance(given, str) else tuple(given),
             n=body.candidates,
             logprobs=_logprobs(body),
-            prompt_logprobs=bool(body.echo) and body.logprobs is not None,
+            prompt_logprobs=_prompt_logprobs(body),
             grammar=grammar,
         ),
     )
     params = {"prompt": param, "prompt_token_ids": param, "images": param, "prompt_logprobs": "echo"}
+    params |= {} if body.prompt_logprobs is None else {"prompt_logprobs": "prompt_logprobs"}
     params |= {"n": "best_of"} if body.candidates > body.choices else {}
     return Question(request, params | grammar_back, param)
+
+
+def _prompt_logprobs(body: CompletionRequest) -> int | None:
+    """The likeliest at each token of the prompt: enough for both who want them."""
+    asked = [body.prompt_logprobs, body.logprobs if body.echo else None]
+    return max((count for count in asked if count is not None), default=None)
 
 
 def _logprobs(body: CompletionRequest) -> int | None:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from gemma_gateway.schema.base import NoEffect, Only, Strict, clash
 from gemma_gateway.schema.messages import Message, TextContent, check_calls
 from gemma_gateway.schema.sampling import ACCOUNTS, MaxTokens, Sampled
+from gemma_gateway.schema.template import Templated
 from gemma_gateway.schema.tools import (
     AllowedToolsChoice,
     NamedTool,
@@ -32,7 +33,7 @@ class Prediction(Strict):
     content: TextContent
 
 
-class ChatRequest(Sampled):
+class ChatRequest(Sampled, Templated):
     """The body. ``schema.policy.parameters`` lists what becomes of each parameter."""
 
     messages: list[Message] = Field(min_length=1)
@@ -72,6 +73,7 @@ class ChatRequest(Sampled):
     @model_validator(mode="after")
     def _fits_together_in_chat(self) -> Self:
         check_calls(self.messages)
+        self.check_turns(self.messages)
         self._check_counts()
         self._check_form()
         return self
@@ -87,8 +89,9 @@ class ChatRequest(Sampled):
 
     def _check_form(self) -> None:
         formed = not isinstance(self.response_format, TextFormat)
-        if formed and self.structured_outputs is not None:
-            raise clash("structured_outputs", "and 'response_format' say the same thing; give one of them")
+        if formed and self.forms:
+            form = self.forms[0][0].partition(".")[0]
+            raise clash(form, "and 'response_format' say the same thing; give one of them")
         for param, name in self._chosen_tools():
             if name not in {tool.function.name for tool in self.tools}:
                 raise clash(param, "is not the name of a function in 'tools'", "invalid_value")

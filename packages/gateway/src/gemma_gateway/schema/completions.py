@@ -5,7 +5,8 @@ from typing import Annotated, Any, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from gemma_gateway.schema.base import Only, clash
-from gemma_gateway.schema.sampling import UNLIMITED, Sampled, TokenId
+from gemma_gateway.schema.details import TokenId
+from gemma_gateway.schema.sampling import UNLIMITED, Sampled
 from gemma_wire.options import INT32_MAX
 
 MAX_PROMPTS = 128
@@ -72,6 +73,12 @@ class CompletionRequest(Sampled):
     def candidates(self) -> int:
         """How many answers are made to each prompt, of which the best are told."""
         return self.best_of or self.choices
+
+    @property
+    def tells_prompt_ids(self) -> bool:
+        """Whether the ids of the prompt's tokens are told in some way."""
+        as_ids = self.echo and self.logprobs is not None and self.return_tokens_as_token_ids
+        return bool(self.return_token_ids or as_ids)
 
     @property
     def is_batch(self) -> bool:

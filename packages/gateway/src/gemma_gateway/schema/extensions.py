@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from gemma_gateway.schema.base import NoEffect, Only, Strict
 
-_REASONING = NoEffect("the model does not reason before it answers")
+REASONING = NoEffect("the model does not reason before it answers")
 _BEAMS = NoEffect("it ranks beams, and there is no beam search")
 _LABEL = NoEffect("a label; the header `x-request-id` names a request")
 _ROUTING = NoEffect("this server answers by itself, with the model that `model` names")
@@ -22,17 +22,17 @@ _MASK = "use 'structured_outputs'"
 class Reasoning(Strict):
     """How a model is to reason. Gemma 3n does not."""
 
-    reasoning_effort: Annotated[Any, _REASONING] = None
-    reasoning: Annotated[Any, _REASONING] = None
-    reasoning_format: Annotated[Any, _REASONING] = None
-    reasoning_budget: Annotated[Any, _REASONING] = None
-    include_reasoning: Annotated[Any, _REASONING] = None
-    separate_reasoning: Annotated[Any, _REASONING] = None
-    stream_reasoning: Annotated[Any, _REASONING] = None
-    enable_thinking: Annotated[Any, _REASONING] = None
-    thinking: Annotated[Any, _REASONING] = None
-    thinking_budget: Annotated[Any, _REASONING] = None
-    think: Annotated[Any, _REASONING] = None
+    reasoning_effort: Annotated[Any, REASONING] = None
+    reasoning: Annotated[Any, REASONING] = None
+    reasoning_format: Annotated[Any, REASONING] = None
+    reasoning_budget: Annotated[Any, REASONING] = None
+    include_reasoning: Annotated[Any, REASONING] = None
+    separate_reasoning: Annotated[Any, REASONING] = None
+    stream_reasoning: Annotated[Any, REASONING] = None
+    enable_thinking: Annotated[Any, REASONING] = None
+    thinking: Annotated[Any, REASONING] = None
+    thinking_budget: Annotated[Any, REASONING] = None
+    think: Annotated[Any, REASONING] = None
 
 
 class Samplers(Strict):

@@ -6,8 +6,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from gemma_gateway.schema.base import NoEffect, Strict, clash
+from gemma_gateway.schema.details import Details, TokenId
 from gemma_gateway.schema.extensions import Extensions
-from gemma_gateway.schema.tools import StructuredOutputs
+from gemma_gateway.schema.guided import Guided
 from gemma_wire.options import (
     INT32_MAX,
     LEAST_REPETITION_PENALTY,
@@ -27,6 +28,9 @@ class StreamOptions(Strict):
     """How to stream."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = Field(
+        False, description="with `include_usage`, each chunk tells the `usage` of its choice so far"
+    )
     include_obfuscation: bool = Field(True, description="pads events, so that their sizes tell less")
 
 
@@ -54,14 +58,13 @@ UNLIMITED = BeforeValidator(_unlimited)
 MaxTokens = Annotated[
     int | None, Field(ge=1, le=INT32_MAX, description="-1: as many as the context holds"), UNLIMITED
 ]
-TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 LogitBias = Annotated[
     dict[Annotated[str, AfterValidator(_token_id)], Annotated[float, Field(ge=-100, le=100)]],
     Field(max_length=MAX_BIASES),
 ]
 
 
-class Sampled(Extensions):
+class Sampled(Extensions, Guided, Details):
     """How the tokens are chosen, how many, and how they are told."""
 
     model: str
@@ -91,9 +94,6 @@ class Sampled(Extensions):
     min_tokens: int | None = Field(None, ge=0, le=INT32_MAX)
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
-    structured_outputs: Annotated[
-        StructuredOutputs | None, AfterValidator(lambda form: form if form and form.given else None)
-    ] = None
 
     @model_validator(mode="after")
     def _one_repetition_penalty(self) -> Self:
@@ -106,6 +106,12 @@ class Sampled(Extensions):
     def include_usage(self) -> bool:
         """Whether a stream ends with the token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether each chunk of a stream tells the token counts so far."""
+        asked = self.stream_options is not None and self.stream_options.continuous_usage_stats
+        return bool(self.stream and self.include_usage and asked)
 
     @property
     def include_obfuscation(self) -> bool:

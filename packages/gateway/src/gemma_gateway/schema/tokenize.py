@@ -6,12 +6,13 @@ from pydantic import BaseModel, Field, model_validator
 
 from gemma_gateway.schema.base import Only, Strict, clash
 from gemma_gateway.schema.chat import MAX_TOOLS
+from gemma_gateway.schema.details import TokenId
 from gemma_gateway.schema.messages import Message, check_calls
-from gemma_gateway.schema.sampling import TokenId
+from gemma_gateway.schema.template import Templated
 from gemma_gateway.schema.tools import Tool
 
 
-class TokenizeRequest(Strict):
+class TokenizeRequest(Templated):
     """A prompt or a conversation, to be counted and told as tokens."""
 
     model: str | None = None
@@ -22,21 +23,19 @@ class TokenizeRequest(Strict):
         None, description="of a prompt: whether its first token begins it"
     )
     return_token_strs: bool | None = None
-    add_generation_prompt: Annotated[Any, Only(True)] = None
-    continue_final_message: Annotated[Any, Only(False)] = None
-    chat_template: Annotated[Any, Only()] = None
-    chat_template_kwargs: Annotated[Any, Only()] = None
     mm_processor_kwargs: Annotated[Any, Only()] = None
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise clash("prompt", "and 'messages': give exactly one of them")
+        if self.messages is not None:
+            check_calls(self.messages)
+        self.check_turns(self.messages)
         if self.messages is None:
             if self.tools:
                 raise clash("tools", "is only allowed beside 'messages'")
             return self
-        check_calls(self.messages)
         if self.add_special_tokens:
             raise clash(
                 "add_special_tokens", "is only allowed beside 'prompt': a conversation has them already"

@@ -92,9 +92,17 @@ class TextFormat(Strict):
 
 
 class JsonObjectFormat(Strict):
-    """Any JSON object."""
+    """Any JSON object, or JSON that fits a schema, as llama.cpp (``schema``) and TGI (``value``) take it."""
 
     type: Literal["json_object"]
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="a JSON schema")
+    value: dict[str, Any] | None = Field(None, description="the same as `schema`")
+
+    @model_validator(mode="after")
+    def _one_schema(self) -> Self:
+        if self.schema_ and self.value:
+            raise clash("value", "and 'schema' say the same thing; give one of them")
+        return self
 
 
 class JsonSchema(Strict):

@@ -54,11 +54,14 @@ class Chooser:
             except Exception as error:
                 failed[row.name] = describe_failure(row.name, error)
                 draws.append(Draw())  # what it draws is not used
-        tops = {place: choices[row.name].generation.logprobs for place, row in enumerate(rows)}
-        raw = {place: logits[place : place + 1].clone() for place, top in tops.items() if top is not None}
+        asked = {place: choices[row.name].generation for place, row in enumerate(rows)}
+        raw = {i: logits[i : i + 1].clone() for i, one in asked.items() if one.logprobs is not None}
         ids = sample(logits, draws)
         tokens = {row.name: token_id for row, token_id in zip(rows, ids, strict=True)}
-        scores = {rows[i].name: score(one, [ids[i]], tops[i] or 0)[0] for i, one in raw.items()}
+        scores = {
+            rows[i].name: score(one, [ids[i]], asked[i].logprobs or 0, asked[i].logprob_token_ids)[0]
+            for i, one in raw.items()
+        }
         return Outcome({name: tokens[name] for name in tokens if name not in failed}, failed, scores)
 
     def close(self) -> None:

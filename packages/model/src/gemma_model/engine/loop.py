@@ -181,7 +181,7 @@ class Loop:
         """The choices that a plan is about; some of their prompts begin with it."""
         for prefill in plan.prefills:
             job = self._jobs[prefill.name[0]]
-            prompt = 0 if job.generation.prompt_logprobs else len(job.generation.prompt.token_ids)
+            prompt = 0 if job.generation.prompt_logprobs is not None else len(job.generation.prompt.token_ids)
             self._meter.begun(job.watch, looked_up=prompt, found=prefill.start)
         return {name: self._jobs[name[0]].choices[name[1]] for name in plan.names}
 
@@ -207,8 +207,7 @@ class Loop:
         job, prompt_scores = self._jobs[number], list[Scores]()
         if name in outcome.tokens and sequence.generated_length == 1:
             self._meter.answered(job.watch, len(job.generation.prompt.token_ids))
-            if index == 0:
-                prompt_scores, job.prompt_scores = job.prompt_scores, []
+            prompt_scores, job.prompt_scores = job.prompt_scores, []
         return job.listen, Step(
             token_ids=(outcome.tokens[name],) if name in outcome.tokens else (),
             choice=index,
@@ -266,7 +265,7 @@ def _sequences(number: int, generation: Generation) -> list[Sequence]:
             max_tokens=generation.max_tokens,
             min_tokens=generation.min_tokens,
             stop_token_ids=generation.stop_token_ids,
-            reuses=not generation.prompt_logprobs,
+            reuses=generation.prompt_logprobs is None,
         )
         for index in range(generation.n)
     ]

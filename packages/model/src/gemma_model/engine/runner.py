@@ -99,7 +99,7 @@ class Runner:
             except Exception as error:  # a tower choked on what it was given; nobody else has to pay for it
                 failed |= dict.fromkeys(prefill.names, describe_failure(prefill.name, error))
                 continue
-            if generation.prompt_logprobs:
+            if generation.prompt_logprobs is not None:
                 given[prefill.name], prompt_scores[prefill.name] = self._score(prefill, generation, x)
             else:
                 ids = generation.prompt.token_ids[prefill.start : prefill.stop]
@@ -160,7 +160,7 @@ class Runner:
             logits = decoder(piece, table_rows, [batch], self._cache, keep=stop - start)
             assert logits is not None, "they were asked for"
             behind = ids[start + 1 : stop + 1]  # the last token of a prompt has a new one behind it
-            found += score(logits[: len(behind)], behind, generation.logprobs or 0)
+            found += score(logits[: len(behind)], behind, generation.prompt_logprobs or 0, with_ranks=True)
         return (logits[-1:] if logits is not None and prefill.ends_prompt else None), found
 
     def _decode(self, decodes: Sequence[Decode], choices: Mapping[Name, Choice]) -> Tensor:

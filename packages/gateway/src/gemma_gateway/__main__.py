@@ -1,5 +1,6 @@
 """``python -m gemma_gateway``: the gateway as a process."""
 
+import gc
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -18,7 +19,9 @@ def main() -> None:
     settings = _settings()
     logs.configure_logging(settings.log_level, settings.log_format)
     auth.warn_if_open(settings)
-    server.server(app.create_app(settings), settings).run()
+    serving = server.server(app.create_app(settings), settings)
+    gc.freeze()  # what is loaded now stays: the collector need not look at it while requests wait
+    serving.run()
 
 
 def _settings() -> "Settings":

@@ -9,6 +9,7 @@
     ├── MethodNotAllowed      405
     ├── RequestTimeout        408  the body came too slowly, or the answer took too long
     ├── BodyTooLarge          413
+    ├── UnsupportedMediaType  415  the body is compressed in a way that is not known here
     ├── TooManyRequests       429  the key's share is used up, or the model's queue is full
     ├── InternalError         500  our fault
     └── ServiceUnavailable    503  the model cannot answer now, or the gateway is shutting down
@@ -152,6 +153,13 @@ class BodyTooLarge(ApiError):
 
     status = 413
     default_code = "request_too_large"
+
+
+class UnsupportedMediaType(ApiError):
+    """The request body is compressed in a way that is not known here."""
+
+    status = 415
+    default_code = "unsupported_content_encoding"
 
 
 class TooManyRequests(ApiError):

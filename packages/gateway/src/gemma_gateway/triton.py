@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import grpc  # type: ignore[import-untyped]
@@ -16,6 +17,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
 from gemma_gateway import tracing
+from gemma_gateway.threads import in_thread
 from gemma_wire import Chunk, ModelInfo, Options, Request, TokenizerInfo, Tokens, Unavailable, WireError
 from gemma_wire.tensors import INPUTS_BY_NAME, MODEL, OUTPUTS, Array
 
@@ -28,6 +30,8 @@ ANSWER_SECONDS: Final = 2.5
 TOKENS_SECONDS: Final = 30.0
 """How long a prompt may take to be tokenised, its pictures included."""
 Report = TypeVar("Report", ModelInfo, TokenizerInfo, Tokens)
+_LARGE: Final = 2**16
+"""Bytes that are packed in less than a millisecond."""
 _MAX_MESSAGE: Final = 2**31 - 1
 _CHANNEL: Final = (
     ("grpc.max_send_message_length", _MAX_MESSAGE),
@@ -136,7 +140,7 @@ class _Server:
             WireError: what the model said; ``Unavailable`` when it was lost on the way.
         """
         finished = False
-        call = self._call(request, request_id)
+        call = self._call(await _to_inputs(request), request_id)
         self._await(call)
         try:
             async with aclosing(self._responses(call)) as responses:
@@ -168,7 +172,7 @@ class _Server:
             TimedOut: nothing came within ``seconds``.
             WireError: the model cannot answer.
         """
-        call = self._call(request, "", seconds)
+        call = self._call(await _to_inputs(request), "", seconds)
         async with aclosing(self._responses(call)) as responses:
             reports = [kind.from_tensors(arrays) async for arrays in responses]
         if not reports:
@@ -180,8 +184,8 @@ class _Server:
             self._watch.cancel()
         await self._client.close()
 
-    def _call(self, request: Request, request_id: str, seconds: float | None = None) -> Any:
-        inputs = {"model_name": MODEL, "inputs": to_inputs(request), "request_id": request_id}
+    def _call(self, tensors: list[InferInput], request_id: str, seconds: float | None = None) -> Any:
+        inputs = {"model_name": MODEL, "inputs": tensors, "request_id": request_id}
 
         async def once() -> AsyncGenerator[dict[str, Any], None]:
             yield inputs
@@ -242,6 +246,12 @@ class _Server:
             return "Triton does not answer"
         dead = isinstance(described, Unavailable) and not isinstance(described, TimedOut)
         return str(described) if dead else None
+
+
+async def _to_inputs(request: Request) -> list[InferInput]:
+    """``to_inputs``, in a thread when the request is large."""
+    work = partial(to_inputs, request)
+    return await in_thread(work) if request.size > _LARGE else work()
 
 
 def to_inputs(request: Request) -> list[InferInput]:

@@ -1,11 +1,38 @@
 """A conversation, as typed values."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import ConfigDict, Field, StrictBool, model_validator
+from pydantic_core import PydanticCustomError
+
+from gemma_wire.bounded import Bounded
+
+MAX_MESSAGES: Final = 2048
+"""Messages of one conversation; as many as OpenAI takes."""
+MAX_PARTS: Final = 4096
+"""Parts of content, and tool calls, in one conversation."""
+MAX_TOOLS: Final = 128
+"""Tools of one request."""
 
 
-class Frozen(BaseModel):
+def check_parts(messages: Any) -> Any:
+    """A conversation that is not validated yet; its parts of content and tool calls are counted.
+
+    Raises:
+        PydanticCustomError: there are more than ``MAX_PARTS``.
+    """
+    said = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    lists = [message.get(name) for message in said for name in ("content", "tool_calls")]
+    count = sum(len(parts) for parts in lists if isinstance(parts, list))
+    if count > MAX_PARTS:
+        told = {"count": f"{count:,}", "limit": f"{MAX_PARTS:,}"}
+        raise PydanticCustomError(
+            "too_many_parts", "has {count} parts of content and tool calls; {limit} are allowed", told
+        )
+    return messages
+
+
+class Frozen(Bounded):
     """Immutable, and nothing unknown in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -78,6 +105,13 @@ class Message(Frozen):
         if (self.tool_call_id is not None) != (self.role == "tool"):
             raise ValueError("tool_call_id belongs to the role 'tool', which needs it")
         return self
+
+    @property
+    def size(self) -> int:
+        """Bytes of JSON, about."""
+        if isinstance(self.content, str):
+            return len(self.content) + 64
+        return sum(len(part.text) + 32 if isinstance(part, TextPart) else 32 for part in self.content) + 64
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt
 
-from gemma_wire.messages import Frozen, Tool
+from gemma_wire.messages import MAX_TOOLS, Frozen, Tool
 
 INT32_MAX = 2**31 - 1
 SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
@@ -14,6 +14,7 @@ MAX_LOGPROB_TOKEN_IDS = 128
 MAX_STOPS = 16
 LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY = 0.01, 10.0
 """Logits are at most some hundreds: divided or multiplied by these they stay far inside fp32's range."""
+MAX_BIASES = 1024
 
 
 def _whole(value: object) -> object:
@@ -106,7 +107,7 @@ class Options(Frozen):
     presence_penalty: StrictFloat = Field(0.0, ge=-2, le=2)
     logit_bias: dict[
         Annotated[int, Field(ge=0, le=INT32_MAX)], Annotated[StrictFloat, Field(ge=-100, le=100)]
-    ] = Field(default_factory=dict)
+    ] = Field(default_factory=dict, max_length=MAX_BIASES)
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=MAX_STOPS)
     stop_token_ids: tuple[TokenId, ...] = Field((), max_length=256)
     min_tokens: Whole = Field(0, ge=0, le=INT32_MAX)
@@ -123,6 +124,6 @@ class Options(Frozen):
     add_generation_prompt: StrictBool = True
     continue_final_message: StrictBool = False
     grammar: Grammar | None = None
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[Tool, ...] = Field((), max_length=MAX_TOOLS)
     tool_choice: Literal["auto", "required"] = "auto"
     parallel_tool_calls: StrictBool = True

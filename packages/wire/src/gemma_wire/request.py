@@ -5,11 +5,11 @@ import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StrictFloat, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, StrictFloat, TypeAdapter, ValidationError, model_validator
 
 from gemma_wire import tensors
 from gemma_wire.errors import InvalidRequest
-from gemma_wire.messages import Frozen, Message
+from gemma_wire.messages import MAX_MESSAGES, Frozen, Message, check_parts
 from gemma_wire.options import INT32_MAX, Options, Whole
 from gemma_wire.tensors import Array
 
@@ -41,7 +41,7 @@ class Request(Frozen):
     """
 
     prompt: str | None = None
-    messages: Annotated[tuple[Message, ...], Field(min_length=1)] | None = None
+    messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
     images: tuple[bytes, ...] = ()
     audio: tuple[bytes, ...] = ()
     max_tokens: Whole | None = Field(None, ge=1, le=INT32_MAX)
@@ -77,6 +77,13 @@ class Request(Frozen):
         if last is None or last.role != "assistant" or last.tool_calls:
             raise ValueError("continue_final_message needs a last message of the assistant, without calls")
         return self
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors, about; tools and grammars are not counted."""
+        files = sum(map(len, (*self.images, *self.audio)))
+        said = sum(message.size for message in self.messages or ())
+        return files + said + len(self.prompt or "") + 6 * len(self.options.prompt_token_ids or ())
 
     def to_tensors(self) -> dict[str, Array]:
         """Name → 1-D array, for every field that is set. ``from_tensors`` is its inverse."""
@@ -114,7 +121,11 @@ class Request(Frozen):
 
 
 _SILENT = dict(Options())
-_MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
+_MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(
+    Annotated[
+        tuple[Message, ...], Field(max_length=MAX_MESSAGES, fail_fast=True), BeforeValidator(check_parts)
+    ]
+)
 _OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 

@@ -1,7 +1,8 @@
 """A chat request as the question that the model is asked."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 
 import gemma_wire as wire
 from gemma_gateway.asking import Question, grammar_params, options, sampling, structured
@@ -21,8 +22,12 @@ from gemma_gateway.schema.messages import (
 )
 from gemma_gateway.schema.tools import FunctionTool, JsonObjectFormat, JsonSchemaFormat, NamedTool
 from gemma_gateway.settings import Settings
+from gemma_gateway.threads import in_thread
 
 AnyPart = TextPart | RefusalPart | ReasoningPart | ImagePart | AudioPart | AudioUrlPart | FilePart
+
+_MANY: Final = 200
+"""Messages and parts that are converted in about a millisecond; more are converted in a thread."""
 
 
 class Conversation(NamedTuple):
@@ -115,16 +120,24 @@ async def converse(messages: Sequence[Message], settings: Settings) -> Conversat
     Raises:
         BadRequest: about a picture or a sound.
     """
+    work = partial(_convert, messages)
+    said, images, audio = await in_thread(work) if _is_long(messages) else work()
+    return said._replace(images=await read_images(images, settings), audio=await read_audio(audio, settings))
+
+
+def _is_long(messages: Sequence[Message]) -> bool:
+    parts = sum(len(message.content) for message in messages if isinstance(message.content, list))
+    return len(messages) + parts > _MANY
+
+
+def _convert(messages: Sequence[Message]) -> tuple[Conversation, list[Place], list[Place]]:
+    """A conversation without its files, and where its images and its audio are."""
     images, audio = list(_images(messages)), list(_sounds(messages))
     params = {f"images[{i}]": param for i, (param, _) in enumerate(images)}
     params |= {f"audio[{i}]": param for i, (param, _) in enumerate(audio)}
     params |= {"images": "messages", "audio": "messages", "prompt": "messages"}
-    return Conversation(
-        tuple(_message(message) for message in messages),
-        await read_images(images, settings),
-        await read_audio(audio, settings),
-        params | _call_params(messages),
-    )
+    said = tuple(_message(message) for message in messages)
+    return Conversation(said, (), (), params | _call_params(messages)), images, audio
 
 
 def _call_params(messages: Sequence[Message]) -> dict[str, str]:

@@ -2,11 +2,17 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import gemma_wire as wire
 from gemma_gateway.asking import Question, ask_tokens, options, sampling, structured
 from gemma_gateway.engine import Engine
 from gemma_gateway.schema.completions import CompletionRequest
+from gemma_gateway.threads import in_thread
+
+_MANY: Final = 4096
+"""Tokens that are checked in about a millisecond; more are checked in a thread."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ async def read(body: CompletionRequest, engine: Engine, model: str | None) -> li
 async def _prompt(
     body: CompletionRequest, engine: Engine, model: str | None, given: str | list[int], param: str
 ) -> Prompt:
-    question = _question(body, model, given, param)
+    work = partial(_question, body, model, given, param)
+    question = await in_thread(work) if isinstance(given, list) and len(given) > _MANY else work()
     if not body.echo:
         return Prompt(question)
     if isinstance(given, str):

@@ -4,15 +4,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gemma_gateway.body import read_body
 from gemma_gateway.engine import Engine
 from gemma_gateway.errors import BadRequest
 from gemma_gateway.metrics import Metrics
-from gemma_gateway.schema.explain import explain
 from gemma_gateway.served import Served
 from gemma_gateway.settings import Settings
 
@@ -42,17 +41,12 @@ def json_body(schema: type[Body]) -> Callable[[Request], Awaitable[Body]]:
     """A dependency that reads the request's body as ``schema``.
 
     Raises:
-        BadRequest: it is no JSON, or not what the schema says.
+        ApiError: see ``read_body``; ``BadRequest`` also when the Content-Type is not JSON's.
     """
 
     async def read(request: Request) -> Body:
         _check_content_type(request.headers.get("content-type", ""))
-        try:
-            return schema.model_validate(from_json(await request.body(), allow_inf_nan=False))
-        except ValidationError as error:
-            raise explain(error) from None
-        except ValueError as error:
-            raise BadRequest(f"The request body is not valid JSON: {error}.", code="invalid_json") from None
+        return await read_body(request, schema, gateway(request).settings.max_body_bytes)
 
     return read
 

@@ -14,12 +14,14 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from gemma_wire.bounded import Bounded
+
 
 class EmptyIsValue:
     """Marks a parameter whose empty object is a value, such as the JSON schema that everything fits."""
 
 
-class Strict(BaseModel):
+class Strict(Bounded):
     """No unknown fields, no conversions: ``"5"`` is not 5 and ``true`` is not 1.
 
     Except for what asks for nothing: ``null``, ``false``, ``[]`` and ``{}`` are accepted for every parameter
@@ -152,9 +154,14 @@ def tagged_by(key: str, *tags: str) -> Discriminator:
     """
 
     def tag(value: Any) -> str | None:
-        return f"<{value.get(key)}>" if isinstance(value, dict) else None
+        return tag_of(value.get(key)) if isinstance(value, dict) else None
 
     return Discriminator(tag, f"unknown_{key}", ", ".join(map(repr, tags)))
+
+
+def tag_of(value: object) -> str:
+    """The tag that a value names; a client's value may be anything, of any size."""
+    return f"<{value}>" if isinstance(value, str) and len(value) <= 100 else f"<{type(value).__name__}>"
 
 
 def text_or_parts() -> Discriminator:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from gemma_gateway.schema.base import NoEffect, Only, Strict, clash
-from gemma_gateway.schema.messages import Message, TextContent, check_calls
+from gemma_gateway.schema.messages import Conversation, TextContent, check_calls
 from gemma_gateway.schema.sampling import ACCOUNTS, MaxTokens, Sampled
 from gemma_gateway.schema.template import Templated
 from gemma_gateway.schema.tools import (
@@ -16,9 +16,9 @@ from gemma_gateway.schema.tools import (
     Tool,
     ToolChoice,
 )
+from gemma_wire.messages import MAX_TOOLS
 from gemma_wire.options import MAX_TOP_LOGPROBS
 
-MAX_TOOLS = 128
 _CACHE = NoEffect("what was computed before is always used again")
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
@@ -36,7 +36,7 @@ class Prediction(Strict):
 class ChatRequest(Sampled, Templated):
     """The body. ``schema.policy.parameters`` lists what becomes of each parameter."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Conversation
     max_tokens: MaxTokens = None
     max_completion_tokens: MaxTokens = None
     logprobs: bool | None = None

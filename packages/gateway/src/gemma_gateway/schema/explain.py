@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gemma_gateway.errors import BadRequest
+from gemma_gateway.schema.base import tag_of
 from gemma_wire.errors import field_path
 
 _EXPECTED = {
@@ -35,6 +37,9 @@ _BOUNDS = {
     "less_than_equal": ("<=", "above_max"),
 }
 _TAG_KEYS = {"unknown_role": "role", "unknown_type": "type"}
+_LONGEST_PARAM: Final = 200
+_SHOWN: Final = 80
+"""Characters of a value that an error shows."""
 Told = tuple[str, str]
 """A sentence and a code."""
 
@@ -49,7 +54,8 @@ def explain(error: ValidationError) -> BadRequest:
 
 def _param(error: ErrorDetails) -> str | None:
     """``messages[0].content``; union tags and the marks of keys are no part of a path."""
-    path = [step for step in error["loc"][:-1] if not _is_tag(step)] + list(error["loc"][-1:])
+    steps = [step[:_LONGEST_PARAM] if isinstance(step, str) else step for step in error["loc"]]
+    path = [step for step in steps[:-1] if not _is_tag(step)] + steps[-1:]
     if path and error["type"] != "extra_forbidden" and (_is_tag(path[-1]) or path[-1] == "[key]"):
         path.pop()
     if error["type"] in _TAG_KEYS and isinstance(error["input"], dict):
@@ -58,7 +64,7 @@ def _param(error: ErrorDetails) -> str | None:
         path.append(key)
     if error["type"] == "clash" and (inner := error["ctx"]["param"]):
         path.append(inner)
-    return field_path(tuple(path))[:200] or None
+    return field_path(tuple(path))[:_LONGEST_PARAM] or None
 
 
 def _tagged_by(error: ErrorDetails) -> str | None:
@@ -66,7 +72,7 @@ def _tagged_by(error: ErrorDetails) -> str | None:
     tag, value = error["loc"][-1], error["input"]
     if not _is_tag(tag) or not isinstance(value, dict):
         return None
-    return next((key for key in _TAG_KEYS.values() if tag == f"<{value.get(key)}>"), None)
+    return next((key for key in _TAG_KEYS.values() if tag == tag_of(value.get(key))), None)
 
 
 def _is_tag(step: int | str) -> bool:
@@ -147,9 +153,19 @@ def _too_short(error: ErrorDetails, param: str) -> Told:
 
 
 def _too_long(error: ErrorDetails, param: str) -> Told:
-    kinds: dict[type, str] = {str: "string", dict: "object"}
-    thing, most = kinds.get(type(error["input"]), "array"), error["ctx"]["max_length"]
-    return f"Invalid '{param}': the {thing} is longer than {most}.", f"{thing}_above_max_length"
+    kinds = {str: ("string", "characters"), dict: ("object", "keys")}
+    thing, items = kinds.get(type(error["input"]), ("array", "items"))
+    has, most = len(error["input"]), error["ctx"]["max_length"]
+    sentence = f"Invalid '{param}': the {thing} has {has:,} {items}; {most:,} are allowed."
+    return sentence, f"{thing}_above_max_length"
+
+
+def _too_many_parts(error: ErrorDetails, param: str) -> Told:
+    return f"Invalid '{param}': the conversation {error['msg']}.", "array_above_max_length"
+
+
+def _too_many_keys(error: ErrorDetails, param: str) -> Told:
+    return f"Invalid '{param}': the object {error['msg']}.", "object_above_max_length"
 
 
 def _clash(error: ErrorDetails, param: str) -> Told:
@@ -167,8 +183,21 @@ def _token_id(_: ErrorDetails, param: str) -> Told:
 
 def show(value: object) -> str:
     """A value as a client wrote it, more or less, and never too long for a sentence."""
-    text = repr(value) if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    short = _shortened(value)
+    text = repr(short) if isinstance(short, str) else json.dumps(short)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _shortened(value: object, levels: int = 4) -> object:
+    """As much of a value as can show in a sentence; it may have millions of items, or one of a million letters."""
+    if isinstance(value, str):
+        return value[:_SHOWN]
+    if isinstance(value, list):
+        return [_shortened(item, levels - 1) for item in value[:_SHOWN]] if levels else []
+    if isinstance(value, dict):
+        items = islice(value.items(), _SHOWN if levels else 0)
+        return {key[:_SHOWN]: _shortened(item, levels - 1) for key, item in items}
+    return value
 
 
 _TELLERS: dict[str, Callable[[ErrorDetails, str], Told]] = {
@@ -182,6 +211,8 @@ _TELLERS: dict[str, Callable[[ErrorDetails, str], Told]] = {
     "too_short": _too_short,
     "string_too_short": _too_short,
     "too_long": _too_long,
+    "too_many_keys": _too_many_keys,
+    "too_many_parts": _too_many_parts,
     "string_too_long": _too_long,
     "string_pattern_mismatch": _pattern,
     "token_id": _token_id,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Never
 from pydantic import BeforeValidator, ConfigDict, Field, Tag
 
 from gemma_gateway.schema.base import NoEffect, Only, Strict, clash, null_as_text, tagged_by, text_or_parts
+from gemma_wire.messages import MAX_MESSAGES, check_parts
 
 
 class History(Strict):
@@ -29,9 +30,8 @@ _PART_TYPES = {
 
 
 def _with_our_type(part: object) -> object:
-    if isinstance(part, dict) and (ours := _PART_TYPES.get(str(part.get("type")))):
-        return {**part, "type": ours}
-    return part
+    kind = part.get("type") if isinstance(part, dict) else None
+    return {**part, "type": _PART_TYPES[kind]} if isinstance(kind, str) and kind in _PART_TYPES else part
 
 
 AnyText = Annotated[str, null_as_text()]
@@ -219,6 +219,10 @@ Message = Annotated[
     | Annotated[ToolMessage, Tag("<tool>")]
     | Annotated[Never, Only(hint="use the role 'tool'"), Tag("<function>")],
     tagged_by("role", "system", "developer", "user", "assistant", "tool"),
+]
+
+Conversation = Annotated[
+    list[Message], Field(min_length=1, max_length=MAX_MESSAGES), BeforeValidator(check_parts)
 ]
 
 

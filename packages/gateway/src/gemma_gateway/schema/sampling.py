@@ -12,6 +12,7 @@ from gemma_gateway.schema.guided import Guided
 from gemma_wire.options import (
     INT32_MAX,
     LEAST_REPETITION_PENALTY,
+    MAX_BIASES,
     MAX_CHOICES,
     MAX_STOPS,
     MOST_REPETITION_PENALTY,
@@ -19,7 +20,6 @@ from gemma_wire.options import (
     SEED_MIN,
 )
 
-MAX_BIASES = 1024
 MAX_STOP_IDS = 256
 ACCOUNTS = NoEffect("a label for OpenAI's own accounts, abuse detection and caches")
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, model_validator
 
 from gemma_gateway.schema.base import Only, Strict, clash
-from gemma_gateway.schema.chat import MAX_TOOLS
 from gemma_gateway.schema.details import TokenId
-from gemma_gateway.schema.messages import Message, check_calls
+from gemma_gateway.schema.messages import Conversation, check_calls
 from gemma_gateway.schema.template import Templated
 from gemma_gateway.schema.tools import Tool
+from gemma_wire.messages import MAX_TOOLS
 
 
 class TokenizeRequest(Templated):
@@ -17,7 +17,7 @@ class TokenizeRequest(Templated):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    messages: Conversation | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     add_special_tokens: bool | None = Field(
         None, description="of a prompt: whether its first token begins it"

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Never, Self
 from pydantic import ConfigDict, Field, Tag, model_validator
 
 from gemma_gateway.schema.base import EmptyIsValue, NoEffect, Only, Strict, clash, one_of, tagged_by
+from gemma_wire.messages import MAX_TOOLS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _ONLY_FUNCTIONS = Only(hint="the tools of this server are functions")
@@ -62,7 +63,7 @@ class AllowedTools(Strict):
     """Some of the tools, of which one may or must be called."""
 
     mode: Literal["auto", "required"]
-    tools: list[AllowedTool]
+    tools: list[AllowedTool] = Field(max_length=MAX_TOOLS)
 
 
 class AllowedToolsChoice(Strict):

@@ -1,0 +1,211 @@
+"""Bodies that are large, or hold very many small things: others must not wait for them."""
+
+import asyncio
+import gc
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from packages.gateway.tests.conftest import FakeEngine, assert_error, gateway
+from pydantic import BaseModel, ValidationError
+
+import gemma_wire as wire
+from gemma_gateway.schema.chat import ChatRequest
+from gemma_gateway.schema.completions import CompletionRequest
+from gemma_gateway.schema.tokenize import DetokenizeRequest, TokenizeRequest
+from gemma_wire.json_limits import LIMITS
+
+MIB = 2**20
+LONGEST_LAG = 0.25
+JSON = {"content-type": "application/json"}
+USER = '{"role":"user","content":"a"}'
+
+
+async def sent(body: bytes) -> AsyncIterator[bytes]:
+    """As a socket gives it."""
+    for start in range(0, len(body), 2**16):
+        yield body[start : start + 2**16]
+        await asyncio.sleep(0)
+
+
+async def lag(client: httpx.AsyncClient, path: str, body: bytes) -> tuple[float, httpx.Response]:
+    """The longest that the event loop was busy while a body was answered, in seconds; and the answer."""
+    worst, loop = 0.0, asyncio.get_running_loop()
+
+    async def watch() -> None:
+        nonlocal worst
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            worst = max(worst, loop.time() - before - 0.005)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0.02)
+    response = await client.post(path, content=sent(body), headers=JSON)
+    watching.cancel()
+    return worst, response
+
+
+def body(**parts: str) -> bytes:
+    """A chat request whose values are given as JSON."""
+    fields = {"model": '"gemma3n"', "messages": f"[{USER}]", **parts}
+    return ("{" + ",".join(f'"{name}":{value}' for name, value in fields.items()) + "}").encode()
+
+
+def array(item: str, count: int) -> str:
+    return f"[{','.join([item] * count)}]"
+
+
+def keys(count: int, value: str = "1") -> str:
+    """An object with many members."""
+    return "{" + ",".join(f'"{i}":{value}' for i in range(count)) + "}"
+
+
+def said(content: str) -> str:
+    return f'{{"role":"user","content":{content}}}'
+
+
+def tool(schema: str) -> str:
+    return f'[{{"type":"function","function":{{"name":"f","parameters":{schema}}}}}]'
+
+
+def user(letters: str, bytes_each: int, count: int) -> bytes:
+    """A string of ``count`` items that are counted, less those that are in the rest of the request."""
+    return body(user=f'"{letters * (count // bytes_each - 1)}"')
+
+
+STRINGS, VALUES = LIMITS.strings - 100, LIMITS.values - 100
+PART = '{"type":"text","text":"a"}'
+LONG = 60 * MIB
+# The most of each that the limits allow, and the status that such a request gets.
+MOST: dict[str, tuple[int, Callable[[], bytes]]] = {
+    "messages": (200, lambda: body(messages=array(USER, 2048))),
+    "parts": (200, lambda: body(messages=array(said(array(PART, 2)), 2048))),
+    "wrong messages": (400, lambda: body(messages=array('{"role":"user","x":1}', 2048))),
+    "wrong parts": (400, lambda: body(messages=array(said("[{},{}]"), 2048))),
+    "too many messages": (400, lambda: body(messages=array(USER, 16_000))),
+    "too many parts": (400, lambda: body(messages=f"[{said(array(PART, 16_000))}]")),
+    "unknown parameters": (400, lambda: body(**{f"k{i}": "1" for i in range(STRINGS)})),
+    "unknown keys of a message": (400, lambda: body(messages=f"[{keys(STRINGS)}]")),
+    "keys of a schema": (200, lambda: body(tools=tool(keys(STRINGS)))),
+    "objects of a schema": (200, lambda: body(tools=tool(f'{{"a":{array("{}", LIMITS.containers - 100)}}}'))),
+    "biases": (400, lambda: body(logit_bias=keys(STRINGS, "true"))),
+    "labels": (400, lambda: body(metadata=keys(STRINGS))),
+    "choices": (200, lambda: body(structured_outputs=f'{{"choice":{array(PAIR, STRINGS // 2)}}}')),
+    "a value of many": (400, lambda: body(modalities=array("1", VALUES))),
+    "a role of many": (400, lambda: body(messages=f'[{{"role":{array("1", VALUES)}}}]')),
+    "escapes": (200, lambda: user("\\n", 1, LIMITS.escapes)),
+    "escaped letters": (200, lambda: user("\\u0416", 1, LIMITS.escapes)),
+    "letters of two bytes": (200, lambda: user("é", 2, LIMITS.non_ascii)),
+    "letters of four bytes": (200, lambda: user("😀", 4, LIMITS.non_ascii)),
+    "digits": (400, lambda: body(seed=array("9" * 4300, LIMITS.digits // 4301))),
+    "a long text": (200, lambda: body(messages=f"[{said(chr(34) + 'a' * LONG + chr(34))}]")),
+    "a long key": (400, lambda: body(**{"k" * LONG: "1"})),
+    "a long role": (400, lambda: body(messages=f'[{{"role":"{"r" * LONG}"}}]')),
+    "a long wrong value": (400, lambda: body(verbosity=f'"{"v" * LONG}"')),
+    "spaces": (200, lambda: b" " * LONG + body()),
+}
+PAIR = '"a","b"'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_the_tests_objects() -> Iterator[None]:
+    """Python's garbage collector looks at all objects of a process, and a test run has a million of them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("name", MOST)
+async def test_others_have_their_turn(engine: FakeEngine, name: str) -> None:
+    status, make = MOST[name]
+    text, seen = make(), []
+    async with gateway(engine) as client:
+        while len(seen) < 4:  # other processes may have the processor just then
+            worst, response = await lag(client, "/v1/chat/completions", text)
+            assert response.status_code == status, response.text[:300]
+            assert len(response.content) < 1000
+            seen.append(round(worst, 3))
+            if worst < LONGEST_LAG:
+                return
+    raise AssertionError(f"the event loop was busy for {seen} seconds")
+
+
+async def test_tokens_of_many_prompts(engine: FakeEngine) -> None:
+    """128 prompts of 2,000 tokens: a batch as evaluations send it."""
+    prompts = f"[{','.join([array('1234', 2000)] * 128)}]"
+    text = f'{{"model":"gemma3n","prompt":{prompts},"max_tokens":1}}'.encode()
+    async with gateway(engine) as client:
+        worst, response = await lag(client, "/v1/completions", text)
+    assert response.status_code == 200, response.text
+    assert len(engine.asked) == 128
+    assert worst < 4 * LONGEST_LAG
+
+
+@pytest.mark.parametrize(
+    ("text", "param", "says"),
+    [
+        (body(messages=array(USER, 3000)), "messages", "has 3,000 items; 2,048 are allowed"),
+        (body(messages=array(USER, 40_000)), "messages", "more than 65,536 strings"),
+        (body(messages=f"[{said(array(PART, 5000))}]"), "messages", "5,000 parts of content .* 4,096 are"),
+        (body(messages=f"[{keys(257)[:-1]},{USER[1:]}]"), "messages[0]", "has 259 keys; 256 are allowed"),
+        (body(tools=tool(array("[]", 40_000))), "tools", "more than 32,768 objects and arrays"),
+        (body(modalities=array("1", VALUES + 100)), "modalities", "more than 262,144 values"),
+        (body(**{f"k{i}": "1" for i in range(66_000)}), None, "more than 65,536 strings"),
+        (body(messages="[" * 200 + "]" * 200), "messages", "more than 128 levels of nesting"),
+        (b"[" * 100_000, None, "more than 128 levels of nesting"),
+    ],
+    ids=range(9),
+)
+async def test_what_is_too_much_is_refused_by_name(
+    engine: FakeEngine, text: bytes, param: str | None, says: str
+) -> None:
+    async with gateway(engine) as client:
+        response = await client.post("/v1/chat/completions", content=text, headers=JSON)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == param
+    assert re.search(says, error["message"]), error
+    assert engine.asked == []
+
+
+async def test_what_is_too_much_is_refused_before_the_rest_has_come(engine: FakeEngine) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        yield b'{"messages":['
+        while read < 10**9:
+            read += 2**16
+            yield (USER + ",").encode() * (2**16 // 30)
+
+    async with gateway(engine) as client:
+        response = await client.post("/v1/chat/completions", content=endless(), headers=JSON)
+    assert_error(response, 400, "messages", "request_too_complex")
+    assert read < 2 * MIB
+
+
+@pytest.mark.parametrize("schema", [ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, wire.Request])
+def test_validation_stops_at_the_first_wrong_item(schema: type[BaseModel]) -> None:
+    """In every array of every request, whoever adds it."""
+    arrays = list(_arrays(schema.__pydantic_core_schema__))
+    assert arrays
+    assert all(array.get("fail_fast") for array in arrays), arrays
+
+
+def _arrays(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict) and schema.get("type") in ("list", "tuple", "set"):
+        yield schema
+    if isinstance(schema, dict | list):
+        for inner in schema.values() if isinstance(schema, dict) else schema:
+            yield from _arrays(inner)
+
+
+def test_of_very_many_errors_one_is_made() -> None:
+    message = {"role": "user", "content": [{"type": "text"}] * 1000, **{f"k{i}": 1 for i in range(200)}}
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate({"model": "m", "messages": [message] * 4})
+    assert caught.value.error_count() < 256

@@ -61,6 +61,11 @@ def test_header_variants() -> None:
         "data:image/png;base64",
         "DATA:Image/PNG;charset=utf-8;BASE64",
         "data:image/svg+xml;base64",
+        "data:image/png;name=a.png;base64",
+        'data:image/png;name="a,b;c.png";base64',
+        "data:application/octet-stream;base64",
+        "data:;base64",
+        " \n data: image/png; charset=utf-8; base64",
     ):
         assert read_image("p", f"{header},{text}", LIMITS) == png()
 
@@ -80,7 +85,9 @@ def test_header_variants() -> None:
         (data_url(b""), "empty_image_file"),
         ("data:image/png;base64,a", "invalid_base64_image"),
         ("data:image/png;base64,a*==", "invalid_base64_image"),
-        ("data:image/png;base64,aGk", "invalid_base64_image"),
+        ("data:image/png;base64,aGk", "invalid_image_format"),
+        ("data:image/png;base64,aGk=a", "invalid_base64_image"),
+        ("data:image/png;base64,%4", "invalid_base64_image"),
         ("data:image/png;base64,aGk=aGk=", "invalid_base64_image"),
         ("data:image/png;base64,äöü=", "invalid_base64_image"),
         (data_url(b"just text, no picture"), "invalid_image_format"),

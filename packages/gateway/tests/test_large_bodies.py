@@ -104,7 +104,7 @@ MOST: dict[str, tuple[int, Callable[[], bytes]]] = {
     "a long text": (200, lambda: body(messages=f"[{said(chr(34) + 'a' * LONG + chr(34))}]")),
     "a long key": (400, lambda: body(**{"k" * LONG: "1"})),
     "a long role": (400, lambda: body(messages=f'[{{"role":"{"r" * LONG}"}}]')),
-    "a long wrong value": (400, lambda: body(verbosity=f'"{"v" * LONG}"')),
+    "a long wrong value": (400, lambda: body(modalities=f'"{"v" * LONG}"')),
     "spaces": (200, lambda: b" " * LONG + body()),
 }
 PAIR = '"a","b"'
@@ -122,7 +122,8 @@ def without_the_tests_objects() -> Iterator[None]:
 @pytest.mark.parametrize("name", MOST)
 async def test_others_have_their_turn(engine: FakeEngine, name: str) -> None:
     status, make = MOST[name]
-    text, seen = make(), []
+    text = make()
+    seen: list[float] = []
     async with gateway(engine) as client:
         while len(seen) < 4:  # other processes may have the processor just then
             worst, response = await lag(client, "/v1/chat/completions", text)
@@ -188,7 +189,9 @@ async def test_what_is_too_much_is_refused_before_the_rest_has_come(engine: Fake
     assert read < 2 * MIB
 
 
-@pytest.mark.parametrize("schema", [ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, wire.Request])
+@pytest.mark.parametrize(
+    "schema", [ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, wire.Request]
+)
 def test_validation_stops_at_the_first_wrong_item(schema: type[BaseModel]) -> None:
     """In every array of every request, whoever adds it."""
     arrays = list(_arrays(schema.__pydantic_core_schema__))

@@ -81,9 +81,9 @@ def test_one_more_than_the_limit_is_refused(limit: str, text: str) -> None:
 def test_the_outer_key_of_what_is_too_much(piece: int) -> None:
     text = b'{"a":[1,2],"m\\"":{"x":' + b"[" + b"1," * 5000 + b"1]}}"
     counter = JsonCounter(replace(ENDLESS, values=4000))
+    pieces = [text[start : start + piece] for start in range(0, len(text), piece)]
     with pytest.raises(JsonLimitExceeded) as caught:
-        for start in range(0, len(text), piece):
-            counter.feed(text[start : start + piece])
+        list(map(counter.feed, pieces))
     assert text[: caught.value.key_end].endswith(b'"m\\""')
 
 

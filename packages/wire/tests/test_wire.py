@@ -2,6 +2,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -203,6 +204,15 @@ def test_files_may_come_as_bytes_base64_or_data_uri() -> None:
     encoded = base64.b64encode(PNG)
     request = _from(prompt="x", images=[PNG, encoded, b"data:image/png;base64," + encoded])
     assert request.images == (PNG, PNG, PNG)
+
+
+@pytest.mark.parametrize("before", [b"", b" DATA:;name=a.png;base64,\n"])
+def test_base64_may_have_any_of_its_forms(before: bytes) -> None:
+    lines = b"\r\n".join(re.findall(rb".{1,76}", base64.b64encode(PNG)))
+    bare = base64.urlsafe_b64encode(PNG + b"\0").rstrip(b"=")
+    escaped = quote(base64.b64encode(PNG)).encode()
+    request = _from(prompt="x", images=[before + form for form in (lines, bare, escaped)])
+    assert request.images == (PNG, PNG + b"\0", PNG)
 
 
 def test_what_only_begins_like_base64_is_a_file() -> None:

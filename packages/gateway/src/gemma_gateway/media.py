@@ -6,7 +6,6 @@ The full decoding is the model's, once; so is any look into a sound.
 
 import asyncio
 import re
-from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,12 +16,18 @@ from PIL import Image
 from gemma_gateway.errors import BadRequest
 from gemma_gateway.fetch import Fetcher, Limits, Refused
 from gemma_gateway.settings import Settings
+from gemma_wire.lenient_base64 import NotBase64, TooManyBytes, decode_base64
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 Place = tuple[str, str]
 """The parameter that holds a file (``messages[0].content[1].image_url.url``), and what it holds."""
-_HEADER = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.+-]+=[^;,]*)*;base64", re.ASCII | re.IGNORECASE)
-_SLICE = 2**18  # characters decoded at a time, between which other threads get their turn; a multiple of 4
+_HEADER: Final = re.compile(
+    r"\s*data:\s*(?P<type>[\w.+-]+/[\w.+-]+)?\s*(?:;\s*[\w.+-]+=(?:\"[^\"]*\"|[^;,\"]*))*;\s*base64\s*,",
+    re.ASCII | re.IGNORECASE,
+)
+_LONGEST_HEADER: Final = 1000
+_ANY_TYPE: Final = ("application/octet-stream", "binary/octet-stream", "application/binary")
+"""Media types that tell nothing: the content does. So it is where there is no type."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class _Kind:
     """What is being read: its family of media types, and its codes, which for images are OpenAI's."""
 
     family: str
+    other_types: tuple[str, ...]
     bad_base64: str
     bad_url: str
     bad_type: str
@@ -40,6 +46,7 @@ class _Kind:
 
 _IMAGE: Final = _Kind(
     family="image",
+    other_types=_ANY_TYPE,
     bad_base64="invalid_base64_image",
     bad_url="invalid_image_url",
     bad_type="unsupported_image_media_type",
@@ -49,6 +56,7 @@ _IMAGE: Final = _Kind(
 )
 _AUDIO: Final = _Kind(
     family="audio",
+    other_types=(*_ANY_TYPE, "application/ogg", "video/ogg", "video/webm", "video/mp4", "video/quicktime"),
     bad_base64="invalid_base64_audio",
     bad_url="invalid_audio_url",
     bad_type="unsupported_audio_media_type",
@@ -163,44 +171,35 @@ def _seen(param: str, data: bytes, settings: Settings) -> bytes:
 
 
 def _read_sound(param: str, text: str, settings: Settings) -> bytes:
-    if text[:5].lower() == "data:":
+    if text[:_LONGEST_HEADER].lstrip()[:5].lower() == "data:":
         text = _payload(_AUDIO, param, text)
     return _decoded(_AUDIO, param, text, settings.max_audio_bytes)
 
 
 def _payload(kind: _Kind, param: str, url: str) -> str:
     """What follows the comma of a data URL."""
-    comma = url.find(",", 0, 1000)
-    header = _HEADER.fullmatch(url[: max(comma, 0)])
+    header = _HEADER.match(url, 0, _LONGEST_HEADER)
     if header is None:
         sentence = f"Expected a URL of the form data:{kind.family}/...;base64,..."
         raise BadRequest(sentence, param=param, code=kind.bad_url)
-    if not header[1].lower().startswith(f"{kind.family}/"):
-        raise BadRequest(f"{header[1]} is no {kind.family}.", param=param, code=kind.bad_type)
-    return url[comma + 1 :]
+    media_type = (header["type"] or kind.other_types[0]).lower()
+    if not media_type.startswith(f"{kind.family}/") and media_type not in kind.other_types:
+        raise BadRequest(f"{header['type']} is no {kind.family}.", param=param, code=kind.bad_type)
+    return url[header.end() :]
 
 
 def _decoded(kind: _Kind, param: str, text: str, max_bytes: int) -> bytes:
-    """The bytes of a base64 text, which is not decoded when its length says that they are too many."""
-    if len(text) // 4 * 3 > max_bytes + 3:
-        raise _too_many_bytes(kind, param, max_bytes)
+    """The bytes of a base64 text; decoding stops where they become too many."""
     try:
-        data = _from_base64(text)
-    except ValueError:
+        data = decode_base64(text, max_bytes)
+    except TooManyBytes:
+        raise _too_many_bytes(kind, param, max_bytes) from None
+    except NotBase64:
         sentence = f"The {kind.family} is not valid base64."
         raise BadRequest(sentence, param=param, code=kind.bad_base64) from None
     if not data:
         raise _empty(kind, param)
-    if len(data) > max_bytes:
-        raise _too_many_bytes(kind, param, max_bytes)
     return data
-
-
-def _from_base64(text: str) -> bytes:
-    if text.find("=", 0, -2) != -1:
-        raise ValueError("padding before the end")
-    slices = (text[start : start + _SLICE] for start in range(0, len(text), _SLICE))
-    return b"".join(a2b_base64(piece, strict_mode=True) for piece in slices)
 
 
 def _check_header(param: str, data: bytes, max_pixels: int) -> None:

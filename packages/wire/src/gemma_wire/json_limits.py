@@ -154,7 +154,13 @@ def check_json(text: bytes, limits: JsonLimits = LIMITS) -> None:
 _QUOTE: Final = ord('"')
 _OPENING, _CLOSING, _COMMA, _COLON, _DIGIT = 1, 2, 3, 4, 5
 _KINDS: Final = np.zeros(256, np.uint8)
-for _letters, _kind in ((b"[{", _OPENING), (b"]}", _CLOSING), (b",", _COMMA), (b":", _COLON), (b"0123456789", _DIGIT)):
+for _letters, _kind in (
+    (b"[{", _OPENING),
+    (b"]}", _CLOSING),
+    (b",", _COMMA),
+    (b":", _COLON),
+    (b"0123456789", _DIGIT),
+):
     _KINDS[list(_letters)] = _kind
 _STEPS: Final = np.array([0, 1, -1, 0, 0, 0], np.int8)
 """Kind → how much deeper it leads."""

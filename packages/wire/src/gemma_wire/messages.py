@@ -21,7 +21,9 @@ def check_parts(messages: Any) -> Any:
     Raises:
         PydanticCustomError: there are more than ``MAX_PARTS``.
     """
-    said = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    said = (
+        [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    )
     lists = [message.get(name) for message in said for name in ("content", "tool_calls")]
     count = sum(len(parts) for parts in lists if isinstance(parts, list))
     if count > MAX_PARTS:

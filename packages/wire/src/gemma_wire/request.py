@@ -1,7 +1,6 @@
 """A request, as typed values and as tensors."""
 
-import base64
-import binascii
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -9,6 +8,7 @@ from pydantic import BeforeValidator, Field, StrictFloat, TypeAdapter, Validatio
 
 from gemma_wire import tensors
 from gemma_wire.errors import InvalidRequest
+from gemma_wire.lenient_base64 import NotBase64, decode_base64
 from gemma_wire.messages import MAX_MESSAGES, Frozen, Message, check_parts
 from gemma_wire.options import INT32_MAX, Options, Whole
 from gemma_wire.tensors import Array
@@ -129,6 +129,11 @@ _MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(
 _OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
+_HEAD = 1000  # bytes that tell what a file is given as
+_DATA_URI = re.compile(rb"\s*data:[^,]*,", re.IGNORECASE)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_=%\s-]*")
+
+
 def _read(name: str, array: Array) -> Any:
     """The Python value of one input tensor."""
     tensor = tensors.INPUTS_BY_NAME.get(name)
@@ -164,10 +169,13 @@ def _file(data: bytes) -> bytes:
 
     No image or audio format consists of base64 letters alone, so the two cannot be taken for each other.
     """
-    encoded = data.partition(b",")[2] if data[:5] == b"data:" else data
+    if _DATA_URI.match(data, 0, _HEAD):
+        data = data[data.find(b",", 0, _HEAD) + 1 :]
+    elif not _BASE64.fullmatch(data, 0, _HEAD):
+        return data
     try:
-        return base64.b64decode(encoded.translate(None, b" \t\r\n"), validate=True)
-    except binascii.Error:
+        return decode_base64(data)
+    except NotBase64:
         return data
 
 

@@ -153,7 +153,7 @@ def _too_short(error: ErrorDetails, param: str) -> Told:
 
 
 def _too_long(error: ErrorDetails, param: str) -> Told:
-    kinds = {str: ("string", "characters"), dict: ("object", "keys")}
+    kinds: dict[type, tuple[str, str]] = {str: ("string", "characters"), dict: ("object", "keys")}
     thing, items = kinds.get(type(error["input"]), ("array", "items"))
     has, most = len(error["input"]), error["ctx"]["max_length"]
     sentence = f"Invalid '{param}': the {thing} has {has:,} {items}; {most:,} are allowed."
@@ -189,7 +189,7 @@ def show(value: object) -> str:
 
 
 def _shortened(value: object, levels: int = 4) -> object:
-    """As much of a value as can show in a sentence; it may have millions of items, or one of a million letters."""
+    """As much of a value as a sentence can show; it may have millions of items or letters."""
     if isinstance(value, str):
         return value[:_SHOWN]
     if isinstance(value, list):

@@ -30,8 +30,9 @@ _PART_TYPES = {
 
 
 def _with_our_type(part: object) -> object:
-    kind = part.get("type") if isinstance(part, dict) else None
-    return {**part, "type": _PART_TYPES[kind]} if isinstance(kind, str) and kind in _PART_TYPES else part
+    if not isinstance(part, dict) or not isinstance(kind := part.get("type"), str):
+        return part
+    return {**part, "type": _PART_TYPES.get(kind, kind)}
 
 
 AnyText = Annotated[str, null_as_text()]

@@ -29,7 +29,7 @@ def _bounded(schema: Any) -> Any:
         bounded["fail_fast"] = True
     if kind in (*_ARRAYS, "dict") and bounded.get("max_length") is not None:
         check = _at_most(bounded["max_length"])
-        return core_schema.no_info_before_validator_function(check, bounded)  # type: ignore[arg-type]
+        return core_schema.no_info_before_validator_function(check, bounded)
     return bounded
 
 

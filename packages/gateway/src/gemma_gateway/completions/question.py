@@ -43,26 +43,26 @@ async def read(body: CompletionRequest, engine: Engine, model: str | None) -> li
     Raises:
         ApiError: the tokens are none of the model's.
     """
+    work = partial(_questions, body, model)
+    tokens = sum(len(given) for given in body.prompts if isinstance(given, list))
+    questions = await in_thread(work) if tokens > _MANY else work()
+    return await asyncio.gather(*(_prompt(body, engine, question) for question in questions))
+
+
+def _questions(body: CompletionRequest, model: str | None) -> list[Question]:
     params = [f"prompt[{i}]" for i in range(len(body.prompts))] if body.is_batch else ["prompt"]
-    return await asyncio.gather(
-        *(
-            _prompt(body, engine, model, given, param)
-            for given, param in zip(body.prompts, params, strict=True)
-        )
-    )
+    return [_question(body, model, given, param) for given, param in zip(body.prompts, params, strict=True)]
 
 
-async def _prompt(
-    body: CompletionRequest, engine: Engine, model: str | None, given: str | list[int], param: str
-) -> Prompt:
-    work = partial(_question, body, model, given, param)
-    question = await in_thread(work) if isinstance(given, list) and len(given) > _MANY else work()
+async def _prompt(body: CompletionRequest, engine: Engine, question: Question) -> Prompt:
+    given, asked = question.request.prompt, question.request.options
     if not body.echo:
         return Prompt(question)
-    if isinstance(given, str):
+    if given is not None:
         return Prompt(question, echo=given)
-    lookup = wire.Request(options=wire.Options(op="detokenize", model=model, prompt_token_ids=tuple(given)))
-    tokens = await ask_tokens(engine, Question(lookup, question.params, param))
+    same = {"model": asked.model, "prompt_token_ids": asked.prompt_token_ids}
+    lookup = wire.Request(options=wire.Options.model_construct(op="detokenize", **same))
+    tokens = await ask_tokens(engine, Question(lookup, question.params, question.prompt))
     first = tokens.pieces[0]
     echo = tokens.text.removeprefix(first) if tokens.begins else tokens.text
     return Prompt(question, echo=echo, first=first, shows_first=not tokens.begins)

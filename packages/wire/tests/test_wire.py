@@ -36,6 +36,7 @@ from gemma_wire import (
     Unavailable,
     Usage,
     WireError,
+    read_parameters,
     tensors,
 )
 from gemma_wire.tensors import pack
@@ -284,6 +285,57 @@ def test_what_cannot_be_continued_is_refused(
 
 def test_a_false_prompt_logprobs_asks_for_nothing() -> None:
     assert _from(prompt="x", options='{"prompt_logprobs": false}').options.prompt_logprobs is None
+
+
+def members(count: int) -> str:
+    return "{" + ",".join(f'"{i}":1' for i in range(count)) + "}"
+
+
+SAID = '{"role":"user","content":"a"}'
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "says"),
+    [
+        ({"messages": f"[{','.join([SAID] * 2049)}]"}, "messages", "has 2,049 items; 2,048 are allowed"),
+        ({"messages": f"[{','.join([SAID] * 40_000)}]"}, "messages", "more than 65,536 strings"),
+        (
+            {"messages": f'[{{"role":"user","content":[{",".join(["{}"] * 5000)}]}}]'},
+            "messages",
+            "has 5,000 parts of content",
+        ),
+        ({"messages": "[" * 100_000}, "messages", "more than 128 levels of nesting"),
+        ({"messages": f"[{members(300)}]"}, "messages[0]", "300 keys"),
+        ({"prompt": "x", "options": f"{members(300)}"}, "options", "has 300 keys"),
+        (
+            {"prompt": "x", "options": f'{{"logit_bias":{members(1025)}}}'},
+            "options.logit_bias",
+            "has 1,025 items",
+        ),
+        (
+            {"prompt": "x", "options": f'{{"stop_token_ids":[{"1," * 300_000}1]}}'},
+            "options",
+            "more than 262,144 values",
+        ),
+        ({"prompt": ["x"] * 1000}, "prompt", "holds 1,000 values, expected 1"),
+        ({"prompt": "x", "images": [b"x"] * 257}, "images", "holds 257 files; 256 are the limit"),
+        ({"prompt": "x" * (64 * 2**20 + 1)}, "prompt", "67,108,864 are the limit"),
+    ],
+    ids=range(11),
+)
+def test_too_much_names_the_field_and_the_limit(values: dict[str, object], field: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        _from(**values)
+    assert caught.value.field == field
+
+
+def test_parameters_are_read_within_limits() -> None:
+    assert read_parameters("") == {}
+    assert read_parameters('{"top_k": 5}') == {"top_k": 5}
+    for text in ('{"a":"%s"}' % ("x" * 2**20), "[" * 1000):
+        with pytest.raises(InvalidRequest, match=r"limit|more than 128") as caught:
+            read_parameters(text)
+        assert caught.value.field == "parameters"
 
 
 def test_parameters_are_options_unless_they_are_tritons_own() -> None:

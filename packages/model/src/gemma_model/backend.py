@@ -34,12 +34,15 @@ from gemma_wire import (
     Tokens,
     Unavailable,
     WireError,
+    read_parameters,
 )
 from gemma_wire.tensors import INPUTS, Array
 
 log = logging.getLogger("gemma3n")
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 LANE_THREADS = 2
+LARGE = 2**16
+"""Bytes from which on a request is read in a lane: it takes longer, and others come meanwhile."""
 
 
 class TritonPythonModel:
@@ -78,16 +81,28 @@ class TritonPythonModel:
         for request in requests:
             channel = TritonChannel(request.get_response_sender())
             try:
-                parsed = Request.from_tensors(_arrays(request), json.loads(request.parameters() or "{}"))
-                if parsed.options.op == "describe":
-                    channel.send(self._describe(), last=True)
-                elif parsed.options.op == "tokenizer_info":
-                    channel.send(self._intake.tokenizer_info, last=True)
+                arrays, parameters = _arrays(request), request.parameters()
+                take = partial(self._take, channel, arrays, parameters)
+                if _size(arrays) > LARGE:
+                    self._media_lane.submit(take)
                 else:
-                    work = self._start if parsed.options.op == "generate" else self._tokens
-                    self._lane(parsed).submit(partial(work, channel, parsed))
+                    take()
             except Exception as error:
                 channel.fail(_as_wire_error(error))
+
+    def _take(self, channel: "TritonChannel", arrays: Mapping[str, Array], parameters: str) -> None:
+        """Read one request, and answer it or queue it where it belongs."""
+        try:
+            parsed = Request.from_tensors(arrays, read_parameters(parameters))
+            if parsed.options.op == "describe":
+                channel.send(self._describe(), last=True)
+            elif parsed.options.op == "tokenizer_info":
+                channel.send(self._intake.tokenizer_info, last=True)
+            else:
+                work = self._start if parsed.options.op == "generate" else self._tokens
+                self._lane(parsed).submit(partial(work, channel, parsed))
+        except Exception as error:
+            channel.fail(_as_wire_error(error))
 
     def finalize(self) -> None:
         """End every generation and every thread; each open answer gets its last response."""
@@ -189,9 +204,15 @@ def _read_settings(args: Mapping[str, str]) -> Settings:
 
 
 def _arrays(request: Any) -> dict[str, Array]:
-    """The inputs that were given, by name."""
+    """The inputs that were given, by name; copies, since the request may be gone before they are read."""
     given = ((tensor.name, pb_utils.get_input_tensor_by_name(request, tensor.name)) for tensor in INPUTS)
-    return {name: tensor.as_numpy() for name, tensor in given if tensor is not None}
+    return {name: tensor.as_numpy().copy() for name, tensor in given if tensor is not None}
+
+
+def _size(arrays: Mapping[str, Array]) -> int:
+    """Bytes of the inputs; those of many elements are large whatever they hold."""
+    elements = [element for array in arrays.values() if array.dtype == object for element in array.flat[:64]]
+    return sum(map(len, elements)) + 1024 * sum(array.size for array in arrays.values())
 
 
 def _as_wire_error(error: Exception) -> WireError:

@@ -10,7 +10,7 @@ from gemma_model.lane import ClientGone
 from gemma_model.media.audio import AudioDecoder
 from gemma_model.media.images import ImageDecoder, PixelBudget
 from gemma_model.output import TokenBytes
-from gemma_model.prompt import PromptEncoder, format_messages_to_prompt, format_raw_prompt, too_long
+from gemma_model.prompt import PromptEncoder, Template, format_messages_to_prompt, format_raw_prompt, too_long
 from gemma_model.protocol import Generation, Media, Modality, Prompt, Sampling
 from gemma_model.settings import Settings
 from gemma_model.variants import variants_of
@@ -185,6 +185,7 @@ class Intake:
             return self._encoder.encode(pieces, media)
         if request.options.prompt_token_ids is not None:
             return self._encoder.adopt(request.options.prompt_token_ids, media)
+        self._encoder.check_length([Template(request.prompt or "")])  # before it is searched for places
         return self._encoder.encode(format_raw_prompt(request.prompt or ""), media)
 
     def _media(self, request: Request, gone: Gone) -> Iterator[Media]:

@@ -171,7 +171,7 @@ class PromptEncoder:
             ContextLengthExceeded: when the text is too long even if each token were the longest there is.
         """
         pieces = list(pieces)
-        self._check_length(pieces)
+        self.check_length(pieces)
         token_ids: list[int] = []
         places: list[tuple[int, Modality]] = []
         for piece in _join(_frame(pieces)):
@@ -224,9 +224,9 @@ class PromptEncoder:
         (encoding,) = tokenizer.encode_batch([piece.text], add_special_tokens=False)  # lets other threads run
         return list(encoding.ids)
 
-    def _check_length(self, pieces: Iterable[Piece]) -> None:
+    def check_length(self, pieces: Iterable[Piece]) -> None:
         """Tokenising megabytes takes seconds; a text that cannot fit is not worth them."""
-        size = sum(len(piece.text.encode()) for piece in pieces if not isinstance(piece, Place))
+        size = sum(_utf8_size(piece.text) for piece in pieces if not isinstance(piece, Place))
         at_least = -(-size // self._longest_token)
         if at_least >= self._context_length:
             raise ContextLengthExceeded(too_long(self._context_length, f"at least {at_least}"))
@@ -243,6 +243,11 @@ class PromptEncoder:
                 raise InvalidRequest(f"its tokenizer.json lets users type {control}", "MODEL_NAME")
             ids[control] = token_id
         return ids
+
+
+def _utf8_size(text: str) -> int:
+    """Bytes; where there are no others than ASCII, which is known, without a copy."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _all_controls_special(serialized: str) -> str:

@@ -22,7 +22,7 @@ from gemma_wire.errors import (
 )
 from gemma_wire.messages import AudioPart, ImagePart, Message, Part, TextPart, Tool, ToolCall
 from gemma_wire.options import ChoiceGrammar, Grammar, JsonGrammar, LarkGrammar, Options, RegexGrammar
-from gemma_wire.request import Request
+from gemma_wire.request import Request, read_parameters
 
 __all__ = [
     "Alternative",
@@ -55,4 +55,5 @@ __all__ = [
     "Unavailable",
     "Usage",
     "WireError",
+    "read_parameters",
 ]

@@ -45,6 +45,14 @@ def _at_most(limit: int) -> Callable[[Any], Any]:
     return check
 
 
+class Bounds:
+    """Marks an annotation whose values are bounded as the fields of ``Bounded`` are."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        bounded: CoreSchema = _bounded(handler(source))
+        return bounded
+
+
 class Bounded(BaseModel):
     """Stops at the first wrong item of an array, and before an array or object that has too many items."""
 

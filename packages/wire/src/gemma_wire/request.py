@@ -1,17 +1,27 @@
 """A request, as typed values and as tensors."""
 
+import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, StrictFloat, TypeAdapter, ValidationError, model_validator
 
 from gemma_wire import tensors
+from gemma_wire.bounded import Bounds
 from gemma_wire.errors import InvalidRequest
+from gemma_wire.json_limits import JsonLimitExceeded, check_json
 from gemma_wire.lenient_base64 import NotBase64, decode_base64
 from gemma_wire.messages import MAX_MESSAGES, Frozen, Message, check_parts
 from gemma_wire.options import INT32_MAX, Options, Whole
 from gemma_wire.tensors import Array
+
+MAX_FILES: Final = 256
+"""Elements of ``images`` and of ``audio``; how many are taken is a setting of the model, and far below."""
+MAX_TEXT_BYTES: Final = 64 * 2**20
+"""Of ``prompt``, ``messages`` and ``options``, each."""
+MAX_PARAMETER_BYTES: Final = 2**20
+"""Of all request parameters together, as JSON."""
 
 # How many of prompt, messages and options.prompt_token_ids each operation takes, and which.
 _QUESTIONS = {
@@ -122,9 +132,7 @@ class Request(Frozen):
 
 _SILENT = dict(Options())
 _MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(
-    Annotated[
-        tuple[Message, ...], Field(max_length=MAX_MESSAGES, fail_fast=True), BeforeValidator(check_parts)
-    ]
+    Annotated[tuple[Message, ...], Field(max_length=MAX_MESSAGES), BeforeValidator(check_parts), Bounds()]
 )
 _OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
@@ -139,11 +147,15 @@ def _read(name: str, array: Array) -> Any:
     tensor = tensors.INPUTS_BY_NAME.get(name)
     if tensor is None:
         raise InvalidRequest("there is no such input", name)
-    elements = tensors.unpack(array)
     if tensor.dims == -1:
-        return tuple(_file(element) for element in elements)
-    if len(elements) != 1:
-        raise InvalidRequest(f"holds {len(elements)} values, expected 1", name)
+        if array.size > MAX_FILES:
+            raise InvalidRequest(f"holds {array.size:,} files; {MAX_FILES} are the limit", name)
+        return tuple(_file(element) for element in tensors.unpack(array))
+    if array.size != 1:
+        raise InvalidRequest(f"holds {array.size:,} values, expected 1", name)
+    elements = tensors.unpack(array)
+    if tensor.data_type == "TYPE_STRING" and len(elements[0]) > MAX_TEXT_BYTES:
+        raise InvalidRequest(f"has {len(elements[0]):,} bytes; {MAX_TEXT_BYTES:,} are the limit", name)
     if tensor is tensors.MESSAGES or tensor is tensors.OPTIONS:
         return _json(name, elements[0])
     return _text(name, elements[0]) if tensor is tensors.PROMPT else elements[0]
@@ -151,10 +163,30 @@ def _read(name: str, array: Array) -> Any:
 
 def _json(name: str, text: bytes) -> Any:
     adapter: TypeAdapter[Any] = _MESSAGES if name == "messages" else _OPTIONS
+    _count(name, text)
     try:
         return adapter.validate_json(text)
     except ValidationError as error:
         raise InvalidRequest.from_validation(error, prefix=name) from None
+
+
+def _count(name: str, text: bytes) -> None:
+    try:
+        check_json(text)
+    except JsonLimitExceeded as exceeded:
+        raise InvalidRequest(f"holds {exceeded}", name) from None
+
+
+def read_parameters(text: str) -> dict[str, Any]:
+    """Triton's request parameters, which it hands over as JSON.
+
+    Raises:
+        InvalidRequest: they are too many.
+    """
+    if len(text) > MAX_PARAMETER_BYTES:
+        raise InvalidRequest(f"has {len(text):,} bytes; {MAX_PARAMETER_BYTES:,} are the limit", "parameters")
+    _count("parameters", text.encode())
+    return dict(json.loads(text or "{}"))
 
 
 def _text(name: str, data: bytes) -> str:

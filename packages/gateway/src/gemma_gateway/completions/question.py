@@ -60,8 +60,10 @@ async def _prompt(body: CompletionRequest, engine: Engine, question: Question) -
         return Prompt(question)
     if given is not None:
         return Prompt(question, echo=given)
-    same = {"model": asked.model, "prompt_token_ids": asked.prompt_token_ids}
-    lookup = wire.Request(options=wire.Options.model_construct(op="detokenize", **same))
+    lookup_options = wire.Options.model_construct(
+        op="detokenize", model=asked.model, prompt_token_ids=asked.prompt_token_ids
+    )
+    lookup = wire.Request(options=lookup_options)
     tokens = await ask_tokens(engine, Question(lookup, question.params, question.prompt))
     first = tokens.pieces[0]
     echo = tokens.text.removeprefix(first) if tokens.begins else tokens.text

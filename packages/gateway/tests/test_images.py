@@ -2,6 +2,7 @@
 
 import contextlib
 import struct
+import time
 import zlib
 from base64 import b64encode
 from io import BytesIO
@@ -40,7 +41,7 @@ def encoded(kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 async def test_formats(client: httpx.AsyncClient, engine: FakeEngine, kind: str) -> None:
     picture = encoded(kind)
     response = await post(client, chat([image_part(data_url(picture, f"image/{kind.lower()}"))]))
@@ -147,7 +148,9 @@ def test_padding_only_at_the_end_of_the_last_slice() -> None:
 
 
 @given(
-    start=st.sampled_from([b"", *(encoded(kind)[:24] for kind in ("PNG", "JPEG", "WEBP", "GIF"))]),
+    start=st.sampled_from(
+        [b"", *(encoded(kind)[:24] for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"))]
+    ),
     noise=st.binary(max_size=300),
 )
 @hypothesis_settings(max_examples=300, deadline=None)
@@ -161,3 +164,32 @@ def test_hostile_bytes_are_a_picture_or_a_bad_request(start: bytes, noise: bytes
 def test_hostile_urls_are_a_bad_request(url: str) -> None:
     with pytest.raises(BadRequest):
         read_image("p", f"data:{url}", LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF"])
+async def test_the_limit_of_pixels_holds_for_every_format(client: httpx.AsyncClient, kind: str) -> None:
+    buffer = BytesIO()
+    Image.new("1", (1001, 1000)).save(buffer, kind, **({"compression": "group4"} if kind == "TIFF" else {}))
+    response = await post(client, chat([text_part("x"), image_part(data_url(buffer.getvalue()))]))
+    assert "1001x1000" in assert_error(response, 400, PARAM, "image_too_large")
+
+
+@pytest.mark.parametrize("tags", [1000, 60_000])
+def test_a_directory_that_names_its_bytes_often_is_refused_at_once(tags: int) -> None:
+    """Pillow reads it while it opens the file: the value of each tag apart, and each strip of the picture."""
+    entries = b"".join(struct.pack("<HHLL", 1000 + i, 7, 90_000, 8) for i in range(tags))
+    data = (b"II*\0" + struct.pack("<LH", 8, tags) + entries).ljust(100_000, b"\0")
+    with pytest.raises(BadRequest, match="cannot be read"):
+        read_image("p", data_url(data), Settings())
+
+
+def test_a_million_strips_are_refused_at_once() -> None:
+    head = {256: 1, 257: 100, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1}
+    rows = [(tag, 1, value) for tag, value in head.items()] + [(273, 10**6, 200), (279, 10**6, 200)]
+    entries = b"".join(struct.pack("<HHLL", tag, 4, count, value) for tag, count, value in sorted(rows))
+    data = b"II*\0" + struct.pack("<LH", 8, len(rows)) + entries + bytes(4)
+    data += struct.pack("<L", 8) * 10**6
+    began = time.perf_counter()
+    with pytest.raises(BadRequest, match="cannot be read"):
+        read_image("p", data_url(data), Settings())
+    assert time.perf_counter() - began < 2  # it took 10 s

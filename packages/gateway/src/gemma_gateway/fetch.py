@@ -33,7 +33,7 @@ _LOOKUPS: Final = threading.BoundedSemaphore(64)
 _TRIES: Final = 4
 """Of the addresses of a host."""
 _NOT_ALLOWED: Final = "The host of this URL is not one that images are fetched from."
-_HEADERS: Final = {"User-Agent": "gemma-gateway", "Accept": "image/*", "Accept-Encoding": "identity"}
+_HEADERS: Final = {"User-Agent": "gemma-gateway", "Accept": "image/*, audio/*", "Accept-Encoding": "identity"}
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 

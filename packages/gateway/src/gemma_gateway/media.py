@@ -9,16 +9,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Final
+from typing import IO, Final
 
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from gemma_gateway.errors import BadRequest
 from gemma_gateway.fetch import Fetcher, Limits, Refused
 from gemma_gateway.settings import Settings
 from gemma_wire.lenient_base64 import NotBase64, TooManyBytes, decode_base64
+from gemma_wire.tiff import check_directory
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 Place = tuple[str, str]
 """The parameter that holds a file (``messages[0].content[1].image_url.url``), and what it holds."""
 _HEADER: Final = re.compile(
@@ -36,6 +38,7 @@ class _Kind:
 
     family: str
     other_types: tuple[str, ...]
+    files: str
     bad_base64: str
     bad_url: str
     bad_type: str
@@ -47,6 +50,7 @@ class _Kind:
 _IMAGE: Final = _Kind(
     family="image",
     other_types=_ANY_TYPE,
+    files="images",
     bad_base64="invalid_base64_image",
     bad_url="invalid_image_url",
     bad_type="unsupported_image_media_type",
@@ -57,6 +61,7 @@ _IMAGE: Final = _Kind(
 _AUDIO: Final = _Kind(
     family="audio",
     other_types=(*_ANY_TYPE, "application/ogg", "video/ogg", "video/webm", "video/mp4", "video/quicktime"),
+    files="audio",
     bad_base64="invalid_base64_audio",
     bad_url="invalid_audio_url",
     bad_type="unsupported_audio_media_type",
@@ -64,6 +69,17 @@ _AUDIO: Final = _Kind(
     too_large="audio_file_too_large",
     too_many="too_many_audio_files",
 )
+
+
+_load_directory = ImageFileDirectory_v2.load
+
+
+def _load_checked_directory(self: ImageFileDirectory_v2, file: IO[bytes]) -> None:
+    check_directory(file, self._endian, self._bigtiff)
+    _load_directory(self, file)
+
+
+ImageFileDirectory_v2.load = _load_checked_directory  # type: ignore[method-assign,assignment]  # see gemma_wire.tiff
 
 
 async def read_images(
@@ -82,12 +98,16 @@ async def read_images(
     if not places:
         return ()
     _check_count(_IMAGE, places, settings.max_images)
-    fetched = await _fetch_all([place for place in places if _is_remote(place[1])], settings, fetcher)
+    fetched = await _fetch_all(_IMAGE, places, settings, fetcher)
     return await asyncio.to_thread(_read_all, places, fetched, settings)
 
 
-async def read_audio(places: Sequence[Place], settings: Settings) -> tuple[bytes, ...]:
-    """The encoded files of base64 texts, each alone or in a data URL, in order.
+async def read_audio(
+    places: Sequence[Place], settings: Settings, fetcher: Fetcher | None = None
+) -> tuple[bytes, ...]:
+    """The encoded files of base64 texts, each alone or in a data URL, and of http(s) URLs, in order.
+
+    http(s) URLs are fetched as those of images are.
 
     Raises:
         BadRequest: with the ``param`` of the first place that is wrong.
@@ -95,7 +115,13 @@ async def read_audio(places: Sequence[Place], settings: Settings) -> tuple[bytes
     if not places:
         return ()
     _check_count(_AUDIO, places, settings.max_audio)
-    return await asyncio.to_thread(lambda: tuple(_read_sound(*place, settings) for place in places))
+    fetched = await _fetch_all(_AUDIO, places, settings, fetcher)
+    return await asyncio.to_thread(
+        lambda: tuple(
+            _heard(param, fetched[text]) if text in fetched else _read_sound(param, text, settings)
+            for param, text in places
+        )
+    )
 
 
 def read_image(param: str, url: str, settings: Settings) -> bytes:
@@ -125,33 +151,38 @@ def _is_remote(url: str) -> bool:
 
 
 async def _fetch_all(
-    places: Sequence[Place], settings: Settings, fetcher: Fetcher | None
+    kind: _Kind, places: Sequence[Place], settings: Settings, fetcher: Fetcher | None
 ) -> dict[str, bytes]:
-    """URL → file; all at once, and each URL once."""
-    if not places:
+    """URL → file, of the places that hold a URL to fetch; all at once, and each URL once."""
+    params = {url: param for param, url in reversed(places) if _is_remote(url)}
+    if not params:
         return {}
     if not settings.domains:
-        sentence = "Fetching images by URL is not enabled."
-        raise BadRequest(sentence, param=places[0][0], code="invalid_image_url")
-    params = {url: param for param, url in reversed(places)}
+        sentence = f"Fetching {kind.files} by URL is not enabled."
+        raise BadRequest(sentence, param=next(reversed(params.values())), code=kind.bad_url)
     try:
-        async with fetcher or _fetcher(settings) as opened, asyncio.TaskGroup() as group:
-            tasks = {url: group.create_task(_fetch(opened, param, url)) for url, param in params.items()}
+        async with fetcher or _fetcher(kind, settings) as opened, asyncio.TaskGroup() as group:
+            tasks = {
+                url: group.create_task(_fetch(kind, opened, param, url)) for url, param in params.items()
+            }
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return {url: task.result() for url, task in tasks.items()}
 
 
-async def _fetch(fetcher: Fetcher, param: str, url: str) -> bytes:
+async def _fetch(kind: _Kind, fetcher: Fetcher, param: str, url: str) -> bytes:
     try:
         return await fetcher.get(url)
     except Refused as refused:
-        raise BadRequest(refused.message, param=param, code=refused.code) from None
+        # the fetcher's words are about images, which have OpenAI's own codes
+        message = refused.message.replace("images", kind.files).replace("image", kind.family)
+        raise BadRequest(message, param=param, code=refused.code.replace("image", kind.family)) from None
 
 
-def _fetcher(settings: Settings) -> Fetcher:
-    """All of a request's files together may be as large as if they had come in its body."""
-    limits = Limits(settings.domains, settings.max_image_bytes, settings.media_seconds)
+def _fetcher(kind: _Kind, settings: Settings) -> Fetcher:
+    """All of a request's files of a kind together may be as large as if they had come in its body."""
+    max_bytes = settings.max_image_bytes if kind is _IMAGE else settings.max_audio_bytes
+    limits = Limits(settings.domains, max_bytes, settings.media_seconds)
     return Fetcher(limits, total_bytes=settings.max_body_bytes)
 
 
@@ -167,6 +198,13 @@ def _seen(param: str, data: bytes, settings: Settings) -> bytes:
     if not data:
         raise _empty(_IMAGE, param)
     _check_header(param, data, settings.max_image_pixels)
+    return data
+
+
+def _heard(param: str, data: bytes) -> bytes:
+    """A fetched file; what is in it is the model's to tell."""
+    if not data:
+        raise _empty(_AUDIO, param)
     return data
 
 

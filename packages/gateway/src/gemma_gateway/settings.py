@@ -69,11 +69,11 @@ class Settings(BaseSettings):
     max_audio_bytes: int = Field(32 * MIB, ge=1, description="Encoded size of one sound.")
     media_domains: str = Field(
         "",
-        description="Hosts from which images are fetched by URL, commas between; a name covers its "
+        description="Hosts from which images and audio are fetched by URL, commas between; a name covers its "
         "subdomains, * is any public host. Empty: nothing is fetched.",
     )
     media_seconds: float = Field(
-        10, gt=0, description="How long fetching one image may take, redirects included."
+        10, gt=0, description="How long fetching one file may take, redirects included."
     )
 
     describe_seconds: float = Field(5, gt=0, description="How long a health check waits for the model.")

@@ -2,20 +2,34 @@
 
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from gemma_model.protocol import Media
 from gemma_wire import InvalidRequest
+from gemma_wire.tiff import check_directory
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 REDUCING_GAP = 2
 """A picture is reduced by whole numbers to no less than so many times its last size; Pillow's own default."""
 Image.MAX_IMAGE_PIXELS = None  # _check_size is stricter and says its limit
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+
+_load_directory = ImageFileDirectory_v2.load
+
+
+def _load_checked_directory(self: ImageFileDirectory_v2, file: IO[bytes]) -> None:
+    check_directory(file, self._endian, self._bigtiff)
+    _load_directory(self, file)
+
+
+ImageFileDirectory_v2.load = _load_checked_directory  # type: ignore[method-assign,assignment]  # see gemma_wire.tiff
 
 
 @dataclass
@@ -76,7 +90,7 @@ class ImageDecoder:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 self._check_size(picture, field)
                 if budget is not None:
-                    budget.spend(picture.width * picture.height, field)
+                    budget.spend(max(picture.width * picture.height, math.prod(_tile_size(picture))), field)
                 return _upright_rgb(self._shrink(picture))
         except UnidentifiedImageError:
             raise InvalidRequest(f"is not a picture of a known format: {', '.join(FORMATS)}", field) from None
@@ -84,10 +98,13 @@ class ImageDecoder:
             raise InvalidRequest(f"cannot be decoded: {error}", field) from None
 
     def _check_size(self, picture: Image.Image, field: str) -> None:
+        limit = f"{self._max_pixels:,} pixels are the limit"
         width, height = picture.size
         if width * height > self._max_pixels:
-            limit = f"{self._max_pixels:,} pixels are the limit"
             raise InvalidRequest(f"is {width:,} × {height:,} pixels; {limit}", field)
+        width, height = _tile_size(picture)
+        if width * height > self._max_pixels:
+            raise InvalidRequest(f"has tiles of {width:,} × {height:,} pixels; {limit}", field)
 
     def _shrink(self, picture: Image.Image) -> Image.Image:
         """A large picture in the tower's size, at a fraction of the cost; any other as it is.
@@ -102,6 +119,14 @@ class ImageDecoder:
         box = drafted[1] if drafted else None  # the last column may be a part of one
         resample = Image.Resampling(self._processor.resample)
         return _averageable(picture).resize(self._size, resample, box, REDUCING_GAP)
+
+
+def _tile_size(picture: Image.Image) -> tuple[int, int]:
+    """Pixels; a TIFF's tiles are decoded whole, however small the picture is. Of any other file 0."""
+    if not isinstance(picture, TiffImageFile):
+        return 0, 0
+    width, length = (int(np.max(picture.tag_v2.get(tag, 0))) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    return width, length
 
 
 def _averageable(picture: Image.Image) -> Image.Image:

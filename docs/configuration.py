@@ -1,6 +1,8 @@
 """Writes ``configuration.md`` from the settings objects: ``make docs``; ``--check`` fails if it differs."""
 
 import sys
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -9,6 +11,8 @@ from pydantic.fields import FieldInfo
 from gemma_gateway.settings import Settings as GatewaySettings
 from gemma_launcher.settings import Settings as LauncherSettings
 from gemma_model.settings import Settings as ModelSettings
+from gemma_playground.settings import Settings as PlaygroundSettings
+from gemma_playground.settings import variable
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Configuration
@@ -17,8 +21,8 @@ Every setting, written by `make docs` from the settings objects; do not edit. Al
 variables. Flags of `gemma-triton` win over them; the model's can also be edited in
 `model_repository/gemma3n/config.pbtxt`, over which the environment wins.
 
-Who reads it: the command `gemma-triton`, which hands all on to what it starts; the gateway and the model,
-which containers start by themselves.
+Who reads it: the command `gemma-triton`, which hands all on to what it starts; the gateway, the model and
+the playground, which containers start by themselves.
 
 | variable | default | read by | meaning |
 | --- | --- | --- | --- |
@@ -44,13 +48,27 @@ def page() -> str:
     """The whole page: a row for each variable, by the words of the first part that reads it."""
     found: dict[str, FieldInfo] = {}
     readers: dict[str, list[str]] = {}
-    for part, settings, prefix in PARTS:
-        for field, info in settings.model_fields.items():
-            name = NAMED_OTHERWISE.get(prefix + field.upper(), prefix + field.upper())
-            found.setdefault(name, info)
-            readers.setdefault(name, []).append(part)
+    for part, name, info in [*_settings(), *_playground()]:
+        found.setdefault(name, info)
+        readers.setdefault(name, []).append(part)
     rows = [_row(name, info, ", ".join(readers[name])) for name, info in found.items()]
     return "".join([HEAD, *rows, FOOT])
+
+
+def _settings() -> Iterator[tuple[str, str, FieldInfo]]:
+    """Who reads it, name and description, of every variable of the packages."""
+    for part, settings, prefix in PARTS:
+        for field, info in settings.model_fields.items():
+            name = prefix + field.upper()
+            yield part, NAMED_OTHERWISE.get(name, name), info
+
+
+def _playground() -> Iterator[tuple[str, str, FieldInfo]]:
+    """The same of the playground, whose settings are a plain dataclass."""
+    for each in fields(PlaygroundSettings):
+        default = ",".join(each.default) if isinstance(each.default, tuple) else each.default
+        info = FieldInfo(default=default, description=each.metadata["description"])
+        yield "playground", variable(each.name), info
 
 
 def _row(name: str, info: FieldInfo, readers: str) -> str:

@@ -1,8 +1,12 @@
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 
+import attacks
 from fake_openai import FakeOpenAI
+from served import SECRET, Served
 
 
 @pytest.fixture
@@ -12,3 +16,26 @@ def fake() -> Iterator[FakeOpenAI]:
     fake.start()
     yield fake
     fake.stop()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all: to build it takes seconds."""
+    folder = tmp_path_factory.mktemp("files")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        patch.setenv("OF_THE_SERVER", SECRET)
+        with Served(folder).running() as served:
+            yield served
+
+
+@pytest.fixture
+def visitor(served: Served) -> Iterator[httpx.Client]:
+    with served.visitor() as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> list[str]:
+    (tmp_path / "secret.png").write_text(SECRET, encoding="utf-8")
+    return attacks.places(tmp_path)

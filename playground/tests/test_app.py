@@ -8,11 +8,12 @@ from openai.types.chat import ChatCompletionChunk
 
 from fake_openai import MODEL, FakeOpenAI
 from gemma_playground import app
-from gemma_playground.__main__ import settings
 from gemma_playground.app import HTML
 from gemma_playground.client import Answer, Client
 from gemma_playground.conversation import Conversation
+from gemma_playground.files import FileStore
 from gemma_playground.panel import NAMES, values
+from gemma_playground.settings import Settings
 
 QUESTION = {"text": "Hi", "files": []}
 SUBMIT = gr.EventData(None, None)
@@ -23,29 +24,41 @@ def panel(**told: str) -> list[Any]:
     return [None, *values(told)[1:]]
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path, Settings())
+
+
+def of_tab(name: str = "0a-tab") -> gr.Request:
+    return gr.Request(session_hash=name)
+
+
 async def drain(looks: Any) -> list[Any]:
     return [look async for look in looks]
 
 
-async def test_a_question_is_answered_kept_and_opened(fake: FakeOpenAI) -> None:
+async def test_a_question_is_answered_kept_and_opened(fake: FakeOpenAI, store: FileStore) -> None:
     client = Client(fake.base_url, "sk-secret")
     talk = Conversation()
-    looks = await drain(app.asking(client, "submit")(SUBMIT, QUESTION, talk, *panel(temperature="0.5")))
+    looks = await drain(
+        app.asking(client, store, "submit")(SUBMIT, of_tab(), QUESTION, talk, *panel(temperature="0.5"))
+    )
     await client.close()
     assert looks[-1][1][-1]["content"][0]["text"] == "You said: Hi"
     assert fake.asked[0]["model"] == MODEL, "without a model the first is asked"
     kept = app.kept(talk, *panel(temperature="0.5"))
     assert "sk-secret" not in str(kept) + str(looks)
-    again, shown, *restored = app.opened(kept)
-    assert (again, shown) == (talk, talk.shown())
+    keep = app.storing(store, of_tab())
+    again, shown, *restored = app.opened(keep, kept)
+    assert (again, shown) == (talk, talk.shown(keep))
     assert dict(zip(NAMES, restored, strict=True))["temperature"] == "0.5"
 
 
-async def test_two_are_asked_at_once(fake: FakeOpenAI) -> None:
+async def test_two_are_asked_at_once(fake: FakeOpenAI, store: FileStore) -> None:
     client = Client(fake.base_url)
     talks = Conversation(), Conversation()
     given = talks[0], *panel(seed="1"), talks[1], *panel(seed="x")
-    looks = await drain(app.asking(client, "submit")(SUBMIT, QUESTION, *given))
+    looks = await drain(app.asking(client, store, "submit")(SUBMIT, of_tab(), QUESTION, *given))
     await client.close()
     assert talks[0].messages[-1]["content"] == "You said: Hi"
     assert {len(look) for look in looks} == {1 + 2 * len(app.SAME)}
@@ -53,13 +66,13 @@ async def test_two_are_asked_at_once(fake: FakeOpenAI) -> None:
     assert [asked["seed"] for asked in fake.asked] == [1]
 
 
-async def test_nobody_is_asked_before_every_call_is_answered(fake: FakeOpenAI) -> None:
+async def test_nobody_is_asked_before_every_call_is_answered(fake: FakeOpenAI, store: FileStore) -> None:
     client = Client(fake.base_url)
     function = {"name": "add", "arguments": "{}"}
     calls = [{"id": number, "type": "function", "function": function} for number in ("c1", "c2")]
     talk = Conversation(messages=[{"role": "assistant", "content": "", "tool_calls": calls}])
     for asked in (0, 1):
-        await drain(app.asking(client, "submit")(SUBMIT, QUESTION, talk, *panel()))
+        await drain(app.asking(client, store, "submit")(SUBMIT, of_tab(), QUESTION, talk, *panel()))
         assert len(fake.asked) == asked
     await client.close()
 
@@ -82,12 +95,12 @@ def test_everything_that_is_html_is_escaped() -> None:
 async def test_settings_and_the_page_are_built_without_a_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told = settings(
+    told = Settings.read(
         ["--port", "2"], {"OPENAI_BASE_URL": "http://x/v1", "PLAYGROUND_PORT": "1", "PLAYGROUND_HOST": ""}
     )
     assert (told.base_url, told.port, told.host) == ("http://x/v1", 2, "127.0.0.1")
     monkeypatch.setitem(os.environ, "GRADIO_TEMP_DIR", str(tmp_path))
-    demo = app.build(Client(told.base_url, "sk-secret"))
+    demo = app.build(Client(told.base_url, "sk-secret"), FileStore(tmp_path, told), told.max_queue)
     assert "sk-secret" not in str(demo.get_config_file())
     labels = {part.label for part in demo.blocks.values() if isinstance(part, gr.Textbox)}
     assert labels >= {
@@ -99,3 +112,43 @@ async def test_settings_and_the_page_are_built_without_a_server(
         "Stop sequences",
         "Tools",
     }
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PLAYGROUND_MAX_FILE_BYTES", "0"),
+        ("PLAYGROUND_MAX_FILE_BYTES", "20 MB"),
+        ("PLAYGROUND_FILE_SECONDS", "-1"),
+        ("PLAYGROUND_MAX_QUEUE", "x"),
+        ("PLAYGROUND_PORT", "x"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(
+    variable: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        Settings.read([], {variable: value})
+    assert variable in capsys.readouterr().err
+
+
+def test_allowed_hosts_are_a_list() -> None:
+    told = Settings.read([], {"PLAYGROUND_ALLOWED_HOSTS": "Play.Example.org, ,b"})
+    assert told.allowed_hosts == ("play.example.org", "b")
+
+
+EVENTS: list[tuple[str, Any]] = [
+    ("edit", {"index": None, "value": "x"}),
+    ("edit", {"index": 0, "value": None}),
+    ("example_select", {"index": 99, "value": None}),
+    ("example_select", {"index": None, "value": None}),
+]
+
+
+@pytest.mark.parametrize(("name", "data"), EVENTS)
+async def test_an_event_about_nothing_changes_nothing(store: FileStore, name: str, data: Any) -> None:
+    talk = Conversation(messages=[{"role": "user", "content": "Hi"}])
+    asking = app.asking(Client("http://127.0.0.1:9/v1"), store, name)
+    with pytest.raises(gr.Error, match="Load the page again"):
+        await drain(asking(gr.EventData(None, data), of_tab(), QUESTION, talk, *panel()))
+    assert talk.messages == [{"role": "user", "content": "Hi"}]

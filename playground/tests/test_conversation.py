@@ -1,18 +1,23 @@
 import base64
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
 
-from gemma_playground.conversation import Conversation
+from gemma_playground.conversation import Conversation, Store, cleaned, shown
+from gemma_playground.files import FileStore, LimitExceededError
+from gemma_playground.settings import Settings
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Of one session."""
+    (folder := tmp_path / "kept").mkdir()
+    return partial(FileStore(folder, Settings()).add, "session")
 
 
 def file(folder: Path, data: bytes = PNG, name: str = "a.png") -> str:
@@ -42,13 +47,14 @@ def answered(talk: Conversation, text: str = "", *calls: tuple[str, str]) -> Non
         ("a.gif", "image/gif"),
         ("a.bmp", "image/bmp"),
         ("a.tiff", "image/tiff"),
+        ("a.tif", "image/tiff"),
         ("a.wav", "wav"),
         ("a.mp3", "mp3"),
         ("a.flac", "wav"),
         ("a.ogg", "wav"),
     ],
 )
-def test_a_file_is_sent_and_comes_back(tmp_path: Path, name: str, kind: str) -> None:
+def test_a_file_is_sent_and_comes_back(tmp_path: Path, store: Store, name: str, kind: str) -> None:
     talk = Conversation()
     say(talk, "", file(tmp_path, PNG, name))
     part = talk.messages[0]["content"][0]
@@ -57,7 +63,7 @@ def test_a_file_is_sent_and_comes_back(tmp_path: Path, name: str, kind: str) -> 
         assert part["image_url"]["url"] == f"data:{kind};base64,{encoded}"
     else:
         assert part["input_audio"] == {"data": encoded, "format": kind}
-    assert Path(talk.shown()[0]["content"][0]["path"]).read_bytes() == PNG
+    assert Path(talk.shown(store)[0]["content"][0]["path"]).read_bytes() == PNG
 
 
 def test_a_picture_without_a_word_is_asked_about(tmp_path: Path) -> None:
@@ -69,23 +75,23 @@ def test_a_picture_without_a_word_is_asked_about(tmp_path: Path) -> None:
         say(talk, "")
 
 
-def test_a_question_is_cut_off_and_given_back(tmp_path: Path) -> None:
+def test_a_question_is_cut_off_and_given_back(tmp_path: Path, store: Store) -> None:
     talk = Conversation()
     say(talk, "one", file(tmp_path))
     answered(talk, "first")
     say(talk, "two")
     answered(talk, "second")
-    assert talk.cut() == {"text": "two", "files": []}
+    assert talk.cut(store) == {"text": "two", "files": []}
     assert [message["role"] for message in talk.messages] == ["user", "assistant"]
     say(talk, "two")
-    asked = talk.cut(2)  # The picture is the chat's first message, its words the second.
+    asked = talk.cut(store, 2)  # The picture is the chat's first message, its words the second.
     assert asked["text"] == "one"
     assert Path(asked["files"][0]).read_bytes() == PNG
     assert talk.messages == []
-    assert talk.cut() == {"text": "", "files": []}
+    assert talk.cut(store) == {"text": "", "files": []}
 
 
-def test_what_is_said_after_calls_is_what_they_gave_back() -> None:
+def test_what_is_said_after_calls_is_what_they_gave_back(store: Store) -> None:
     talk = Conversation()
     say(talk, "weather?")
     answered(talk, "", ("c1", "get_weather"), ("c2", "add"))
@@ -95,7 +101,7 @@ def test_what_is_said_after_calls_is_what_they_gave_back() -> None:
     assert (talk.waiting() or {})["id"] == "c2"
     say(talk, "3")
     assert talk.waiting() is None
-    titles = [each["metadata"].get("title") for each in talk.shown()]
+    titles = [each["metadata"].get("title") for each in talk.shown(store)]
     assert titles == [None, r"Call of get\_weather", "Call of add", "Answer", "Answer"]
 
 
@@ -107,10 +113,10 @@ def test_two_questions_in_a_row_are_one() -> None:
     assert len(talk.messages) == 1
 
 
-def test_an_error_is_shown_as_it_is_and_never_sent() -> None:
+def test_an_error_is_shown_as_it_is_and_never_sent(store: Store) -> None:
     talk = Conversation()
     say(talk, "one")
-    told = talk.shown("<b>*no*</b>")[-1]
+    told = shown(talk.messages, store, "<b>*no*</b>")[-1]
     assert told["metadata"] == {"title": "Not answered"}
     assert told["content"][0]["text"] == r"\<b\>\*no\*\</b\>"
     assert len(talk.messages) == 1
@@ -150,6 +156,13 @@ BAD: list[Any] = [
     {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": SVG}}]}]},
     {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "A" * 9}}]}]},
     {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}]},
+    {"messages": [{"role": "user", "content": {"path": "/etc/passwd"}}]},
+    {"messages": [{"role": [], "content": "x"}]},
+    {"messages": [{"role": "user", "content": [{"type": [], "text": "x"}]}]},
+    {"messages": [], "id": {"path": "/etc/passwd"}},
+    {"messages": [], "settings": "x"},
+    {"messages": [{"role": "user", "content": "x"}] * 10_001},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 1001}]},
 ]
 
 
@@ -157,3 +170,44 @@ BAD: list[Any] = [
 def test_what_is_no_conversation_is_refused(kept: Any) -> None:
     with pytest.raises(gr.Error, match="no conversation"):
         Conversation.of(kept)
+
+
+def test_only_what_is_known_of_a_conversation_is_taken() -> None:
+    made_up = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    part = {"type": "text", "text": "Hi"}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    known = [
+        {"role": "user", "content": [part, image]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "3"},
+    ]
+    more = [
+        {"role": "user", "content": [{**part, "x": made_up}, {**image, "x": made_up}], "x": made_up},
+        {"role": "assistant", "content": None, "tool_calls": [{**call, "x": made_up}], "metadata": made_up},
+        {
+            "role": "tool",
+            "tool_call_id": "c1",
+            "content": "3",
+            "path": "/etc/passwd",
+            "meta": made_up["meta"],
+        },
+    ]
+    assert Conversation.of({"id": "a", "messages": more, **made_up}).messages == known
+    clean = cleaned({"id": "a", "messages": more, "settings": {"model": made_up}, "x": made_up})
+    assert set(clean) == {"id", "messages", "settings"}
+    assert clean["settings"] == {"model": str(made_up)}
+
+
+def test_no_room_for_a_file_is_told() -> None:
+    def refuse(*_: object) -> str:
+        raise LimitExceededError("No room.")
+
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    talk = Conversation(messages=[{"role": "user", "content": [image]}])
+    for ask in (talk.shown, talk.cut):
+        with pytest.raises(gr.Error, match="No room"):
+            ask(refuse)
+    assert len(talk.messages) == 1, "nothing is lost"
+    with pytest.raises(gr.Error, match="no longer here"):
+        say(talk, "", "/nowhere/a.png")

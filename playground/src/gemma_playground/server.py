@@ -1,5 +1,9 @@
 """The page as an application, and the server that it listens with."""
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -7,12 +11,17 @@ import fastapi
 import gradio as gr
 import uvicorn
 from gradio.route_utils import BUILD_PATH_LIB
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from gemma_playground.app import build
 from gemma_playground.client import Client
+from gemma_playground.events import FILE_DATA, Events
+from gemma_playground.files import FileStore
+from gemma_playground.guard import Guard
+from gemma_playground.settings import Settings
+from gemma_playground.tabs import Tabs
+from gemma_playground.uploads import Uploads
 
 HERE: Final = Path(__file__).parent
 POLICY: Final = (
@@ -20,8 +29,11 @@ POLICY: Final = (
     "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'; object-src 'none'"
 )
 """What the browser may load: nothing of another host, whatever an answer's Markdown asks for."""
-LOOPBACK: Final = ("127.0.0.1", "localhost")
-MAX_FILE_BYTES: Final = 20 * 2**20
+CONNECTIONS: Final = 1024
+"""An open page has one or two; more get 503 from uvicorn."""
+SWEEP_SECONDS: Final = 15
+SESSIONS: Final = 1000
+"""Tabs whose conversation is held; those not used for longest are dropped first."""
 
 
 class Assets(StaticFiles):
@@ -34,11 +46,14 @@ class Assets(StaticFiles):
         return response
 
 
-def application(client: Client, host: str) -> fastapi.FastAPI:
-    """The page as an ASGI application."""
-    app = fastapi.FastAPI(openapi_url=None)
-    if host in LOOPBACK:  # A foreign page whose name resolves to this machine gets nothing.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
+def application(client: Client, store: FileStore, settings: Settings) -> fastapi.FastAPI:
+    """The page as an ASGI application. The first of its layers is ``Guard``, then ``Events``, then Gradio."""
+    demo = build(client, store, settings.max_queue)
+    tabs = Tabs(demo, settings.max_total_bytes)
+    lifespan = partial(_sweeping, store, tabs)
+    app = fastapi.FastAPI(openapi_url=None, lifespan=lifespan, routes=Uploads(store).routes())
+    app.add_middleware(Events, tabs=tabs, store=store, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Guard, host=settings.host, allowed=settings.allowed_hosts)
     app.mount("/assets", Assets(directory=BUILD_PATH_LIB))
     script = (HERE / "page.js").read_text(encoding="utf-8")
     hues = dict.fromkeys(("primary_hue", "secondary_hue"), "indigo")
@@ -49,12 +64,58 @@ def application(client: Client, host: str) -> fastapi.FastAPI:
         "head": f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><script>{script}</script>',
         "footer_links": [],
     }
-    without = dict.fromkeys(("show_error", "run_history", "ssr_mode", "enable_monitoring", "pwa"), False)
-    gr.mount_gradio_app(app, build(client), "", max_file_size=MAX_FILE_BYTES, **look, **without)
+    without = ("show_error", "run_history", "ssr_mode", "enable_monitoring", "pwa", "mcp_server")
+    paths = {"allowed_paths": [], "blocked_paths": blocked(store.folder)}
+    demo.state_session_capacity = SESSIONS
+    limits = {"max_file_size": settings.max_file_bytes}
+    gr.mount_gradio_app(app, demo, "", **look, **limits, **paths, **dict.fromkeys(without, False))
+    # Gradio checks paths, and shows no SVG of any path, only in apps that it has started itself.
+    demo.has_launched = demo.is_running = True
+    store.publish(_paths(demo.config))
     return app
 
 
-def serve(base_url: str, api_key: str, host: str, port: int) -> None:
+def blocked(folder: Path) -> list[str]:
+    """Everything at the root, and the working and home directories, without what the folder is in."""
+    beside = {*Path("/").iterdir(), Path.cwd(), Path.home(), HERE}
+    return sorted(str(each) for each in beside if not folder.is_relative_to(each))
+
+
+def _paths(config: Any) -> Iterator[str]:
+    """Of the files that the page itself shows: those of the examples."""
+    if isinstance(config, dict):
+        if config.get("meta") == FILE_DATA:
+            yield config["path"]
+        config = list(config.values())
+    if isinstance(config, list):
+        for each in config:
+            yield from _paths(each)
+
+
+@asynccontextmanager
+async def _sweeping(store: FileStore, tabs: Tabs, _: fastapi.FastAPI) -> AsyncIterator[None]:
+    """Old files, and what nobody waits for, are deleted even when nobody comes."""
+
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            store.expire()
+            await tabs.sweep()
+
+    sweeping = asyncio.create_task(sweep())
+    yield
+    sweeping.cancel()
+
+
+def serve(settings: Settings, api_key: str, folder: Path) -> None:
     """Serves until a signal comes; whoever still has the page open is cut off after a second."""
-    page = application(Client(base_url, api_key), host)
-    uvicorn.run(page, host=host, port=port, access_log=False, timeout_graceful_shutdown=1)
+    store = FileStore(folder, settings)
+    page = application(Client(settings.base_url, api_key), store, settings)
+    uvicorn.run(
+        page,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=1,
+    )

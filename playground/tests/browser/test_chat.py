@@ -35,17 +35,18 @@ async def test_three_clicks_from_the_first_screen_to_an_answer_about_a_picture(
 
 
 async def test_an_answer_grows_until_stop_frees_its_slot(visit: Visit, real: Playground, tiny: Stack) -> None:
-    screen = await visit(real, LONG)
+    screen = await visit(real, f"{LONG}&logprobs=true")
     await _tell_long(screen, tiny)
-    lengths = [len(await screen.answers.last.inner_text())]
-    while len(lengths) < 3:
+    received = [0]
+    while len(received) < 4:
         await expect(screen.button("Stop")).to_be_visible()
-        lengths.append(await screen.grown_beyond(lengths[-1]))
+        received.append(await screen.received_beyond(received[-1]))
     assert tiny.gauge("gemma_requests_running") == 1, "all this was seen before its end"
     await screen.button("Stop").click()
     assert tiny.idle(RELEASE_S)
     await screen.wait_answered()
-    assert len(await screen.answers.last.inner_text()) >= lengths[-1], "what was said stays"
+    assert await screen.page.locator("#tokens span").count() >= received[-1], "what was said stays"
+    await expect(screen.answers.last).not_to_be_empty()
 
     await screen.come(SHORT)
     await screen.say("And then?")

@@ -126,16 +126,20 @@ class Screen:
         stored = 'text => localStorage["gemma-playground"]?.includes(text)'
         await self.page.wait_for_function(stored, arg=text)
 
-    async def grown_beyond(self, length: int) -> int:
-        """The length of the last answer, as soon as it is longer than this."""
-        longer = await self.page.wait_for_function(
-            """length => {
-                const text = [...document.querySelectorAll("#chat .message.bot")].at(-1)?.innerText ?? "";
-                return text.length > length && text.length;
+    async def received_beyond(self, tokens: int) -> int:
+        """The number of tokens of the last answer, as soon as more than these have come.
+
+        The answer must be asked with log probabilities. Its length on the page is no measure: what is
+        Markdown in it may become shorter when more comes.
+        """
+        more = await self.page.wait_for_function(
+            """tokens => {
+                const received = document.querySelectorAll("#tokens span").length;
+                return received > tokens && received;
             }""",
-            arg=length,
+            arg=tokens,
         )
-        return int(await longer.json_value())
+        return int(await more.json_value())
 
     async def expect_picture(self, side: int) -> None:
         """A question shows one, and it is this many pixels wide."""

@@ -1,0 +1,126 @@
+"""The playground without a browser: its application on a port, and what a browser would send to it."""
+
+import asyncio
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import gradio as gr
+import httpx
+import uvicorn
+from starlette.routing import Mount
+
+from gemma_playground.client import Client
+from gemma_playground.files import FileStore
+from gemma_playground.server import application
+from gemma_playground.settings import MIB, Settings
+
+SECRET = "the-secret-of-this-server"
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
+LIMITS = Settings(
+    allowed_hosts=("play.example.org",),
+    max_file_bytes=MIB,
+    max_session_bytes=4 * MIB,
+    max_total_bytes=16 * MIB,
+    max_body_bytes=2 * MIB,
+    max_queue=8,
+)
+
+
+class Served:
+    """The application on a free port of the loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = FileStore(folder, LIMITS)
+        self.url = ""
+        self.started = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Everything in the loop that serves it: Gradio would leave loops of its own in any other thread."""
+        thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
+        thread.start()
+        while not self.started.wait(0.1):
+            assert thread.is_alive()
+        yield self
+        self.server.should_exit = True
+        thread.join()
+
+    async def _serve(self) -> None:
+        self.app = application(Client("http://127.0.0.1:9/v1"), self.store, LIMITS)
+        (mount,) = [each for each in self.app.routes if isinstance(each, Mount) and not each.path]
+        inside: Any = mount.app
+        self.inside, self.demo = inside, inside.get_blocks()
+        """Gradio's own part, without what is before it."""
+        self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", timeout_graceful_shutdown=1))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            serving = asyncio.create_task(self.server.serve([listening]))
+            while not self.server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.05)
+            self.started.set()
+            await serving
+
+    @contextmanager
+    def visitor(self, **headers: str) -> Iterator[httpx.Client]:
+        """A new one, which has opened the served."""
+        with self.stranger(**headers) as client:
+            assert client.get("/").status_code == 200
+            assert f"playground-{self.url.rpartition(':')[2]}" in client.cookies
+            yield client
+
+    def stranger(self, **headers: str) -> httpx.Client:
+        """A program that has not."""
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+
+    def event(self, *kinds: type, name: str = "") -> Any:
+        """The first event with an input of each of these kinds, and a function of this name."""
+        for each in self.demo.fns.values():
+            fits = all(any(isinstance(part, kind) for part in each.inputs) for kind in kinds)
+            if fits and each.fn and name in str(each.name):
+                return each
+        raise AssertionError(kinds)
+
+
+def upload(visitor: httpx.Client, content: bytes = PNG, name: str = "a.png") -> str:
+    answer = visitor.post("/gradio_api/upload", files=[("files", (name, content))])
+    assert answer.status_code == 200, answer.text
+    (path,) = answer.json()
+    return str(path)
+
+
+def body(event: Any, place: int, value: Any, **more: Any) -> dict[str, Any]:
+    """What a browser sends to an event: the value at this place, and elsewhere what the page sends."""
+    data = [_usual(part) for part in event.inputs]
+    if place >= 0:
+        data[place] = value
+    return {"data": data, "fn_index": event._id, "session_hash": "tab", "trigger_id": None, **more}
+
+
+def _usual(part: object) -> Any:
+    if isinstance(part, gr.MultimodalTextbox):
+        return {"text": "hi", "files": []}
+    return {"messages": []} if isinstance(part, gr.JSON) else None
+
+
+def ask(visitor: httpx.Client, sent: dict[str, Any]) -> str:
+    """All that comes back of an event."""
+    answer = visitor.post("/gradio_api/run/predict", json=sent)
+    said = answer.text
+    if visitor.post("/gradio_api/queue/join", json=sent).status_code == 200:
+        said += visitor.get("/gradio_api/queue/data", params={"session_hash": sent["session_hash"]}).text
+    return said
+
+
+def leaked(served: Served, visitor: httpx.Client, said: str) -> bool:
+    """Whether an answer holds the secret, or names a file that does."""
+    copies = [each for each in served.store.folder.rglob("*") if each.is_file()]
+    named = re.findall(r'"path":\s*"([^"]+)"', said)
+    contents = [visitor.get(f"/gradio_api/file={each}").text for each in named]
+    return any(SECRET in each for each in (said, *contents)) or any(
+        SECRET.encode() in each.read_bytes() for each in copies
+    )

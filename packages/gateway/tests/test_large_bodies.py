@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -31,15 +32,19 @@ async def sent(body: bytes) -> AsyncIterator[bytes]:
 
 
 async def lag(client: httpx.AsyncClient, path: str, body: bytes) -> tuple[float, httpx.Response]:
-    """The longest that the event loop was busy while a body was answered, in seconds; and the answer."""
-    worst, loop = 0.0, asyncio.get_running_loop()
+    """The longest that the event loop was busy while a body was answered, in seconds; and the answer.
+
+    It is the processor's time, also that of other threads, which keep Python's lock: what other processes do
+    meanwhile does not count.
+    """
+    worst = 0.0
 
     async def watch() -> None:
         nonlocal worst
         while True:
-            before = loop.time()
+            before = time.process_time()
             await asyncio.sleep(0.005)
-            worst = max(worst, loop.time() - before - 0.005)
+            worst = max(worst, time.process_time() - before)
 
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0.02)
@@ -101,7 +106,7 @@ MOST: dict[str, tuple[int, Callable[[], bytes]]] = {
     "letters of two bytes": (200, lambda: user("é", 2, LIMITS.non_ascii)),
     "letters of four bytes": (200, lambda: user("😀", 4, LIMITS.non_ascii)),
     "digits": (400, lambda: body(seed=array("9" * 4300, LIMITS.digits // 4301))),
-    "a long text": (200, lambda: body(messages=f"[{said(chr(34) + 'a' * LONG + chr(34))}]")),
+    "a long text": (400, lambda: body(messages=f"[{said(chr(34) + 'a' * LONG + chr(34))}]")),
     "a long key": (400, lambda: body(**{"k" * LONG: "1"})),
     "a long role": (400, lambda: body(messages=f'[{{"role":"{"r" * LONG}"}}]')),
     "a long wrong value": (400, lambda: body(modalities=f'"{"v" * LONG}"')),
@@ -125,7 +130,7 @@ async def test_others_have_their_turn(engine: FakeEngine, name: str) -> None:
     text = make()
     seen: list[float] = []
     async with gateway(engine) as client:
-        while len(seen) < 4:  # other processes may have the processor just then
+        while len(seen) < 3:  # a machine may be slow for a moment
             worst, response = await lag(client, "/v1/chat/completions", text)
             assert response.status_code == status, response.text[:300]
             assert len(response.content) < 1000
@@ -212,3 +217,12 @@ def test_of_very_many_errors_one_is_made() -> None:
     with pytest.raises(ValidationError) as caught:
         ChatRequest.model_validate({"model": "m", "messages": [message] * 4})
     assert caught.value.error_count() < 256
+
+
+async def test_a_text_that_fits_no_context_is_not_sent(engine: FakeEngine) -> None:
+    text = body(messages=f"[{said(chr(34) + 'a' * 2**24 + chr(34))}]")
+    async with gateway(engine) as client:
+        response = await client.post("/v1/chat/completions", content=text, headers=JSON)
+    sentence = assert_error(response, 400, "messages", "context_length_exceeded")
+    assert re.search("rompt is too long.*maximum context length is.*16,777,216", sentence)
+    assert engine.asked == []

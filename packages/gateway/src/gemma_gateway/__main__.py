@@ -20,6 +20,7 @@ def main() -> None:
     logs.configure_logging(settings.log_level, settings.log_format)
     auth.warn_if_open(settings)
     serving = server.server(app.create_app(settings), settings)
+    sys.setswitchinterval(0.001)  # how long a thread with a large body may keep the event loop waiting
     gc.freeze()  # what is loaded now stays: the collector need not look at it while requests wait
     serving.run()
 

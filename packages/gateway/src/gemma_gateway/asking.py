@@ -12,6 +12,7 @@ from gemma_gateway.errors import ApiError, from_wire
 from gemma_gateway.schema.guided import Guided
 from gemma_gateway.schema.sampling import Sampled
 from gemma_gateway.served import Served
+from gemma_wire.request import MAX_PROMPT_CHARACTERS
 
 Chunks = AsyncGenerator[wire.Chunk, None]
 T = TypeVar("T")
@@ -63,6 +64,7 @@ async def ask(engine: Engine, served: Served, question: Question, request_id: st
     Raises:
         ApiError: what the model's error means to the client.
     """
+    _check_length(question)
     try:
         async with aclosing(engine.generate(question.request, request_id)) as chunks:
             async for chunk in chunks:
@@ -79,10 +81,24 @@ async def ask_tokens(engine: Engine, question: Question) -> wire.Tokens:
     Raises:
         ApiError: what the model's error means to the client.
     """
+    _check_length(question)
     try:
         return await engine.tokens(question.request)
     except wire.WireError as error:
         raise question.blame(error) from error
+
+
+def _check_length(question: Question) -> None:
+    """Packing and sending very long texts takes the event loop's time, and the model would refuse them.
+
+    LangChain and LiteLLM recognise an overflow by "maximum context length is" and "prompt is too long".
+    """
+    if (size := question.request.text_size) > MAX_PROMPT_CHARACTERS:
+        sentence = (
+            f"The prompt is too long: it has {size:,} characters; whatever the model's "
+            f"maximum context length is, {MAX_PROMPT_CHARACTERS:,} are the limit."
+        )
+        raise question.blame(wire.ContextLengthExceeded(sentence))
 
 
 async def together(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:

@@ -4,8 +4,10 @@ Triton's thread calls ``execute``, which returns at once; lanes decode media, la
 grammars; the outbox sends. Nothing is ever raised to Triton: that would leak the request's shared memory.
 """
 
+import gc
 import json
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,6 +43,8 @@ from gemma_wire.tensors import INPUTS, Array
 log = logging.getLogger("gemma3n")
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 LANE_THREADS = 2
+SWITCH_SECONDS = 0.001
+"""How long Python's lock may be kept from the engine by a thread that reads a request."""
 LARGE = 2**16
 """Bytes from which on a request is read in a lane: it takes longer, and others come meanwhile."""
 
@@ -74,6 +78,8 @@ class TritonPythonModel:
         self._media_lane = Lane("media", LANE_THREADS, limit)  # text never waits behind pictures,
         self._grammar_lane = Lane("grammar", LANE_THREADS, limit)  # nor behind grammars
         self._outbox = Outbox(self._engine.cancel, self._show_metrics)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        gc.freeze()  # what is loaded stays: the collector need not look at it while the engine waits
         log.info("%s is loaded after %.1f s", self._settings.public_name, time.monotonic() - started)
 
     def execute(self, requests: list[Any]) -> None:

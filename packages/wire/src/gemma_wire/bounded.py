@@ -13,6 +13,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 MAX_KEYS: Final = 256
 """Keys of an object whose keys are known; several times as many as any of them has."""
 
+MAX_KEY_LENGTH: Final = 1024
+"""Characters of a key of such an object: an error would repeat it."""
 _ARRAYS: Final = ("list", "tuple", "set", "frozenset")
 
 
@@ -62,6 +64,11 @@ class Bounded(BaseModel):
         if isinstance(value, dict) and len(value) > MAX_KEYS:
             counts = {"count": f"{len(value):,}", "limit": f"{MAX_KEYS:,}"}
             raise PydanticCustomError("too_many_keys", "has {count} keys; {limit} are allowed", counts)
+        if isinstance(value, dict) and (longest := max(map(len, value), default=0)) > MAX_KEY_LENGTH:
+            counts = {"count": f"{longest:,}", "limit": f"{MAX_KEY_LENGTH:,}"}
+            raise PydanticCustomError(
+                "long_key", "has a key of {count} characters; {limit} are allowed", counts
+            )
         return value
 
     @classmethod

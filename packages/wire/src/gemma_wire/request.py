@@ -20,6 +20,8 @@ MAX_FILES: Final = 256
 """Elements of ``images`` and of ``audio``; how many are taken is a setting of the model, and far below."""
 MAX_TEXT_BYTES: Final = 64 * 2**20
 """Of ``prompt``, ``messages`` and ``options``, each."""
+MAX_PROMPT_CHARACTERS: Final = 2**24
+"""Far above what fits any context; so long a text is not sent to the model to be told so."""
 MAX_PARAMETER_BYTES: Final = 2**20
 """Of all request parameters together, as JSON."""
 
@@ -92,8 +94,12 @@ class Request(Frozen):
     def size(self) -> int:
         """Bytes of its tensors, about; tools and grammars are not counted."""
         files = sum(map(len, (*self.images, *self.audio)))
-        said = sum(message.size for message in self.messages or ())
-        return files + said + len(self.prompt or "") + 6 * len(self.options.prompt_token_ids or ())
+        return files + self.text_size + 6 * len(self.options.prompt_token_ids or ())
+
+    @property
+    def text_size(self) -> int:
+        """Characters of the prompt or the messages, about."""
+        return len(self.prompt or "") + sum(message.size for message in self.messages or ())
 
     def to_tensors(self) -> dict[str, Array]:
         """Name → 1-D array, for every field that is set. ``from_tensors`` is its inverse."""

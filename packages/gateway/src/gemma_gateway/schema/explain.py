@@ -212,6 +212,7 @@ _TELLERS: dict[str, Callable[[ErrorDetails, str], Told]] = {
     "string_too_short": _too_short,
     "too_long": _too_long,
     "too_many_keys": _too_many_keys,
+    "long_key": _too_many_keys,
     "too_many_parts": _too_many_parts,
     "string_too_long": _too_long,
     "string_pattern_mismatch": _pattern,

@@ -50,6 +50,10 @@ vLLM names them, the rest as other servers or newer clients of OpenAI name them.
 - Events of a stream have a field `obfuscation`, as the specification says, unless
   `stream_options.include_obfuscation` is false.
 - `best_of` candidates are ranked by the mean log probability of their tokens.
+- A body may be compressed (`Content-Encoding: gzip` or `deflate`; another encoding is 415) and may begin with
+  a UTF-8 byte order mark. How much it may hold is in [security.md](security.md#how-much).
+- base64 may have whitespace, no padding, the URL-safe alphabet and percent escapes. A data URL may have
+  parameters; without a media type, or with `application/octet-stream`, the content decides what it is.
 - With `echo` and `logprobs`, the first token that is told has no probability: `null`, as OpenAI answers. The
   token that the model puts before every text is not told of a prompt that is a string. Of a prompt of token
   ids it is told as they are, but the echoed text does not contain it.

@@ -119,10 +119,16 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def serve(app: FastAPI, shutdown_seconds: float = 1) -> AsyncIterator[tuple[Server, str]]:
-    """The app on a free port, in this event loop."""
+async def serve(
+    app: FastAPI, shutdown_seconds: float = 1, **settings: Any
+) -> AsyncIterator[tuple[Server, str]]:
+    """The app on a free port, in this event loop.
+
+    Args:
+        settings: of the server; those of the application are its own.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
-    running = server(app, Settings(shutdown_seconds=shutdown_seconds))
+    running = server(app, Settings(shutdown_seconds=shutdown_seconds, **settings))
     task = asyncio.create_task(running.serve(sockets=[listener]))
     await until(lambda: running.started)
     try:

@@ -4,33 +4,16 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from packages.gateway.tests.conftest import END, FakeEngine, Pause, assert_error, chat, serve, until
+from packages.gateway.tests.raw import connection, head
 
 from gemma_gateway.settings import Settings
 from gemma_wire import Chunk
-
-
-@asynccontextmanager
-async def connection(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    where = urlsplit(url)
-    reader, writer = await asyncio.open_connection(where.hostname, where.port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-
-
-def head(length: int | None, path: str = "/v1/chat/completions") -> bytes:
-    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    lines = (f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", size, "", "")
-    return "\r\n".join(lines).encode()
 
 
 async def test_an_endless_head_is_refused_and_a_long_one_is_not(url: str) -> None:

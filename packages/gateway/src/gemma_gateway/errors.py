@@ -2,6 +2,7 @@
 
     ApiError
     ├── BadRequest            400  the request is wrong; ``param`` names the culprit
+    │   └── MalformedRequest       it is not HTTP
     ├── Unauthorized          401  no API key, or a wrong one
     ├── Forbidden             403  asked under a host name that is not this server's
     ├── NotFound              404  no such URL
@@ -91,6 +92,15 @@ class BadRequest(ApiError):
     """The request is wrong."""
 
     status = 400
+
+
+class MalformedRequest(BadRequest):
+    """What arrived is not HTTP, or a form of it that has two readings; the connection ends with it."""
+
+    default_code = "malformed_http"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Connection": "close"})
 
 
 class Unauthorized(ApiError):

@@ -43,6 +43,25 @@ class Settings(BaseSettings):
         description="Web pages that may ask: origins (https://app.example.org), commas between; * for any.",
     )
 
+    max_connections: int = Field(
+        0,
+        ge=0,
+        description="Connections of clients at a time. One more takes the place of the connection that has "
+        "waited longest for its client to send a request; where all are being answered it gets 503. 0: three "
+        "quarters of the limit on open files, and at most 10,000.",
+    )
+    header_seconds: float = Field(
+        30, gt=0, description="A request whose head takes longer to come is refused with 408."
+    )
+    keep_alive_seconds: float = Field(
+        75, gt=0, description="A connection without a request is closed after this time."
+    )
+    write_seconds: float = Field(
+        60,
+        gt=0,
+        description="A client that reads nothing of its answer for so long is cut off; its request ends.",
+    )
+
     max_body_bytes: int = Field(64 * MIB, ge=1, description="A longer request body is refused with 413.")
     body_seconds: float = Field(60, gt=0, description="A body that takes longer to come is refused with 408.")
     request_seconds: float = Field(

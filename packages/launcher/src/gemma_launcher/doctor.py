@@ -18,6 +18,7 @@ from gemma_launcher import checkpoint, hub, models, ports, preflight, triton
 from gemma_launcher.console import paint, wants_colour
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.hub import in_bytes
+from gemma_launcher.open_files import OpenFiles
 from gemma_launcher.places import NO_PLAYGROUND, has_playground, model_repository, root
 from gemma_launcher.settings import Settings
 
@@ -64,6 +65,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _triton()
         yield _torch()
         yield _tried("repository", lambda: str(model_repository(settings)))
+    yield _open_files(settings)
     yield from _ports(preflight.without_what_is_missing(settings))
     yield from _gpu()
     if settings.embedded:
@@ -156,6 +158,14 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             yield Finding("fail", "port", f"{where}: {trouble}; choose another with {listener.change}")
         else:
             yield Finding("ok", "port", f"{where} is free")
+
+
+def _open_files(settings: Settings) -> Finding:
+    found = OpenFiles.read(settings.api_max_connections)
+    if found.warning:
+        return Finding("warn", "open files", found.warning)
+    limit = "no limit" if found.limit is None else f"a limit of {found.limit}"
+    return Finding("ok", "open files", f"{limit}: {found.connections} connections of clients may be open")
 
 
 def _gpu() -> Iterator[Finding]:

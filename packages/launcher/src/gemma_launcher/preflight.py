@@ -10,6 +10,7 @@ from gemma_launcher import models, ports, reaper, triton
 from gemma_launcher.console import Console
 from gemma_launcher.errors import CannotStart
 from gemma_launcher.models import Checkpoint
+from gemma_launcher.open_files import OpenFiles
 from gemma_launcher.ownership import Ownership
 from gemma_launcher.places import NO_PLAYGROUND, has_playground, model_repository
 from gemma_launcher.settings import Settings, without_secrets
@@ -38,6 +39,8 @@ def check(settings: Settings, own: Ownership, console: Console) -> Embedded | No
         CannotStart: in one sentence, what is wrong and what to do.
     """
     check_target(settings)
+    if warning := OpenFiles.read(settings.api_max_connections).warning:
+        console.say(warning, "warning")
     _end_orphans(settings, console)
     ports.check(listeners(settings))
     if not settings.embedded:

@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address the API listens on; 0.0.0.0: every interface")
     api_port: Port = Field(8080, description="Port of the API; 0, here as below: any free one")
 
+    api_max_connections: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Connections of clients of the API at a time; 0: three quarters of the limit on open "
+        "files, and at most 10,000",
+    )
     api_shutdown_seconds: Annotated[float, Field(ge=0)] = Field(
         3,
         description="How long open answers may go on after SIGTERM; SIGKILL should not come before 5 s more",

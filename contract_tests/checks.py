@@ -16,6 +16,7 @@ ERROR_TYPES = {
     404: {INVALID, "not_found_error"},
     405: {INVALID},
     413: {INVALID},
+    415: {INVALID},
 }
 CODES: dict[int, set[str]] = {
     401: {"invalid_api_key"},

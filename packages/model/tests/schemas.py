@@ -87,18 +87,31 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "not": {"not": {"type": "string"}},
-    "if": {"if": {"type": "object"}, "then": {"required": ["a"]}},
-    "uniqueItems": {"type": "array", "uniqueItems": True},
-    "contains": {"type": "array", "contains": STRING},
-    "propertyNames": {"type": "object", "propertyNames": {"pattern": "^a"}},
-    "dependentRequired": {"type": "object", "dependentRequired": {"a": ["b"]}},
-    "unevaluatedProperties": {"type": "object", "unevaluatedProperties": False},
+    "not": {"not": {"pattern": "^a"}},
+    "if": {"type": "object", "if": {"properties": {"a": {"pattern": "b"}}}, "then": {"required": ["a"]}},
+    "uniqueItems": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
+    "contains": {"type": "array", "prefixItems": [INTEGER], "contains": STRING, "maxItems": 3},
+    "propertyNames": {"type": "object", "propertyNames": {"pattern": "(?=a)b"}},
+    "unevaluatedProperties": {"anyOf": [{"properties": {"b": INTEGER}}], "unevaluatedProperties": False},
     "oneOf": {"oneOf": [{"type": "integer", "minimum": 1}, {"type": "integer", "maximum": 3}]},
-    "format": {"type": "string", "format": "made-up"},
-    "look-ahead": {"type": "string", "pattern": "(?=a)b"},
-    "Resource": {"$ref": "https://example.org/schema.json"},
-    "minItems": {"type": "array", "minItems": 3, "maxItems": 2},
-    "anyOf": {"enum": []},
-    "type": {"type": "text"},
+    "pattern": {"type": "string", "pattern": "(?=a)b"},
+    "$ref": {"$ref": "https://example.org/schema.json"},
+    "minItems": {"type": "array", "minItems": 3000},
+    "multipleOf": {"type": "number", "multipleOf": 0.1234567890123},
+    "minimum": {"type": "number", "minimum": 1e20},
 }
+"""What a grammar cannot enforce, by keyword."""
+
+WRONG: dict[str, Any] = {
+    "'type' at $.properties.a is 'text'": {"type": "text"},
+    "'enum' at $.properties.a is empty": {"enum": []},
+    "'required' at $.properties.a": {"required": "b"},
+    "'pattern' at $.properties.a is not a string": {"pattern": 3},
+    "'minimum' at $.properties.a is not a number": {"minimum": "3"},
+    "'minLength' at $.properties.a is not a natural number": {"minLength": -1},
+    "'multipleOf' at $.properties.a is not above 0": {"multipleOf": 0},
+    "what is at $.properties.a is no schema": 3,
+    "nothing fits it": {"type": "array", "minItems": 3, "maxItems": 2},
+    "'minimum' at $.properties.a leaves no number": {"type": "number", "minimum": 3, "maximum": 2},
+}
+"""What is no schema, or one that nothing fits, by what is said of it."""

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from gemma_model.answer import Answer, Wording
+from gemma_model.answer import Answer
 from gemma_model.output import TokenBytes
 from gemma_model.protocol import Scores, Step, Times
+from gemma_model.wording import Wording
 from gemma_wire import Chunk, Timings, TokenLogprob, Usage, WireError
 
 END_OF_TURN = 9
@@ -236,16 +237,35 @@ def test_a_call_that_is_cut_off_is_told_as_far_as_it_goes(bench: Bench) -> None:
     assert chunks[-1].finish_reason == "length"
 
 
-def test_an_answer_that_was_led_to_its_end_was_cut_short(bench: Bench) -> None:
-    asked: list[Sequence[int]] = []
+def test_the_first_chunk_names_what_is_not_enforced_and_the_last_whether_it_fits(bench: Bench) -> None:
+    asked: list[object] = []
 
-    def cut_short(token_ids: Sequence[int]) -> bool:
-        asked.append(tuple(token_ids))
+    def fits(text: str, calls: list[tuple[str, str]]) -> bool:
+        asked.append((text, calls))
+        return False
+
+    chunks = bench.answer(bench.steps("Hello"), unenforced=("not",), fits=fits).chunks
+    assert [chunk.unenforced for chunk in chunks] == [("not",)] + [()] * (len(chunks) - 1)
+    assert [chunk.schema_valid for chunk in chunks] == [None] * (len(chunks) - 1) + [False]
+    assert asked == [("Hello", [])]
+    (whole,) = bench.answer(bench.steps("Hello"), stream=False, unenforced=("not",), fits=fits).chunks
+    assert (whole.unenforced, whole.schema_valid) == (("not",), False)
+
+
+def test_arguments_of_calls_are_validated(bench: Bench) -> None:
+    asked: list[object] = []
+
+    def fits(text: str, calls: list[tuple[str, str]]) -> bool:
+        asked.append(calls)
         return True
 
-    chunks = bench.answer(bench.steps("Hello"), cut_short=cut_short).chunks
-    assert chunks[-1].finish_reason == "length"
-    assert asked == [(*bench.ids("Hello"), END_OF_TURN)]
+    bench.answer(bench.steps(CALLS), tools=True, fits=fits)
+    assert asked == [[("f", '{"a": "</tool_call>é"}'), ("g", "{}")]]
+
+
+def test_a_grammar_that_is_too_complex_is_the_request_s_fault(bench: Bench) -> None:
+    channel = bench.answer([Step(error="GrammarTooComplex: it is")])
+    assert [(error.code, error.field) for error in channel.failed] == [("invalid_value", "options.grammar")]
 
 
 def test_without_tools_calls_are_text(bench: Bench) -> None:

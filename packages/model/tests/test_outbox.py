@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from gemma_model.answer import Answer, Wording
+from gemma_model.answer import Answer
 from gemma_model.outbox import POLL_SECONDS, Outbox
 from gemma_model.output import TokenBytes
 from gemma_model.protocol import Step
+from gemma_model.wording import Wording
 from gemma_wire import Chunk, EngineFailure, Usage, WireError
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 from tokenizers import Tokenizer
 
-from gemma_model.grammar import GrammarConstraint, Grammars, Landings
-from gemma_model.landing import ids_of
+from gemma_model.grammar import GrammarConstraint, Grammars, Mask
 from gemma_model.output import TextStream, TokenBytes
+from gemma_model.protocol import Step, StopCause
 from gemma_model.tools import CALL_START, CallParser, join_deltas
 from gemma_wire import Options, Tool, ToolCallDelta
 
@@ -39,13 +40,23 @@ BY_NAME = {tool.name: tool.parameters or {"maxProperties": 0} for tool in TOOLS}
 
 @dataclass
 class Walk:
-    """What a model of random weights says under a constraint: every allowed token is as likely."""
+    """What a model of random weights says under a constraint: every allowed token is as likely.
+
+    Args:
+        said: the text with the calls in it.
+        ended: it ended by itself.
+        cut_short: it did not, and its end was taken back for another.
+        ids: its tokens as they were sent.
+    """
 
     text: str
     calls: list[ToolCallDelta]
+    said: str
     ended: bool
     cut_short: bool
-    tokens: int
+    ids: list[int]
+    unenforced: tuple[str, ...]
+    fits: bool | None
 
 
 @dataclass
@@ -54,28 +65,39 @@ class Bench:
     table: TokenBytes
 
     def walk(self, options: Options, seed: int, max_tokens: int = 160) -> Walk:
-        landings, rng, ids = Landings(), random.Random(seed), list[int]()
-        constraint = self.grammars.constraint(options, max_tokens, landings)
-        assert constraint is not None
-        constraint = constraint.fork()
-        ended = False
-        while len(ids) < max_tokens and not ended:
+        made = self.grammars.constrain(options, max_tokens, frozenset(STOPS))
+        assert made is not None
+        constraint, tail, rng = made.constraint.fork(), made.tail(), random.Random(seed)
+        sent: list[int] = []
+        finish: StopCause | None = None
+        count = 0
+        while finish is None:
             allowed = ids_of(constraint.allowed())
             assert allowed[-1] < SOFT[0]
-            ids.append(rng.choice(allowed))
-            ended = ids[-1] in STOPS
-            if not ended:
-                constraint.advance(ids[-1])
+            token_id = rng.choice(allowed)
+            count += 1
+            finish = "stop" if token_id in STOPS else "length" if count == max_tokens else None
+            if finish is None:
+                constraint.advance(token_id)
+            sent += tail.take(Step((token_id,), finish=finish))[0]
         call_start = CALL_START if options.tools else ""
         stream = TextStream(self.table, (), frozenset(STOPS), call_start, options.grammar is not None)
-        said = stream.feed(ids) + stream.finish()
+        said = stream.feed(sent) + stream.finish()
         calls = join_deltas(CallParser().feed(said.call))
-        return Walk(said.text, calls, ended, landings.cut_short(ids), len(ids))
+        cut = finish == "length" and not tail.complete
+        fits = made.fits and made.fits(said.text, [(call.name or "", call.arguments) for call in calls])
+        whole = self.table.spell_out(i for i in sent if i not in STOPS)
+        return Walk(said.text, calls, whole, finish == "stop", cut, sent, made.unenforced, fits)
 
     def constraint(self, options: Options, max_tokens: int = 100) -> GrammarConstraint:
-        made = self.grammars.constraint(options, max_tokens, Landings())
+        made = self.grammars.constrain(options, max_tokens, frozenset(STOPS))
         assert made is not None
-        return made
+        return made.constraint
+
+
+def ids_of(mask: Mask) -> list[int]:
+    """The tokens of a mask."""
+    return [int(i) for i in np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))]
 
 
 @contextmanager
@@ -83,7 +105,7 @@ def bench_of(checkpoint: Path) -> Iterator[Bench]:
     """A bench with the tokenizer of the tiny checkpoint; it leaves no process behind."""
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     table = TokenBytes(tokenizer)
-    with closing(Grammars(tokenizer, table, VOCABULARY, SOFT, STOPS, max_bytes=20_000)) as grammars:
+    with closing(Grammars(tokenizer, table, VOCABULARY, SOFT, STOPS, max_bytes=200_000)) as grammars:
         yield Bench(grammars, table)
 
 

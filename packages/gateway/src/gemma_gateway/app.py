@@ -89,6 +89,8 @@ _CORS: dict[str, Any] = {
     "allow_headers": ("*",),  # OpenAI's clients send a dozen of their own
     "expose_headers": (
         "x-request-id",
+        "x-schema-valid",
+        "x-unenforced-keywords",
         "openai-processing-ms",
         "openai-version",
         "retry-after",

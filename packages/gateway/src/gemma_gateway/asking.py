@@ -11,6 +11,7 @@ from gemma_gateway.engine import Engine
 from gemma_gateway.errors import ApiError, from_wire
 from gemma_gateway.schema.guided import Guided
 from gemma_gateway.schema.sampling import Sampled
+from gemma_gateway.schema_report import SchemaReport
 from gemma_gateway.served import Served
 from gemma_wire.request import MAX_PROMPT_CHARACTERS
 
@@ -58,8 +59,17 @@ class Question:
         return self.params.get(longest, "") + name[len(longest) :]
 
 
-async def ask(engine: Engine, served: Served, question: Question, request_id: str) -> Chunks:
+async def ask(
+    engine: Engine, served: Served, question: Question, request_id: str, report: SchemaReport
+) -> Chunks:
     """The model's chunks; closing the generator cancels the generation.
+
+    Args:
+        engine: is asked.
+        served: what is known of it.
+        question: what it is asked.
+        request_id: for the log.
+        report: is told what the chunks say about schemas, before they are yielded.
 
     Raises:
         ApiError: what the model's error means to the client.
@@ -68,6 +78,7 @@ async def ask(engine: Engine, served: Served, question: Question, request_id: st
     try:
         async with aclosing(engine.generate(question.request, request_id)) as chunks:
             async for chunk in chunks:
+                report.note(chunk)
                 yield chunk
     except wire.WireError as error:
         if isinstance(error, wire.Unavailable):

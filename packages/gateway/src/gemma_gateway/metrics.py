@@ -41,6 +41,9 @@ class Metrics:
         self.aborted = self._counter(
             "request_aborted", "Generations that did not: cancelled, or the model's error.", "reason"
         )
+        self.schema_answers = self._counter(
+            "schema_answers", "Answers validated because not all of their schemas is enforced.", "valid"
+        )
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts.")
         self.cached_tokens = self._counter("prefix_cache_hits", "Tokens of prompts that were not run again.")
         self.generation_tokens = self._counter("generation_tokens", "Tokens of answers.")

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gemma_gateway.disconnect import ClientGone, while_connected
 from gemma_gateway.errors import ApiError, InternalError, ServiceUnavailable, note_error
+from gemma_gateway.schema_report import VALID, SchemaReport
 
 log = logging.getLogger(__name__)
 Events = AsyncGenerator[BaseModel, None]
@@ -32,12 +33,14 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: BaseModel, rest: Events, padded: bool = False) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    def __init__(self, first: BaseModel, rest: Events, padded: bool, report: SchemaReport) -> None:
+        told = report.headers
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **told})
         del self.headers["content-length"]
         self.first = first
         self.rest = rest
         self.padded = padded
+        self.report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it, or as much as the client waits for."""
@@ -73,10 +76,14 @@ class EventStream(Response):
         yield _event(self.first, self.padded)
         async for event in self.rest:
             yield _event(event, self.padded)
+        if VALID not in self.headers and (comment := self.report.comment):
+            yield comment
         yield DONE
 
 
-async def open_stream(receive: Receive, events: Events, padded: bool = False) -> EventStream:
+async def open_stream(
+    receive: Receive, events: Events, padded: bool = False, report: SchemaReport | None = None
+) -> EventStream:
     """The response, once its first event is there: an error before that still gets its own status.
 
     Args:
@@ -84,12 +91,14 @@ async def open_stream(receive: Receive, events: Events, padded: bool = False) ->
         events: what is sent.
         padded: each event gets a field ``obfuscation`` of random letters, so that its size tells less about
             what it says.
+        report: about schemas; its headers are those that are known with the first event.
 
     Raises:
         ClientGone: the client left first.
         ApiError: what ``events`` raised.
     """
-    return EventStream(await while_connected(receive, anext(events)), events, padded)
+    first = await while_connected(receive, anext(events))
+    return EventStream(first, events, padded, report or SchemaReport())
 
 
 async def _send(send: Send, body: bytes, last: bool = False) -> None:

@@ -92,6 +92,8 @@ class _Watch:
             self._last[chunk.index] = now
         if chunk.finish_reason:
             self._metrics.finished.labels(chunk.finish_reason).inc()
+        if chunk.schema_valid is not None:
+            self._metrics.schema_answers.labels(str(chunk.schema_valid).lower()).inc()
         if chunk.timings:
             self._see_timings(chunk.timings)
         if chunk.usage:

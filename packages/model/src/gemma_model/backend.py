@@ -78,6 +78,9 @@ class TritonPythonModel:
         self._media_lane = Lane("media", LANE_THREADS, limit)  # text never waits behind pictures,
         self._grammar_lane = Lane("grammar", LANE_THREADS, limit)  # nor behind grammars
         self._outbox = Outbox(self._engine.cancel, self._show_metrics)
+        # To close a constrained answer takes time that no other shall wait, to validate one even more.
+        self._grammar_outbox = Outbox(self._engine.cancel, lambda: None)
+        self._validation_lane = Lane("validation", 1, limit)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.freeze()  # what is loaded stays: the collector need not look at it while the engine waits
         log.info("%s is loaded after %.1f s", self._settings.public_name, time.monotonic() - started)
@@ -114,9 +117,11 @@ class TritonPythonModel:
         """End every generation and every thread; each open answer gets its last response."""
         for lane in self._lanes:
             lane.close()
-        self._intake.close()
         self._engine.close()
         self._outbox.close()
+        self._grammar_outbox.close()
+        self._validation_lane.close()
+        self._intake.close()
 
     @property
     def _lanes(self) -> tuple[Lane, ...]:
@@ -131,8 +136,9 @@ class TritonPythonModel:
     def _start(self, channel: "TritonChannel", request: Request) -> None:
         try:
             job = self._intake.accept(request, channel.cancelled)
-            answer = Answer(channel, request.stream, job.wording)
-            self._outbox.post(answer, lambda listen: self._engine.submit(job.generation, listen))
+            answer = Answer(channel, request.stream, job.wording, self._validation_lane.submit)
+            outbox = self._outbox if job.generation.constraint is None else self._grammar_outbox
+            outbox.post(answer, lambda listen: self._engine.submit(job.generation, listen))
         except ClientGone:
             channel.close()
         except Exception as error:

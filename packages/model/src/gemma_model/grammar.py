@@ -5,117 +5,116 @@ where a small model, or a high temperature, loses itself.
 """
 
 import json
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import llguidance
+import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from gemma_model.landing import Mask, Place, Vocabulary
+from gemma_model.closing import Place, Speech, Tail
+from gemma_model.notation import LEVELS, LIMITS, byte_tokenizer
 from gemma_model.output import TokenBytes
-from gemma_model.tools import CALL_END, CALL_START, parameters_schema
-from gemma_model.trial import LIMITS, Trial
-from gemma_wire import (
-    ChoiceGrammar,
-    Grammar,
-    InvalidRequest,
-    JsonGrammar,
-    LarkGrammar,
-    Options,
-    RegexGrammar,
-    Tool,
-)
+from gemma_model.tools import JsonScanner
+from gemma_model.trial import Trial
+from gemma_wire import InvalidRequest, JsonGrammar, Options
 
 REMEMBERED = 256
 """Grammars that need no second trial."""
-LAYOUT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+Mask = npt.NDArray[np.int32]
+"""A bit for each token id, ``[ceil(vocabulary / 32)]``; see ``Constraint.allowed``."""
 
 
-@dataclass(frozen=True)
-class Landings:
-    """Which answers to a request have been led to their end, by their tokens up to where that began."""
+class GrammarTooComplex(ValueError):
+    """A grammar that was accepted, and turned out too complex on the way."""
 
-    seen: set[tuple[int, ...]] = field(default_factory=set)
 
-    def cut_short(self, token_ids: Sequence[int]) -> bool:
-        """Whether the choice of these tokens was."""
-        return any(tuple(token_ids[: len(start)]) == start for start in self.seen)
+class Vocabulary:
+    """The model's tokens, as masks.
+
+    Args:
+        tokenizer: llguidance's; it has as many tokens as the model has logits.
+        unsayable: ids that no answer may hold.
+    """
+
+    def __init__(self, tokenizer: llguidance.LLTokenizer, unsayable: Iterable[int]) -> None:
+        self.tokenizer = tokenizer
+        bits = np.ones(-(-tokenizer.vocab_size // 32) * 32, np.bool_)
+        bits[list(unsayable)] = False
+        self._sayable = np.packbits(bits, bitorder="little").view("<i4").astype(np.int32)
+
+    def allowed(self, matcher: llguidance.LLMatcher) -> Mask:
+        """What may come next.
+
+        Raises:
+            GrammarTooComplex: when it cannot be told any more.
+        """
+        words = np.frombuffer(matcher.compute_bitmask(), "<i4")  # padded
+        mask = words[: len(self._sayable)] & self._sayable
+        if matcher.is_error():
+            raise GrammarTooComplex("the grammar is too complex to be followed")
+        return mask
 
 
 @dataclass(eq=False)
 class GrammarConstraint:
-    """A ``Constraint`` that is derived from a grammar, and lands before ``max_tokens`` are used up.
+    """A ``Constraint`` that is derived from a grammar.
 
     Args:
-        place: where it stands.
-        left: how many more tokens the answer may have.
-        look_at: when no more are left than these, it is asked how many the way to the end takes.
-        another: when no more are left than these, no further call begins.
-        free: text comes first, which may end anywhere: there is nothing to land until a call begins.
-        landings: where a landing is noted.
-        landing: whether it has begun.
-        taken: the answer's tokens.
-        tail: the last of a free text, where a call may begin.
+        matcher: where it stands.
+        vocabulary: the model's.
     """
 
-    place: Place
-    left: int
-    look_at: int
-    another: int
-    free: bool
-    landings: Landings
-    landing: bool = False
-    taken: list[int] = field(default_factory=list)
-    tail: str = ""
+    matcher: llguidance.LLMatcher
+    vocabulary: Vocabulary
 
     def allowed(self) -> Mask:
         """See ``Constraint.allowed``."""
-        if self.left <= self.look_at and not self.free and not self.landing:
-            self._look()
-        if self.landing:
-            return self.place.homeward()
-        mask, stops = self.place.allowed(), self.place.vocabulary.stops
-        full = self.left <= self.another and not self.free and (mask & stops).any()
-        return mask & stops if full else mask
+        return self.vocabulary.allowed(self.matcher)
 
     def advance(self, token_id: int) -> None:
         """See ``Constraint.advance``."""
-        self.left -= 1
-        self.taken.append(token_id)
-        text = self.place.advance(token_id)
-        if self.free:
-            self.tail = (self.tail + text)[-len(text) - len(CALL_START) :]
-            if CALL_START in self.tail:
-                self.free = False
-                self.place.begin_json()
+        if not self.matcher.consume_token(token_id):
+            raise GrammarTooComplex(
+                "the grammar cannot be followed: the token does not fit, or it is too complex"
+            )
 
     def fork(self) -> "GrammarConstraint":
         """See ``Constraint.fork``."""
-        return replace(self, place=self.place.copy(), taken=self.taken.copy())
-
-    def _look(self) -> None:
-        """Whether it is time; if not, look again when half of what is to spare is gone."""
-        way_home = self.place.way_home()
-        self.look_at = _next_look(self.left, way_home, self.place)
-        if self.left <= way_home + self.place.spare:
-            self.landing = True
-            self.landings.seen.add(tuple(self.taken))
+        return GrammarConstraint(self.matcher.deep_copy(), self.vocabulary)
 
 
-def _next_look(left: int, way_home: int, place: Place) -> int:
-    return way_home + max(place.spare, (left - way_home) // 2)
+@dataclass(frozen=True)
+class Constrained:
+    """What a request with a grammar or tools demands of its answer.
+
+    Args:
+        constraint: for the engine.
+        tail: makes what closes a choice that ``max_tokens`` cuts; one for each choice.
+        unenforced: keywords of its schemas that the constraint does not enforce.
+        fits: whether a finished choice fits all that is not enforced, by its text and its calls (name and
+            arguments); ``None`` where all is.
+    """
+
+    constraint: GrammarConstraint
+    tail: Callable[[], Tail]
+    unenforced: tuple[str, ...] = ()
+    fits: Callable[[str, list[tuple[str, str]]], bool] | None = None
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What was found out about a grammar; see ``GrammarConstraint``."""
+    """What was found out about a request's grammar; see ``Prepared``, and ``shortest`` of ``Tail``."""
 
-    way_home: int
-    another: int
+    notation: str
+    unenforced: tuple[str, ...]
+    checked: dict[str, Any] = field(default_factory=dict)
+    shortest: int | None = None
 
 
 class Grammars:
@@ -127,7 +126,7 @@ class Grammars:
         vocabulary: as many tokens as the model has logits.
         unsayable: ids that no answer may hold.
         stop_token_ids: ids that end an answer.
-        max_bytes: of a grammar.
+        max_bytes: of a grammar, or of all tools of a request.
     """
 
     def __init__(
@@ -141,19 +140,22 @@ class Grammars:
     ) -> None:
         stops = sorted(stop_token_ids)
         own = llguidance.LLTokenizer(tokenizer.to_str(), n_vocab=vocabulary, eos_token=stops or None)
-        self._vocabulary = Vocabulary(own, table, unsayable, stops)
+        self._vocabulary, self._speech = Vocabulary(own, unsayable), Speech(own, table)
+        self._bytes = byte_tokenizer()
         self._max_bytes = max_bytes
-        self._trial = Trial()
+        self._trial, self._validation = Trial(), Trial(1)
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
-    def constraint(self, options: Options, max_tokens: int, landings: Landings) -> GrammarConstraint | None:
+    def constrain(
+        self, options: Options, max_tokens: int, stop_token_ids: frozenset[int]
+    ) -> Constrained | None:
         """What the request's grammar and tools demand of each choice; nothing without either.
 
         Args:
             options: of the request.
             max_tokens: that a choice may have.
-            landings: is told which choices were cut short.
+            stop_token_ids: tokens that end it.
 
         Raises:
             InvalidRequest: naming the grammar or the tool that cannot be honoured, and why.
@@ -161,63 +163,85 @@ class Grammars:
         if options.grammar is None and not options.tools:
             return None
         _check_tools(options)
-        notation = _notation(options)
-        known = self._look_up(notation) or self._find_out(notation, options)
-        place = self._beginning(notation, options)
-        place.allowed()  # the first takes longest: not in the engine's time
-        free = bool(options.tools) and options.grammar is None and options.tool_choice == "auto"
-        look_at = max_tokens // 2 if free else _next_look(max_tokens, known.way_home, place)
-        return GrammarConstraint(place, max_tokens, look_at, known.another, free, landings)
+        try:
+            asked = options.model_dump_json(
+                include={"grammar", "tools", "tool_choice", "parallel_tool_calls"}
+            )
+        except ValueError:
+            raise InvalidRequest("cannot be honoured: it is nested too deeply", _whole(options)) from None
+        known = self._look_up(asked) or self._find_out(asked, options)
+        constraint = GrammarConstraint(
+            self._compile(self._vocabulary.tokenizer, known.notation), self._vocabulary
+        )
+        try:
+            constraint.allowed()  # the first takes longest: not in the engine's time
+        except GrammarTooComplex as error:
+            raise InvalidRequest(f"cannot be honoured: {error}", _whole(options)) from None
+        start = self._start(known.notation, options)
+        tail = partial(
+            Tail, start, self._speech, max_tokens, stop_token_ids, _text_first(options), known.shortest
+        )
+        fits = partial(self._fits, known.checked) if known.checked else None
+        return Constrained(constraint, tail, known.unenforced, fits)
 
     def close(self) -> None:
         """Leave no process behind."""
         self._trial.close()
+        self._validation.close()
 
-    def _look_up(self, notation: str) -> _Known | None:
+    def _look_up(self, asked: str) -> _Known | None:
         with self._lock:
-            if notation in self._known:
-                self._known.move_to_end(notation)
-            return self._known.get(notation)
+            if asked in self._known:
+                self._known.move_to_end(asked)
+            return self._known.get(asked)
 
-    def _find_out(self, notation: str, options: Options) -> _Known:
-        if complaint := self._complaint(notation):
-            raise InvalidRequest(*self._blame(options, complaint))
-        try:
-            place = self._beginning(notation, options)
-            known = _Known(place.way_home(), _longest_call(place, options))
-        except ValueError as error:
-            raise InvalidRequest(*self._blame(options, str(error))) from None
+    def _find_out(self, asked: str, options: Options) -> _Known:
+        size = len(asked.encode())
+        if size > self._max_bytes:
+            raise InvalidRequest(f"has {size:,} bytes; {self._max_bytes:,} are the limit", _whole(options))
+        answer = self._prepare(json.loads(asked), options)
+        if "message" in answer:
+            raise InvalidRequest(answer["message"], answer["field"])
+        known = _Known(answer["notation"], tuple(answer["unenforced"]), answer["checked"])
+        known = _Known(
+            known.notation, known.unenforced, known.checked, self._shortest(known.notation, options)
+        )
         with self._lock:
-            self._known[notation] = known
+            self._known[asked] = known
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return known
 
-    def _beginning(self, notation: str, options: Options) -> Place:
-        """Compiled anew, in a millisecond or two: matchers share what their lexers learn, up to a limit."""
-        matcher = llguidance.LLMatcher(self._vocabulary.tokenizer, notation, log_level=0, limits=LIMITS)
-        return Place(
-            matcher, self._vocabulary, bool(options.tools) or isinstance(options.grammar, JsonGrammar)
-        )
+    def _prepare(self, asked: dict[str, Any], options: Options) -> dict[str, Any]:
+        """With all of the schemas, or with less of those that are not strict."""
+        for level in range(LEVELS if _may_be_less(options) else 1):
+            answer = self._trial.ask({"options": asked, "level": level})
+            if answer is not None:
+                return answer
+        limit = f"it takes more than {self._trial.cpu_seconds} s, or too much memory, to prepare"
+        return {"message": f"cannot be honoured: {limit}", "field": _whole(options)}
 
-    def _complaint(self, notation: str) -> str:
-        if len(notation.encode()) > self._max_bytes:
-            return f"it has {len(notation.encode()):,} bytes; {self._max_bytes:,} are the limit"
-        return self._trial.complaint(notation)
+    def _compile(self, tokenizer: llguidance.LLTokenizer, notation: str) -> llguidance.LLMatcher:
+        """Anew, in a millisecond or two: matchers share what their lexers learn, up to a limit."""
+        return llguidance.LLMatcher(tokenizer, notation, log_level=0, limits=LIMITS)
 
-    def _blame(self, options: Options, complaint: str) -> tuple[str, str]:
-        """Which part it is that cannot be honoured: the sentence, and the field."""
-        parts = {
-            f"options.tools[{i}].parameters": _one({"json_schema": _arguments(options, tool)})
-            for i, tool in enumerate(options.tools)
-        }
-        if options.grammar is not None:
-            parts["options.grammar"] = _one(_entry(options.grammar))
-        if len(parts) == 1:
-            return _sentence(complaint), next(iter(parts))
-        own = ((self._complaint(notation), name) for name, notation in parts.items())
-        complaint, name = next((found for found in own if found[0]), (complaint, "options.tools"))
-        return _sentence(complaint), name
+    def _start(self, notation: str, options: Options) -> Place:
+        json_like = bool(options.tools) or isinstance(options.grammar, JsonGrammar)
+        return Place(self._compile(self._bytes, notation), JsonScanner() if json_like else None)
+
+    def _shortest(self, notation: str, options: Options) -> int | None:
+        if _text_first(options):
+            return 0
+        ways = (self._speech.tokens(way) for way in self._start(notation, options).endings())
+        return min((len(way) for way in ways if way is not None), default=None)
+
+    def _fits(self, checked: dict[str, Any], text: str, calls: list[tuple[str, str]]) -> bool:
+        answers = calls or ([("", text)] if "" in checked else [])
+        return all(self._is_valid(checked[name], answer) for name, answer in answers if name in checked)
+
+    def _is_valid(self, schema: Any, answer: str) -> bool:
+        found = self._validation.ask({"schema": schema, "answer": answer})
+        return bool(found and found["valid"])
 
 
 def _check_tools(options: Options) -> None:
@@ -230,60 +254,16 @@ def _check_tools(options: Options) -> None:
             )
 
 
-def _longest_call(beginning: Place, options: Options) -> int:
-    """How many tokens the shortest call takes, of the tool for which these are most; 0 without tools."""
-    longest = 0
-    for tool in options.tools:
-        place = beginning.copy()
-        said = place.say(f"{CALL_START}{tool.name} ")
-        longest = max(longest, said + place.way_home() + place.spare)
-    return longest
+def _may_be_less(options: Options) -> bool:
+    grammar = options.grammar
+    own = isinstance(grammar, JsonGrammar) and not grammar.strict
+    return own or any(not tool.strict for tool in options.tools)
 
 
-def _sentence(complaint: str) -> str:
-    """What llguidance says, on one line, without its drawings of where in the source."""
-    said = re.split(r"<non-verbose/>|\n *\d+ \| ", complaint)[0]
-    return f"cannot be honoured: {' '.join(said.split())[:300]}"
+def _text_first(options: Options) -> bool:
+    """Whether text that may end anywhere comes before the first call."""
+    return bool(options.tools) and options.grammar is None and options.tool_choice == "auto"
 
 
-def _notation(options: Options) -> str:
-    """The whole answer in llguidance's notation: what it may be beside calls, and the calls."""
-    answer = [] if options.grammar is None else [_entry(options.grammar)]
-    if not options.tools:
-        return _one(*answer)
-    calls = f'body ("\\n{CALL_START}" body)*' if options.parallel_tool_calls else "body"
-    body = " | ".join(
-        f'"{tool.name} " %json {json.dumps(_arguments(options, tool))} "{CALL_END}"' for tool in options.tools
-    )
-    if options.tool_choice == "required":
-        start, answer = f'"{CALL_START}" {calls}', []
-    elif answer:
-        start = f'@answer | "{CALL_START}" {calls}'
-    else:
-        start = f'TEXT | begin {calls}\nbegin[lazy]: TEXT "{CALL_START}"\nTEXT: /(?s:.*)/'
-    main = {"name": "main", "lark_grammar": f"start: {start}\nbody: {body}\n"}
-    return json.dumps({"grammars": [main, *({"name": "answer", **entry} for entry in answer)]})
-
-
-def _arguments(options: Options, tool: Tool) -> dict[str, Any]:
-    """The schema of a call's arguments; without ``strict``, what cannot be enforced of it is left out."""
-    enforced = tool.strict or options.tool_choice == "required"
-    return {**parameters_schema(tool), "x-guidance": {**LAYOUT, "lenient": not enforced}}
-
-
-def _one(entry: dict[str, Any]) -> str:
-    return json.dumps({"grammars": [entry]})
-
-
-def _entry(grammar: Grammar) -> dict[str, Any]:
-    match grammar:
-        case JsonGrammar(json_schema=schema):
-            known = schema if isinstance(schema, dict) else {} if schema else {"enum": []}
-            return {"json_schema": {**known, "x-guidance": LAYOUT}}
-        case RegexGrammar(pattern=pattern):
-            return {"lark_grammar": f"start: /{llguidance.regex_to_lark(pattern, 'dw')}/"}
-        case ChoiceGrammar(choices=choices):
-            listed = " | ".join(map(json.dumps, choices)).replace("\x7f", "\\u007f")
-            return {"lark_grammar": f"start: {listed}"}
-        case LarkGrammar(text=text):
-            return {"lark_grammar": text}
+def _whole(options: Options) -> str:
+    return "options.tools" if options.grammar is None else "options.grammar"

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from gemma_model.answer import Wording
 from gemma_model.checkpoint import Checkpoint
-from gemma_model.grammar import Grammars, Landings
+from gemma_model.grammar import Grammars
 from gemma_model.lane import ClientGone
 from gemma_model.media.audio import AudioDecoder
 from gemma_model.media.images import ImageDecoder, PixelBudget
@@ -14,6 +13,7 @@ from gemma_model.prompt import PromptEncoder, Template, format_messages_to_promp
 from gemma_model.protocol import Generation, Media, Modality, Prompt, Sampling
 from gemma_model.settings import Settings
 from gemma_model.variants import variants_of
+from gemma_model.wording import Wording
 from gemma_wire import ContextLengthExceeded, InvalidRequest, Options, Request, TokenizerInfo, Tokens
 from gemma_wire.options import MAX_TOP_LOGPROBS
 
@@ -79,19 +79,19 @@ class Intake:
         prompt = self._prompt(request, gone)
         max_tokens = self._max_tokens(request, prompt)
         _check_scores(options, len(prompt.token_ids), max_tokens)
-        landings = Landings()
-        constraint = self._grammars.constraint(options, max_tokens, landings)
+        stop_token_ids = self._stop_token_ids(options)
+        constrained = self._grammars.constrain(options, max_tokens, stop_token_ids)
         generation = Generation(
             prompt=prompt,
             sampling=_sampling(request, self._checkpoint.defaults),
             max_tokens=max_tokens,
             min_tokens=options.min_tokens,
-            stop_token_ids=self._stop_token_ids(options),
+            stop_token_ids=stop_token_ids,
             n=options.n,
             logprobs=options.logprobs,
             prompt_logprobs=options.prompt_logprobs,
             logprob_token_ids=options.logprob_token_ids,
-            constraint=constraint,
+            constraint=constrained.constraint if constrained else None,
             variant=options.model if options.model in self.variants else None,
         )
         wording = Wording(
@@ -107,7 +107,9 @@ class Intake:
             token_ids=options.return_token_ids,
             usage=options.continuous_usage_stats,
             special=not options.skip_special_tokens,
-            cut_short=landings.cut_short,
+            tail=constrained.tail if constrained else None,
+            unenforced=constrained.unenforced if constrained else (),
+            fits=constrained.fits if constrained else None,
         )
         return Job(generation, wording)
 

@@ -79,7 +79,7 @@ class Settings(BaseModel):
         30.0, gt=0, description="Length of one sound; never more than the checkpoint can hear"
     )
     max_grammar_bytes: int = Field(
-        64 * 2**10, ge=1, description="A grammar, or all tools of one request, as JSON"
+        4 * 2**20, ge=1, description="A grammar, or all tools of one request, as JSON"
     )
 
     @property

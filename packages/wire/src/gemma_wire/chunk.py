@@ -84,6 +84,8 @@ class Chunk(_Frozen):
         choice_usage: of this choice so far, when ``continuous_usage_stats`` asks for it.
         usage: set in the last chunk of all choices; the prompt counts once.
         timings: beside ``usage``.
+        unenforced: in the first chunk: keywords of the request's JSON schemas that are not enforced.
+        schema_valid: beside ``usage``, where ``unenforced`` is not empty: whether every choice fits.
     """
 
     text: str = ""
@@ -97,6 +99,8 @@ class Chunk(_Frozen):
     choice_usage: Usage | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    unenforced: tuple[str, ...] = ()
+    schema_valid: bool | None = None
 
     def to_tensors(self) -> dict[str, Array]:
         """``text`` and ``chunk``; the text is not repeated in the JSON."""

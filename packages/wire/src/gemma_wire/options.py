@@ -35,10 +35,13 @@ class JsonGrammar(Frozen):
 
     Args:
         json_schema: ``{"type": "object"}`` is any object.
+        strict: refuse a schema that cannot be enforced entirely, and close its objects; otherwise keywords
+            that cannot be enforced are left out, and named in the first chunk.
     """
 
     type: Literal["json"] = "json"
     json_schema: dict[str, Any] | StrictBool
+    strict: StrictBool = False
 
 
 class RegexGrammar(Frozen):

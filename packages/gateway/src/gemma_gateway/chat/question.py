@@ -94,7 +94,7 @@ def _grammar(body: ChatRequest) -> tuple[wire.Grammar | None, dict[str, str]]:
             return wire.JsonGrammar(json_schema={"type": "object"}), grammar_params("response_format")
         case JsonSchemaFormat(json_schema=named):
             back = grammar_params("response_format.json_schema.schema")
-            return wire.JsonGrammar(json_schema=named.schema_), back
+            return wire.JsonGrammar(json_schema=named.schema_, strict=named.strict or False), back
     return structured(body)
 
 

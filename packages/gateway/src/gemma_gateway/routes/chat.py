@@ -13,6 +13,7 @@ from gemma_gateway.chat.question import read
 from gemma_gateway.disconnect import while_connected
 from gemma_gateway.routes.common import Gateway, gateway, json_body, json_response
 from gemma_gateway.schema.chat import ChatRequest
+from gemma_gateway.schema_report import SchemaReport
 from gemma_gateway.sse import open_stream
 
 router = APIRouter()
@@ -28,7 +29,8 @@ async def create(
     served = await at.served.resolve(body.model)
     question = await while_connected(request.receive, read(body, at.settings, served.option))
     answer = Answer.to(body, Head.new("chatcmpl", served.id, served.info))
-    chunks = ask(at.engine, at.served, question, request.state.request_id)
+    report = SchemaReport()
+    chunks = ask(at.engine, at.served, question, request.state.request_id, report)
     if body.stream:
-        return await open_stream(request.receive, stream(answer, chunks), body.include_obfuscation)
-    return json_response(await while_connected(request.receive, fold(answer, chunks)))
+        return await open_stream(request.receive, stream(answer, chunks), body.include_obfuscation, report)
+    return json_response(await while_connected(request.receive, fold(answer, chunks)), report.headers)

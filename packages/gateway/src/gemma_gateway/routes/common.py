@@ -1,6 +1,6 @@
 """What the handlers share."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -59,6 +59,6 @@ def _check_content_type(value: str) -> None:
         raise BadRequest(sentence, code="unsupported_content_type")
 
 
-def json_response(model: BaseModel) -> Response:
+def json_response(model: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
     """What was set, as JSON: the way OpenAI serialises, nulls where they were given."""
-    return Response(model.model_dump_json(exclude_unset=True), media_type="application/json")
+    return Response(model.model_dump_json(exclude_unset=True), headers=headers, media_type="application/json")

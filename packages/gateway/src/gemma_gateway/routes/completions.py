@@ -13,6 +13,7 @@ from gemma_gateway.completions.question import read
 from gemma_gateway.disconnect import while_connected
 from gemma_gateway.routes.common import Gateway, gateway, json_body, json_response
 from gemma_gateway.schema.completions import CompletionRequest
+from gemma_gateway.schema_report import SchemaReport
 from gemma_gateway.sse import open_stream
 
 router = APIRouter()
@@ -29,12 +30,13 @@ async def create(
     prompts = await while_connected(request.receive, read(body, at.engine, served.option))
     answer = Answer(Head.new("cmpl", served.id, served.info), body, prompts)
     names = [request.state.request_id + (f"-{i}" if i else "") for i in range(len(prompts))]
+    report = SchemaReport()
     chunks = together(
         [
-            ask(at.engine, at.served, prompt.question, name)
+            ask(at.engine, at.served, prompt.question, name, report)
             for prompt, name in zip(prompts, names, strict=True)
         ]
     )
     if body.stream:
-        return await open_stream(request.receive, stream(answer, chunks), body.include_obfuscation)
-    return json_response(await while_connected(request.receive, fold(answer, chunks)))
+        return await open_stream(request.receive, stream(answer, chunks), body.include_obfuscation, report)
+    return json_response(await while_connected(request.receive, fold(answer, chunks)), report.headers)

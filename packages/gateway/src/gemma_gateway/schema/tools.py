@@ -17,7 +17,7 @@ class Function(Strict):
     name: Name
     description: str = ""
     parameters: dict[str, Any] = Field({}, description="a JSON schema")
-    strict: bool | None = Field(None, description="arguments must fit the schema")
+    strict: bool | None = Field(None, description="refuse a schema that cannot be enforced entirely")
 
 
 class FunctionTool(Strict):
@@ -112,7 +112,7 @@ class JsonSchema(Strict):
     name: Annotated[Name, NoEffect("a label")]
     description: Annotated[str, NoEffect("the schema alone decides the form")] = ""
     schema_: dict[str, Any] = Field({}, alias="schema", description="a JSON schema; any JSON without one")
-    strict: Annotated[bool | None, NoEffect("the answer always fits the schema")] = None
+    strict: bool | None = Field(None, description="refuse a schema that cannot be enforced entirely")
 
 
 class JsonSchemaFormat(Strict):

@@ -1,0 +1,1 @@
+"""JSON schemas: what of them a grammar enforces, and whether an answer fits."""

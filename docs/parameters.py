@@ -43,21 +43,22 @@ vLLM names them, the rest as other servers or newer clients of OpenAI name them.
 - A tool that `tool_choice` does not allow is not shown to the model; a function that it names is called
   once.
 - A `json_schema`, or a function, with `strict: true` is enforced entirely, or refused before anything is
-  generated: the message names the keyword and where it stands. An object that lists its `properties` and says
-  nothing of `additionalProperties` takes no others. Alternatives (`anyOf`, `oneOf`) that cannot be enforced are
-  left out as long as others are left.
+  generated: the message names the keyword and where it stands. An object that lists its `properties` and
+  says nothing of `additionalProperties` takes no others. Alternatives (`anyOf`, `oneOf`) that cannot be
+  enforced are left out as long as others are left.
 - Without `strict: true`, keywords that cannot be enforced are left out. The header `x-unenforced-keywords`
   names them, also of a stream. The finished answer is then validated against the whole schema: the header
   `x-schema-valid` says `true` or `false`, in a stream the comment `: x-schema-valid: …` before `[DONE]`. An
   answer that does not fit is sent all the same. Without these headers everything is enforced.
 - Not enforced, or in part: `uniqueItems` (of few constants it is), `not` and `if` whose opposite cannot be
   said, `oneOf` whose schemas may overlap, patterns that look ahead or back, `maxContains`,
-  `unevaluatedProperties` beside alternatives, `minProperties` and `maxProperties` of many optional properties,
-  references out of the schema, numbers beyond 1e17 and with more than 15 digits. `format` is enforced for
-  `date`, `date-time`, `time`, `duration`, `email`, `hostname`, `ipv4`, `ipv6`, `uuid`, `uri`; any other is an
-  annotation, as is one beside a `pattern`. Names of properties that no keyword names may come twice.
-- When `max_tokens` cuts a constrained answer, its last tokens are replaced by the shortest way to its end; these
-  have a log probability of -9999. `finish_reason` is `length`.
+  `unevaluatedProperties` beside alternatives, `minProperties` and `maxProperties` of many optional
+  properties, references out of the schema, numbers beyond 1e17 and with more than 15 digits. `format` is
+  enforced for `date`, `date-time`, `time`, `duration`, `email`, `hostname`, `ipv4`, `ipv6`, `uuid`, `uri`;
+  any other is an annotation, as is one beside a `pattern`. Names of properties that no keyword names may
+  come twice. An array that a bound is about has at most 1,000 items.
+- When `max_tokens` cuts a constrained answer, its last tokens are replaced by the shortest way to its end;
+  these have a log probability of -9999. `finish_reason` is `length`.
 - `structured_outputs` takes exactly one of its forms; `grammar` is in Lark's notation. The `guided_…`
   parameters are vLLM's older names of the same. `response_format` of the type `json_object` may have a
   `schema` (llama.cpp) or `value` (Text Generation Inference), which the answer fits.

@@ -206,14 +206,33 @@ def test_samples_that_are_no_numbers_are_refused(
 
 
 def test_numbers_that_are_too_large_to_add_are_refused(decoder: AudioDecoder) -> None:
-    assert "no finite numbers" in _refusal(decoder, _encode(np.full((RATE, 2), 3e38, np.float32)))
+    assert "a sample of 3e+38" in _refusal(decoder, _encode(np.full((RATE, 2), 3e38, np.float32)))
 
 
-@pytest.mark.parametrize("seconds", [0, 0.001, 0.032])
-def test_a_sound_too_short_for_one_frame_is_refused(decoder: AudioDecoder, seconds: float) -> None:
-    says = f"is {seconds:.3f} seconds long; 0.032 are needed"
-    assert _refusal(decoder, _encode(_tone(seconds))) == says
-    assert decoder.decode(_encode(_tone(0.033)), "audio[0]").features.shape == (1, 128)
+@pytest.mark.parametrize("value", [40_000.0, 1e9, 3e38, -3e38])
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_samples_far_beyond_full_scale_are_refused(decoder: AudioDecoder, value: float, rate: int) -> None:
+    samples = _tone(1, rate)
+    samples[rate // 2 : rate // 2 + 50] = value
+    assert "32,768 is the limit, and full scale is 1" in _refusal(decoder, _encode(samples, rate))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-38, 1.0, 8.0, 32_767.0])
+def test_what_is_taken_has_finite_features(decoder: AudioDecoder, scale: float) -> None:
+    samples = np.sign(_tone(1)) * np.float32(scale)
+    assert np.isfinite(decoder.decode(_encode(samples), "audio[0]").features).all()
+
+
+def test_a_sound_of_one_window_is_taken(decoder: AudioDecoder) -> None:
+    for samples in (512, 513, 640):
+        assert decoder.decode(_encode(_tone(1)[:samples]), "audio[0]").features.shape == (1, 128)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 511])
+def test_a_sound_too_short_for_one_window_is_refused(decoder: AudioDecoder, samples: int) -> None:
+    given = f"{samples} samples ({samples / RATE:g} seconds) long at 16,000 samples a second"
+    says = f"is {given}; 512 (0.032 seconds) are needed"
+    assert _refusal(decoder, _encode(_tone(1)[:samples])) == says
 
 
 def test_too_many_channels_or_samples_a_second_are_refused(decoder: AudioDecoder) -> None:

@@ -31,6 +31,22 @@ def test_a_seed_gives_the_same_text_whatever_else_runs(checkpoint: Any) -> None:
     assert checkpoint.native(slots=16).answers([*others, *wanted])[-8:] == alone
 
 
+def test_a_seed_gives_the_same_numbers_among_prompts_of_any_length(checkpoint: Any) -> None:
+    """Also of prompts so long that they fill a step alone, and of others in a different number of chunks."""
+    lengths = (3, 40, 127, 128, 129, 150, 300, 400, 499)
+    wanted = [hot(checkpoint, length, seed=length) for length in lengths]
+    others = [hot(checkpoint, length, seed=1000 + length) for length in (200, 7, 90, 333, 256)]
+    alone = [checkpoint.native(slots=1, chunk=512).listened(generation)[0] for generation in wanted]
+    together = checkpoint.native(slots=16, chunk=512).listened(*others, *wanted)[len(others) :]
+    for single, among in zip(alone, together, strict=True):
+        assert among.tokens == single.tokens
+        assert among.scores() == single.scores()
+
+
+def hot(checkpoint: Any, length: int, seed: int) -> Generation:
+    return Generation(checkpoint.text(length, seed), Sampling(temperature=2.0, seed=seed), 12, logprobs=3)
+
+
 def test_without_a_seed_two_answers_differ(checkpoint: Any) -> None:
     one, other = checkpoint.native().answers(
         [Generation(checkpoint.text(10, 1), Sampling(temperature=2.0), 20)] * 2

@@ -18,9 +18,11 @@ class PretendCache:
         self._ring = ring
         self._full: dict[tuple[int, int], Key] = {}
         self._sliding: dict[tuple[int, int], tuple[int, Key]] = {}
+        self.broken: set[int] = set()  # slots that may hold NaN
 
     def run(self, slot: int, keys: list[Key], start: int, stop: int) -> None:
         """A chunk sees the cache as it was, and itself; then it is written."""
+        assert slot not in self.broken, "what failed there is cleared before the next one"
         for position in range(start):
             assert self._full[slot, position] == keys[position]
         for position in range(max(0, start - WINDOW + 1), start):
@@ -33,6 +35,7 @@ class PretendCache:
         """As the runner does it: what the prompt has not reached may hold anything."""
         for position in range(length):
             self._full[target, position] = self._full[source, position]
+        assert not self.broken & {source, target}
         for column in range(min(length, self._ring)):
             self._sliding[target, column] = self._sliding[source, column]
 
@@ -108,6 +111,8 @@ class Machine(RuleBasedStateMachine):
         """A step; which of its prefills, and which of its new tokens, fails if there are so many."""
         plan = self.scheduler.plan()
         self._check(plan)
+        assert set(plan.clears) <= self.cache.broken
+        self.cache.broken -= set(plan.clears)
         failed = {name for prefill in plan.prefills[unlucky : unlucky + 1] for name in prefill.names}
         items: list[Prefill | Decode] = [*plan.prefills, *plan.decodes]
         for item in items:
@@ -120,6 +125,7 @@ class Machine(RuleBasedStateMachine):
             for row in rows
             if row.name not in failed
         }
+        self.cache.broken |= {self.known[name].slot for name in failed}
         news = self.scheduler.commit(plan, tokens, failed)
         assert {sequence.name for sequence in news} == tokens.keys() | failed
         for sequence in news:
@@ -145,6 +151,7 @@ class Machine(RuleBasedStateMachine):
     def fail(self) -> None:
         self.scheduler.plan()
         self.ended.update(sequence.name for sequence in self.scheduler.abort())
+        self.cache.broken = set(range(SLOTS))
         assert self.slots.free == SLOTS
 
     def _check(self, plan: Plan) -> None:

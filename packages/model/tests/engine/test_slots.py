@@ -77,3 +77,21 @@ def test_without_a_free_empty_slot_the_one_unused_for_longest_goes() -> None:
     kept = used(slots, 2, [4, 5, 6])
     slot, reused = slots.acquire(3, [7, 8])
     assert (slot != kept, reused) == (True, 0)
+
+
+def test_a_slot_that_cannot_be_trusted_is_to_be_cleared_once_by_who_gets_it() -> None:
+    slots = Slots(2, WINDOW, WINDOW)
+    first, _ = slots.acquire(1, [1, 2, 3])
+    slots.release(first, trusted=False)
+    assert slots.take_to_clear() == (), "nobody uses it"
+    taken = [slots.acquire(owner, [1, 2, 3])[0] for owner in (2, 3)]
+    assert slots.take_to_clear() == (first,)
+    assert slots.take_to_clear() == ()
+    for slot in taken:
+        slots.release(slot)
+    slots.acquire(4, [5])
+    assert slots.take_to_clear() == ()
+    slots.forget()
+    slots.acquire(5, [5])
+    slots.acquire(6, [5])
+    assert sorted(slots.take_to_clear()) == [0, 1]

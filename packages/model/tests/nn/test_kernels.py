@@ -43,7 +43,9 @@ def close(ours: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 64, 65, 300])
-@pytest.mark.parametrize(("columns", "depth"), [(1, 16), (6, 32), (49, 64), (1000, 256), (33, 24)])
+@pytest.mark.parametrize(
+    ("columns", "depth"), [(1, 16), (6, 32), (49, 64), (1000, 256), (33, 24), (5, 20), (50, 1072)]
+)
 def test_a_product_is_what_pytorch_makes_of_it(
     dtype: torch.dtype, rows: int, columns: int, depth: int
 ) -> None:
@@ -56,11 +58,20 @@ def test_a_product_is_what_pytorch_makes_of_it(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [2, 3, 5, 8, 16, 31, 70, 128])
-def test_a_row_of_a_product_does_not_depend_on_the_others(dtype: torch.dtype, rows: int) -> None:
-    x, w = random(rows, 96, dtype=dtype), random(101, 96, seed=1, dtype=dtype)
+@pytest.mark.parametrize("depth", [24, 48, 96, 1072])  # less than what meets at once, and more
+@pytest.mark.parametrize("rows", [2, 3, 5, 7, 8, 9, 16, 31, 70, 128, 129, 200])
+def test_a_row_of_a_product_does_not_depend_on_the_others(dtype: torch.dtype, rows: int, depth: int) -> None:
+    x, w = random(rows, depth, dtype=dtype), random(101, depth, seed=1, dtype=dtype)
     together = ops.linear(x, w)
     assert torch.equal(together, torch.cat([ops.linear(row.unsqueeze(0), w) for row in x]))
+
+
+@pytest.mark.parametrize("layout", ["rows of a longer matrix", "transposed"])
+@pytest.mark.parametrize("rows", [3, 130])
+def test_a_product_with_a_part_of_a_matrix(rows: int, layout: str) -> None:
+    part = {"rows of a longer matrix": random(40, 96)[:, :48], "transposed": random(48, 40).t()}[layout]
+    x = random(rows, 48, seed=1)
+    close(ops.linear(x, part), F.linear(x.double(), part.double()).float())
 
 
 @pytest.mark.parametrize("cap", [0.0, 30.0])

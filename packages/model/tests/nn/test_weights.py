@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gemma_model.nn import kernels
 from gemma_model.nn.text import Decoder
 from gemma_model.nn.weights import TOWER_PARTS, Weights, bare_name, open_weights
 from gemma_wire import InvalidRequest
@@ -108,6 +109,31 @@ def test_values_are_those_of_the_file(tensors: dict[str, Tensor], model: Any) ->
     weights = open_weights(model.folder)
     for key, tensor in tensors.items():
         torch.testing.assert_close(weights.take(bare_name(key)), tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "name",
+    ["norm.weight", "layers.1.mlp.up_proj.weight", "embed_tokens.weight", "layers.0.self_attn.q_norm.weight"],
+)
+def test_a_tensor_that_is_not_finite_is_named(
+    model: Any, tensors: dict[str, Tensor], tmp_path: Path, name: str, value: float, compiled: bool
+) -> None:
+    if compiled and not kernels.load():
+        pytest.skip("no compiler or no processor for the kernels here; the log says which")
+    tensors[f"model.language_model.{name}"].view(-1)[-1] = value
+    weights = open_weights(write(tmp_path / "c", tensors), dtype=torch.bfloat16, compiled=compiled)
+    with pytest.raises(InvalidRequest, match=f"'{name}' holds infinity or NaN"):
+        Decoder(model.config, weights)
+
+
+def test_a_number_beyond_the_computation_s_dtype_is_not_finite(
+    model: Any, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    tensors["model.language_model.norm.weight"][0] = torch.finfo(torch.float32).max
+    with pytest.raises(InvalidRequest, match=r"'norm\.weight' holds infinity or NaN"):
+        open_weights(write(tmp_path / "c", tensors), dtype=torch.bfloat16).take("norm.weight")
 
 
 def test_the_per_layer_table_stays_in_the_file(model: Any) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from gemma_model.engine.choice import Choice
 from gemma_model.engine.chooser import Chooser, describe_failure
 from gemma_model.engine.decoding import Capture, CudaGraphs, Direct, Step, recorded
+from gemma_model.engine.finite import failed_prefills, finite_rows
 from gemma_model.engine.memory import check_fits, free_host_memory
 from gemma_model.engine.outcome import Outcome
 from gemma_model.engine.scheduler import Decode, Plan, Prefill
@@ -26,7 +27,7 @@ from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache, bytes_per_slot
 from gemma_model.nn.compiled import compiled_layers
 from gemma_model.nn.config import TextConfig
-from gemma_model.nn.device import describe, moved, pick
+from gemma_model.nn.device import describe, dtype_of, moved, pick
 from gemma_model.nn.layer import Layer, Through
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.text import Decoder
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from gemma_model.nn.towers import Towers
 
 log = logging.getLogger(__name__)
-STORED = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
 SCORED_AT_ONCE = 32
 """Positions of a prompt whose logits exist at once: over a vocabulary of 262,400 each takes 1 MB."""
 
@@ -86,6 +86,8 @@ class Runner:
     @torch.inference_mode()
     def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
         """Run every sequence of the plan."""
+        for slot in plan.clears:
+            self._cache.clear(slot)
         prepared = self._chooser.prepare(plan.rows, choices)
         failed: dict[Name, str] = {}
         prompt_scores: dict[Name, list[Scores]] = {}
@@ -106,13 +108,18 @@ class Runner:
                 pieces.setdefault(generation.variant, []).append(Piece(prefill, ids, x))
         for variant, some in pieces.items():
             given |= self._prefill(variant, some)
-        ended = ((prefill, given.get(prefill.name)) for prefill in plan.prefills)
+        run = [prefill for prefill in plan.prefills if prefill.name not in failed]
+        failed |= failed_prefills(run, self._cache, self._decoder.stack is not None)
+        ended = ((prefill, given.get(prefill.name)) for prefill in run if prefill.name not in failed)
         logits = [self._forked(prefill, own) for prefill, own in ended if own is not None]
         if plan.decodes:
             logits.append(self._decode(plan.decodes, choices))
         rows = [row for row in plan.rows if row.name not in failed]
-        chosen = self._chooser.choose(_together(logits), rows, choices, prepared) if rows else Outcome()
-        return replace(chosen, failed={**failed, **chosen.failed}, prompt_scores=prompt_scores)
+        if not rows:
+            return Outcome(failed=failed, prompt_scores=prompt_scores)
+        finite, rows, broken = finite_rows(_together(logits), rows)
+        chosen = self._chooser.choose(finite, rows, choices, prepared) if rows else Outcome()
+        return replace(chosen, failed={**failed, **broken, **chosen.failed}, prompt_scores=prompt_scores)
 
     def close(self) -> None:
         """Return when no thread is left."""
@@ -195,7 +202,7 @@ class Loaded:
         self.device = pick(settings.device)
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # of this thread, for graphs and streams
-        self.dtype = _dtype(settings.dtype, config)
+        self.dtype = dtype_of(settings.dtype, config)
         self.length = settings.max_model_len or self.config.max_position_embeddings
         if self.length > self.config.max_position_embeddings:
             limit = self.config.max_position_embeddings
@@ -287,12 +294,3 @@ def _encode(towers: "Towers", media: Sequence[Media]) -> Tensor:
 
 def _refuse(media: Sequence[Media]) -> Tensor:
     raise InvalidRequest(f"the checkpoint has no tower for {media[0].modality}", "messages")
-
-
-def _dtype(name: str, config: Mapping[str, Any]) -> torch.dtype:
-    """As asked, or as stored; what is stored in fp16 runs in bf16."""
-    stored = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
-    dtype = STORED.get(stored if name == "auto" else name)
-    if dtype is None:
-        raise InvalidRequest(f"{stored!r} is not supported, only {' and '.join(STORED)} are", "config.dtype")
-    return dtype

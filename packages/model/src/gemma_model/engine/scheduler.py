@@ -71,13 +71,18 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """One step: each sequence is in it at most once."""
+    """One step: each sequence is in it at most once.
+
+    Args:
+        clears: slots whose contents are removed before anything else.
+    """
 
     prefills: tuple[Prefill, ...] = ()
     decodes: tuple[Decode, ...] = ()
+    clears: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.prefills or self.decodes)
+        return bool(self.prefills or self.decodes or self.clears)
 
     @property
     def names(self) -> list[Name]:
@@ -147,7 +152,7 @@ class Scheduler:
         while self._waiting and len(self._waiting[0]) <= self._slots.free:
             self._admit(self._waiting.popleft())
         ready = sorted(self._decoding.values(), key=lambda s: s.slot)
-        return Plan(tuple(self._prefills()), tuple(map(_decode, ready)))
+        return Plan(tuple(self._prefills()), tuple(map(_decode, ready)), self._slots.take_to_clear())
 
     def commit(self, plan: Plan, tokens: Mapping[Name, int], failed: Collection[Name] = ()) -> list[Sequence]:
         """Take in what a step gave.

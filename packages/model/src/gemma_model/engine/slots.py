@@ -15,6 +15,7 @@ class _Slot:
     stored: list[Key] = field(default_factory=list)  # position by position
     written: int = 0  # one beyond the last position in the rings; more than is stored once that was cut back
     last_used: int = 0
+    dirty: bool = False  # may hold numbers that are not finite
 
 
 class Slots:
@@ -32,6 +33,7 @@ class Slots:
     def __init__(self, count: int, window: int, ring: int) -> None:
         self._slots = [_Slot(number) for number in range(count)]
         self._window, self._ring, self._clock = window, ring, 0
+        self._to_clear: list[int] = []
 
     @property
     def count(self) -> int:
@@ -62,6 +64,9 @@ class Slots:
             (slot for slot in self._slots if slot.owner is None), key=lambda slot: self._merit(slot, keys)
         )
         reused = self._reusable(slot, keys)
+        if slot.dirty:
+            slot.dirty = False
+            self._to_clear.append(slot.number)
         del slot.stored[reused:]
         slot.owner, slot.written = owner, slot.written if reused else 0
         return slot.number, reused
@@ -82,16 +87,25 @@ class Slots:
         self._slots[number].owner = owner
 
     def release(self, number: int, trusted: bool = True) -> None:
-        """Free a slot; what it holds, if that can be trusted, stays for whoever begins the same way."""
+        """Free a slot; what it holds, if that can be trusted, stays for whoever begins the same way.
+
+        Else the slot has to be cleared before anybody uses it again: see ``take_to_clear``.
+        """
         if not trusted:
-            self._slots[number] = _Slot(number)
+            self._slots[number] = _Slot(number, dirty=True)
             return
         self._clock += 1
         self._slots[number].owner, self._slots[number].last_used = None, self._clock
 
     def forget(self) -> None:
         """Free all slots and trust none of their contents."""
-        self._slots = [_Slot(slot.number) for slot in self._slots]
+        self._slots = [_Slot(slot.number, dirty=True) for slot in self._slots]
+        self._to_clear.clear()
+
+    def take_to_clear(self) -> tuple[int, ...]:
+        """The slots acquired since the last call whose contents could not be trusted."""
+        numbers, self._to_clear = tuple(self._to_clear), []
+        return numbers
 
     def _merit(self, slot: _Slot, keys: Many[Key]) -> tuple[int, bool, int, int]:
         """Best: much to reuse and little to lose. Else an empty slot, else the one unused for longest."""

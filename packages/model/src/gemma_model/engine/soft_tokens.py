@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 from torch import Tensor
 
+from gemma_model.nn.ops import is_finite
 from gemma_model.protocol import Media
 
 AT_ONCE = 4
@@ -50,7 +51,7 @@ class SoftTokens:
             if len(batch) == 1:
                 return [error]
         else:
-            return [row.clone() for row in tokens]  # a view would keep the whole batch in memory
+            return [_checked(row) for row in tokens]
         return [self._run([medium])[0] for medium in batch]  # here the error is gone, and the memory it held
 
     def _keep(self, medium: Media, tokens: Tensor | Exception) -> None:
@@ -62,6 +63,13 @@ class SoftTokens:
         self._kept.move_to_end(_key(medium))
         while self._size > self._budget and len(self._kept) > 1:
             self._size -= self._kept.popitem(last=False)[1].nbytes
+
+
+def _checked(tokens: Tensor) -> Tensor | Exception:
+    """A copy, for a view would keep the whole batch in memory; an error where a number is not finite."""
+    if is_finite([tokens]):
+        return tokens.clone()
+    return ArithmeticError("the encoder computed infinity or NaN for an image or a sound")
 
 
 def _key(medium: Media) -> Hashable:

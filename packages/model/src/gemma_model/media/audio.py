@@ -25,6 +25,8 @@ PADDING_SECONDS = 0.1
 """By so much an encoder may have made a sound longer that was of the greatest length; it is cut off again."""
 RATES = range(4_000, 192_001)
 MAX_CHANNELS = 8
+MAX_AMPLITUDE = 32_768.0
+"""Of a sample; full scale is 1. Floats on the scale of 16-bit integers pass; what is louder is no sound."""
 BLOCK = 65_536  # frames that are decoded at once
 PAD_MULTIPLE = 128  # samples: the extractor fills a sound up to a multiple of these
 UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's word for a FLAC file that does not say; it cannot read those
@@ -103,8 +105,8 @@ class AudioDecoder:
         for block in _blocks(file):
             length += len(block)
             self._check_length(length / file.samplerate, field)
-            with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused with a sentence
-                blocks.append(block.T.mean(axis=0))
+            _check_amplitude(block, field)
+            blocks.append(block.T.mean(axis=0))
         return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
     def _resample(self, samples: Samples, rate: int) -> Samples:
@@ -117,17 +119,30 @@ class AudioDecoder:
         return np.pad(resampled, (0, length - len(resampled)))
 
     def _features(self, samples: Samples, field: str) -> Samples:
-        shortest = self._extractor.frame_length + 1
+        shortest = self._extractor.frame_length
         if len(samples) < shortest:
-            least = f"{shortest / self._rate:.3f} are needed"
-            raise InvalidRequest(f"is {len(samples) / self._rate:.3f} seconds long; {least}", field)
-        if not np.isfinite(samples).all():
-            raise InvalidRequest("holds samples that are no finite numbers", field)
+            least = f"{shortest} ({shortest / self._rate:g} seconds) are needed"
+            given = f"{len(samples)} samples ({len(samples) / self._rate:g} seconds)"
+            raise InvalidRequest(f"is {given} long at {self._rate:,} samples a second; {least}", field)
         longest = int(self.max_seconds * self._rate)
+        # The extractor reads one sample beyond each window: of a sound of one window, silence.
+        samples = np.pad(samples, (0, max(0, shortest + 1 - len(samples))))
         made = self._extractor(samples[:longest], max_length=longest)
         assert made["input_features_mask"][0].all(), "a sound alone is not padded by a whole frame"
         features: Samples = np.ascontiguousarray(made["input_features"][0], dtype=np.float32)
+        if not np.isfinite(features).all():
+            raise InvalidRequest("has features that are not finite numbers", field)
         return features
+
+
+def _check_amplitude(samples: Samples, field: str) -> None:
+    """Before anything is added up that could overflow."""
+    largest = float(np.abs(samples).max())
+    if not np.isfinite(largest):
+        raise InvalidRequest("holds samples that are no finite numbers", field)
+    if largest > MAX_AMPLITUDE:
+        limit = f"{MAX_AMPLITUDE:,.0f} is the limit, and full scale is 1"
+        raise InvalidRequest(f"holds a sample of {largest:.3g}; {limit}", field)
 
 
 def _blocks(file: Any) -> Iterator[Samples]:

@@ -3,6 +3,7 @@
 import torch
 
 from gemma_model.nn.config import LayerType, TextConfig
+from gemma_model.nn.ops import is_finite
 
 
 class KVCache:
@@ -39,10 +40,37 @@ class KVCache:
         """Columns of a layer of that type."""
         return self.ring if kind == "sliding_attention" else self.length
 
+    def clear(self, slot: int) -> None:
+        """Forget what a slot holds, whatever that is."""
+        for layer in self.layers:
+            layer[slot].zero_()
+
+    def is_finite(self, slot: int, start: int, stop: int, compiled: bool = False) -> bool:
+        """Whether no key or value that a slot holds of some positions is infinite or NaN.
+
+        Args:
+            slot: its number.
+            start: the first position.
+            stop: one beyond the last.
+            compiled: look by the CPU's kernels, which must be loaded.
+        """
+        parts = [
+            layer[slot, :, columns]
+            for layer in self.layers
+            for columns in _columns_of(max(start, stop - layer.shape[2]), stop, layer.shape[2])
+        ]
+        return is_finite(parts, compiled)
+
     @property
     def wraps(self) -> bool:
         """Whether a ring ever comes to its end."""
         return self.ring < self.length
+
+
+def _columns_of(start: int, stop: int, ring: int) -> list[slice]:
+    """The columns of at most ``ring`` positions: one piece, or two around the ring's end."""
+    first, end = start % ring, start % ring + stop - start
+    return [slice(first, end)] if end <= ring else [slice(first, ring), slice(end - ring)]
 
 
 def ring_columns(config: TextConfig, length: int, rewind: int) -> int:

@@ -1,7 +1,14 @@
-"""Which device, what to call it, and how things get there."""
+"""Which device and dtype, what to call them, and how things get there."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from gemma_wire import InvalidRequest
+
+STORED = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.bfloat16}
 
 
 def pick(name: str) -> torch.device:
@@ -23,3 +30,12 @@ def moved(host: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and host.device.type == "cpu":
         return host.pin_memory().to(device, non_blocking=True)  # pinned memory is kept until it was read
     return host.to(device)
+
+
+def dtype_of(name: str, config: Mapping[str, Any]) -> torch.dtype:
+    """As asked, or as stored; what is stored in fp16 runs in bf16."""
+    stored = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
+    dtype = STORED.get(stored if name == "auto" else name)
+    if dtype is None:
+        raise InvalidRequest(f"{stored!r} is not supported, only {' and '.join(STORED)} are", "config.dtype")
+    return dtype

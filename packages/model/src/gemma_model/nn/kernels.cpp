@@ -2,12 +2,13 @@
 //
 // A step of a small batch reads every weight once and does little else, so its time is memory traffic plus overhead.
 // PyTorch's own bf16 products of a few rows read the weights at a fraction of what the memory gives, and the small
-// operations between the products cost more than their arithmetic. Prompts go the same way; of their products those of
-// more rows than MANY_ROWS are PyTorch's.
+// operations between the products cost more than their arithmetic. Prompts go the same way, by products that first lay
+// out what they read in panels.
 //
 // All sums are fp32; tensors are bf16 or fp32. Products of bf16 are the processor's own where it has them (AVX512-BF16),
-// else widened to fp32 first. A row is computed in the same order whatever other rows are there, so a batch gives bit
-// for bit what each row gives alone. The definitions in PyTorch stay beside each use; tests compare the two.
+// else widened to fp32 first. A row is computed in the same order whatever other rows are there and however many, so a
+// batch gives bit for bit what each row gives alone. The definitions in PyTorch stay beside each use; tests compare the
+// two.
 //
 // M rows, H hidden, N AltUp streams, d head_dim.
 
@@ -19,7 +20,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/linear.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/tensor.h>
 #include <torch/library.h>
@@ -28,6 +29,7 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -37,14 +39,20 @@ using at::Tensor;
 using Vec = at::vec::Vectorized<float>;
 constexpr int64_t LANES = Vec::size();
 constexpr int64_t AT_ONCE = 64;  // rows that meet a weight while it is near
-constexpr int64_t MANY_ROWS = 128;  // beyond them PyTorch has the better product
-constexpr int64_t AHEAD = 24;  // columns of a product whose weights are on their way while others are used
-constexpr int64_t CAST_AT_ONCE = 1 << 22;  // elements of a matrix that exist in fp32 at one time
-#if defined(__AMX_BF16__) || defined(__AVX512BF16__)
-constexpr bool MULTIPLIES_BF16 = true;
+#ifdef CPU_CAPABILITY_AVX512
+constexpr int64_t MANY_ROWS = 129;  // from here on a product lays out its operands in panels
 #else
-constexpr bool MULTIPLIES_BF16 = false;
+constexpr int64_t MANY_ROWS = 8;
 #endif
+constexpr int64_t PANEL_DEPTH = 512;  // elements of a panel's rows that meet while they are in the first cache
+constexpr int64_t STRIP = 48;  // columns of a product that one thread computes at a time
+constexpr int64_t AHEAD = 24;  // columns of a product whose weights are on their way while others are used
+#ifdef CPU_CAPABILITY_AVX512
+constexpr int PANEL_ROWS = 8;  // rows and columns of a tile of sums: as many as the registers hold beside its operands
+#else
+constexpr int PANEL_ROWS = 4;
+#endif
+constexpr int PANEL_COLUMNS = 3;
 constexpr int64_t GRAIN = 1 << 15;  // elements that are worth waking a thread for
 constexpr int64_t PIECES = 2;  // of a product for each thread, or more where they were longer than this:
 constexpr int64_t LONGEST = 3 << 19;  // elements, a tenth of a millisecond of reading
@@ -208,6 +216,20 @@ inline void reduce(const Vec* sums, float* y) {
     _mm256_storeu_ps(y + at, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, all)));
   }
 #endif
+#ifdef CPU_CAPABILITY_AVX2
+  for (; at + 8 <= N; at += 8) {  // here lanes 4 apart, then 2 and 1
+    __m256 s[4], t[2];
+    for (int i = 0; i < 4; ++i) {
+      const __m256 a = sums[at + 2 * i], b = sums[at + 2 * i + 1];
+      s[i] = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    }
+    for (int i = 0; i < 2; ++i)
+      t[i] = _mm256_add_ps(_mm256_shuffle_ps(s[2 * i], s[2 * i + 1], 0x44),
+                           _mm256_shuffle_ps(s[2 * i], s[2 * i + 1], 0xee));
+    const __m256 all = _mm256_add_ps(_mm256_shuffle_ps(t[0], t[1], 0x88), _mm256_shuffle_ps(t[0], t[1], 0xdd));
+    _mm256_storeu_ps(y + at, _mm256_permutevar8x32_ps(all, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+  }
+#endif
   for (; at < N; ++at) y[at] = sums[at].reduce_add();
 }
 
@@ -319,59 +341,197 @@ void shared_out(int64_t count, int64_t piece, const Work& work) {
   });
 }
 
-// x [rows, depth] times each of N matrices [columns, depth]: gives each strip of columns to
-// `finish(first, count, sums)`, whose sums are [N, rows, count].
+// x [rows, depth] times each of N matrices [columns, depth], for few rows: see `products`.
 template <typename T, size_t N, typename Finish>
-void products(const std::array<Matrix<T>, N>& ws, const Input<T>* x, int64_t rows, const Finish& finish) {
-  constexpr int64_t STRIP = 48;
-  const int64_t columns = ws[0].rows, strips = (columns + STRIP - 1) / STRIP, elements = N * STRIP * ws[0].depth;
+void products_of_few(const std::array<Matrix<T>, N>& ws, const Tensor& x, const Finish& finish) {
+  const auto inputs = arranged<T>(x);
+  const int64_t rows = x.size(0), columns = ws[0].rows;
+  const int64_t strips = (columns + STRIP - 1) / STRIP, elements = N * STRIP * ws[0].depth;
   const int64_t least = std::max<int64_t>(1, GRAIN / elements), most = std::max(least, LONGEST / elements);
   const int64_t share = (strips + PIECES * at::get_num_threads() - 1) / (PIECES * at::get_num_threads());
   shared_out(strips, std::clamp(share, least, most), [&](int64_t begin, int64_t end) {
     std::vector<float> sums(N * rows * STRIP);
     for (int64_t number = begin; number < end; ++number) {
       const int64_t first = number * STRIP, count = std::min(STRIP, columns - first);
-      for (size_t i = 0; i < N; ++i) strip(ws[i], first, count, x, rows, sums.data() + i * rows * count, count);
+      for (size_t i = 0; i < N; ++i)
+        strip(ws[i], first, count, inputs.data(), rows, sums.data() + i * rows * count, count);
       finish(first, count, sums.data());
     }
   });
 }
 
-template <typename T, typename Finish>
-void product(const Matrix<T>& w, const Input<T>* x, int64_t rows, const Finish& finish) {
-  products(std::array{w}, x, rows, finish);
-}
+// Where there are many rows, arithmetic takes the time, and operands must be near when they meet. They are copied into
+// panels: of PANEL_ROWS rows of x, or of PANEL_COLUMNS rows of w, the first vectors side by side, then the second ones.
+// A tile of sums reads one panel of each from end to end. A sum is that of a tile above: of the same products, in the
+// same order, however many rows there are.
 
-// The product of many rows on a processor without bf16 units: PyTorch emulates them at a quarter of the speed
-// at which it multiplies fp32.
-Tensor cast_linear(const Tensor& x, const Tensor& w) {
-  const Tensor wide = x.to(at::kFloat), y = at::empty({x.size(0), w.size(0)}, x.options());
-  const int64_t step = std::max<int64_t>(1, CAST_AT_ONCE / w.size(1));
-  for (int64_t first = 0; first < w.size(0); first += step) {
-    const int64_t count = std::min(step, w.size(0) - first);
-    y.narrow(1, first, count).copy_(at::linear(wide, w.narrow(0, first, count).to(at::kFloat)));
+// Elements of a vector that is multiplied.
+template <typename T>
+constexpr int64_t WIDTH = std::is_same_v<Input<T>, float> ? LANES : 2 * LANES;
+
+// Panels of P rows each. A row's last vector is filled up with zeros; so are the rows that the last panel lacks.
+template <int P, typename T>
+class Panels {
+ public:
+  Panels(int64_t rows, int64_t depth)
+      : vectors((depth + WIDTH<T> - 1) / WIDTH<T>), count((rows + P - 1) / P), depth_(depth),
+        data_(new Input<T>[count * P * vectors * WIDTH<T>]) {}
+
+  const int64_t vectors, count;
+
+  const Input<T>* at(int64_t panel, int64_t vector) const { return data_.get() + place(panel * P, vector); }
+
+  void put(int64_t row, const T* from) {
+    Input<T>* to = data_.get() + place(row, 0);
+    int64_t k = 0;
+    if constexpr (std::is_same_v<Input<T>, float>) {
+      for (; k + 2 * LANES <= depth_; k += 2 * LANES, to += 2 * P * LANES)
+        half_of<0>(from + k).store(to), half_of<1>(from + k).store(to + P * LANES);
+      if (k < depth_) load(from + k).store(to);
+    } else {
+      for (; k < depth_; k += WIDTH<T>, to += P * WIDTH<T>) {
+        const int64_t some = std::min(WIDTH<T>, depth_ - k);
+        std::fill_n(std::copy_n(from + k, some, to), WIDTH<T> - some, Input<T>(0.0f));
+      }
+    }
   }
-  return y;
+
+  void clear(int64_t row) {
+    for (int64_t v = 0; v < vectors; ++v) std::fill_n(data_.get() + place(row, v), WIDTH<T>, Input<T>(0.0f));
+  }
+
+ private:
+  int64_t place(int64_t row, int64_t vector) const {
+    return ((row / P * vectors + vector) * P + row % P) * WIDTH<T>;
+  }
+
+  const int64_t depth_;
+  const std::unique_ptr<Input<T>[]> data_;
+};
+
+inline auto vector_at(const float* p) { return Vec::loadu(p); }
+inline Vec add_products(Vec sum, Vec a, Vec b) { return at::vec::fmadd(a, b, sum); }
+#ifdef DOTS_BF16
+inline auto vector_at(const at::BFloat16* p) { return _mm512_loadu_si512(p); }
+inline Vec add_products(Vec sum, __m512i a, __m512i b) { return add_pairs(sum, a, b); }
+#endif
+
+// A vector that is read once and used often. With 16 registers, GCC would read it from memory anew for each use, and the
+// product would wait for that.
+#ifdef CPU_CAPABILITY_AVX512
+template <typename V>
+inline V in_register(V v) { return v; }
+#else
+inline Vec in_register(Vec v) {
+  __m256 own = v;
+  asm("" : "+x"(own));
+  return own;
+}
+#endif
+
+// The tile of sums [PANEL_ROWS, PANEL_COLUMNS] of two panels, so many vectors long, on top of what is there already.
+template <typename In>
+inline void add_panels(const In* x, const In* w, int64_t vectors, Vec* tile) {
+  constexpr int R = PANEL_ROWS, C = PANEL_COLUMNS;
+  constexpr int64_t width = std::is_same_v<In, float> ? LANES : 2 * LANES;
+  Vec sums[R * C];
+#pragma GCC unroll 24
+  for (int i = 0; i < R * C; ++i) sums[i] = tile[i];
+  for (; vectors > 0; --vectors, x += R * width, w += C * width) {
+    decltype(vector_at(w)) weights[C];
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) weights[c] = in_register(vector_at(w + c * width));
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const auto input = in_register(vector_at(x + r * width));
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) sums[r * C + c] = add_products(sums[r * C + c], weights[c], input);
+    }
+  }
+#pragma GCC unroll 24
+  for (int i = 0; i < R * C; ++i) tile[i] = sums[i];
 }
 
-// Whether a product is one for the loops above.
-bool suits(const Tensor& x, const Tensor& w) {
-  return x.size(0) <= MANY_ROWS && w.size(1) % LANES == 0 && w.stride(1) == 1;
+// Panels of x times those of w -> y [rows, columns]. A block of rows meets one part of the depth after the other, for
+// which it needs memory for its sums.
+template <typename T>
+void multiply(const Panels<PANEL_ROWS, T>& x, const Panels<PANEL_COLUMNS, T>& w, int64_t rows, int64_t columns, float* y) {
+  constexpr int64_t R = PANEL_ROWS, C = PANEL_COLUMNS, BLOCK = AT_ONCE / R, DEPTH = PANEL_DEPTH / WIDTH<T>;
+  std::vector<Vec> unfinished(x.vectors > DEPTH ? BLOCK * w.count * R * C : 0);
+  const auto tile = [&](int64_t p, int64_t q, int64_t begin, int64_t end, Vec* kept) {
+    Vec sums[R * C];
+#pragma GCC unroll 24
+    for (int i = 0; i < R * C; ++i) sums[i] = begin ? kept[i] : Vec(0.0f);
+    add_panels(x.at(p, begin), w.at(q, begin), end - begin, sums);
+    if (end < x.vectors) {
+      std::copy_n(sums, R * C, kept);
+      return;
+    }
+    float done[R * C];
+    reduce<R * C>(sums, done);
+    for (int64_t r = 0; r < std::min(R, rows - p * R); ++r)
+      std::copy_n(done + r * C, std::min(C, columns - q * C), y + (p * R + r) * columns + q * C);
+  };
+  for (int64_t first = 0; first < x.count; first += BLOCK)
+    for (int64_t begin = 0; begin < x.vectors; begin += DEPTH)
+      for (int64_t p = first; p < std::min(first + BLOCK, x.count); ++p)
+        for (int64_t q = 0; q < w.count; ++q)
+          tile(p, q, begin, std::min(begin + DEPTH, x.vectors), unfinished.data() + ((p - first) * w.count + q) * R * C);
+}
+
+// As `products_of_few`, for many rows.
+template <typename T, size_t N, typename Finish>
+void products_of_many(const std::array<Matrix<T>, N>& ws, const Tensor& x, const Finish& finish) {
+  const Tensor in = x.contiguous();
+  TORCH_CHECK(in.scalar_type() == c10::CppTypeToScalarType<T>::value, "inputs and weights are of one type");
+  const int64_t rows = x.size(0), columns = ws[0].rows, depth = ws[0].depth;
+  Panels<PANEL_ROWS, T> inputs(rows, depth);
+  for_rows(inputs.count * PANEL_ROWS, depth, [&](int64_t row) {
+    row < rows ? inputs.put(row, in.const_data_ptr<T>() + row * depth) : inputs.clear(row);
+  });
+  shared_out((columns + STRIP - 1) / STRIP, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> sums(N * rows * STRIP);
+    for (int64_t first = begin * STRIP; first < std::min(end * STRIP, columns); first += STRIP) {
+      const int64_t count = std::min(STRIP, columns - first);
+      Panels<PANEL_COLUMNS, T> weights(count, depth);
+      for (size_t i = 0; i < N; ++i) {
+        for (int64_t c = 0; c < weights.count * PANEL_COLUMNS; ++c)
+          c < count ? weights.put(c, ws[i].data + (first + c) * ws[i].stride) : weights.clear(c);
+        multiply(inputs, weights, rows, count, sums.data() + i * rows * count);
+      }
+      finish(first, count, sums.data());
+    }
+  });
+}
+
+// x [rows, depth] times each of N matrices [columns, depth]: gives each strip of columns to
+// `finish(first, count, sums)`, whose sums are [N, rows, count].
+template <typename T, size_t N, typename Finish>
+void products(const std::array<Matrix<T>, N>& ws, const Tensor& x, const Finish& finish) {
+  x.size(0) < MANY_ROWS ? products_of_few(ws, x, finish) : products_of_many(ws, x, finish);
+}
+
+template <typename T, typename Finish>
+void product(const Matrix<T>& w, const Tensor& x, const Finish& finish) {
+  products(std::array{w}, x, finish);
+}
+
+// A matrix as the loops above read it: rows of whole vectors. Only a checkpoint of odd sizes has others.
+Tensor of_whole_vectors(const Tensor& x) {
+  const int64_t missing = (LANES - x.size(1) % LANES) % LANES;
+  return missing ? at::constant_pad_nd(x, {0, missing}) : x.stride(1) == 1 ? x : x.contiguous();
 }
 
 // x [M, in], w [out, in] -> [M, out]
 Tensor times(const Tensor& x, const Tensor& w) {
   const int64_t columns = w.size(0), rows = x.size(0);
-  if (!suits(x, w))
-    return w.scalar_type() == at::kBFloat16 && !MULTIPLIES_BF16 ? cast_linear(x, w) : at::linear(x, w);
+  const Tensor inputs = of_whole_vectors(x), weights = of_whole_vectors(w);
   const Tensor y = at::empty({rows, columns}, x.options());
   FOR_DTYPE(w, [&] {
-    const auto inputs = arranged<scalar_t>(x);
     auto* out = y.mutable_data_ptr<scalar_t>();
-    product(Matrix<scalar_t>(w), inputs.data(), rows,
-            [&](int64_t first, int64_t count, const float* sums) {
-              for (int64_t r = 0; r < rows; ++r) store(out + r * columns + first, sums + r * count, count);
-            });
+    product(Matrix<scalar_t>(weights), inputs, [&](int64_t first, int64_t count, const float* sums) {
+      for (int64_t r = 0; r < rows; ++r) store(out + r * columns + first, sums + r * count, count);
+    });
   });
   return y;
 }
@@ -387,22 +547,20 @@ Tensor logits(const Tensor& x, const Tensor& w, double cap) {
   const int64_t columns = w.size(0), rows = x.size(0);
   const Tensor y = at::empty({rows, columns}, x.options().dtype(at::kFloat));
   FOR_DTYPE(w, [&] {
-    const auto inputs = arranged<scalar_t>(x);
     auto* out = y.mutable_data_ptr<float>();
-    product(Matrix<scalar_t>(w), inputs.data(), rows,
-            [&](int64_t first, int64_t count, const float* sums) {
-              for (int64_t r = 0; r < rows; ++r) {
-                float* to = out + r * columns + first;
-                if (cap == 0) {
-                  std::copy_n(sums + r * count, count, to);
-                  continue;
-                }
-                for (int64_t i = 0; i < count; i += LANES) {
-                  const int64_t n = std::min(LANES, count - i);
-                  capped(Vec::loadu(sums + r * count + i, n), float(cap)).store(to + i, n);
-                }
-              }
-            });
+    product(Matrix<scalar_t>(w), x, [&](int64_t first, int64_t count, const float* sums) {
+      for (int64_t r = 0; r < rows; ++r) {
+        float* to = out + r * columns + first;
+        if (cap == 0) {
+          std::copy_n(sums + r * count, count, to);
+          continue;
+        }
+        for (int64_t i = 0; i < count; i += LANES) {
+          const int64_t n = std::min(LANES, count - i);
+          capped(Vec::loadu(sums + r * count + i, n), float(cap)).store(to + i, n);
+        }
+      }
+    });
   });
   return y;
 }
@@ -525,14 +683,12 @@ Tensor gated(const Tensor& gate_up, double deviations) {
 
 // gelu(gate(x)) * up(x): x [M, H]; gate, up [I, H] -> [M, I]
 Tensor gate_up(const Tensor& x, const Tensor& gate, const Tensor& up) {
-  if (!suits(x, gate) || !suits(x, up)) return gated(at::cat({times(x, gate), times(x, up)}, 1), NAN);
   const int64_t rows = x.size(0), width = gate.size(0);
   const Tensor y = at::empty({rows, width}, x.options());
   FOR_DTYPE(x, [&] {
-    const auto inputs = arranged<scalar_t>(x);
     auto* to = y.mutable_data_ptr<scalar_t>();
     const std::array both{Matrix<scalar_t>(gate), Matrix<scalar_t>(up)};
-    products(both, inputs.data(), rows, [&](int64_t first, int64_t count, float* sums) {
+    products(both, x, [&](int64_t first, int64_t count, float* sums) {
       for (int64_t i = 0; i < rows * count; i += LANES) {
         const int64_t n = std::min(LANES, rows * count - i);
         (gelu(Vec::loadu(sums + i, n)) * Vec::loadu(sums + rows * count + i, n)).store(sums + i, n);
@@ -557,7 +713,7 @@ Tensor sparse_feed_forward(const Tensor& x, const Tensor& gate, const Tensor& up
     const auto* down_rows = down.const_data_ptr<scalar_t>();
     auto* out = y.mutable_data_ptr<scalar_t>();
     std::vector<float> gates(rows * neurons);
-    product(Matrix<scalar_t>(gate), in, rows, [&](int64_t first, int64_t count, const float* sums) {
+    product(Matrix<scalar_t>(gate), x, [&](int64_t first, int64_t count, const float* sums) {
       for (int64_t r = 0; r < rows; ++r) std::copy_n(sums + r * count, count, gates.data() + r * neurons + first);
     });
     std::vector<uint64_t> open(neurons, 0);  // a bit for each row
@@ -1000,9 +1156,37 @@ Tensor layers(const Tensor& streams, at::TensorList per_layer_inputs, at::Tensor
   return x;
 }
 
+// ---- what is no number ---------------------------------------------------------------------------------------
+
+// Whether all exponents among the elements leave room for a finite number.
+template <typename Bits>
+bool all_finite(const Bits* x, int64_t count, Bits exponent) {
+  std::atomic<bool> finite{true};
+  at::parallel_for(0, count, GRAIN, [&](int64_t begin, int64_t end) {
+    Bits found = 0;
+    for (int64_t i = begin; i < end; ++i) found |= Bits((x[i] & exponent) == exponent);
+    if (found) finite = false;
+  });
+  return finite;
+}
+
+// Whether none of the elements is infinite or NaN.
+bool is_finite(const Tensor& x) {
+  if (!x.is_contiguous() && x.dim() == 1) return is_finite(x.contiguous());
+  if (!x.is_contiguous()) {  // a part of each row, such as some columns of a cache
+    for (int64_t i = 0; i < x.size(0); ++i)
+      if (!is_finite(x.select(0, i))) return false;
+    return true;
+  }
+  return x.scalar_type() == at::kBFloat16
+             ? all_finite<uint16_t>((const uint16_t*)x.const_data_ptr(), x.numel(), 0x7f80)
+             : all_finite<uint32_t>((const uint32_t*)x.const_data_ptr<float>(), x.numel(), 0x7f800000);
+}
+
 }  // namespace
 
 TORCH_LIBRARY(gemma, library) {
+  library.def("is_finite(Tensor x) -> bool", &is_finite);
   library.def("linear(Tensor x, Tensor w) -> Tensor", &times);
   library.def("logits(Tensor x, Tensor w, float cap) -> Tensor", &logits);
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);

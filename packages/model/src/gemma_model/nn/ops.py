@@ -1,9 +1,25 @@
 """The two building blocks that everything else is made of."""
 
+from collections.abc import Iterable
+
+import torch
 import torch.nn.functional as F  # noqa: N812 - as all the world calls it
 from torch import Tensor
 
 from gemma_model.nn.kernels import LANES, ops
+
+
+def is_finite(tensors: Iterable[Tensor], compiled: bool = False) -> bool:
+    """Whether no element is infinite or NaN.
+
+    Args:
+        tensors: of any shapes, fp32 or bf16; on one device.
+        compiled: look by the CPU's kernels, which must be loaded; PyTorch takes ten times as long.
+    """
+    if compiled:
+        return all(ops.is_finite(x) for x in tensors)
+    ends = [torch.stack(torch.aminmax(x)) for x in tensors if x.numel()]  # both are NaN where an element is
+    return not ends or not torch.cat(ends).isfinite().logical_not().any().tolist()
 
 
 class Linear:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gemma_model.nn.ops import is_finite
 from gemma_wire import InvalidRequest
 
 WRAPPERS = ("model.", "language_model.", "model.")  # in this order, each at most once
@@ -62,9 +63,11 @@ class Weights:
         """A copy of the tensor of that name, on the device and in the dtype of this object.
 
         Raises:
-            InvalidRequest: when the checkpoint lacks it, or it was taken before.
+            InvalidRequest: when the checkpoint lacks it, it was taken before, or it holds infinity or NaN.
         """
         taken = self.take_mapped(name).to(self._device, self._dtype, copy=True)
+        if not is_finite([taken], self.compiled):
+            raise InvalidRequest(f"the checkpoint's tensor {name!r} holds infinity or NaN", "MODEL_NAME")
         self.taken_bytes += taken.nbytes
         return taken
 

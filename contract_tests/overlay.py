@@ -93,6 +93,16 @@ def drop_member(at: str, name: str, why: str, *shown: Shown) -> Deviation:
     return Deviation((at,), why, change, shown)
 
 
+def add_member(at: str, schema: Json, why: str, *shown: Shown) -> Deviation:
+    """An ``anyOf`` or ``oneOf`` with one more schema."""
+
+    def change(document: Json) -> None:
+        parent, key = _locate(document, at)
+        parent[key] = [*parent[key], copy.deepcopy(schema)]
+
+    return Deviation((at,), why, change, shown)
+
+
 def flat(name: str, why: str) -> Deviation:
     """One object schema for an ``allOf`` of objects; where a property is in several, the last one counts."""
 
@@ -114,6 +124,19 @@ def closed(start: Callable[[Json], Json], why: str, *shown: Shown) -> Deviation:
     return Deviation(("**/additionalProperties",), why, change, shown)
 
 
+def generous(start: Callable[[Json], Json], nothing: Json, why: str, *shown: Shown) -> Deviation:
+    """In any object that is reached: ``nothing`` for what may be left out, and for what is unknown."""
+
+    def change(document: Json) -> None:
+        schemas = document["components"]["schemas"]
+        for schema in list(_objects(schemas, start(document), set(), closed_too=True)):
+            schema.setdefault("additionalProperties", nothing)
+            for name in schema["properties"].keys() - set(schema.get("required", ())):
+                schema["properties"][name] = {"anyOf": [schema["properties"][name], nothing]}
+
+    return Deviation(("**/additionalProperties", "**/properties/*"), why, change, shown)
+
+
 def _flatten(schemas: Json, schema: Json) -> Json:
     if "$ref" in schema:
         return _flatten(schemas, schemas[schema["$ref"].removeprefix(SCHEMAS)])
@@ -127,21 +150,24 @@ def _flatten(schemas: Json, schema: Json) -> Json:
     }
 
 
-def _objects(schemas: Json, value: Json, seen: set[str]) -> Iterator[Json]:
-    """Every object schema with named properties that a part of the document reaches."""
+def _objects(schemas: Json, value: Json, seen: set[str], closed_too: bool = False) -> Iterator[Json]:
+    """Every object schema with named properties that a part of the document reaches.
+
+    Those that say what other properties they may have are left out, unless ``closed_too``.
+    """
     if isinstance(value, list):
         for each in value:
-            yield from _objects(schemas, each, seen)
+            yield from _objects(schemas, each, seen, closed_too)
     if not isinstance(value, dict):
         return
     name = value.get("$ref")
     if isinstance(name, str) and name not in seen:
         seen.add(name)
-        yield from _objects(schemas, schemas[name.removeprefix(SCHEMAS)], seen)
-    if isinstance(value.get("properties"), dict) and "additionalProperties" not in value:
+        yield from _objects(schemas, schemas[name.removeprefix(SCHEMAS)], seen, closed_too)
+    if isinstance(value.get("properties"), dict) and (closed_too or "additionalProperties" not in value):
         yield value
     for each in value.values():
-        yield from _objects(schemas, each, seen)
+        yield from _objects(schemas, each, seen, closed_too)
 
 
 def _locate(document: Json, pointer: str) -> tuple[Json, Any]:

@@ -155,6 +155,11 @@ def _part(part: Json) -> Json:
     if not isinstance(part, dict):
         return part
     new = dict(part)
+    for name, file in (("image_url", PICTURE), ("audio_url", f"data:audio/wav;base64,{SOUND['data']}")):
+        if isinstance(new.get(name), str):
+            new[name] = file
+    if isinstance(new.get("audio_url"), dict) and isinstance(new["audio_url"].get("url"), str):
+        new["audio_url"] = {**new["audio_url"], "url": f"data:audio/wav;base64,{SOUND['data']}"}
     if isinstance(new.get("image_url"), dict) and isinstance(new["image_url"].get("url"), str):
         new["image_url"] = {**new["image_url"], "url": PICTURE}
     if isinstance(new.get("file"), dict) and isinstance(new["file"].get("file_data"), str):

@@ -18,8 +18,8 @@ from overlay import Deviation, Shown, put
 
 _INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
 _FUNCTION_NAME = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
-_POSITIVE = or_null(type="integer", minimum=1, maximum=INT32_MAX)
-_STOP = {"anyOf": [WORD, {"type": "array", "minItems": 1, "maxItems": 4, "items": WORD}, NULL]}
+_POSITIVE = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": INT32_MAX}, {"enum": [-1]}, NULL]}
+_STOP = {"anyOf": [WORD, {"type": "array", "minItems": 1, "maxItems": 16, "items": WORD}, NULL]}
 _BIAS = or_null(
     type="object",
     maxProperties=1024,
@@ -37,7 +37,12 @@ def _seed(at: str, path: str) -> Deviation:
 
 BOUNDS = [
     *(
-        chat(name, _POSITIVE, "An answer of no tokens is none.", 0)
+        chat(
+            name,
+            _POSITIVE,
+            "An answer of no tokens is none; -1 is no limit, as llama.cpp and its clients write it.",
+            0,
+        )
         for name in ("max_tokens", "max_completion_tokens")
     ),
     _seed(IN_CHAT, CHAT),
@@ -122,8 +127,8 @@ BOUNDS = [
     ),
     put(
         f"{IN_COMPLETION}/max_tokens",
-        or_null(**INDEX),
-        "A context of more than 2^31 tokens is not in sight.",
+        {"anyOf": [INDEX, {"enum": [-1]}, NULL]},
+        "-1 is no limit. A context of more than 2^31 tokens is not in sight.",
         Shown({"max_tokens": 2**31}, param="max_tokens", path=COMPLETIONS),
     ),
     put(

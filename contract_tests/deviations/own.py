@@ -39,7 +39,8 @@ _STRUCTURED = {
 _OWN: dict[str, tuple[Json, Json]] = {
     "top_k": (or_null(type="integer", minimum=-1, maximum=INT32_MAX), 5),
     "min_p": (or_null(type="number", minimum=0, maximum=1), 0.1),
-    "repetition_penalty": (or_null(type="number", exclusiveMinimum=0, maximum=10), 1.1),
+    "repetition_penalty": (or_null(type="number", minimum=0.01, maximum=10), 1.1),
+    "repeat_penalty": (or_null(type="number", minimum=0.01, maximum=10), 1.1),
     "min_tokens": (or_null(**INDEX), 1),
     "ignore_eos": (or_null(type="boolean"), True),
     "stop_token_ids": (or_null(type="array", maxItems=256, items=INDEX), [3]),
@@ -60,11 +61,6 @@ EXTRAS += [
         f"{MESSAGES}ToolMessage/properties/name",
         {"type": "string"},
         "Older clients name the function again; the call tells it already.",
-    ),
-    put(
-        f"{MESSAGES}MessageContentPartImage/properties/image_url/properties/detail/enum",
-        ["auto", "low", "high", "original"],
-        "Newer SDKs know one more; here every picture is seen at the model's one resolution.",
     ),
 ]
 
@@ -119,6 +115,10 @@ def _health(document: Json) -> None:
         }
 
 
+MODELS = [
+    put(f"/components/schemas/Model/properties/{name}", schema, "vLLM tells it, and its clients read it.")
+    for name, schema in (("root", {"type": "string"}), ("parent", NULL), ("max_model_len", INDEX))
+]
 ENDPOINTS = [
     put(f"/components/schemas/{name}", schema, "Of the next two.")
     for name, schema in (

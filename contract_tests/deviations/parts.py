@@ -11,6 +11,8 @@ IN_COMPLETION = "/components/schemas/CreateCompletionRequest/properties"
 MESSAGES = "/components/schemas/ChatCompletionRequest"
 INT32_MAX = 2**31 - 1
 NULL = {"type": "null"}
+NOTHING: Json = {"enum": [None, False, [], {}]}
+"""What may stand for every parameter that may be left out, known or not."""
 INDEX = {"type": "integer", "minimum": 0, "maximum": INT32_MAX}
 TOKENS = {"type": "array", "items": INDEX}
 WORD = {"type": "string", "minLength": 1}

@@ -82,8 +82,10 @@ async def test_who_leaves_after_sending_more_is_noticed(
     """Nothing is read from a connection while a request is answered and another one waits."""
     engine.script = [asyncio.Event(), END]
     async with connection(url) as (_, writer):
-        writer.write(question() + more)
+        writer.write(question())
         await until(lambda: engine.running == 1)
+        await asyncio.sleep(0.1)
+        writer.write(more)
         await asyncio.sleep(0.1)
         if reset:
             sock = writer.get_extra_info("socket")

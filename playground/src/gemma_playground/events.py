@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gemma_playground.conversation import Message, cleaned, size_of
 from gemma_playground.files import MEDIA_TYPES, FileStore
 from gemma_playground.guard import API, EVENTS, Refused
+from gemma_playground.panel import NAMES
 from gemma_playground.sessions import tab_of
 from gemma_playground.tabs import Tabs
 
@@ -155,7 +156,8 @@ class Events:
         except ValueError:
             return None
         self._check_room(size_of(found["messages"]))
-        return found
+        told = {name: value for name, value in found["settings"].items() if name in NAMES}
+        return found | {"settings": told}
 
     def _check_room(self, size: int) -> None:
         if not self.tabs.has_room(size):

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from gemma_gateway.app import create_app
 from gemma_gateway.server import Server, server
 from gemma_gateway.settings import Settings
-from gemma_wire import Chunk, ModelInfo, Request, TokenizerInfo, Tokens, Usage
+from gemma_wire import Chunk, ModelInfo, PromptLogprobs, Request, TokenizerInfo, TokenLogprob, Tokens, Usage
 
 MODEL = "google/gemma-3n-E4B-it"
 INFO = ModelInfo(
@@ -90,6 +90,20 @@ class FakeEngine:
 
     async def close(self) -> None:
         self.closed = True
+
+
+def prompt_scores(*tokens: TokenLogprob, ranks: tuple[int, ...] = ()) -> PromptLogprobs:
+    """Log probabilities of a prompt, whose first token has none."""
+    every = {one.token_id: one for token in tokens for one in (token, *token.top)}
+    return PromptLogprobs(
+        token_ids=tuple(token.token_id for token in tokens),
+        logprobs=tuple(token.logprob for token in tokens),
+        ranks=ranks or tuple(1 for _ in tokens),
+        top_ids=tuple(tuple(one.token_id for one in token.top) for token in tokens),
+        top_logprobs=tuple(tuple(one.logprob for one in token.top) for token in tokens),
+        texts={token_id: one.token for token_id, one in every.items()},
+        utf8={token_id: one.utf8 for token_id, one in every.items() if bytes(one.utf8) != one.token.encode()},
+    )
 
 
 @pytest.fixture

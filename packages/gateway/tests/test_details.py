@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from packages.gateway.tests.completing import ask, complete
-from packages.gateway.tests.conftest import FakeEngine, asked, assert_error, chat, events, post
+from packages.gateway.tests.conftest import FakeEngine, asked, assert_error, chat, events, post, prompt_scores
 
 from gemma_wire import (
     Alternative,
@@ -20,13 +20,10 @@ from gemma_wire import (
 )
 
 
-def scored(
-    token_id: int, text: str, logprob: float, *top: TokenLogprob, rank: int | None = None
-) -> TokenLogprob:
-    alternatives = tuple(Alternative.model_validate(one.model_dump(exclude={"top", "rank"})) for one in top)
-    return TokenLogprob(
-        token_id=token_id, token=text, utf8=tuple(text.encode()), logprob=logprob, top=alternatives, rank=rank
-    )
+def scored(token_id: int, text: str, logprob: float, *top: TokenLogprob) -> TokenLogprob:
+    alternatives = tuple(Alternative.model_validate(one.model_dump(exclude={"top"})) for one in top)
+    utf8 = tuple(text.encode())
+    return TokenLogprob(token_id=token_id, token=text, utf8=utf8, logprob=logprob, top=alternatives)
 
 
 def usage(tokens: int) -> Usage:
@@ -34,7 +31,7 @@ def usage(tokens: int) -> Usage:
 
 
 A, B, C = scored(10, "a", -1), scored(11, "b", -2), scored(12, "c", -3)
-PROMPT = (None, scored(10, "a", -1, A, B, rank=1), scored(12, "c", -3, A, B, rank=7))
+PROMPT = prompt_scores(scored(10, "a", -1, A, B), scored(12, "c", -3, A, B), ranks=(1, 7))
 SCRIPT = [
     Chunk(
         text="a",
@@ -111,8 +108,13 @@ async def test_who_does_not_ask_is_not_told(client: httpx.AsyncClient, stream: b
         assert not any(name in text for name in ("token_ids", "prompt_logprobs", "token_id:"))
 
 
+@pytest.mark.parametrize("many", [0, 1000])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_prompt_logprobs(client: httpx.AsyncClient, engine: FakeEngine, stream: bool) -> None:
+async def test_prompt_logprobs(
+    client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, stream: bool, many: int
+) -> None:
+    """Many are told in a thread."""
+    monkeypatch.setattr("gemma_gateway.logprobs.MANY", many)
     body = chat(prompt_logprobs=2, n=2)
     if stream:
         first, *rest = await _chunks(client, "/v1/chat/completions", body)
@@ -123,11 +125,13 @@ async def test_prompt_logprobs(client: httpx.AsyncClient, engine: FakeEngine, st
     assert engine.asked[-1].options.prompt_logprobs == 2
 
 
+@pytest.mark.parametrize("many", [0, 1000])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_prompt_logprobs_of_a_completion(
-    client: httpx.AsyncClient, engine: FakeEngine, stream: bool
+    client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, stream: bool, many: int
 ) -> None:
     """Each choice tells them; an echo may take more of the likeliest than they do, and fewer."""
+    monkeypatch.setattr("gemma_gateway.logprobs.MANY", many)
     body = ask(prompt_logprobs=0, n=2, echo=True, logprobs=1)
     answers = (
         await _chunks(client, "/v1/completions", body) if stream else [(await complete(client, body)).json()]
@@ -157,7 +161,7 @@ async def test_log_probabilities_of_many_prompts_have_a_limit(
 ) -> None:
     monkeypatch.setattr("gemma_gateway.completions.answer.MAX_PROMPT_SCORES", limit)
     engine.script = [
-        Chunk(text="a", prompt_logprobs=(None, A, B), finish_reason="stop", usage=usage(1)),
+        Chunk(text="a", prompt_logprobs=prompt_scores(A, B, C), finish_reason="stop", usage=usage(1)),
     ]
     response = await complete(client, ask(["x", "y"], prompt_logprobs=0))
     if limit == 6:

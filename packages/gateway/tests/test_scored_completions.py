@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packages.gateway.tests.completing import answered, ask, by_prompt, complete, joined, said, streamed
-from packages.gateway.tests.conftest import MODEL, FakeEngine, Step, events
+from packages.gateway.tests.conftest import MODEL, FakeEngine, Step, events, prompt_scores
 
 from gemma_gateway.answers import Head
 from gemma_gateway.asking import Question
@@ -20,7 +20,8 @@ from gemma_wire import Chunk, Request, TokenLogprob, Usage
 
 
 def scored(text: str, logprob: float) -> TokenLogprob:
-    return TokenLogprob(token_id=5, token=text, utf8=tuple(text.encode()), logprob=logprob)
+    token_id = sum(text.encode())
+    return TokenLogprob(token_id=token_id, token=text, utf8=tuple(text.encode()), logprob=logprob)
 
 
 def ranked(request: Request) -> list[Step]:
@@ -70,7 +71,7 @@ def with_prompt_scores(*tokens: TokenLogprob) -> Callable[[Request], list[Step]]
         assert request.options.prompt_logprobs is not None
         other = Chunk(text="?", index=1, logprobs=(scored("?", -4),), finish_reason="stop")
         return [
-            Chunk(text="!", prompt_logprobs=(None, *tokens), logprobs=(scored("!", -3),)),
+            Chunk(text="!", prompt_logprobs=prompt_scores(*tokens), logprobs=(scored("!", -3),)),
             *([other] if request.options.n == 2 else []),
             Chunk(finish_reason="length", usage=Usage(prompt_tokens=3, completion_tokens=2)),
         ]
@@ -145,7 +146,7 @@ async def test_a_choice_that_ends_first_takes_nothing_of_the_prompt(
     client: httpx.AsyncClient, engine: FakeEngine, streaming: bool
 ) -> None:
     """The model's first chunk tells of the prompt, whichever choice it is of."""
-    scores = (None, scored("H", -1), scored("é", -2))
+    scores = prompt_scores(scored("H", -1), scored("é", -2))
     engine.script = [
         Chunk(text="?", index=1, prompt_logprobs=scores, logprobs=(scored("?", -4),), finish_reason="stop"),
         Chunk(text="!", logprobs=(scored("!", -3),)),

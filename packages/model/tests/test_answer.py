@@ -10,7 +10,7 @@ from gemma_model.answer import Answer
 from gemma_model.output import TokenBytes
 from gemma_model.protocol import Scores, Step, Times
 from gemma_model.wording import Wording
-from gemma_wire import Chunk, Timings, TokenLogprob, Usage, WireError
+from gemma_wire import Chunk, PromptLogprobs, Timings, TokenLogprob, Usage, WireError
 
 END_OF_TURN = 9
 
@@ -114,15 +114,18 @@ def test_token_ids_are_all_that_count(bench: Bench, stream: bool) -> None:
 
 def test_prompt_logprobs_come_first_and_at_once(bench: Bench) -> None:
     first_step, *others = bench.steps("Hello")
-    steps = [replace(first_step, prompt_scores=(Scores(-1.0, rank=1), Scores(-2.0))), *others]
+    steps = [
+        replace(first_step, prompt_scores=(Scores(-1.0, ((300, -1.0), (7, -3.0)), 1), Scores(-2.0, rank=5))),
+        *others,
+    ]
     chunks = bench.answer(steps, prompt_logprobs=True).chunks
     first, *rest = chunks
-    assert [told and (told.token_id, told.logprob) for told in first.prompt_logprobs] == [
-        None,
-        (300, -1),
-        (301, -2),
-    ]
-    assert [told and told.rank for told in first.prompt_logprobs] == [None, 1, None]
+    told = first.prompt_logprobs
+    assert told is not None
+    assert (told.token_ids, told.logprobs, told.ranks) == ((300, 301), (-1, -2), (1, 5))
+    assert told.top_ids == ((300, 7), ())
+    assert {i: told.alternative(i, 0).token for i in (300, 301, 7)} == told.texts
+    assert bytes(told.alternative(300, 0).utf8) == bench.wording.table[300]
     assert not any(chunk.prompt_logprobs for chunk in rest)
 
 
@@ -135,13 +138,14 @@ def test_the_prompt_is_told_first_whichever_choice_ends_first(bench: Bench, stre
     answer.advance([begun, ended])  # both are new when the client's turn comes
     answer.advance([Step((END_OF_TURN,), finish="stop")])
     first, *rest = channel.chunks
-    assert (len(first.prompt_logprobs), first.prompt_token_ids) == (3, (2, 300, 301))
+    assert first.prompt_logprobs is not None
+    assert (first.prompt_logprobs.token_ids, first.prompt_token_ids) == ((300, 301), (2, 300, 301))
     assert not any(chunk.prompt_logprobs or chunk.prompt_token_ids for chunk in rest)
 
 
 def test_a_prompt_of_one_token_has_no_log_probabilities(bench: Bench) -> None:
     first, *_ = bench.answer(bench.steps("Hello"), prompt=(2,), prompt_logprobs=True).chunks
-    assert first.prompt_logprobs == (None,)
+    assert first.prompt_logprobs == PromptLogprobs()
 
 
 def test_each_piece_tells_the_counts_of_its_choice_so_far(bench: Bench) -> None:

@@ -1,9 +1,9 @@
 """Log probabilities, as chat completions and as plain completions tell them."""
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from openai.types.chat import ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
@@ -36,23 +36,41 @@ def for_chat(tokens: Iterable[wire.TokenLogprob], as_ids: bool = False) -> list[
     ]
 
 
-def for_prompt(tokens: Iterable[wire.TokenLogprob | None], top: int) -> list[dict[str, Any] | None]:
+MANY: Final = 1000
+"""Log probabilities of a prompt that are told in about a millisecond; more are told in a thread."""
+
+
+def is_long(told: wire.PromptLogprobs | None) -> bool:
+    """Whether to tell them takes so long that the event loop should not wait for it."""
+    return told is not None and len(told.token_ids) + sum(map(len, told.top_ids)) > MANY
+
+
+def for_prompt(told: wire.PromptLogprobs, top: int) -> list[dict[str, Any] | None]:
     """``prompt_logprobs`` as vLLM tells them: null for the first token, then by the ids of tokens.
 
     Args:
-        tokens: of the prompt.
+        told: by the model.
         top: so many of the likeliest are told as well.
     """
-    return [None if token is None else _at_place(token, top) for token in tokens]
+    names = {token_id: name(told.alternative(token_id, 0.0)) for token_id in told.texts}
+    places = zip(told.token_ids, told.logprobs, told.ranks, told.top_ids, told.top_logprobs, strict=True)
+    return [None, *(_at_place(names, top, *place) for place in places)]
 
 
-def _at_place(token: wire.TokenLogprob, top: int) -> dict[str, Any]:
+def _at_place(
+    names: Mapping[int, str],
+    top: int,
+    token_id: int,
+    logprob: float,
+    rank: int,
+    top_ids: Sequence[int],
+    top_logprobs: Sequence[float],
+) -> dict[str, Any]:
     """The token that stands there comes first; the likeliest have their ranks in their order."""
-    likeliest = {other.token_id: (other, rank) for rank, other in enumerate(token.top[:top], 1)}
-    entries = {token.token_id: (token, token.rank), **likeliest}
+    likeliest = zip(top_ids[:top], top_logprobs, range(1, top + 1), strict=False)
     return {
-        str(token_id): {"logprob": other.logprob, "rank": rank, "decoded_token": name(other)}
-        for token_id, (other, rank) in entries.items()
+        str(other): {"logprob": value, "rank": place, "decoded_token": names[other]}
+        for other, value, place in ((token_id, logprob, rank), *likeliest)
     }
 
 
@@ -102,24 +120,28 @@ class Legacy:
             self._offset += len(self._decoder.decode(bytes(token.utf8)))
         return told
 
-    def echo(self, first: "First | None", tokens: Sequence[wire.TokenLogprob], top: int) -> LegacyLogprobs:
+    def echo(self, first: "First | None", told: wire.PromptLogprobs, top: int) -> LegacyLogprobs:
         """The tokens of a prompt, before any other; the first has no probability.
 
         Args:
-            first: the one before ``tokens``; ``None``: the first of them is the first of all.
-            tokens: with their alternatives.
-            top: so many of these are told.
+            first: the one before those of ``told``; ``None``: the first of them is the first of all.
+            told: by the model.
+            top: so many alternatives are told of each.
         """
-        told = LegacyLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
+        echoed = LegacyLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
         if first is not None:
-            _append(told, self._offset, first.name, None, None)
+            _append(echoed, self._offset, first.name, None, None)
             self._offset += len(first.text)
-        for place, token in enumerate(tokens):
-            known = first is not None or place > 0
-            logprob, likeliest = (token.logprob, self._top(token, top)) if known else (None, None)
-            _append(told, self._offset, self._name(token), logprob, likeliest)
+        for place, (token_id, logprob) in enumerate(zip(told.token_ids, told.logprobs, strict=True)):
+            token, known = told.alternative(token_id, logprob), first is not None or place > 0
+            alternatives = self._at(told, place, top) | {self._name(token): logprob} if known else None
+            _append(echoed, self._offset, self._name(token), logprob if known else None, alternatives)
             self._offset += len(self._decoder.decode(text_bytes(token)))
-        return told
+        return echoed
+
+    def _at(self, told: wire.PromptLogprobs, place: int, top: int) -> dict[str, float]:
+        pairs = zip(told.top_ids[place][:top], told.top_logprobs[place], strict=False)
+        return {self._name(told.alternative(*pair)): pair[1] for pair in pairs}
 
     def _top(self, token: wire.TokenLogprob, count: int | None) -> dict[str, float]:
         """The likeliest, and the token itself where it is not among them."""

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from gemma_model.protocol import Step, Times
-from gemma_model.wording import Choice, Wording, token_logprob
+from gemma_model.wording import Choice, Wording, prompt_logprobs
 from gemma_wire import Chunk, EngineFailure, InvalidRequest, Timings, Usage, WireError
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ class Answer:
     def _note(self, step: Step) -> None:
         wording = self._wording
         if wording.prompt_logprobs and step.token_ids and not self._scored:
-            told = zip(wording.prompt[1:], step.prompt_scores, strict=True)
-            self._opening["prompt_logprobs"] = (None, *(token_logprob(wording.table, *pair) for pair in told))
+            told = prompt_logprobs(wording.table, wording.prompt[1:], step.prompt_scores)
+            self._opening["prompt_logprobs"] = told
             self._scored = True
         self._cached_tokens = max(self._cached_tokens, step.cached_tokens)
         if step.times is not None and (self._times is None or step.times.decode > self._times.decode):

@@ -7,7 +7,7 @@ from gemma_model.closing import Tail
 from gemma_model.output import Said, TextStream, TokenBytes
 from gemma_model.protocol import LEAST_LOGPROB, Scores, Step
 from gemma_model.tools import CALL_START, CallParser, join_deltas
-from gemma_wire import Alternative, Chunk, FinishReason, TokenLogprob, ToolCallDelta
+from gemma_wire import Alternative, Chunk, FinishReason, PromptLogprobs, TokenLogprob, ToolCallDelta
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,30 @@ def token_logprob(
     if data is not None and tuple(data) != told.utf8:
         told = told.model_copy(update={"utf8": tuple(data), "token": data.decode(errors="replace")})
     top = tuple(_alternative(table, *pair) for pair in scores.top)
-    return TokenLogprob(**dict(told), top=top, rank=scores.rank)
+    return TokenLogprob(**dict(told), top=top)
+
+
+def prompt_logprobs(table: TokenBytes, token_ids: Sequence[int], scores: Sequence[Scores]) -> PromptLogprobs:
+    """Log probabilities of a prompt's tokens.
+
+    Args:
+        table: of the tokenizer.
+        token_ids: the prompt's, without the first.
+        scores: the engine's, of each.
+    """
+    tops = [tuple(zip(*score.top, strict=True)) or ((), ()) for score in scores]
+    known = set(token_ids).union(*(ids for ids, _ in tops))
+    texts = {token_id: table.name(token_id) for token_id in known}
+    spelled = {token_id: table[token_id] for token_id in known}
+    return PromptLogprobs(
+        token_ids=tuple(token_ids),
+        logprobs=tuple(score.logprob for score in scores),
+        ranks=tuple(score.rank or 0 for score in scores),
+        top_ids=tuple(ids for ids, _ in tops),
+        top_logprobs=tuple(logprobs for _, logprobs in tops),
+        texts=texts,
+        utf8={i: tuple(data) for i, data in spelled.items() if data != texts[i].encode()},
+    )
 
 
 def _alternative(table: TokenBytes, token_id: int, logprob: float) -> Alternative:

@@ -52,11 +52,39 @@ class TokenLogprob(Alternative):
 
     Args:
         top: the likeliest in its place, best first, or those that ``logprob_token_ids`` asks for.
-        rank: of the token by its probability, 1 for the likeliest; told of the prompt's tokens alone.
     """
 
     top: tuple[Alternative, ...] = ()
-    rank: int | None = None
+
+
+class PromptLogprobs(_Frozen):
+    """Log probabilities of the tokens of a prompt, in columns: there may be tens of thousands.
+
+    The first token has none, and is in no column.
+
+    Args:
+        token_ids: ``[tokens]``.
+        logprobs: ``[tokens]``.
+        ranks: of the tokens by their probabilities, 1 for the likeliest; ``[tokens]``.
+        top_ids: the likeliest in the place of each, best first; ``[tokens, alternatives]``.
+        top_logprobs: theirs; ``[tokens, alternatives]``.
+        texts: of all these tokens by their ids, as ``Alternative.token`` gives them.
+        utf8: the bytes of those whose text does not tell them.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    ranks: tuple[int, ...] = ()
+    top_ids: tuple[tuple[int, ...], ...] = ()
+    top_logprobs: tuple[tuple[float, ...], ...] = ()
+    texts: dict[int, str] = {}
+    utf8: dict[int, tuple[int, ...]] = {}
+
+    def alternative(self, token_id: int, logprob: float) -> Alternative:
+        """One of the tokens, in some place."""
+        text = self.texts[token_id]
+        utf8 = self.utf8[token_id] if token_id in self.utf8 else tuple(text.encode())
+        return Alternative.model_construct(token_id=token_id, token=text, utf8=utf8, logprob=logprob)
 
 
 class ToolCallDelta(_Frozen):
@@ -77,8 +105,7 @@ class Chunk(_Frozen):
         token_ids: of this piece, when they were asked for.
         logprobs: of the tokens whose text this piece brings, when they were asked for.
         prompt_token_ids: in the first chunk of all, beside the new tokens'.
-        prompt_logprobs: in the first chunk of all, when they were asked for; the first token of a prompt has
-            none.
+        prompt_logprobs: in the first chunk of all, when they were asked for.
         tool_calls: the calls' next pieces.
         finish_reason: set in the last chunk of a choice, and only there.
         choice_usage: of this choice so far, when ``continuous_usage_stats`` asks for it.
@@ -93,7 +120,7 @@ class Chunk(_Frozen):
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
-    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    prompt_logprobs: PromptLogprobs | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: FinishReason | None = None
     choice_usage: Usage | None = None

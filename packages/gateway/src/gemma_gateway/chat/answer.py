@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from openai.types.chat import (
@@ -25,8 +26,9 @@ from openai.types.chat.chat_completion_message_function_tool_call import Functio
 import gemma_wire as wire
 from gemma_gateway.answers import Head, counts
 from gemma_gateway.asking import Chunks
-from gemma_gateway.logprobs import for_chat, for_prompt
+from gemma_gateway.logprobs import for_chat, for_prompt, is_long
 from gemma_gateway.schema.chat import ChatRequest
+from gemma_gateway.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,16 @@ class Answer:
             prompt_logprobs=body.prompt_logprobs,
         )
 
-    def whole(self, choices: list[Choice], usage: wire.Usage, opening: wire.Chunk) -> ChatCompletion:
-        """All of it at once; the model's first chunk tells of the prompt."""
-        told = self._head() | self._of_prompt(opening)
+    def whole(self, choices: list[Choice], usage: wire.Usage, of_prompt: dict[str, Any]) -> ChatCompletion:
+        """All of it at once."""
+        told = self._head() | of_prompt
         return ChatCompletion(**told, object="chat.completion", choices=choices, usage=counts(usage))
 
-    def opening(self) -> ChoiceDelta:
-        """Who speaks."""
-        return ChoiceDelta(role="assistant", content=self.nothing, refusal=None)
+    def opening(self, index: int, first: wire.Chunk, of_prompt: dict[str, Any]) -> ChatCompletionChunk:
+        """Who speaks: the first piece of a choice, made when the model's first chunk has come."""
+        delta = ChoiceDelta(role="assistant", content=self.nothing, refusal=None)
+        usage = first.choice_usage and first.choice_usage.model_copy(update={"completion_tokens": 0})
+        return self.piece(index, delta, _Told(), usage=usage, of_prompt=of_prompt)
 
     def piece(
         self,
@@ -91,7 +95,7 @@ class Answer:
         told: "_Told | None" = None,
         finish: wire.FinishReason | None = None,
         usage: wire.Usage | None = None,
-        opening: wire.Chunk | None = None,
+        of_prompt: dict[str, Any] | None = None,
     ) -> ChatCompletionChunk:
         """One piece of one choice.
 
@@ -101,7 +105,7 @@ class Answer:
             told: the tokens that it brings; ``None``: nothing is said of tokens.
             finish: why the choice ended.
             usage: the token counts of the choice so far.
-            opening: the model's first chunk, in the first piece of all.
+            of_prompt: what is told of the prompt, in the first piece of all.
         """
         choice = ChunkChoice(
             index=index,
@@ -113,7 +117,7 @@ class Answer:
         # usage is set where it is asked for, so that it is sent: null in every chunk but the last
         counted = counts(usage) if usage and self.continuous_usage else None
         rest: dict[str, Any] = {"usage": counted} if self.include_usage else {}
-        rest |= self._of_prompt(opening) if opening else {}
+        rest |= of_prompt or {}
         return ChatCompletionChunk(**self._head(), object="chat.completion.chunk", choices=[choice], **rest)
 
     def ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
@@ -124,11 +128,16 @@ class Answer:
         content = for_chat(told.logprobs, self.as_ids)
         return ChunkLogprobs(content=content, refusal=None) if self.logprobs else None
 
+    async def of_prompt(self, opening: wire.Chunk) -> dict[str, Any]:
+        """The fields that tell of the prompt, of which the model's first chunk knows."""
+        work = partial(self._of_prompt, opening)
+        return await in_thread(work) if is_long(opening.prompt_logprobs) else work()
+
     def _of_prompt(self, opening: wire.Chunk) -> dict[str, Any]:
         told: dict[str, Any] = {}
         if self.token_ids:
             told["prompt_token_ids"] = list(opening.prompt_token_ids)
-        if self.prompt_logprobs is not None:
+        if self.prompt_logprobs is not None and opening.prompt_logprobs is not None:
             told["prompt_logprobs"] = for_prompt(opening.prompt_logprobs, self.prompt_logprobs)
         return told
 
@@ -167,13 +176,10 @@ async def stream(answer: Answer, chunks: Chunks) -> AsyncGenerator[ChatCompletio
     held: dict[int, _Told] = {}
     async with aclosing(chunks):
         async for chunk in chunks:
-            for index in range(0 if opened else answer.n):
-                none_yet = chunk.choice_usage and chunk.choice_usage.model_copy(
-                    update={"completion_tokens": 0}
-                )
-                opening = None if index else chunk
-                yield answer.piece(index, answer.opening(), _Told(), usage=none_yet, opening=opening)
-            opened = True
+            if not opened:
+                of_prompt, opened = await answer.of_prompt(chunk), True
+                for index in range(answer.n):
+                    yield answer.opening(index, chunk, {} if index else of_prompt)
             told, usage = held.pop(chunk.index, _Told()).then(chunk), chunk.choice_usage
             if chunk.text or chunk.tool_calls:
                 yield answer.piece(chunk.index, _delta(chunk), told, usage=usage)
@@ -206,15 +212,15 @@ async def fold(answer: Answer, chunks: Chunks) -> ChatCompletion:
     """The whole answer: the same chunks, joined."""
     drafts = [_Draft() for _ in range(answer.n)]
     usage: wire.Usage | None = None
-    opening: wire.Chunk | None = None
+    of_prompt: dict[str, Any] | None = None
     async with aclosing(chunks):
         async for chunk in chunks:
+            of_prompt = await answer.of_prompt(chunk) if of_prompt is None else of_prompt
             drafts[chunk.index].take(chunk, answer)
-            usage, opening = chunk.usage or usage, opening or chunk
+            usage = chunk.usage or usage
     assert usage is not None, "an engine's last chunk tells the counts"
-    assert opening is not None, "the last chunk may be the first"
     choices = [draft.choice(index, answer) for index, draft in enumerate(drafts)]
-    return answer.whole(choices, usage, opening)
+    return answer.whole(choices, usage, of_prompt or {})
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from openai.types import Completion, CompletionChoice
@@ -12,8 +13,18 @@ import gemma_wire as wire
 from gemma_gateway.answers import Head, counts
 from gemma_gateway.completions.question import Prompt
 from gemma_gateway.errors import BadRequest
-from gemma_gateway.logprobs import First, Legacy, LegacyLogprobs, for_prompt, id_name, joined, text_bytes
+from gemma_gateway.logprobs import (
+    First,
+    Legacy,
+    LegacyLogprobs,
+    for_prompt,
+    id_name,
+    is_long,
+    joined,
+    text_bytes,
+)
 from gemma_gateway.schema.completions import CompletionRequest
+from gemma_gateway.threads import in_thread
 
 MAX_PROMPT_SCORES = 2**20
 """Log probabilities that one response may tell of all its prompts."""
@@ -110,16 +121,16 @@ class _Teller:
     def _echoed(self, opening: wire.Chunk) -> LegacyLogprobs | None:
         if self._body.logprobs is None:
             return None
-        tokens = [token for token in opening.prompt_logprobs if token is not None]
-        return self._legacy.echo(self._first(opening, tokens), tokens, self._body.logprobs)
+        told = opening.prompt_logprobs or wire.PromptLogprobs()
+        return self._legacy.echo(self._first(opening, told), told, self._body.logprobs)
 
-    def _first(self, opening: wire.Chunk, others: Sequence[wire.TokenLogprob]) -> First | None:
+    def _first(self, opening: wire.Chunk, told: wire.PromptLogprobs) -> First | None:
         """The prompt's first token; ``None`` where it is not the client's.
 
         The model begins a text with a token of its own, which then is what the text does not account for.
         """
         text = (self._prompt.echo or "").encode()
-        rest = b"".join(text_bytes(token) for token in others)
+        rest = b"".join(text_bytes(told.alternative(token_id, 0.0)) for token_id in told.token_ids)
         begun = text.removesuffix(rest).decode(errors="replace") if text.endswith(rest) else ""
         name = self._prompt.first or begun
         if not name:
@@ -145,7 +156,7 @@ class _Teller:
         opening, self._opening, told = self._opening, None, dict[str, Any]()
         if opening is not None and self._body.return_token_ids:
             told["prompt_token_ids"] = list(opening.prompt_token_ids)
-        if opening is not None and self._body.prompt_logprobs is not None:
+        if opening and opening.prompt_logprobs is not None and self._body.prompt_logprobs is not None:
             told["prompt_logprobs"] = for_prompt(opening.prompt_logprobs, self._body.prompt_logprobs)
         return told
 
@@ -160,8 +171,14 @@ class _Tellers:
         self._counted: list[wire.Usage] = []
         self._scores = 0
 
-    def tell(self, number: int, chunk: wire.Chunk) -> list[Piece]:
+    async def tell(self, number: int, chunk: wire.Chunk) -> list[Piece]:
         """The pieces that a chunk of a prompt's generation makes."""
+        opening = self._openings.get(number, chunk)
+        opens = self._answer.index(number, chunk) not in self._tellers
+        work = partial(self._tell, number, chunk)
+        return await in_thread(work) if opens and is_long(opening.prompt_logprobs) else work()
+
+    def _tell(self, number: int, chunk: wire.Chunk) -> list[Piece]:
         opening = self._openings.setdefault(number, chunk)
         if opening is chunk:
             self._check_scores(chunk)
@@ -174,8 +191,9 @@ class _Tellers:
 
     def _check_scores(self, opening: wire.Chunk) -> None:
         """Each choice tells those of its prompt; of many prompts they would fill the memory."""
-        each = max((1 + len(token.top) for token in opening.prompt_logprobs if token), default=0)
-        self._scores += len(opening.prompt_logprobs) * each * self._answer.body.candidates
+        told = opening.prompt_logprobs or wire.PromptLogprobs()
+        alternatives = sum(map(len, told.top_ids))
+        self._scores += (len(told.token_ids) + alternatives) * self._answer.body.candidates
         if self._scores > MAX_PROMPT_SCORES:
             sentence = f"The prompts have more than {MAX_PROMPT_SCORES:,} log probabilities to tell."
             raise BadRequest(sentence, param="prompt", code="array_above_max_length")
@@ -195,7 +213,7 @@ async def stream(answer: Answer, chunks: Chunks) -> AsyncGenerator[Completion, N
     tellers = _Tellers(answer)
     async with aclosing(chunks):
         async for number, chunk in chunks:
-            for piece in tellers.tell(number, chunk):
+            for piece in await tellers.tell(number, chunk):
                 yield answer.piece(piece, chunk.choice_usage)
     if answer.body.include_usage:
         yield answer.last([], tellers.usage())
@@ -208,7 +226,7 @@ async def fold(answer: Answer, chunks: Chunks) -> Completion:
     async with aclosing(chunks):
         async for number, chunk in chunks:
             drafts[answer.index(number, chunk)].score(chunk)
-            for piece in tellers.tell(number, chunk):
+            for piece in await tellers.tell(number, chunk):
                 drafts[piece.index].take(piece)
     kept: list[_Draft] = []
     for start in range(0, len(drafts), body.candidates):

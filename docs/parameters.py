@@ -104,6 +104,7 @@ OURS = (
     "min_tokens",
     "ignore_eos",
     "stop_token_ids",
+    "cache_salt",
     *Guided.model_fields,
     *Details.model_fields,
     *Templated.model_fields,

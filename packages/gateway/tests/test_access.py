@@ -250,3 +250,45 @@ async def test_what_every_answer_bears(client: httpx.AsyncClient, path: str) -> 
 async def test_a_key_alone_is_enough_for_a_chat(closed: httpx.AsyncClient) -> None:
     closed.headers.update(bearer("x"))
     assert (await post(closed, chat())).status_code == 200
+
+
+async def salts(client: httpx.AsyncClient, engine: FakeEngine, key: str, **rest: object) -> str | None:
+    """The salt with which the model is asked, by chat and by completion alike."""
+    engine.asked.clear()
+    headers = bearer(key) if key else {}
+    said = chat() | rest
+    completed = {"model": said["model"], "prompt": ["a", "b"]} | rest
+    for path, body in (("/v1/chat/completions", said), ("/v1/completions", completed)):
+        assert (await client.post(path, json=body, headers=headers)).status_code == 200
+    (salt,) = {request.options.cache_salt for request in engine.asked}
+    assert len(engine.asked) == 3
+    return salt
+
+
+async def test_each_key_has_caches_of_its_own(closed: httpx.AsyncClient, engine: FakeEngine) -> None:
+    found = [await salts(closed, engine, key) for key in KEYS]
+    assert len(set(found)) == len(KEYS)
+    assert found == [await salts(closed, engine, key) for key in KEYS]
+    assert all(salt and key not in salt for salt, key in zip(found[:2], KEYS[:2], strict=True))
+
+
+async def test_a_client_s_salt_divides_its_key_s_caches_and_no_others(
+    closed: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    """Not even by naming what the gateway gave to somebody else."""
+    plain = [await salts(closed, engine, key) for key in KEYS]
+    wanted = ["ward 1", "ward 2", *map(str, plain)]
+    found = {await salts(closed, engine, key, cache_salt=salt) for key in KEYS for salt in wanted}
+    assert len(found) == len(KEYS) * len(wanted)
+    assert not found & set(plain)
+    assert await salts(closed, engine, KEYS[0], cache_salt=None) == plain[0]
+    assert await salts(closed, engine, KEYS[0], cache_salt="") == plain[0]
+
+
+async def test_without_keys_a_client_s_salt_is_the_model_s(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    assert await salts(client, engine, "") is None
+    assert await salts(client, engine, "", cache_salt="ward 1") == "ward 1"
+    response = await post(client, chat() | {"cache_salt": "x" * 513})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "cache_salt")

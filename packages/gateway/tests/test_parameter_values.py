@@ -29,6 +29,7 @@ async def test_honoured_parameters_reach_the_model(client: httpx.AsyncClient, en
         "repetition_penalty": 1.1,
         "min_tokens": 2,
         "ignore_eos": True,
+        "cache_salt": "ward 1",
     }
     engine.script = [wire.Overloaded("128 answers are much")]
     body = chat(temperature=0, top_p=0.5, max_tokens=9, logit_bias={"7": -100, "8": 0.5}, **alike)
@@ -105,6 +106,7 @@ NEUTRAL: dict[str, list[Any]] = {
     "min_tokens": [None],
     "ignore_eos": [None],
     "stop_token_ids": [None, []],
+    "cache_salt": [None, ""],
 }
 
 

@@ -32,6 +32,7 @@ SAMPLING = {
     "min_tokens",
     "ignore_eos",
     "stop_token_ids",
+    "cache_salt",
 }
 FORMS = {"structured_outputs"} | {
     f"structured_outputs.{form}" for form in ("json", "json_object", "regex", "choice", "grammar")

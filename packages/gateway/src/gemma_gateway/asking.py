@@ -1,6 +1,7 @@
 """From a request to the model and back: what every family of endpoints does alike."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -60,7 +61,12 @@ class Question:
 
 
 async def ask(
-    engine: Engine, served: Served, question: Question, request_id: str, report: SchemaReport
+    engine: Engine,
+    served: Served,
+    question: Question,
+    request_id: str,
+    cache_salt: str | None,
+    report: SchemaReport,
 ) -> Chunks:
     """The model's chunks; closing the generator cancels the generation.
 
@@ -69,14 +75,16 @@ async def ask(
         served: what is known of it.
         question: what it is asked.
         request_id: for the log.
+        cache_salt: of the API key, where there are keys: nothing is reused of what other keys have asked.
         report: is told what the chunks say about schemas, before they are yielded.
 
     Raises:
         ApiError: what the model's error means to the client.
     """
     _check_length(question)
+    request = _salted(question.request, cache_salt)
     try:
-        async with aclosing(engine.generate(question.request, request_id)) as chunks:
+        async with aclosing(engine.generate(request, request_id)) as chunks:
             async for chunk in chunks:
                 report.note(chunk)
                 yield chunk
@@ -84,6 +92,15 @@ async def ask(
         if isinstance(error, wire.Unavailable):
             served.forget()
         raise question.blame(error) from error
+
+
+def _salted(request: wire.Request, cache_salt: str | None) -> wire.Request:
+    """With the key's salt; a salt that the client gave divides the key's own caches further."""
+    if cache_salt is None:
+        return request
+    both = f"{cache_salt}\0{request.options.cache_salt or ''}"
+    salt = hashlib.sha256(both.encode()).hexdigest()
+    return request.model_copy(update={"options": request.options.model_copy(update={"cache_salt": salt})})
 
 
 async def ask_tokens(engine: Engine, question: Question) -> wire.Tokens:
@@ -171,6 +188,7 @@ def options(body: Sampled) -> dict[str, Any]:
         "return_token_ids": body.return_token_ids or False,
         "continuous_usage_stats": body.continuous_usage,
         "skip_special_tokens": body.skip_special_tokens is not False,
+        "cache_salt": body.cache_salt or None,
     }
 
 

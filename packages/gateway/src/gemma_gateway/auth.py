@@ -32,6 +32,10 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
+    def cache_salt(self, index: int) -> str:
+        """What keeps the caches of one key apart from those of all others; it does not tell the key."""
+        return hashlib.sha256(b"cache_salt\0" + self._digests[index]).hexdigest()
+
     def find(self, key: bytes) -> int | None:
         """Which key it is, or ``None``."""
         given = _digest(key)
@@ -42,7 +46,8 @@ class Keys:
 class Access:
     """Answers 401 and 403 before anything of the request is read. The health family is open.
 
-    Behind it ``state.key`` tells which key asks; without keys it is ``None``.
+    Behind it ``state.key`` tells which key asks, and ``state.cache_salt`` what keeps its caches apart from
+    those of the other keys (``asking.ask``); without keys both are ``None``.
 
     Args:
         keys: none: everybody may ask.
@@ -68,7 +73,9 @@ class Access:
     def _check(self, headers: Headers, state: dict[str, object]) -> None:
         if self.hosts:
             _check_host(headers.get("host", ""), self.hosts)
-        state["key"] = self._key(headers) if self.keys else None
+        key = self._key(headers) if self.keys else None
+        state["key"] = key
+        state["cache_salt"] = None if key is None else self.keys.cache_salt(key)
 
     def _key(self, headers: Headers) -> int:
         scheme, _, key = headers.get("authorization", "").partition(" ")

@@ -93,6 +93,7 @@ class Intake:
             logprob_token_ids=options.logprob_token_ids,
             constraint=constrained.constraint if constrained else None,
             variant=options.model if options.model in self.variants else None,
+            cache_salt=options.cache_salt or None,
         )
         wording = Wording(
             table=self._table,

@@ -111,6 +111,7 @@ class Generation:
         constraint: at the beginning of the answer, and left there: each choice goes on with a fork of it.
             Where it demands an end, ``min_tokens`` has no say.
         variant: which nested model runs it; ``None``: the whole one.
+        cache_salt: it reuses only keys, values and soft tokens of generations with the same salt.
     """
 
     prompt: Prompt
@@ -124,6 +125,7 @@ class Generation:
     logprob_token_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
     variant: str | None = None
+    cache_salt: str | None = None
 
 
 LEAST_LOGPROB = -9999.0

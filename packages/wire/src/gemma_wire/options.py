@@ -15,6 +15,8 @@ MAX_STOPS = 16
 LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY = 0.01, 10.0
 """Logits are at most some hundreds: divided or multiplied by these they stay far inside fp32's range."""
 MAX_BIASES = 1024
+MAX_CACHE_SALT = 512
+"""Characters of a ``cache_salt``."""
 
 
 def _whole(value: object) -> object:
@@ -84,6 +86,8 @@ class Options(Frozen):
         frequency_penalty, presence_penalty: over the answer, as OpenAI defines them.
         logit_bias: token id → what is added to its logit.
         n: how many answers to one prompt.
+        cache_salt: what was computed for other requests is reused only if they had the same salt, or none
+            either. Nobody can tell from the counts or the time of an answer what others have asked.
         logprobs: tell each new token's log probability, and those of so many of the likeliest.
         prompt_logprobs: tell each token's of the prompt, and those of so many of the likeliest.
         logprob_token_ids: tell the log probabilities of these tokens instead of the likeliest, at each new
@@ -121,6 +125,7 @@ class Options(Frozen):
         None, ge=0, le=MAX_TOP_LOGPROBS
     )
     logprob_token_ids: tuple[TokenId, ...] = Field((), max_length=MAX_LOGPROB_TOKEN_IDS)
+    cache_salt: str | None = Field(None, max_length=MAX_CACHE_SALT)
     return_token_ids: StrictBool = False
     continuous_usage_stats: StrictBool = False
     skip_special_tokens: StrictBool = True

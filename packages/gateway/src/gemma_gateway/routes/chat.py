@@ -30,7 +30,8 @@ async def create(
     question = await while_connected(request.receive, read(body, at.settings, served.option))
     answer = Answer.to(body, Head.new("chatcmpl", served.id, served.info))
     report = SchemaReport()
-    chunks = ask(at.engine, at.served, question, request.state.request_id, report)
+    state = request.state
+    chunks = ask(at.engine, at.served, question, state.request_id, state.cache_salt, report)
     if body.stream:
         return await open_stream(request.receive, stream(answer, chunks), body.include_obfuscation, report)
     return json_response(await while_connected(request.receive, fold(answer, chunks)), report.headers)

@@ -33,7 +33,7 @@ async def create(
     report = SchemaReport()
     chunks = together(
         [
-            ask(at.engine, at.served, prompt.question, name, report)
+            ask(at.engine, at.served, prompt.question, name, request.state.cache_salt, report)
             for prompt, name in zip(prompts, names, strict=True)
         ]
     )

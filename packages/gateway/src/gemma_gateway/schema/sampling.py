@@ -13,6 +13,7 @@ from gemma_wire.options import (
     INT32_MAX,
     LEAST_REPETITION_PENALTY,
     MAX_BIASES,
+    MAX_CACHE_SALT,
     MAX_CHOICES,
     MAX_STOPS,
     MOST_REPETITION_PENALTY,
@@ -94,6 +95,9 @@ class Sampled(Extensions, Guided, Details):
     min_tokens: int | None = Field(None, ge=0, le=INT32_MAX)
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
+    cache_salt: str | None = Field(
+        None, max_length=MAX_CACHE_SALT, description="only requests with the same salt share a prefix cache"
+    )
 
     @model_validator(mode="after")
     def _one_repetition_penalty(self) -> Self:

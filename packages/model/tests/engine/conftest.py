@@ -1,5 +1,5 @@
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from gemma_model import tiny
 from gemma_model.engine.choice import Choice
 from gemma_model.engine.loop import Loop
 from gemma_model.engine.outcome import Outcome
+from gemma_model.engine.plan import Plan
 from gemma_model.engine.runner import Loaded, Runner
-from gemma_model.engine.scheduler import Plan, Scheduler
-from gemma_model.engine.sequence import Name
+from gemma_model.engine.scheduler import Scheduler
+from gemma_model.engine.sequence import Key, Name
 from gemma_model.engine.slots import Slots
 from gemma_model.nn.cache import KVCache
 from gemma_model.protocol import Generation, Media, MediaSpan, Prompt, Scores, Step
@@ -61,6 +62,13 @@ class Recorder:
 
     runner: Runner
     plans: list[Plan] = field(default_factory=list)
+
+    @property
+    def encoded(self) -> Container[Key]:
+        return self.runner.encoded
+
+    def retain(self, needed: Collection[Key]) -> None:
+        self.runner.retain(needed)
 
     def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
         self.plans.append(plan)

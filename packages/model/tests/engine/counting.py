@@ -1,12 +1,13 @@
 """The engine's loop around a model of ten lines, and what it is asked."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from gemma_model.engine.choice import Choice
 from gemma_model.engine.loop import Loop
 from gemma_model.engine.outcome import Outcome
-from gemma_model.engine.scheduler import Plan, Scheduler
-from gemma_model.engine.sequence import Name
+from gemma_model.engine.plan import Plan
+from gemma_model.engine.scheduler import Scheduler
+from gemma_model.engine.sequence import Key, Name
 from gemma_model.engine.slots import Slots
 from gemma_model.protocol import Generation, Prompt, Sampling, Step
 
@@ -18,9 +19,16 @@ class Counter:
         self.broken = False
         self.refused = -1
 
+        self.encoded: set[Key] = set()
+
+    def retain(self, needed: Collection[Key]) -> None:
+        self.encoded &= set(needed)
+
     def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
         if self.broken:
             raise RuntimeError("out of memory")
+        if plan.encode is not None:
+            self.encoded.add(plan.encode.key)
         failed = {name: "no" for p in plan.prefills for name in p.names if name[0] == self.refused}
         ending = [name for p in plan.prefills if p.ends_prompt for name in p.names if name not in failed]
         tokens = {name: choices[name].generation.prompt.token_ids[-1] + 1 + name[1] for name in ending}

@@ -52,6 +52,31 @@ def test_a_cached_prompt_is_reused_for_all_choices(checkpoint: Any) -> None:
     assert four.choice(0)[:1] == one.tokens
 
 
+@pytest.mark.parametrize(("length", "kept"), [(44, 40), (50, 46), (60, 50), (90, 80)])
+def test_a_slot_that_was_taken_back_is_copied_as_far_as_it_is_needed(
+    checkpoint: Any, length: int, kept: int
+) -> None:
+    """Behind what it holds, its rings of 48 columns still have what a longer text had written."""
+    native, before = checkpoint.native(chunk=7, rewind=16), checkpoint.text(length, 4)
+    native.answers([Generation(before, GREEDY, 8)])
+    native.answers([Generation(checkpoint.text(70, 9 + i), GREEDY, 5) for i in range(3)])  # other slots
+    other = checkpoint.text(2, 77).token_ids
+    prompt = replace(before, token_ids=before.token_ids[:kept] + other)
+    (first,) = native.listened(Generation(prompt, HOT, 20, n=3))
+    assert {step.cached_tokens for step in first.steps} == {kept}
+    assert [first.choice(i) for i in range(3)] == _fresh(checkpoint, Generation(prompt, HOT, 20, n=3))
+    for choice in range(3):
+        turn = checkpoint.longer(prompt, *first.choice(choice), 11, 12)
+        (answer,) = native.listened(Generation(turn, GREEDY, 10))
+        assert answer.end.cached_tokens == kept + 2 + 20 - 1
+        assert [answer.tokens] == checkpoint.greedy([turn], 10)
+
+
+def _fresh(checkpoint: Any, generation: Generation) -> list[list[int]]:
+    (answer,) = checkpoint.native().listened(generation)
+    return [answer.choice(i) for i in range(generation.n)]
+
+
 def test_each_choice_counts_its_own_tokens(checkpoint: Any) -> None:
     """A token that a penalty keeps from coming twice comes once in each."""
     never_again = replace(HOT, presence_penalty=1e6)

@@ -12,9 +12,10 @@ from gemma_model.engine import decoding
 from gemma_model.engine import runner as runner_module
 from gemma_model.engine.choice import Choice
 from gemma_model.engine.decoding import Recorded
+from gemma_model.engine.encoder_inputs import encoder_inputs
+from gemma_model.engine.plan import Decode, Encode, Fork, Plan, Prefill, Waiting
 from gemma_model.engine.runner import Loaded, Runner
 from gemma_model.engine.sampler import Draw, Penalties, sample
-from gemma_model.engine.scheduler import Decode, Fork, Plan, Prefill
 from gemma_model.engine.scores import score
 from gemma_model.nn.layer import Layer
 from gemma_model.nn.matformer import Slice
@@ -101,6 +102,12 @@ def test_plans_run(checkpoint: Any, runner: Runner, way: str, monkeypatch: pytes
         Prefill((1, 0), 0, 0, 100, False, True),
         Prefill((2, 0), 2, 0, 20, True, True),
     )
+    for name in ((0, 0), (1, 0)):
+        (medium,) = encoder_inputs(choices[name].generation)
+        runner.retain({each.key for one in asked for each in encoder_inputs(one)})
+        while medium.key not in runner.encoded:
+            waits = Encode(medium.key, (Waiting((name,), 0),))
+            assert not runner.run(Plan(encode=waits), choices).failed
     first = runner.run(Plan(prefills), choices)
     assert not first.failed
     assert len(first.tokens) == 3

@@ -1,6 +1,6 @@
 """Infinity and NaN: who has them fails, nobody else does, and nothing of them stays in a slot."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from gemma_model.engine.loop import Loop
 from gemma_model.engine.runner import Loaded, Runner
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.slots import Slots
-from gemma_model.engine.soft_tokens import SoftTokens
+from gemma_model.engine.soft_tokens import Encoding, SoftTokens
 from gemma_model.nn.cache import KVCache
 from gemma_model.nn.layer import Layer
 from gemma_model.protocol import Generation, Media, Prompt, Sampling
@@ -121,10 +121,9 @@ def test_soft_tokens_that_are_not_finite_fail_their_own_request(
     bad = broken.spans[0].media.digest
     encode = checkpoint.loaded.runner._soft_tokens._encode
 
-    def encoded(media: Sequence[Media]) -> Tensor:
-        tokens: Tensor = encode(media)
-        for place, medium in enumerate(media):
-            tokens[place, -1, -1] = value if medium.digest == bad else tokens[place, -1, -1]
+    def encoded(media: Media) -> Encoding:
+        tokens: Tensor = yield from encode(media)
+        tokens[0, -1, -1] = value if media.digest == bad else tokens[0, -1, -1]
         return tokens
 
     expected = said(checkpoint, engine()[0], Generation(fine, GREEDY, 8))[0].tokens

@@ -1,7 +1,8 @@
 import pytest
 
-from gemma_model.engine.scheduler import Decode, Fork, Plan, Prefill, QueueFull, Row, Scheduler
-from gemma_model.engine.sequence import Sequence
+from gemma_model.engine.plan import Decode, Fork, Plan, Prefill, Row
+from gemma_model.engine.scheduler import QueueFull, Scheduler
+from gemma_model.engine.sequence import EncoderInput, Sequence
 from gemma_model.engine.slots import Slots
 
 STOP = 0
@@ -185,6 +186,46 @@ def test_a_choice_that_fails_over_its_token_leaves_the_others_alone() -> None:
     plan, _ = step(s)
     assert [d.name for d in plan.decodes] == [(1, 1)]
     assert [x.finish for x in group] == ["failed", "length"]
+
+
+def with_media(number: int, *media: str) -> list[Sequence]:
+    """A prompt of one token and then media with two soft tokens each."""
+    keys = [(number, 0), *((medium, place) for medium in media for place in range(2))]
+    inputs = tuple(EncoderInput(medium, 1 + 2 * i, 3 + 2 * i) for i, medium in enumerate(media))
+    return [Sequence((number, 0), list(keys), 1, encoder_inputs=inputs)]
+
+
+def test_who_has_one_image_does_not_wait_for_all_of_who_has_many() -> None:
+    s, encoded, order = scheduler(slots=3, chunk=100), set[object](), list[object]()
+    s.submit(with_media(0, *"abcdef"))
+    s.submit(with_media(1, "x"))
+    s.submit(with_media(2, "y", "z"))
+    while plan := s.plan(encoded):
+        s.commit(plan, {row.name: 9 for row in plan.rows})
+        if plan.encode:
+            encoded.add(plan.encode.key)
+            order.append(plan.encode.key)
+    assert order == list("axybzcdef")
+
+
+def test_a_medium_is_encoded_to_its_end_for_all_who_wait_for_it() -> None:
+    s, other = scheduler(slots=3, chunk=100), with_media(1, "a")
+    s.submit(with_media(0, "a"))
+    s.submit(other)
+    s.submit(with_media(2, "b"))
+    names = []
+    for _ in range(6):
+        plan = s.plan()
+        s.commit(plan, {})
+        names += [plan.encode.names] if plan.encode else []
+    assert names == [((0, 0), (1, 0))] * len(names)
+    s.cancel((0, 0))
+    assert s.plan().needed == {"a", "b"}
+    s.cancel((1, 0))
+    plan = s.plan()
+    assert plan.encode
+    assert plan.encode.key == "b"
+    assert plan.needed == {"b"}
 
 
 def test_who_wants_all_of_the_prompt_run_reuses_nothing() -> None:

@@ -1,14 +1,20 @@
-"""Any order of submit, cancel and step: what plans write into the cache is what they later read from it."""
+"""Any order of submit, cancel and step: what plans write into the cache is what they later read from it.
+
+And no soft token is run before its medium is encoded, by one encoder that pauses.
+"""
 
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from gemma_model.engine.scheduler import Decode, Plan, Prefill, QueueFull, Scheduler
-from gemma_model.engine.sequence import Key, Name, Sequence
+from gemma_model.engine.plan import Decode, Encode, Plan, Prefill
+from gemma_model.engine.scheduler import QueueFull, Scheduler
+from gemma_model.engine.sequence import EncoderInput, Key, Name, Sequence
 from gemma_model.engine.slots import Slots
 
 SLOTS, WAITING, CHUNK, WINDOW, STOP = 4, 2, 5, 4, 0
+SOFT = 3
+"""Soft tokens of a medium."""
 
 
 class PretendCache:
@@ -40,6 +46,30 @@ class PretendCache:
             self._sliding[target, column] = self._sliding[source, column]
 
 
+class PretendEncoder:
+    """Takes some steps for a medium, and keeps as little as it may."""
+
+    def __init__(self) -> None:
+        self.encoded: set[Key] = set()
+        self._running: tuple[Key, int] | None = None
+
+    def retain(self, needed: frozenset[Key], forgets: bool) -> None:
+        if forgets:
+            self.encoded &= needed
+        if self._running and self._running[0] not in needed:
+            self._running = None
+
+    def advance(self, encode: Encode, takes: int) -> None:
+        assert encode.key not in self.encoded
+        key, left = self._running or (encode.key, takes)
+        assert key == encode.key, "what was begun is finished first"
+        self._running = (key, left - 1) if left else None
+        self.encoded |= set() if left else {key}
+
+    def fail(self) -> None:
+        self._running = None
+
+
 class Machine(RuleBasedStateMachine):
     requests = Bundle("requests")
 
@@ -48,6 +78,7 @@ class Machine(RuleBasedStateMachine):
         self.known: dict[Name, Sequence] = {}
         self.ended: set[Name] = set()
         self.count = 0
+        self.encoder, self.last = PretendEncoder(), Plan()
         self.build(ring=WINDOW)
 
     def build(self, ring: int) -> None:
@@ -64,25 +95,35 @@ class Machine(RuleBasedStateMachine):
         min_tokens=st.integers(0, 6),
         n=st.sampled_from([1, 1, 1, 2, 3, 4]),
         reuses=st.sampled_from([True, True, False]),
+        cost=st.sampled_from([1, 1, 1, 2, 3, CHUNK + 1]),
+        media=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=3),
     )
     def submit(
-        self, common: int, own: list[int], max_tokens: int, min_tokens: int, n: int, reuses: bool
+        self,
+        common: int,
+        own: list[int],
+        max_tokens: int,
+        min_tokens: int,
+        n: int,
+        reuses: bool,
+        cost: int,
+        media: list[tuple[str, int]],
     ) -> object:
         keys: list[Key] = [*([1, 2, 2] * 4)[:common], *own]
-        return self._submit(
-            [
-                Sequence((self.count, i), list(keys), max_tokens, min_tokens, frozenset({STOP}), reuses)
-                for i in range(n)
-            ]
-        )
+        inputs: list[EncoderInput] = []
+        for medium, text in media:
+            inputs.append(EncoderInput(medium, len(keys), len(keys) + SOFT))
+            keys += [*((medium, place) for place in range(SOFT)), *[1] * text]
+        rest = (max_tokens, min_tokens, frozenset({STOP}), reuses, cost, tuple(inputs))
+        return self._submit([Sequence((self.count, i), list(keys), *rest) for i in range(n)])
 
     @rule(number=requests, n=st.integers(1, 2))
     def next_turn(self, number: int, n: int) -> None:
         """Somebody continues what a finished request has said."""
         before = self.known[number, 0]
         if before.finish and len(before.keys) < 60:
-            keys = [*before.keys, 1, 2]
-            self._submit([Sequence((self.count, i), list(keys), 3, 0, frozenset({STOP})) for i in range(n)])
+            keys, rest = [*before.keys, 1, 2], (3, 0, frozenset({STOP}), True, 1, before.encoder_inputs)
+            self._submit([Sequence((self.count, i), list(keys), *rest) for i in range(n)])
 
     def _submit(self, group: list[Sequence]) -> object:
         number, waiting = self.count, self.scheduler.waiting
@@ -106,14 +147,21 @@ class Machine(RuleBasedStateMachine):
                 assert (ended.name, ended.finish) == (name, "cancelled")
                 self.ended.add(name)
 
-    @rule(token=st.integers(0, 2), unlucky=st.integers(0, 5), broken=st.integers(0, 9))
-    def step(self, token: int, unlucky: int, broken: int) -> None:
+    @rule(
+        token=st.integers(0, 2),
+        unlucky=st.integers(0, 5),
+        broken=st.integers(0, 9),
+        takes=st.integers(0, 2),
+        forgets=st.booleans(),
+    )
+    def step(self, token: int, unlucky: int, broken: int, takes: int, forgets: bool) -> None:
         """A step; which of its prefills, and which of its new tokens, fails if there are so many."""
-        plan = self.scheduler.plan()
+        plan = self._plan(forgets)
         self._check(plan)
         assert set(plan.clears) <= self.cache.broken
         self.cache.broken -= set(plan.clears)
         failed = {name for prefill in plan.prefills[unlucky : unlucky + 1] for name in prefill.names}
+        failed |= self._encode(plan.encode, takes, unlucky == 0)
         items: list[Prefill | Decode] = [*plan.prefills, *plan.decodes]
         for item in items:
             if item.name not in failed:
@@ -135,6 +183,29 @@ class Machine(RuleBasedStateMachine):
                 assert sequence.name not in self.ended
                 self.ended.add(sequence.name)
 
+    def _plan(self, forgets: bool) -> Plan:
+        awaited = {each.key for x in self._firsts() for each in list(x.inputs_ahead)[:1]}
+        encoded = frozenset(self.encoder.encoded)
+        plan = self.scheduler.plan(encoded)
+        self.encoder.retain(plan.needed, forgets)
+        if plan.encode and self.last.encode and (before := self.last.encode.key) in awaited - encoded:
+            assert plan.encode.key == before, "nobody begins anew what is half done"
+        self.last = plan if plan.prefills or plan.encode else self.last
+        return plan
+
+    def _encode(self, encode: Encode | None, takes: int, fails: bool) -> set[Name]:
+        if encode is None:
+            return set()
+        for name in encode.names:
+            assert self.slots.owner(self.known[name].slot) == name
+        for first, *_ in (prompt.names for prompt in encode.prompts):
+            assert next(iter(self.known[first].inputs_ahead)).key == encode.key
+        if fails:
+            self.encoder.fail()
+            return set(encode.names)
+        self.encoder.advance(encode, takes)
+        return set()
+
     def _run(self, item: Prefill | Decode) -> None:
         assert self.slots.owner(item.slot) == item.name
         keys = self.known[item.name].keys
@@ -142,6 +213,9 @@ class Machine(RuleBasedStateMachine):
             self.cache.run(item.slot, keys, item.position, item.position + 1)
             return
         self.cache.run(item.slot, keys, item.start, item.stop)
+        for each in self.known[item.name].encoder_inputs:
+            if each.start < item.stop and item.start < each.stop:
+                assert each.key in self.encoder.encoded
         for fork in item.forks:
             assert self.slots.owner(fork.slot) == fork.name
             if item.ends_prompt:
@@ -149,20 +223,44 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def fail(self) -> None:
-        self.scheduler.plan()
+        self._plan(forgets=True)
+        self.encoder.retain(frozenset(), forgets=True)
         self.ended.update(sequence.name for sequence in self.scheduler.abort())
         self.cache.broken = set(range(SLOTS))
         assert self.slots.free == SLOTS
 
     def _check(self, plan: Plan) -> None:
         assert len(plan.names) == len(set(plan.names))
-        assert sum(p.stop - p.start for p in plan.prefills) <= CHUNK
+        assert not (plan.prefills and plan.encode), "nobody waits for both"
+        if not plan.encode:
+            self._check_budget(plan)
         assert all(p.start < p.stop for p in plan.prefills)
         assert bool(plan) == (len(self.ended) < len(self.known)), "there is work, so some of it is done"
         decoding = {d.name for d in plan.decodes}
         for name, sequence in self.known.items():
             if name not in self.ended and sequence.generated_length:
                 assert name in decoding, "nobody who can decode is left out"
+
+    def _check_budget(self, plan: Plan) -> None:
+        """The chunk is not exceeded, nor left unused, and the oldest prompt has half of it."""
+        run = {prefill.name: prefill.stop - prefill.start for prefill in plan.prefills}
+        spent = sum(tokens * self.known[name].prompt_cost for name, tokens in run.items())
+        assert spent <= CHUNK or list(run.values()) == [1]
+        oldest = True
+        for first in self._firsts():
+            left = first.runnable_length(self.encoder.encoded) - first.stored_length
+            share = run.get(first.name, 0)
+            if left and oldest:
+                assert share >= min(left, max(1, (CHUNK + 1) // 2 // first.prompt_cost))
+            oldest &= not left
+            assert share >= left or CHUNK - spent < first.prompt_cost, "the chunk has room"
+
+    def _firsts(self) -> list[Sequence]:
+        """Of each request the choice that runs the prompt, the oldest first."""
+        prompts = [
+            x for x in self.known.values() if x.slot >= 0 and x.name not in self.ended and x.prefilling
+        ]
+        return [x for _, x in sorted({x.name[0]: x for x in reversed(prompts)}.items())]
 
     @invariant()
     def every_slot_has_one_owner_or_none(self) -> None:
@@ -184,7 +282,7 @@ class Machine(RuleBasedStateMachine):
         for _ in range(1000):
             if len(self.ended) == len(self.known):
                 break
-            self.step(1, 9, 99)
+            self.step(1, 9, 99, 1, True)
         assert len(self.ended) == len(self.known)
         assert (self.slots.free, self.scheduler.waiting, self.scheduler.stored) == (SLOTS, 0, 0)
         assert all(sequence.finish for sequence in self.known.values())

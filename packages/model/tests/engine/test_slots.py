@@ -1,3 +1,5 @@
+import pytest
+
 from gemma_model.engine.sequence import Key, keys_of
 from gemma_model.engine.slots import Slots
 
@@ -40,6 +42,21 @@ def test_what_a_ring_lost_is_not_forgotten_when_its_slot_is_cut_back() -> None:
     assert slots.acquire(2, [1, 2, 3, 4, 5, 99]) == (0, 5)
     slots.release(0)
     assert slots.acquire(3, [1, 2, 3, 99]) == (0, 0)
+
+
+@pytest.mark.parametrize("choice", [0, 1])
+def test_a_copy_of_a_slot_that_was_cut_back_knows_what_its_rings_lost(choice: int) -> None:
+    slots = Slots(2, WINDOW, WINDOW + 2)
+    used(slots, 1, [1, 2, 3, 4, 5, 6, 7, 8])
+    source, reused = slots.acquire(2, [1, 2, 3, 4, 5, 99])
+    target, _ = slots.acquire(3, ())
+    slots.extend(source, [99])
+    slots.fork(source, target)
+    slots.release((source, target)[choice])
+    assert reused == 5
+    assert slots.acquire(4, [1, 2, 3, 4, 5, 98]) == ((source, target)[choice], 5)
+    slots.release((source, target)[choice])
+    assert slots.acquire(5, [1, 2, 3, 98]) == ((source, target)[choice], 0)
 
 
 def test_a_longer_ring_gives_back_more() -> None:

@@ -1,6 +1,8 @@
-"""Media run through their towers together, once each, and one that breaks breaks alone."""
+"""Media are encoded part by part, once each; one that breaks fails alone, and nobody waits for an encoder."""
 
-from collections.abc import Mapping, Sequence
+import gc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,149 +10,249 @@ import pytest
 import torch
 from torch import Tensor
 
-from gemma_model.engine.soft_tokens import AT_ONCE, SoftTokens
-from gemma_model.protocol import Generation, Media, Modality, Sampling
+from gemma_model.engine.pace import Pace
+from gemma_model.engine.soft_tokens import Encoding, SoftTokens
+from gemma_model.protocol import Generation, Media, Sampling
 
-ROW = 4 * 3 * 2  # bytes of what the tower below makes of a medium
+ROW = 4 * 3 * 2  # bytes of what the encoder below makes of a medium
+PARTS = 5
 
 
-class Tower:
-    """Makes ``[media, 3, 2]`` of media, and remembers what it was given."""
+class Clock:
+    """Goes on by a second with each part of an encoder."""
 
-    def __init__(self) -> None:
-        self.runs: list[list[str]] = []
+    now = 0.0
 
-    def __call__(self, media: Sequence[Media]) -> Tensor:
-        self.runs.append([medium.digest.decode() for medium in media])
-        assert len({(medium.modality, medium.features.shape) for medium in media}) == 1
-        if any(medium.digest.startswith(b"bad") for medium in media):
+    def __call__(self) -> float:
+        return self.now
+
+
+class Encoder:
+    """Makes ``[1, 3, 2]`` of a medium in some parts, and remembers what it was given."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.begun: list[str] = []
+        self.parts = 0
+        self.held: Callable[[], object] = lambda: None
+        self._clock = clock
+
+    def __call__(self, media: Media) -> Encoding:
+        self.begun.append(media.digest.decode())
+        activations = torch.zeros(9)
+        self.held = weakref.ref(activations)
+        for _ in range(PARTS):
+            self.parts += 1
+            self._clock.now += 1
+            yield
+        if media.digest.startswith(b"bad"):
             raise RuntimeError("choked")
-        return torch.stack([torch.full((3, 2), float(medium.features.flat[0])) for medium in media])
+        return torch.full((1, 3, 2), float(media.features.flat[0]))
 
 
-def _medium(
-    name: str, value: float = 0, shape: tuple[int, ...] = (2,), modality: Modality = "image"
-) -> Media:
-    return Media(modality, name.encode(), np.full(shape, value, np.float32))
-
-
-def _tokens(found: Mapping[Media, Tensor | Exception], medium: Media) -> Tensor:
-    tokens = found[medium]
-    assert isinstance(tokens, Tensor)
-    return tokens
+def _medium(name: str, value: float = 0) -> Media:
+    return Media("image", name.encode(), np.full(2, value, np.float32))
 
 
 @pytest.fixture
-def tower() -> Tower:
-    return Tower()
+def encoder() -> Encoder:
+    return Encoder(Clock())
 
 
-def test_all_that_are_due_run_at_once_and_get_their_own(tower: Tower) -> None:
-    media = [_medium(f"{i}", i) for i in range(AT_ONCE)]
-    found = SoftTokens(tower, 10**6).of(media)
-    assert len(tower.runs) == 1
-    for i, medium in enumerate(media):
-        assert torch.equal(_tokens(found, medium), torch.full((3, 2), float(i)))
+def _soft_tokens(encoder: Encoder, budget: int = 10**6) -> SoftTokens:
+    return SoftTokens(encoder, budget, encoder._clock)
 
 
-def test_a_run_has_a_limit(tower: Tower) -> None:
-    SoftTokens(tower, 10**6).of([_medium(f"{i}") for i in range(2 * AT_ONCE + 1)])
-    assert [len(run) for run in tower.runs] == [AT_ONCE, AT_ONCE, 1]
+def _encode(soft_tokens: SoftTokens, *names: str) -> None:
+    for name in names:
+        soft_tokens.retain({name})
+        while name not in soft_tokens:
+            soft_tokens.advance(name, _medium(name, ord(name[-1])), 100)
 
 
-def test_modalities_and_lengths_run_apart(tower: Tower) -> None:
-    sounds = [_medium(f"sound {n}", shape=(n, 4), modality="audio") for n in (7, 9)]
-    again = _medium("another", shape=(7, 4), modality="audio")
-    SoftTokens(tower, 10**6).of([sounds[0], _medium("picture"), sounds[1], again])
-    assert tower.runs == [["sound 7", "another"], ["picture"], ["sound 9"]]
+@pytest.mark.parametrize(("seconds", "parts"), [(0, 1), (1, 1), (2, 2), (4.5, 5)])
+def test_it_goes_on_for_the_time_that_it_gets_and_at_least_one_part(
+    encoder: Encoder, seconds: float, parts: int
+) -> None:
+    soft_tokens = _soft_tokens(encoder)
+    soft_tokens.retain({"a"})
+    soft_tokens.advance("a", _medium("a", 7), seconds)
+    assert (encoder.parts, "a" in soft_tokens) == (parts, False)
+    calls = 1
+    while "a" not in soft_tokens:
+        soft_tokens.advance("a", _medium("a", 7), seconds)
+        calls += 1
+    assert (encoder.parts, encoder.begun) == (PARTS, ["a"])
+    assert calls == PARTS // parts + 1
+    assert torch.equal(soft_tokens["a"], torch.full((3, 2), 7.0))
 
 
-def test_equal_media_are_run_once(tower: Tower) -> None:
-    soft_tokens = SoftTokens(tower, 10**6)
-    found = soft_tokens.of([_medium("a"), _medium("b"), _medium("a")])
-    assert len(found) == 2
-    soft_tokens.of([_medium("c"), _medium("b")])
-    assert tower.runs == [["a", "b"], ["c"]]
+def test_what_is_no_longer_wanted_is_stopped_and_leaves_nothing(encoder: Encoder) -> None:
+    soft_tokens = _soft_tokens(encoder)
+    soft_tokens.retain({"a"})
+    soft_tokens.advance("a", _medium("a"), 1)
+    assert encoder.held() is not None
+    soft_tokens.retain(())
+    gc.collect()
+    assert encoder.held() is None
+    _encode(soft_tokens, "a")
+    assert encoder.begun == ["a", "a"]
 
 
-def test_a_sound_is_no_picture_of_the_same_digest(tower: Tower) -> None:
-    found = SoftTokens(tower, 10**6).of([_medium("a", 1), _medium("a", 2, modality="audio")])
-    assert [float(_tokens(found, medium)[0, 0]) for medium in found] == [1, 2]
+def test_one_that_breaks_can_be_tried_again_and_leaves_nothing(encoder: Encoder) -> None:
+    soft_tokens = _soft_tokens(encoder)
+    soft_tokens.retain({"bad"})
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="choked"):
+            soft_tokens.advance("bad", _medium("bad"), 100)
+    gc.collect()
+    assert encoder.held() is None
+    assert "bad" not in soft_tokens
+    _encode(soft_tokens, "good")
 
 
-def test_one_that_breaks_breaks_alone(tower: Tower) -> None:
-    soft_tokens = SoftTokens(tower, 10**6)
-    good, bad, also_good = _medium("good", 1), _medium("bad"), _medium("also good", 2)
-    found = soft_tokens.of([good, bad, also_good])
-    assert isinstance(found[bad], RuntimeError)
-    assert float(_tokens(found, good)[0, 0]) == 1
-    assert float(_tokens(found, also_good)[0, 0]) == 2
-    tower.runs.clear()
-    assert isinstance(soft_tokens.of([bad, good])[bad], RuntimeError)
-    assert tower.runs == [["bad"]]
+def test_what_was_used_last_is_kept_within_the_budget(encoder: Encoder) -> None:
+    soft_tokens = _soft_tokens(encoder, 2 * ROW)
+    _encode(soft_tokens, "a", "b")
+    assert soft_tokens["a"].nbytes == ROW
+    _encode(soft_tokens, "c")
+    assert [name in soft_tokens for name in "abc"] == [True, False, True]
 
 
-def test_what_was_used_last_is_kept_within_the_budget(tower: Tower) -> None:
-    soft_tokens = SoftTokens(tower, 2 * ROW)
-    a, b, c = _medium("a"), _medium("b"), _medium("c")
-    soft_tokens.of([a, b])
-    soft_tokens.of([a])
-    soft_tokens.of([c])  # b goes
-    tower.runs.clear()
-    soft_tokens.of([a, c])
-    soft_tokens.of([b])
-    assert tower.runs == [["b"]]
+def test_what_is_needed_is_kept_whatever_the_budget_and_no_longer(encoder: Encoder) -> None:
+    soft_tokens = _soft_tokens(encoder, 0)
+    for name in "abc":
+        soft_tokens.retain(set("abc"))
+        soft_tokens.advance(name, _medium(name), 100)
+    assert all(name in soft_tokens for name in "abc")
+    soft_tokens.retain({"b"})
+    assert [name in soft_tokens for name in "abc"] == [False, True, False]
+    soft_tokens.retain(())
+    assert "b" not in soft_tokens
 
 
-def test_more_than_the_budget_holds_is_there_for_its_step(tower: Tower) -> None:
-    soft_tokens = SoftTokens(tower, 0)
-    media = [_medium(f"{i}", i) for i in range(3)]
-    assert all(isinstance(tokens, Tensor) for tokens in soft_tokens.of(media).values())
-    tower.runs.clear()
-    soft_tokens.of([media[2]])  # the last one may go on in the next chunk
-    assert tower.runs == []
+def test_the_time_of_a_chunk_is_that_of_the_fastest_prompt() -> None:
+    pace = Pace(512)
+    assert pace.chunk_seconds == 0
+    pace.prefilled(3, 0.03)
+    assert pace.chunk_seconds == pytest.approx(5.12)
+    pace.prefilled(256, 0.128)
+    pace.prefilled(512, 9.0)  # something else took the cores
+    assert pace.chunk_seconds == pytest.approx(0.256)
 
 
-def test_a_kept_one_does_not_keep_its_neighbours_in_memory(tower: Tower) -> None:
-    found = SoftTokens(tower, 10**6).of([_medium("a"), _medium("b")])
-    assert {_tokens(found, medium).untyped_storage().nbytes() for medium in found} == {ROW}
+def _greedy(prompt: Any, **rest: Any) -> Generation:
+    return Generation(prompt, Sampling(temperature=0.0), 4, **rest)
 
 
-def _greedy(prompt: Any) -> Generation:
-    return Generation(prompt, Sampling(temperature=0.0), 4)
+def _counting(native: Any, monkeypatch: Any, breaks: Media | None = None) -> list[bytes]:
+    """What is encoded from here on, one part in each step; one medium breaks at its end."""
+    runner, begun = native.recorder.runner, list[bytes]()
+    encode = runner._soft_tokens._encode
 
-
-def test_pictures_of_two_requests_are_seen_in_one_run(checkpoint: Any, monkeypatch: Any) -> None:
-    prompts = [checkpoint.with_picture(40, seed) for seed in (71, 72)]
-    alone = [checkpoint.native().answers([_greedy(prompt)])[0] for prompt in prompts]
-    encode, runs = checkpoint.loaded.runner._soft_tokens._encode, []
-
-    def noting(media: Sequence[Media]) -> Tensor:
-        runs.append(len(media))
-        tokens: Tensor = encode(media)
-        return tokens
-
-    native = checkpoint.native(chunk=100)
-    monkeypatch.setattr(native.recorder.runner, "_soft_tokens", SoftTokens(noting, 10**6))
-    assert native.answers([_greedy(prompt) for prompt in prompts]) == alone
-    assert runs == [2]
-
-
-def test_a_broken_picture_in_a_run_of_several_fails_alone(checkpoint: Any, monkeypatch: Any) -> None:
-    bad = Media("image", b"bad", checkpoint.picture(1).features)
-    prompts = [checkpoint.with_picture(40, 81), checkpoint.with_picture(40, 82, bad)]
-    alone = checkpoint.native().answers([_greedy(prompts[0])])[0]
-    encode = checkpoint.loaded.runner._soft_tokens._encode
-
-    def choking(media: Sequence[Media]) -> Tensor:
-        if bad in media:
+    def noting(media: Media) -> Encoding:
+        begun.append(media.digest)
+        tokens: Tensor = yield from encode(media)
+        if media is breaks:
             raise RuntimeError("choked")
-        tokens: Tensor = encode(media)
         return tokens
 
-    native = checkpoint.native(chunk=100)
-    monkeypatch.setattr(native.recorder.runner, "_soft_tokens", SoftTokens(choking, 10**6))
-    good, broken = native.listened(*map(_greedy, prompts))
-    assert good.tokens == alone
+    monkeypatch.setattr(runner, "_soft_tokens", SoftTokens(noting, 10**6, Clock()))
+    monkeypatch.setattr(runner, "_pace", Pace(16))
+    monkeypatch.setattr(runner, "_clock", Clock())
+    return begun
+
+
+def test_streams_go_on_while_an_image_is_encoded_and_short_prompts_begin(
+    checkpoint: Any, monkeypatch: Any
+) -> None:
+    native = checkpoint.native(chunk=16)
+    begun = _counting(native, monkeypatch)
+    stream, short, seen = checkpoint.answer(), checkpoint.answer(), checkpoint.answer()
+    native.loop.submit(Generation(checkpoint.text(5, 1), Sampling(temperature=0.0), 200), stream)
+    native.loop.step()
+    native.loop.submit(_greedy(checkpoint.with_picture(40, 2)), seen)
+    native.loop.step()
+    native.loop.submit(_greedy(checkpoint.text(5, 3)), short)
+    steps = [2, 0]
+    while not seen.tokens:
+        native.loop.step()
+        steps[0] += 1
+        steps[1] = steps[1] or bool(short.tokens) * steps[0]
+        assert len(stream.tokens) == steps[0], "a token in each step"
+    encodes = [plan for plan in native.recorder.plans if plan.encode]
+    assert len(encodes) > 5, "a part of the encoder in each"
+    assert not any(plan.prefills for plan in encodes)
+    assert steps[1] <= 2 + 2, "a prompt of five tokens waits for one part of an encoder"
+    assert len(begun) == 1
+    native.run()
+    assert seen.tokens == checkpoint.native().answers([_greedy(checkpoint.with_picture(40, 2))])[0]
+
+
+def test_an_image_that_several_want_is_encoded_once_and_for_another_salt_again(
+    checkpoint: Any, monkeypatch: Any
+) -> None:
+    prompts = [checkpoint.with_picture(40, seed, checkpoint.picture(9)) for seed in (71, 72)]
+    alone = [checkpoint.native().answers([_greedy(prompt)])[0] for prompt in prompts]
+    native = checkpoint.native()
+    begun = _counting(native, monkeypatch)
+    assert native.answers([_greedy(prompt) for prompt in prompts]) == alone
+    assert len(begun) == 1
+    for salt, times in (("ward 1", 2), ("ward 1", 2), ("ward 2", 3), (None, 3)):
+        assert native.answers([_greedy(prompts[0], cache_salt=salt)]) == alone[:1]
+        assert len(begun) == times
+
+
+def test_what_was_asked_with_another_salt_is_never_reused(checkpoint: Any) -> None:
+    native, prompt = checkpoint.native(), checkpoint.with_picture(40, 71)
+    found = []
+    for salt in ("ward 1", "ward 2", None, "ward 1", "ward 2", None):
+        asked = Generation(prompt, Sampling(temperature=0.0), 1, cache_salt=salt)
+        (answer,) = native.listened(asked)
+        found.append(answer.end.cached_tokens)
+    assert found == [0, 0, 0, 39, 39, 39]
+
+
+def test_a_broken_image_fails_those_who_sent_it_and_nobody_else(checkpoint: Any, monkeypatch: Any) -> None:
+    bad, good = checkpoint.picture(1), checkpoint.with_picture(40, 81)
+    alone = checkpoint.native().answers([_greedy(good)])[0]
+    native = checkpoint.native(slots=6)
+    _counting(native, monkeypatch, breaks=bad)
+    prompts = [good, checkpoint.with_picture(40, 82, bad), checkpoint.with_picture(50, 83, bad)]
+    heard, broken, also = native.listened(*map(_greedy, prompts[:2]), _greedy(prompts[2], n=2))
+    assert heard.tokens == alone
     assert "choked" in broken.end.error
+    assert ["choked" in step.error for step in also.steps] == [True, True]
+    assert native.slots.free == 6
+
+
+@pytest.mark.parametrize("steps", range(0, 14, 2))
+def test_cancelled_while_its_image_is_encoded_nothing_is_left(
+    checkpoint: Any, monkeypatch: Any, steps: int
+) -> None:
+    native = checkpoint.native()
+    _counting(native, monkeypatch)
+    answer, other = checkpoint.answer(), checkpoint.answer()
+    number = native.loop.submit(_greedy(checkpoint.with_picture(40, 5), n=2), answer)
+    native.loop.submit(_greedy(checkpoint.with_picture(40, 6)), other)
+    for _ in range(steps):
+        native.loop.step()
+    native.loop.cancel(number)
+    native.run()
+    assert {step.finish for step in answer.steps if step.last} == {"cancelled"}
+    assert other.tokens == checkpoint.native().answers([_greedy(checkpoint.with_picture(40, 6))])[0]
     assert native.slots.free == 4
+    assert native.recorder.runner._soft_tokens._running is None
+
+
+def test_the_last_one_cancelled_while_its_image_is_encoded_stops_the_encoder(
+    checkpoint: Any, monkeypatch: Any
+) -> None:
+    native = checkpoint.native()
+    _counting(native, monkeypatch)
+    number = native.loop.submit(_greedy(checkpoint.with_picture(40, 5)), checkpoint.answer())
+    for _ in range(3):
+        native.loop.step()
+    assert native.recorder.runner._soft_tokens._running is not None
+    native.loop.cancel(number)
+    assert native.loop.step()
+    assert native.recorder.runner._soft_tokens._running is None

@@ -9,8 +9,8 @@ from torch import Tensor
 from gemma_model.engine.choice import Choice
 from gemma_model.engine.masks import Masks
 from gemma_model.engine.outcome import Outcome
+from gemma_model.engine.plan import Row
 from gemma_model.engine.sampler import Draw, Penalties, sample, uniform
-from gemma_model.engine.scheduler import Row
 from gemma_model.engine.scores import score
 from gemma_model.engine.sequence import Name
 

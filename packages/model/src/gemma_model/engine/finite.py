@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from gemma_model.engine.chooser import describe_failure
-from gemma_model.engine.scheduler import Prefill, Row
+from gemma_model.engine.plan import Prefill, Row
 from gemma_model.engine.sequence import Name
 from gemma_model.nn.cache import KVCache
 

@@ -8,14 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gemma_model.engine.choice import Choice
+from gemma_model.engine.encoder_inputs import encoder_inputs
 from gemma_model.engine.meter import Meter, Stopwatch
 from gemma_model.engine.outcome import Outcome, PlanRunner
-from gemma_model.engine.scheduler import Plan, QueueFull, Scheduler
+from gemma_model.engine.plan import Plan, Prefill, Waiting
+from gemma_model.engine.scheduler import QueueFull, Scheduler
 from gemma_model.engine.sequence import Name, Sequence, keys_of
 from gemma_model.protocol import Generation, Listener, Observation, Scores, Step, Times, Totals
 from gemma_wire import ContextLengthExceeded, InvalidRequest, Overloaded, Unavailable
 
 log = logging.getLogger(__name__)
+SCORED_TOKEN_COST = 4
+"""Prompt tokens that run in the time of one whose log probability is wanted: see docs/engine.md."""
 
 
 @dataclass
@@ -120,8 +124,9 @@ class Loop:
         """Plan, run, commit; tell the listeners. Whether there was anything to do."""
         with self._changed:
             reaped = self._reap()
-            plan = self._scheduler.plan()
+            plan = self._scheduler.plan(self._runner.encoded)
             choices = self._begin(plan)
+        self._runner.retain(plan.needed)
         self._tell(reaped)
         if not plan:
             return bool(reaped)
@@ -140,6 +145,7 @@ class Loop:
             self._closing = True
             self._cancelled.update((number, i) for number, job in self._jobs.items() for i in job.choices)
             reaped = self._reap()
+        self._runner.retain(())
         self._tell(reaped)
 
     def abandon(self, error: Exception) -> None:
@@ -179,10 +185,11 @@ class Loop:
 
     def _begin(self, plan: Plan) -> dict[Name, Choice]:
         """The choices that a plan is about; some of their prompts begin with it."""
-        for prefill in plan.prefills:
-            job = self._jobs[prefill.name[0]]
-            prompt = 0 if job.generation.prompt_logprobs is not None else len(job.generation.prompt.token_ids)
-            self._meter.begun(job.watch, looked_up=prompt, found=prefill.start)
+        prompts: list[Prefill | Waiting] = [*plan.prefills, *(plan.encode.prompts if plan.encode else ())]
+        for prompt in prompts:
+            job = self._jobs[prompt.names[0][0]]
+            length = 0 if job.generation.prompt_logprobs is not None else len(job.generation.prompt.token_ids)
+            self._meter.begun(job.watch, looked_up=length, found=prompt.start)
         return {name: self._jobs[name[0]].choices[name[1]] for name in plan.names}
 
     def _commit(self, plan: Plan, outcome: Outcome) -> None:
@@ -195,6 +202,7 @@ class Loop:
         self._tell(news)
 
     def _abort(self, error: Exception) -> None:
+        self._runner.retain(())
         with self._changed:
             dropped = self._scheduler.abort()
             failed = dict.fromkeys((sequence.name for sequence in dropped), _describe(error))
@@ -254,10 +262,11 @@ def _describe(error: Exception) -> str:
 
 
 def _sequences(number: int, generation: Generation) -> list[Sequence]:
+    inputs = encoder_inputs(generation)
     spans = [(span.start, span.length, span.media.digest) for span in generation.prompt.spans]
     keys = keys_of(generation.prompt.token_ids, spans)
-    if generation.variant is not None:  # what one model has stored is nothing to another
-        keys[0] = (generation.variant, keys[0])
+    if (kept_apart := (generation.variant, generation.cache_salt)) != (None, None):
+        keys[0] = (*kept_apart, keys[0])  # a prefix that is reused begins with it
     return [
         Sequence(
             name=(number, index),
@@ -266,6 +275,8 @@ def _sequences(number: int, generation: Generation) -> list[Sequence]:
             min_tokens=generation.min_tokens,
             stop_token_ids=generation.stop_token_ids,
             reuses=generation.prompt_logprobs is None,
+            prompt_cost=1 if generation.prompt_logprobs is None else SCORED_TOKEN_COST,
+            encoder_inputs=inputs,
         )
         for index in range(generation.n)
     ]

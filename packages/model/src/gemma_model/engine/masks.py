@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gemma_model.engine.choice import Choice
-from gemma_model.engine.scheduler import Row
+from gemma_model.engine.plan import Row
 from gemma_model.engine.sequence import Name
 
 THREADS = 4

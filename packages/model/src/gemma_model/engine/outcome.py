@@ -1,12 +1,12 @@
 """What a step gives, and who makes it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gemma_model.engine.choice import Choice
-from gemma_model.engine.scheduler import Plan
-from gemma_model.engine.sequence import Name
+from gemma_model.engine.plan import Plan
+from gemma_model.engine.sequence import Key, Name
 from gemma_model.protocol import Scores
 
 
@@ -29,6 +29,13 @@ class Outcome:
 
 class PlanRunner(Protocol):
     """What makes tokens. It reads of a choice what the plan does not say, and changes nothing of it."""
+
+    @property
+    def encoded(self) -> Container[Key]:
+        """The media whose soft tokens are there; what the last ``retain`` named stays among them."""
+
+    def retain(self, needed: Collection[Key]) -> None:
+        """Keep the soft tokens of these media; an encoder that is busy with another one stops."""
 
     def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
         """Run every sequence of the plan; raise when that is impossible for all."""

@@ -2,12 +2,13 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +16,15 @@ from torch import Tensor
 from gemma_model.engine.choice import Choice
 from gemma_model.engine.chooser import Chooser, describe_failure
 from gemma_model.engine.decoding import Capture, CudaGraphs, Direct, Step, recorded
+from gemma_model.engine.encoder_inputs import find_media, key_of
 from gemma_model.engine.finite import failed_prefills, finite_rows
 from gemma_model.engine.memory import check_fits, free_host_memory
 from gemma_model.engine.outcome import Outcome
-from gemma_model.engine.scheduler import Decode, Plan, Prefill
+from gemma_model.engine.pace import Pace
+from gemma_model.engine.plan import Decode, Plan, Prefill
 from gemma_model.engine.scores import score
-from gemma_model.engine.sequence import Name
-from gemma_model.engine.soft_tokens import Encode, SoftTokens
+from gemma_model.engine.sequence import Key, Name
+from gemma_model.engine.soft_tokens import Encode, SoftTokens, put_in_place, refuse, run_encoder
 from gemma_model.nn import kernels
 from gemma_model.nn.attention import Batch
 from gemma_model.nn.cache import KVCache, bytes_per_slot
@@ -32,13 +35,10 @@ from gemma_model.nn.layer import Layer, Through
 from gemma_model.nn.matformer import Slice
 from gemma_model.nn.text import Decoder
 from gemma_model.nn.weights import TOWER_PARTS, open_weights
-from gemma_model.protocol import Generation, Media, MediaSpan, Scores
+from gemma_model.protocol import Generation, Scores
 from gemma_model.settings import Settings
 from gemma_model.variants import variants_of
 from gemma_wire import InvalidRequest
-
-if TYPE_CHECKING:
-    from gemma_model.nn.towers import Towers
 
 log = logging.getLogger(__name__)
 SCORED_AT_ONCE = 32
@@ -62,6 +62,8 @@ class Runner:
         cache: all slots.
         soft_tokens: what stands for pictures and sounds.
         variants: models nested in the decoder, by the names that generations use.
+        chunk: prompt tokens in one step; an encoder runs as long as they take.
+        clock: seconds.
     """
 
     def __init__(
@@ -70,13 +72,25 @@ class Runner:
         cache: KVCache,
         soft_tokens: SoftTokens,
         variants: Mapping[str, Slice] = MappingProxyType({}),
+        chunk: int = 512,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._pace, self._clock = Pace(chunk), clock
         self._decoder, self._cache, self._soft_tokens = decoder, cache, soft_tokens
         self._decoders: dict[str | None, Decoder] = {None: decoder}
         self._decoders |= {name: decoder.sliced(part) for name, part in variants.items()}
         self._direct = {name: Direct(own, cache) for name, own in self._decoders.items()}
         self._steps: dict[str | None, Step] = {**self._direct}
         self._chooser = Chooser(decoder.config.vocab_size)
+
+    @property
+    def encoded(self) -> Container[Key]:
+        """See ``PlanRunner``."""
+        return self._soft_tokens
+
+    def retain(self, needed: Collection[Key]) -> None:
+        """See ``PlanRunner``."""
+        self._soft_tokens.retain(needed)
 
     @torch.inference_mode()
     def record(self, capture: Callable[[], Capture], ways: Mapping[str, Through]) -> None:
@@ -89,16 +103,15 @@ class Runner:
         for slot in plan.clears:
             self._cache.clear(slot)
         prepared = self._chooser.prepare(plan.rows, choices)
-        failed: dict[Name, str] = {}
+        failed = dict(self._encode(plan, choices))
         prompt_scores: dict[Name, list[Scores]] = {}
         given: dict[Name, Tensor | None] = {}
         pieces: dict[str | None, list[Piece]] = {}
-        soft_tokens = self._soft_tokens.of(_due(plan, choices))
         for prefill in plan.prefills:
             generation = choices[prefill.name].generation
             try:
-                x = self._input(prefill, generation, soft_tokens)
-            except Exception as error:  # a tower choked on what it was given; nobody else has to pay for it
+                x = self._input(prefill, generation)
+            except Exception as error:  # not as many soft tokens as there are places for them
                 failed |= dict.fromkeys(prefill.names, describe_failure(prefill.name, error))
                 continue
             if generation.prompt_logprobs is not None:
@@ -107,7 +120,9 @@ class Runner:
                 ids = generation.prompt.token_ids[prefill.start : prefill.stop]
                 pieces.setdefault(generation.variant, []).append(Piece(prefill, ids, x))
         for variant, some in pieces.items():
+            began = self._clock()
             given |= self._prefill(variant, some)
+            self._pace.prefilled(sum(len(piece.ids) for piece in some), self._clock() - began)
         run = [prefill for prefill in plan.prefills if prefill.name not in failed]
         failed |= failed_prefills(run, self._cache, self._decoder.stack is not None)
         ended = ((prefill, given.get(prefill.name)) for prefill in run if prefill.name not in failed)
@@ -125,13 +140,25 @@ class Runner:
         """Return when no thread is left."""
         self._chooser.close()
 
-    def _input(
-        self, prefill: Prefill, generation: Generation, soft_tokens: Mapping[Media, Tensor | Exception]
-    ) -> Tensor:
+    def _encode(self, plan: Plan, choices: Mapping[Name, Choice]) -> Mapping[Name, str]:
+        """Go on with an encoder, if the plan says so; why those fail who wait for it, if it does."""
+        if plan.encode is None:
+            return {}
+        key, names = plan.encode.key, plan.encode.names
+        try:
+            media = find_media(choices[names[0]].generation, key)
+            self._soft_tokens.advance(key, media, self._pace.chunk_seconds)
+        except Exception as error:  # it choked on what it was given; nobody else has to pay for it
+            return dict.fromkeys(names, describe_failure(names[0], error))
+        return {}
+
+    def _input(self, prefill: Prefill, generation: Generation) -> Tensor:
         """Embeddings of a chunk, ``[tokens, hidden]``, soft tokens in their places."""
         x = self._embed(generation.prompt.token_ids[prefill.start : prefill.stop])
         for span in generation.prompt.spans:
-            _place(x, span, prefill, soft_tokens)
+            if span.start < prefill.stop and prefill.start < span.start + span.length:
+                tokens = self._soft_tokens[key_of(span.media, generation.cache_salt)]
+                put_in_place(tokens, span, x, prefill.start)
         return x
 
     def _prefill(self, variant: str | None, pieces: Sequence[Piece]) -> Mapping[Name, Tensor]:
@@ -218,7 +245,8 @@ class Loaded:
         self.window, self.ring = self.config.sliding_window, cache.ring
         self.per_layer_table = decoder.per_layer_table
         soft_tokens = SoftTokens(encode, settings.media_cache_bytes)
-        self.runner = Runner(decoder, cache, soft_tokens, variants_of(checkpoint, settings))
+        variants = variants_of(checkpoint, settings)
+        self.runner = Runner(decoder, cache, soft_tokens, variants, settings.prefill_chunk)
         if self.device.type == "cuda" and settings.compile == "auto":
             ways = {"compiled layers": compiled_layers(), "PyTorch's own operations": Layer.__call__}
             self.runner.record(CudaGraphs, ways)
@@ -229,7 +257,7 @@ class Loaded:
         compiled = settings.compile == "auto" and self.device.type == "cpu" and kernels.load()
         weights = open_weights(checkpoint, self.device, self.dtype, compiled)
         decoder = Decoder(self.config, weights, settings.ple == "device")
-        encode: Encode = _refuse
+        encode: Encode = refuse
         if settings.towers == "none":
             for part in TOWER_PARTS:
                 weights.leave_under(f"{part}.", "GEMMA_TOWERS=none")
@@ -239,7 +267,7 @@ class Loaded:
             towers = Towers(config, weights, self.device, self.dtype)
             with torch.inference_mode():
                 decoder.embed.set_hard(*towers.hard_embeddings())
-            encode = partial(_encode, towers)
+            encode = partial(run_encoder, towers)
         weights.close()
         for key, reason in weights.unused.items():
             log.debug("%s is not used: %s", key, reason)
@@ -253,14 +281,6 @@ class Loaded:
         log.info("KV cache: %s", check_fits(per_slot, settings.max_num_seqs, self.length, free))
 
 
-def _due(plan: Plan, choices: Mapping[Name, Choice]) -> Iterator[Media]:
-    """Media with soft tokens in the plan's chunks."""
-    for prefill in plan.prefills:
-        for span in choices[prefill.name].generation.prompt.spans:
-            if span.start < prefill.stop and prefill.start < span.start + span.length:
-                yield span.media
-
-
 def _new_tokens(decodes: Sequence[Decode], places: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
     """Ids, slots and positions of some."""
     some = [decodes[place] for place in places]
@@ -270,27 +290,3 @@ def _new_tokens(decodes: Sequence[Decode], places: Sequence[int]) -> tuple[list[
 def _together(logits: Sequence[Tensor]) -> Tensor:
     """All rows; those of one model's step are not copied, for they are many megabytes."""
     return torch.cat(list(logits)) if len(logits) > 1 else logits[0].contiguous()
-
-
-def _place(
-    x: Tensor, span: MediaSpan, prefill: Prefill, soft_tokens: Mapping[Media, Tensor | Exception]
-) -> None:
-    """Put those soft tokens of a medium into ``x`` that belong to the chunk."""
-    first = max(span.start, prefill.start)
-    last = min(span.start + span.length, prefill.stop)
-    if first < last:
-        tokens = soft_tokens[span.media]
-        if isinstance(tokens, Exception):
-            raise tokens
-        if tokens.shape[0] != span.length:
-            raise ValueError(f"{tokens.shape[0]} soft tokens for a span of {span.length}")
-        x[first - prefill.start : last - prefill.start] = tokens[first - span.start : last - span.start]
-
-
-def _encode(towers: "Towers", media: Sequence[Media]) -> Tensor:
-    features = torch.stack([torch.from_numpy(medium.features) for medium in media])
-    return towers.see(features) if media[0].modality == "image" else towers.hear(features)
-
-
-def _refuse(media: Sequence[Media]) -> Tensor:
-    raise InvalidRequest(f"the checkpoint has no tower for {media[0].modality}", "messages")

@@ -1,16 +1,21 @@
 """What runs in the next step: plan in, plan out.
 
-First come, first served. A step decodes one token of every sequence whose prompt is done, and runs at most
-one chunk's worth of prompts, so that a long prompt never holds up the others for longer than that. The
+Slots are given first come, first served. A step decodes one token of every sequence whose prompt is done, and
+runs at most one chunk's worth of prompts, so that a long prompt never holds up the others for longer than
+that. The prompts share the chunk, so that a short one does not wait for a long one (``prefill_budget``). The
 choices of a request get their slots together; the prompt is run in one of them and then copied to the others.
+
+A prompt runs up to its first medium that is not encoded yet. Where media are to be encoded and prompts to be
+run, steps do one and the other in turn, so that nobody who decodes waits for both.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Collection, Container, Iterable, Mapping
+from itertools import count
 
-from gemma_model.engine.sequence import Finish, Name, Sequence
+from gemma_model.engine.plan import Decode, Encode, Fork, Plan, Prefill, Waiting
+from gemma_model.engine.prefill_budget import Demand, divide_budget
+from gemma_model.engine.sequence import Finish, Key, Name, Sequence
 from gemma_model.engine.slots import Slots
 
 Group = list[Sequence]
@@ -19,82 +24,6 @@ Group = list[Sequence]
 
 class QueueFull(Exception):
     """No more can wait."""
-
-
-class Fork(NamedTuple):
-    """A sequence whose slot becomes a copy of the one in which its prompt is run."""
-
-    name: Name
-    slot: int
-
-
-@dataclass(frozen=True)
-class Prefill:
-    """Run tokens ``start`` up to ``stop`` of a prompt.
-
-    The one that ends it gives the first new token of the sequence and of all its forks.
-    """
-
-    name: Name
-    slot: int
-    start: int
-    stop: int
-    ends_prompt: bool
-    may_stop: bool
-    forks: tuple[Fork, ...] = ()
-
-    @property
-    def names(self) -> tuple[Name, ...]:
-        """Everyone whose prompt this is."""
-        return (self.name, *(fork.name for fork in self.forks))
-
-
-@dataclass(frozen=True)
-class Decode:
-    """Run the last token, which belongs at ``position``; ``generated`` of them came before the next."""
-
-    name: Name
-    slot: int
-    position: int
-    generated: int
-    token_id: int
-    may_stop: bool
-
-
-class Row(NamedTuple):
-    """A sequence that gets a new token, which may or may not be a stop token, behind ``generated`` others."""
-
-    name: Name
-    generated: int
-    may_stop: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One step: each sequence is in it at most once.
-
-    Args:
-        clears: slots whose contents are removed before anything else.
-    """
-
-    prefills: tuple[Prefill, ...] = ()
-    decodes: tuple[Decode, ...] = ()
-    clears: tuple[int, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.prefills or self.decodes or self.clears)
-
-    @property
-    def names(self) -> list[Name]:
-        """Everyone whom it is about."""
-        return [name for prefill in self.prefills for name in prefill.names] + [d.name for d in self.decodes]
-
-    @property
-    def rows(self) -> list[Row]:
-        """Who gets a token when nothing fails; a prefill and its forks side by side, then the decodes."""
-        ending = (prefill for prefill in self.prefills if prefill.ends_prompt)
-        first = [Row(name, 0, prefill.may_stop) for prefill in ending for name in prefill.names]
-        return first + [Row(decode.name, decode.generated, decode.may_stop) for decode in self.decodes]
 
 
 class Scheduler:
@@ -111,6 +40,9 @@ class Scheduler:
         self._waiting: deque[Group] = deque()
         self._prefilling: list[Group] = []  # in the order of admission
         self._decoding: dict[Name, Sequence] = {}
+        self._encoding: Key | None = None  # the medium that is being encoded
+        self._encoder_turns = count(1)
+        self._encoded_last = False
 
     @property
     def slots(self) -> int:
@@ -147,12 +79,22 @@ class Scheduler:
         """End a sequence wherever it is; ``None`` when it has ended before."""
         return self._end(name, "cancelled")
 
-    def plan(self) -> Plan:
-        """The next step; empty when there is nothing to do."""
+    def plan(self, encoded: Container[Key] = frozenset()) -> Plan:
+        """The next step; empty when there is nothing to do.
+
+        Args:
+            encoded: the media whose soft tokens are there.
+        """
         while self._waiting and len(self._waiting[0]) <= self._slots.free:
             self._admit(self._waiting.popleft())
+        prefills, encode = self._prefills(encoded), self._encode(encoded)
+        if prefills and encode:
+            self._encoded_last = not self._encoded_last
+            prefills, encode = ([], encode) if self._encoded_last else (prefills, None)
         ready = sorted(self._decoding.values(), key=lambda s: s.slot)
-        return Plan(tuple(self._prefills()), tuple(map(_decode, ready)), self._slots.take_to_clear())
+        needed = frozenset(self._needed(prefills))
+        clears = self._slots.take_to_clear()
+        return Plan(tuple(prefills), tuple(map(_decode, ready)), clears, encode, needed)
 
     def commit(self, plan: Plan, tokens: Mapping[Name, int], failed: Collection[Name] = ()) -> list[Sequence]:
         """Take in what a step gave.
@@ -182,6 +124,7 @@ class Scheduler:
             sequence.finish = "failed"
         self._prefilling.clear()
         self._decoding.clear()
+        self._encoding = None
         self._slots.forget()
         return dropped
 
@@ -203,20 +146,44 @@ class Scheduler:
         reusable = first.keys if first.reuses else ()
         first.slot, first.reused_length = self._slots.acquire(first.name, reusable)
         first.stored_length = first.reused_length
+        first.encoder_turn = next(self._encoder_turns)
         for other in others:
             other.slot, _ = self._slots.acquire(other.name, ())
         self._prefilling.append(group)
 
-    def _prefills(self) -> Iterable[Prefill]:
-        left = self._chunk
+    def _prefills(self, encoded: Container[Key]) -> list[Prefill]:
+        shares = divide_budget([_demand(group[0], encoded) for group in self._prefilling], self._chunk)
+        return [
+            _prefill(group, share) for group, share in zip(self._prefilling, shares, strict=True) if share
+        ]
+
+    def _encode(self, encoded: Container[Key]) -> Encode | None:
+        """A medium to its end, then another: the prompts that wait for one take turns."""
+        waiting: dict[Key, list[Group]] = {}
         for group in self._prefilling:
-            if left:
-                prefill = _prefill(group, left)
-                left -= prefill.stop - prefill.start
-                yield prefill
+            following = next(iter(group[0].inputs_ahead), None)
+            if following is not None and following.key not in encoded:
+                waiting.setdefault(following.key, []).append(group)
+        if not waiting:
+            self._encoding = None
+            return None
+        if self._encoding not in waiting:
+            self._encoding = min(waiting, key=lambda key: min(g[0].encoder_turn for g in waiting[key]))
+            for group in waiting[self._encoding]:
+                group[0].encoder_turn = next(self._encoder_turns)
+        return Encode(self._encoding, tuple(map(_waiting, waiting[self._encoding])))
+
+    def _needed(self, prefills: Iterable[Prefill]) -> Iterable[Key]:
+        """What the next prompts to run begin with, and what these run."""
+        stops = {prefill.name: prefill.stop for prefill in prefills}
+        for first, *_ in self._prefilling:
+            for place, each in enumerate(first.inputs_ahead):
+                if place == 0 or each.start < stops.get(first.name, 0):
+                    yield each.key
 
     def _prefilled(self, plan: Plan) -> list[tuple[Prefill, Group]]:
-        return list(zip(plan.prefills, self._prefilling, strict=False))  # both in the order of admission
+        groups = {group[0].name: group for group in self._prefilling}
+        return [(prefill, groups[prefill.name]) for prefill in plan.prefills]
 
     def _fork(self, group: Group) -> None:
         """A prompt is done: its choices go their own ways."""
@@ -263,11 +230,20 @@ class Scheduler:
         self._slots.hand_over(heir.slot, first.name)
         first.slot, heir.slot = heir.slot, first.slot
         heir.stored_length, heir.reused_length = first.stored_length, first.reused_length
+        heir.encoder_turn = first.encoder_turn
 
     def _leave(self, sequence: Sequence) -> None:
         self._decoding.pop(sequence.name, None)
         if sequence.slot >= 0:
             self._slots.release(sequence.slot, trusted=sequence.finish != "failed")
+
+
+def _demand(first: Sequence, encoded: Container[Key]) -> Demand:
+    return Demand(first.runnable_length(encoded) - first.stored_length, first.prompt_cost)
+
+
+def _waiting(group: Group) -> Waiting:
+    return Waiting(tuple(sequence.name for sequence in group), group[0].stored_length)
 
 
 def _prefill(group: Group, at_most: int) -> Prefill:

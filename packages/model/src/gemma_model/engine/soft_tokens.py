@@ -1,86 +1,128 @@
-"""Pictures and sounds → soft tokens: in batches, once for each content, kept while there is room."""
+"""Images and audio → soft tokens: part by part, once for each content, kept while there is room."""
 
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from gemma_model.engine.sequence import Key
 from gemma_model.nn.ops import is_finite
-from gemma_model.protocol import Media
+from gemma_model.protocol import Media, MediaSpan
+from gemma_wire import InvalidRequest
 
-AT_ONCE = 4
-"""Media in one run of a tower: while it runs, each picture of 768 × 768 pixels takes 180 MiB in bf16."""
+if TYPE_CHECKING:
+    from gemma_model.nn.towers import Towers
 
-Encode = Callable[[Sequence[Media]], Tensor]
-"""Media of one modality and shape → ``[media, soft tokens, hidden]``."""
+Encoding = Generator[None, None, Tensor]
+"""A run of an encoder that pauses between its parts; it returns ``[1, soft tokens, hidden]``."""
+Encode = Callable[[Media], Encoding]
 
 
 class SoftTokens:
-    """What the towers made of media, the most recent ones, by content.
+    """What the encoders made of media, the most recent ones, by key.
+
+    One medium is encoded at a time. So its result does not depend on others, memory is bounded, and a step
+    lasts at most one part of an encoder longer than it should.
 
     Args:
-        encode: runs a tower.
-        budget: bytes that are kept; the last medium is kept however small they are.
+        encode: begins to run an encoder.
+        budget: bytes that are kept beyond what is needed.
+        clock: seconds.
     """
 
-    def __init__(self, encode: Encode, budget: int) -> None:
-        self._encode, self._budget, self._size = encode, budget, 0
-        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+    def __init__(self, encode: Encode, budget: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._encode, self._budget, self._clock = encode, budget, clock
+        self._kept: OrderedDict[Key, Tensor] = OrderedDict()
+        self._size = 0
+        self._needed: Collection[Key] = ()
+        self._running: tuple[Key, Encoding] | None = None
 
-    def of(self, media: Iterable[Media]) -> dict[Media, Tensor | Exception]:
-        """Soft tokens ``[soft tokens, hidden]`` of each, or why there are none; equal media are run once.
+    def __contains__(self, key: Key) -> bool:
+        """Whether it is encoded."""
+        return key in self._kept
 
-        What is returned stays valid, whatever is dropped from what is kept.
+    def __getitem__(self, key: Key) -> Tensor:
+        """Soft tokens ``[soft tokens, hidden]`` of what is encoded."""
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def retain(self, needed: Collection[Key]) -> None:
+        """Keep these whatever their size; stop encoding others, and drop what the budget cannot hold."""
+        self._needed = needed
+        if self._running is not None and self._running[0] not in needed:
+            self._running[1].close()
+            self._running = None
+        self._evict()
+
+    def advance(self, key: Key, medium: Media, seconds: float) -> None:
+        """Go on encoding a medium for about that long, at least for one part of its encoder.
+
+        Raises:
+            Exception: whatever the encoder raises; the next call begins anew.
         """
-        wanted = dict.fromkeys(media)
-        found: dict[Media, Tensor | Exception] = {}
-        for medium in wanted:
-            if (kept := self._kept.get(_key(medium))) is not None:
-                found[medium] = kept
-        for batch in _batches(medium for medium in wanted if medium not in found):
-            found |= zip(batch, self._run(batch), strict=True)
-        for medium in wanted:
-            self._keep(medium, found[medium])
-        return found
-
-    def _run(self, batch: Sequence[Media]) -> list[Tensor | Exception]:
-        """One run for all; when that fails, one for each, so that nobody pays for another's medium."""
+        if self._running is None or self._running[0] != key:
+            self._running = key, self._encode(medium)
+        encoding, end = self._running[1], self._clock() + seconds
         try:
-            tokens = self._encode(batch)
-        except Exception as error:
-            if len(batch) == 1:
-                return [error]
-        else:
-            return [_checked(row) for row in tokens]
-        return [self._run([medium])[0] for medium in batch]  # here the error is gone, and the memory it held
+            next(encoding)
+            while self._clock() < end:
+                next(encoding)
+        except StopIteration as finished:
+            self._running = None
+            self._keep(key, _checked(finished.value[0]))
+        except Exception:
+            self._running = None
+            raise
 
-    def _keep(self, medium: Media, tokens: Tensor | Exception) -> None:
-        if isinstance(tokens, Exception):
-            return
-        if _key(medium) not in self._kept:
-            self._kept[_key(medium)] = tokens
-            self._size += tokens.nbytes
-        self._kept.move_to_end(_key(medium))
-        while self._size > self._budget and len(self._kept) > 1:
-            self._size -= self._kept.popitem(last=False)[1].nbytes
+    def _keep(self, key: Key, tokens: Tensor) -> None:
+        self._kept[key] = tokens
+        self._size += tokens.nbytes
+        self._evict()
 
-
-def _checked(tokens: Tensor) -> Tensor | Exception:
-    """A copy, for a view would keep the whole batch in memory; an error where a number is not finite."""
-    if is_finite([tokens]):
-        return tokens.clone()
-    return ArithmeticError("the encoder computed infinity or NaN for an image or a sound")
+    def _evict(self) -> None:
+        """The one that was used least recently goes first."""
+        for key in list(self._kept) if self._size > self._budget else ():
+            if self._size > self._budget and key not in self._needed:
+                self._size -= self._kept.pop(key).nbytes
 
 
-def _key(medium: Media) -> Hashable:
-    """What makes media equal, without the features, which would stay in memory with it."""
-    return medium.modality, medium.digest
+def _checked(tokens: Tensor) -> Tensor:
+    if not is_finite([tokens]):
+        raise ArithmeticError("the encoder computed infinity or NaN for an image or a sound") from None
+    return tokens
 
 
-def _batches(media: Iterable[Media]) -> Iterator[list[Media]]:
-    """Of one modality and shape each, at most ``AT_ONCE`` long."""
-    alike: dict[Hashable, list[Media]] = {}
-    for medium in media:
-        alike.setdefault((medium.modality, medium.features.shape), []).append(medium)
-    for group in alike.values():
-        yield from (group[start : start + AT_ONCE] for start in range(0, len(group), AT_ONCE))
+def run_encoder(towers: "Towers", media: Media) -> Encoding:
+    """Begin to run the encoder of its modality."""
+    features = torch.from_numpy(media.features).unsqueeze(0)
+    return towers.seeing(features) if media.modality == "image" else towers.hearing(features)
+
+
+def refuse(media: Media) -> Encoding:
+    """Instead of an encoder, where there is none.
+
+    Raises:
+        InvalidRequest: always.
+    """
+    raise InvalidRequest(f"the checkpoint has no tower for {media.modality}", "messages")
+
+
+def put_in_place(tokens: Tensor, span: MediaSpan, x: Tensor, start: int) -> None:
+    """Put the soft tokens of a medium in their places.
+
+    Args:
+        tokens: of the medium, ``[soft tokens, hidden]``.
+        span: their places in the prompt.
+        x: embeddings of a part of the prompt, ``[tokens, hidden]``; some are replaced.
+        start: the position of the first of them.
+
+    Raises:
+        ValueError: there are not as many soft tokens as places.
+    """
+    if tokens.shape[0] != span.length:
+        raise ValueError(f"{tokens.shape[0]} soft tokens for a span of {span.length}")
+    first, last = max(span.start, start), min(span.start + span.length, start + len(x))
+    x[first - start : last - start] = tokens[first - span.start : last - span.start]

@@ -1,7 +1,7 @@
 """The vision and audio towers: transformers' own modules, and how their output enters the decoder."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import torch
@@ -55,17 +55,39 @@ class Towers:
         return embedded
 
     def see(self, pixels: Tensor) -> Tensor:
-        """Pictures of one size, ``[n, 3, height, width]`` → soft tokens, ``[n, soft tokens, hidden]``."""
-        seen = self._parts["vision_tower"](
-            pixel_values=pixels.to(self._device, self._dtype), do_pooling=False
-        )
+        """As ``seeing``, without a pause."""
+        return _finished(self.seeing(pixels))
+
+    def hear(self, log_mel: Tensor) -> Tensor:
+        """As ``hearing``, without a pause."""
+        return _finished(self.hearing(log_mel))
+
+    def seeing(self, pixels: Tensor) -> Generator[None, None, Tensor]:
+        """Images of one size, ``[n, 3, height, width]`` → soft tokens, ``[n, soft tokens, hidden]``.
+
+        It pauses after each block of the encoder. The blocks are run here, one by one, as timm's
+        ``MobileNetV5Encoder.forward_features`` does it.
+        """
+        tower: Any = self._parts["vision_tower"].timm_model
+        x = tower.conv_stem(pixels.to(self._device, self._dtype))
+        fused = [x] if 0 in tower.msfa_indices else []
+        for stage, blocks in enumerate(tower.blocks, 1):
+            for block in blocks:
+                yield
+                x = block(x)
+            fused += [x] if stage in tower.msfa_indices else []
+        yield
+        seen = tower.msfa(fused)
         width, count = self._config.vision_config.hidden_size, self._config.vision_soft_tokens_per_image
-        flat = seen.last_hidden_state.reshape(-1, width, count).transpose(1, 2)
+        flat = seen.reshape(-1, width, count).transpose(1, 2)
         embedded: Tensor = self._parts["embed_vision"](inputs_embeds=flat * width**0.5)
         return embedded
 
-    def hear(self, log_mel: Tensor) -> Tensor:
-        """Sounds of one length, ``[n, frames, bins]`` → soft tokens, ``[n, soft tokens, hidden]``.
+    def hearing(self, log_mel: Tensor) -> Generator[None, None, Tensor]:
+        """Audio of one length, ``[n, frames, bins]`` → soft tokens, ``[n, soft tokens, hidden]``.
+
+        It pauses after each block of the encoder. The blocks are run here, one by one, as transformers'
+        ``Gemma3nAudioEncoder.forward`` does it.
 
         Each is heard as transformers hears it alone: no frame stands for padding, which would change the last
         soft token of a sound. What the tower makes of the frames is filled up to the number of soft tokens
@@ -74,12 +96,25 @@ class Towers:
         Raises:
             ValueError: when they are longer than their soft tokens.
         """
-        features = log_mel.to(self._device, self._dtype)
-        padded = torch.zeros(features.shape[:2], dtype=torch.bool, device=self._device)
-        heard = self._parts["audio_tower"](features, padded).last_hidden_state
+        tower: Any = self._parts["audio_tower"]
+        heard = tower.subsample_conv_projection(log_mel.to(self._device, self._dtype))
+        padded = torch.zeros(heard.shape[:2], dtype=torch.bool, device=self._device)
+        for block in tower.conformer:
+            yield
+            heard = block(heard, padded)
+        heard = heard[:, :: self._config.audio_config.conf_reduction_factor]
         tokens: Tensor = self._parts["embed_audio"](inputs_embeds=heard)
         missing = self._config.audio_soft_tokens_per_image - tokens.shape[1]
         if missing < 0:
             raise ValueError(f"{tokens.shape[1]} soft tokens, {tokens.shape[1] + missing} are the limit")
         filler = self._embed("embed_audio", torch.tensor([[self._config.text_config.vocab_size - 1]]))
         return torch.cat((tokens, filler.expand(len(tokens), missing, -1)), dim=1)
+
+
+def _finished(encoding: Generator[None, None, Tensor]) -> Tensor:
+    try:
+        while True:
+            next(encoding)
+    except StopIteration as finished:
+        tokens: Tensor = finished.value
+        return tokens

@@ -147,7 +147,7 @@ def test_a_context_beyond_the_checkpoints_own_is_refused(checkpoint: Any) -> Non
 def test_an_engine_that_breaks_says_so_and_leaves_nobody_waiting(
     engine: NativeEngine, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> None:
+    def broken(encoded: object) -> None:
         raise ArithmeticError("impossible")
 
     monkeypatch.setattr(engine._loop._scheduler, "plan", broken)

@@ -207,7 +207,7 @@ def _causes() -> Iterator[tuple[str, str]]:
     yield r"nsatisfiable", "nothing fits it"
     yield r"NoExtension|nothing fits", "nothing fits it, or what fits has no end"
     yield (
-        r"TooComplex|too big|too large|fuel|limit|exceeded|Unable to determine",
+        r"TooComplex|too big|too large|fuel|limit|exceeded|Unable to determine|row has \d+ items",
         "it is too complex to be enforced",
     )
     yield r"[Ll]ookaround|look-around|look-ahead|backreference", "it looks ahead or back"

@@ -18,7 +18,7 @@ from gemma_model.protocol import Generation, Listener, Observation, Scores, Step
 from gemma_wire import ContextLengthExceeded, InvalidRequest, Overloaded, Unavailable
 
 log = logging.getLogger(__name__)
-SCORED_TOKEN_COST = 4
+SCORED_TOKEN_COST = 6
 """Prompt tokens that run in the time of one whose log probability is wanted: see docs/engine.md."""
 
 

@@ -24,8 +24,7 @@ Encode = Callable[[Media], Encoding]
 class SoftTokens:
     """What the encoders made of media, the most recent ones, by key.
 
-    One medium is encoded at a time. So its result does not depend on others, memory is bounded, and a step
-    lasts at most one part of an encoder longer than it should.
+    One medium is encoded at a time. So its result does not depend on others, and memory is bounded.
 
     Args:
         encode: begins to run an encoder.
@@ -58,18 +57,24 @@ class SoftTokens:
         self._evict()
 
     def advance(self, key: Key, medium: Media, seconds: float) -> None:
-        """Go on encoding a medium for about that long, at least for one part of its encoder.
+        """Go on encoding a medium for at most that long, but at least for one part of its encoder.
+
+        No part is begun that would end too late if it took as long as the longest so far.
 
         Raises:
             Exception: whatever the encoder raises; the next call begins anew.
         """
         if self._running is None or self._running[0] != key:
             self._running = key, self._encode(medium)
-        encoding, end = self._running[1], self._clock() + seconds
+        encoding, begun, longest = self._running[1], self._clock(), 0.0
+        end = begun + seconds
         try:
-            next(encoding)
-            while self._clock() < end:
+            while True:
                 next(encoding)
+                now = self._clock()
+                begun, longest = now, max(longest, now - begun)
+                if now + longest >= end:
+                    return
         except StopIteration as finished:
             self._running = None
             self._keep(key, _checked(finished.value[0]))

@@ -5,7 +5,7 @@ import io
 import struct
 import zlib
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 
 def data_uri(picture: Image.Image, fmt: str = "PNG") -> str:
@@ -26,3 +26,12 @@ def png(*chunks: tuple[bytes, bytes]) -> bytes:
 def header(width: int, height: int) -> tuple[bytes, bytes]:
     """The IHDR chunk of an RGB picture."""
     return b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+
+
+def red_square(fmt: str = "PNG") -> bytes:
+    """A red square on white, as a file."""
+    image = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(image).rectangle((16, 16, 47, 47), fill=(220, 30, 30))
+    file = io.BytesIO()
+    image.save(file, fmt)
+    return file.getvalue()

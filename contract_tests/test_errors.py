@@ -61,10 +61,10 @@ BOMB = png(header(50_000, 50_000), (b"IDAT", zlib.compress(b"\0" * 10**6)), (b"I
         (_body(temperature="warm"), "temperature"),
         (_body(top_p=-0.1), "top_p"),
         (_body(max_tokens=0), "max_tokens"),
-        (_body(max_tokens=-1), "max_tokens"),
-        (_body(stop=["a", "b", "c", "d", "e"]), "stop"),
+        (_body(max_tokens=-2), "max_tokens"),
+        (_body(stop=[str(i) for i in range(17)]), "stop"),
         (_body(frobnicate=1), "frobnicate"),
-        (_body(stream_options={"include_usage": True}), "stream_options"),
+        (_body(stream_options={"include_usage": "yes"}), "stream_options"),
     ],
 )
 def test_bad_input_names_its_parameter(stack: Stack, body: dict[str, Any], param: str) -> None:

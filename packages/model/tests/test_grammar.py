@@ -132,6 +132,9 @@ def test_any_text_can_be_a_choice(bench: Bench, choices: list[str]) -> None:
         RegexGrammar(pattern=r"(?<=a)b"),
         JsonGrammar(json_schema=False),
         JsonGrammar(json_schema={"$ref": "#"}),
+        JsonGrammar(json_schema={"$ref": "#/$defs/missing"}),
+        JsonGrammar(json_schema={"items": {"$dynamicRef": "#missing"}}),
+        JsonGrammar(json_schema={"type": "string", "pattern": "(["}),
         JsonGrammar(
             json_schema={
                 "allOf": [{"$ref": "#/$defs/a"}],

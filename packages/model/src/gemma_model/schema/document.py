@@ -68,13 +68,18 @@ class Document:
         subresource = self._specification.create_resource(node)
         return replace(at, resolver=at.resolver.in_subresource(subresource))
 
-    def follow(self, node: dict[str, Any], at: At) -> tuple[Any, At] | None:
+    def follow(self, node: dict[str, Any], at: At, word: str = "$ref") -> tuple[Any, At] | None:
         """What the reference of a schema stands for; nothing when it is not within reach."""
         try:
-            found = at.resolver.lookup(node["$ref"])
+            found = at.resolver.lookup(node[word])
         except (Unresolvable, ValueError, AttributeError, TypeError):
             return None
         return found.contents, replace(at.beside("$ref"), resolver=found.resolver)
+
+
+def is_local(reference: Any) -> bool:
+    """Whether a reference can only mean a part of the same schema."""
+    return isinstance(reference, str) and reference.startswith("#")
 
 
 def types_of(node: dict[str, Any]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from gemma_model.schema.conditions import (
     dependent,
     refused,
 )
-from gemma_model.schema.document import TYPES, At, Document
+from gemma_model.schema.document import TYPES, At, Document, is_local
 from gemma_model.schema.findings import Findings, Schema, SchemaError
 from gemma_model.schema.numbers import BOUNDS, exactly, rewrite_numbers
 from gemma_model.schema.objects import ABOUT_OBJECTS, close, counted, rewrite_object
@@ -81,6 +81,10 @@ class _Writer:
         at = self._walk.doc.enter(node, at)
         if "$ref" in node and self._walk.doc.ref_stands_alone:
             node = {"$ref": node["$ref"]}
+        if is_local(node.get(dynamic := "$dynamicRef")) and not self._walk.doc.follow(node, at, dynamic):
+            raise SchemaError(
+                dynamic, at.path, f"is {node[dynamic][:100]!r}, which is not part of the schema"
+            )
         inner = replace(at, merged=at.merged or _meets_others(node))
         if (orders := all_orders(node)) is not None:
             return {"enum": orders}
@@ -159,6 +163,8 @@ class _Writer:
         found = self._walk.doc.follow(node, at)
         if found is None:
             reason = f"is {node['$ref'][:100]!r}, which is not part of the schema"
+            if is_local(node["$ref"]):
+                raise SchemaError("$ref", at.path, reason)
             self._walk.findings.leave_out("$ref", at.path, reason)
             return True
         target, there = found

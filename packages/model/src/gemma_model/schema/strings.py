@@ -67,9 +67,26 @@ def _pattern(walk: Walk, pattern: Any, at: At) -> dict[str, Any]:
         walk.findings.leave_out("pattern", at.path, "cannot be enforced: it looks ahead or back")
         return {}
     if walk.complaint({"type": "string", "pattern": pattern}):
+        if reason := _broken(pattern):
+            raise SchemaError("pattern", at.path, f"is no regular expression: {reason}")
         walk.findings.leave_out("pattern", at.path, "cannot be enforced: it is no pattern that is known here")
         return {}
     return {"pattern": pattern}
+
+
+def _broken(pattern: str) -> str:
+    """What is wrong with a pattern in every dialect; nothing where dialects may differ.
+
+    An empty class is one in ECMA 262 alone, and so are some escapes and names of groups.
+    """
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        everywhere = error.msg.startswith(("missing ), unterminated", "unterminated", "unbalanced"))
+        return error.msg if everywhere and "[]" not in pattern and "[^]" not in pattern else ""
+    except (RecursionError, OverflowError):
+        return ""
+    return ""
 
 
 def _format(walk: Walk, name: Any, at: At) -> dict[str, Any]:

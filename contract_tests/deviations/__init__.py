@@ -73,6 +73,7 @@ UNSAID: dict[str, str] = {
     r"stream_options": "without a stream there is nothing to tell about it",
     r"top_logprobs": "without logprobs there is nothing to tell",
     r"min_tokens|max_tokens|max_completion_tokens": "they must fit each other, and the context",
+    r"repeat_penalty": "another name of repetition_penalty, so both must say the same",
     r"best_of": "it must fit n, and is not streamed",
     r"n": "more than run at one time",
     r"prompt(\[\d+\])*": "it must fit the context, and be of the vocabulary",

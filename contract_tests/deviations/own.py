@@ -33,6 +33,7 @@ _STRUCTURED = {
             {"type": "object", "properties": {name: form}, "required": [name]}
             for name, form in _FORMS.items()
         ),
+        {"type": "object", "properties": {}},  # no form: it asks for nothing
         NULL,
     ]
 }

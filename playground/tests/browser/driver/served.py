@@ -42,13 +42,15 @@ class Served:
     @contextmanager
     def running(self) -> Iterator[Self]:
         """Everything in the loop that serves it: Gradio would leave loops of its own in any other thread."""
-        thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
+        thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
         thread.start()
         while not self.started.wait(0.1):
             assert thread.is_alive()
         yield self
         self.server.should_exit = True
-        thread.join()
+        thread.join(10)
+        self.server.force_exit = True
+        thread.join(20)
 
     async def _serve(self) -> None:
         self.app = application(Client("http://127.0.0.1:9/v1"), self.store, LIMITS)

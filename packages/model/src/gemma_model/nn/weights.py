@@ -66,7 +66,7 @@ class Weights:
             InvalidRequest: when the checkpoint lacks it, it was taken before, or it holds infinity or NaN.
         """
         taken = self.take_mapped(name).to(self._device, self._dtype, copy=True)
-        if not is_finite([taken], self.compiled):
+        if not taken.is_meta and not is_finite([taken], self.compiled):
             raise InvalidRequest(f"the checkpoint's tensor {name!r} holds infinity or NaN", "MODEL_NAME")
         self.taken_bytes += taken.nbytes
         return taken

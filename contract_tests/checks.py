@@ -138,7 +138,7 @@ def _usage_problems(exchange: Exchange, answer: Json) -> list[str]:
 
 def _limit(request: Json) -> int | None:
     limit = request.get("max_completion_tokens") or request.get("max_tokens")
-    return limit if isinstance(limit, int) else None
+    return limit if isinstance(limit, int) and limit >= 0 else None  # -1: as many as the context holds
 
 
 def _choice_problems(exchange: Exchange, answer: Json) -> list[str]:
@@ -164,4 +164,4 @@ def _reason_problems(choice: dict[str, Any]) -> list[str]:
 
 def _asks_logprobs(request: Json) -> bool:
     asked = request.get("logprobs")
-    return asked is not None and asked is not False
+    return asked is True or (isinstance(asked, int | float) and asked is not False)

@@ -7,11 +7,17 @@ _TEXT = {"type": "string"}
 _WIDER = "Other servers' clients write it so, and its meaning is plain."
 _HISTORY = "A history holds what other servers wrote into it; unknown fields of messages are ignored."
 _NO_EFFECT = "Other servers know it; here no value of it could change an answer."
-_URL: Json = {"anyOf": [_TEXT, {"type": "object", "properties": {"url": _TEXT}, "required": ["url"]}]}
+_URL: Json = {
+    "anyOf": [
+        _TEXT,
+        {"type": "object", "properties": {"url": _TEXT}, "required": ["url"], "additionalProperties": True},
+    ]
+}
 _AUDIO_URL = {
     "type": "object",
     "properties": {"type": {"enum": ["audio_url"]}, "audio_url": _URL},
     "required": ["type", "audio_url"],
+    "additionalProperties": True,
 }
 _REASONING = {
     "type": "object",
@@ -112,7 +118,7 @@ HISTORY = [
     put(f"{_PART}Image/properties/type/enum", ["image_url", "input_image"], _WIDER),
     put(
         f"{_PART}Image/properties/image_url",
-        {**_URL, "anyOf": [_TEXT, {**_URL["anyOf"][1], "additionalProperties": True}]},
+        _URL,
         "A URL may stand for the object that holds it; every image is seen at the model's one resolution.",
     ),
     put(
@@ -176,6 +182,20 @@ ACCEPTED += [
         ("store", {}, "Nothing is stored here, whatever is asked.", "yes"),
         ("service_tier", {"type": "string"}, "There is one tier; the answer names it.", "gold"),
         ("best_of", {"enum": [1]}, "Older servers know it in chat; one answer of one is what it is.", 1),
+    )
+]
+ACCEPTED += [
+    put(
+        "/components/schemas/PredictionContent/properties/content",
+        {
+            "anyOf": [
+                _TEXT,
+                {"type": "array", "items": ref("ChatCompletionRequestMessageContentPartText")},
+                NULL,
+            ]
+        },
+        "An empty prediction asks for nothing.",
+        Shown({"prediction": {"type": "content", "content": []}}),
     )
 ]
 ACCEPTED += [

@@ -180,6 +180,8 @@ ACCEPTED += [
         ("reasoning_effort", {}, "Gemma 3n does not reason, however much of it is asked for.", "turbo"),
         ("verbosity", {}, "Gemma 3n has no such control.", "quiet"),
         ("store", {}, "Nothing is stored here, whatever is asked.", "yes"),
+        ("prompt_cache_retention", {}, "What was computed before is always used again.", "1h"),
+        ("prompt_cache_options", {}, "What was computed before is always used again.", "any"),
         ("service_tier", {"type": "string"}, "There is one tier; the answer names it.", "gold"),
         ("best_of", {"enum": [1]}, "Older servers know it in chat; one answer of one is what it is.", 1),
     )

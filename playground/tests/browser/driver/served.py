@@ -51,6 +51,7 @@ class Served:
         thread.join(10)
         self.server.force_exit = True
         thread.join(20)
+        assert not thread.is_alive(), "the playground's server did not end"
 
     async def _serve(self) -> None:
         self.app = application(Client("http://127.0.0.1:9/v1"), self.store, LIMITS)

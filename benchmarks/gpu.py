@@ -18,16 +18,16 @@ from benchmarks.long_prompt import prefill
 from torch import Tensor
 from transformers import Gemma3nTextConfig, Gemma3nTextModel
 
+from gemma_model.device import describe
 from gemma_model.engine.decoding import CudaGraphs, Direct, Step, recorded
 from gemma_model.engine.sampler import Draw, sample
-from gemma_model.nn.cache import KVCache
-from gemma_model.nn.compiled import compiled_layers
-from gemma_model.nn.config import TextConfig
-from gemma_model.nn.device import describe
-from gemma_model.nn.layer import Layer, Through
-from gemma_model.nn.text import Decoder
-from gemma_model.nn.weights import Weights
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.compiled_layers import compiled_layers
+from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.decoder_layer import Layer, Through
 from gemma_model.tiny import Shape
+from gemma_model.weights import Weights
 
 CHUNK, GIB = 512, 2**30  # tokens of a prompt at once; bytes
 TABLE = "embed_tokens_per_layer.weight"

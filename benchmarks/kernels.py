@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from gemma_model import allocator
-from gemma_model.nn import kernels
-from gemma_model.nn.attention import Batch
-from gemma_model.nn.cache import KVCache
-from gemma_model.nn.config import TextConfig
-from gemma_model.nn.text import Decoder
-from gemma_model.nn.weights import open_weights
+from gemma_model.cpu import kernels
+from gemma_model.layers.attention import Batch
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.weights import open_weights
 
 PRODUCTS = ((262_400, 512), (4096, 512), (512, 2048), (768, 512), (256, 512))  # [out, in]
 ROWS = (1, 4, 16, 64, 512)

@@ -20,16 +20,16 @@ from benchmarks.rounds import Ratio, Rounds, alternate
 from torch import Tensor
 
 from gemma_model import allocator
+from gemma_model.cpu import kernels
+from gemma_model.device import pick
 from gemma_model.engine.engine import NativeEngine
-from gemma_model.nn import kernels
-from gemma_model.nn.attention import Batch
-from gemma_model.nn.cache import KVCache
-from gemma_model.nn.config import TextConfig
-from gemma_model.nn.device import pick
-from gemma_model.nn.text import Decoder
-from gemma_model.nn.weights import open_weights
+from gemma_model.layers.attention import Batch
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.protocol import Generation, Prompt, Sampling, Step
 from gemma_model.settings import Settings
+from gemma_model.weights import open_weights
 
 GREEDY = Sampling(temperature=0)
 SAID = 32  # tokens of an answer

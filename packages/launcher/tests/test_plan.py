@@ -82,8 +82,8 @@ def vision_embedder(folder: Path) -> int:
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 4096])
 def test_a_slot_is_what_the_engines_cache_takes(tiny: Path, length: int) -> None:
-    from gemma_model.nn.cache import KVCache, bytes_per_slot  # noqa: PLC0415
-    from gemma_model.nn.config import TextConfig  # noqa: PLC0415
+    from gemma_model.layers.kv_cache import KVCache, bytes_per_slot  # noqa: PLC0415
+    from gemma_model.models.gemma3n.config import TextConfig  # noqa: PLC0415
 
     config = json.loads((tiny / "config.json").read_text())
     text, ours = TextConfig.read(config), slot_bytes(Shape.read(config).text, length, 4)

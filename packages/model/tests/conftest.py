@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,11 @@ import torch
 from transformers import Gemma3nForConditionalGeneration
 
 from gemma_model import tiny as checkpoints
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.towers import Towers
+from gemma_model.weights import Weights, open_weights
 
 
 @dataclass(frozen=True)
@@ -75,3 +81,31 @@ def oracle_of(folder_of: Callable[[str], Path]) -> Callable[[str], Any]:
 def tiny(folder_of: Callable[[str], Path]) -> Path:
     """The tiny checkpoint."""
     return folder_of("as published")
+
+
+@dataclass(frozen=True)
+class Model:
+    folder: Path
+    config: TextConfig
+    weights: Weights
+    decoder: Decoder
+    towers: Towers
+    oracle: Any
+
+    def cache(self, slots: int = 1, length: int = 128, rewind: int = 0) -> KVCache:
+        return KVCache(self.config, slots, length, rewind)
+
+
+@pytest.fixture(scope="session", params=["as published", "nothing shared", "odd sizes"])
+def model(
+    request: pytest.FixtureRequest, folder_of: Callable[[str], Path], oracle_of: Callable[[str], Any]
+) -> Model:
+    folder, oracle = folder_of(request.param), oracle_of(request.param)
+    config = json.loads((folder / "config.json").read_text())
+    text = TextConfig.read(config)
+    weights = open_weights(folder)
+    towers = Towers(config, weights, torch.device("cpu"), torch.float32)
+    decoder = Decoder(text, weights)
+    with torch.inference_mode():
+        decoder.embed.set_hard(*towers.hard_embeddings())
+    return Model(folder, text, weights, decoder, towers, oracle)

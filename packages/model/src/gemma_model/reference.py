@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText, GenerationConfig, RepetitionPenaltyLogitsProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from gemma_model.nn.device import describe, pick
+from gemma_model.device import describe, pick
 from gemma_model.protocol import (
     LEAST_LOGPROB,
     EngineInfo,

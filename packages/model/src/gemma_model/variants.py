@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from gemma_model.nn.config import TextConfig
-from gemma_model.nn.matformer import PUBLISHED, Slice
+from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.nested_models import PUBLISHED, Slice
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest
 

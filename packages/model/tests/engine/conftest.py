@@ -17,7 +17,7 @@ from gemma_model.engine.runner import Loaded, Runner
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.sequence import Key, Name
 from gemma_model.engine.slots import Slots
-from gemma_model.nn.cache import KVCache
+from gemma_model.layers.kv_cache import KVCache
 from gemma_model.protocol import Generation, Media, MediaSpan, Prompt, Scores, Step
 from gemma_model.settings import Settings
 

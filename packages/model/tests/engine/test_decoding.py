@@ -12,10 +12,10 @@ from torch import Tensor
 from gemma_model.engine import decoding
 from gemma_model.engine.decoding import Direct, Recorded, buckets
 from gemma_model.engine.runner import Runner
-from gemma_model.nn.attention import visible
-from gemma_model.nn.cache import KVCache
-from gemma_model.nn.layer import Layer
-from gemma_model.nn.matformer import Slice
+from gemma_model.layers.attention import visible
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.decoder_layer import Layer
+from gemma_model.models.gemma3n.nested_models import Slice
 from gemma_model.protocol import Generation, Prompt, Sampling
 
 Replay = Callable[[], Tensor]
@@ -175,7 +175,7 @@ def test_a_step_that_reads_one_column_too_few_is_found_out(
     def narrow(queries: Tensor, keys: Tensor, window: int, like: Tensor) -> Tensor:
         return visible(queries, keys, window - 1, like)
 
-    monkeypatch.setattr("gemma_model.nn.static.visible", narrow)
+    monkeypatch.setattr("gemma_model.models.gemma3n.static_step.visible", narrow)
     native = checkpoint.native()
     native.recorder.runner.record(Again, PLAIN)
     assert isinstance(native.recorder.runner._steps[None], Direct)

@@ -17,11 +17,11 @@ from gemma_model.engine.plan import Decode, Encode, Fork, Plan, Prefill, Waiting
 from gemma_model.engine.runner import Loaded, Runner
 from gemma_model.engine.sampler import Draw, Penalties, sample
 from gemma_model.engine.scores import score
-from gemma_model.nn.layer import Layer
-from gemma_model.nn.matformer import Slice
-from gemma_model.nn.weights import open_weights
+from gemma_model.models.gemma3n.decoder_layer import Layer
+from gemma_model.models.gemma3n.nested_models import Slice
 from gemma_model.protocol import Generation, Sampling
 from gemma_model.settings import Settings
+from gemma_model.weights import open_weights
 
 from ..fake_gpu import fake_gpu, watched
 from .test_decoding import Again

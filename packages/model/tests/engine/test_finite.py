@@ -12,8 +12,8 @@ from gemma_model.engine.runner import Loaded, Runner
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.slots import Slots
 from gemma_model.engine.soft_tokens import Encoding, SoftTokens
-from gemma_model.nn.cache import KVCache
-from gemma_model.nn.layer import Layer
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.decoder_layer import Layer
 from gemma_model.protocol import Generation, Media, Prompt, Sampling
 from gemma_model.settings import Settings
 

@@ -11,9 +11,9 @@ import torch
 
 from gemma_model import tiny
 from gemma_model.engine.runner import Loaded
-from gemma_model.nn.weights import TOWER_PARTS, open_weights
 from gemma_model.protocol import Generation, Media, Prompt, Sampling
 from gemma_model.settings import Settings
+from gemma_model.weights import TOWER_PARTS, open_weights
 
 GREEDY = Sampling(temperature=0.0)
 

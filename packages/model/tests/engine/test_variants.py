@@ -10,8 +10,8 @@ from gemma_model.engine.loop import Loop
 from gemma_model.engine.runner import Runner
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.slots import Slots
-from gemma_model.nn.cache import KVCache
-from gemma_model.nn.matformer import PUBLISHED, Slice
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.nested_models import PUBLISHED, Slice
 from gemma_model.protocol import Generation, Prompt, Sampling
 from gemma_model.settings import Settings
 from gemma_model.variants import variants_of

@@ -13,13 +13,13 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from gemma_model.device import moved
 from gemma_model.engine.memory import GIB
-from gemma_model.nn.attention import Batch
-from gemma_model.nn.cache import KVCache
-from gemma_model.nn.device import moved
-from gemma_model.nn.layer import Through
-from gemma_model.nn.static import StaticStep
-from gemma_model.nn.text import Decoder
+from gemma_model.layers.attention import Batch
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.decoder_layer import Through
+from gemma_model.models.gemma3n.static_step import StaticStep
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from gemma_model.engine.chooser import describe_failure
 from gemma_model.engine.plan import Prefill, Row
 from gemma_model.engine.sequence import Name
-from gemma_model.nn.cache import KVCache
+from gemma_model.layers.kv_cache import KVCache
 
 
 class NotFiniteError(ArithmeticError):

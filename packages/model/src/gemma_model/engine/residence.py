@@ -7,7 +7,7 @@ import threading
 import time
 
 from gemma_model.engine.memory import GIB
-from gemma_model.nn.per_layer import PerLayerTable
+from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerTable
 
 log = logging.getLogger(__name__)
 SHARE = 0.5

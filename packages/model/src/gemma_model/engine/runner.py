@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gemma_model.cpu import kernels
+from gemma_model.device import describe, dtype_of, moved, pick
 from gemma_model.engine.choice import Choice
 from gemma_model.engine.chooser import Chooser, describe_failure
 from gemma_model.engine.decoding import Capture, CudaGraphs, Direct, Step, recorded
@@ -25,19 +27,17 @@ from gemma_model.engine.plan import Decode, Plan, Prefill
 from gemma_model.engine.scores import score
 from gemma_model.engine.sequence import Key, Name
 from gemma_model.engine.soft_tokens import Encode, SoftTokens, put_in_place, refuse, run_encoder
-from gemma_model.nn import kernels
-from gemma_model.nn.attention import Batch
-from gemma_model.nn.cache import KVCache, bytes_per_slot
-from gemma_model.nn.compiled import compiled_layers
-from gemma_model.nn.config import TextConfig
-from gemma_model.nn.device import describe, dtype_of, moved, pick
-from gemma_model.nn.layer import Layer, Through
-from gemma_model.nn.matformer import Slice
-from gemma_model.nn.text import Decoder
-from gemma_model.nn.weights import TOWER_PARTS, open_weights
+from gemma_model.layers.attention import Batch
+from gemma_model.layers.kv_cache import KVCache, bytes_per_slot
+from gemma_model.models.gemma3n.compiled_layers import compiled_layers
+from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.decoder_layer import Layer, Through
+from gemma_model.models.gemma3n.nested_models import Slice
 from gemma_model.protocol import Generation, Scores
 from gemma_model.settings import Settings
 from gemma_model.variants import variants_of
+from gemma_model.weights import TOWER_PARTS, open_weights
 from gemma_wire import InvalidRequest
 
 log = logging.getLogger(__name__)
@@ -262,7 +262,7 @@ class Loaded:
             for part in TOWER_PARTS:
                 weights.leave_under(f"{part}.", "GEMMA_TOWERS=none")
         elif "text_config" in config:
-            from gemma_model.nn.towers import Towers  # noqa: PLC0415 - imports transformers
+            from gemma_model.models.gemma3n.towers import Towers  # noqa: PLC0415 - imports transformers
 
             towers = Towers(config, weights, self.device, self.dtype)
             with torch.inference_mode():

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gemma_model.cpu.kernels import is_finite
 from gemma_model.engine.sequence import Key
-from gemma_model.nn.ops import is_finite
 from gemma_model.protocol import Media, MediaSpan
 from gemma_wire import InvalidRequest
 
 if TYPE_CHECKING:
-    from gemma_model.nn.towers import Towers
+    from gemma_model.models.gemma3n.towers import Towers
 
 Encoding = Generator[None, None, Tensor]
 """A run of an encoder that pauses between its parts; it returns ``[1, soft tokens, hidden]``."""

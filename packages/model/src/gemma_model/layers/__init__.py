@@ -1,0 +1,1 @@
+"""Building blocks of decoders that several model families share."""

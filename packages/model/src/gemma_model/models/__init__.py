@@ -1,0 +1,1 @@
+"""Model families; each is a package of its own."""

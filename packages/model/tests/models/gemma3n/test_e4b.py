@@ -1,0 +1,76 @@
+"""The full-size model on the meta device: nothing is computed, everything is counted."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel, Gemma3nConfig, Gemma3nTextModel
+
+from gemma_model.layers.attention import Batch
+from gemma_model.layers.kv_cache import KVCache, bytes_per_slot
+from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.weights import Weights
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    config = Gemma3nConfig().text_config
+    with torch.device("meta"):
+        text = Gemma3nTextModel(config)
+    loaders = {key: partial(torch.clone, tensor) for key, tensor in text.state_dict().items()}
+    weights = Weights(loaders, "meta", torch.bfloat16)
+    decoder = Decoder(TextConfig.read(config.to_dict()), weights)
+    weights.close()
+    return decoder
+
+
+def _tensors(thing: object) -> Iterator[Tensor]:
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, list | tuple):
+        for item in thing:
+            yield from _tensors(item)
+    elif type(thing).__module__.startswith("gemma_model"):
+        yield from _tensors(list(vars(thing).values()))
+
+
+def test_with_its_towers_it_leaves_the_table_off_the_device(decoder: Decoder) -> None:
+    config = Gemma3nConfig()
+    with torch.device("meta"):
+        towers = [AutoModel.from_config(part) for part in (config.vision_config, config.audio_config)]
+    table = decoder.per_layer_table.table
+    storages = (t.untyped_storage() for t in _tensors(decoder) if t is not table)
+    held = {storage._cdata: storage.nbytes() for storage in storages}  # views of one count once
+    in_towers = sum(p.numel() * 2 for tower in towers for p in tower.parameters())
+    assert table.numel() == 262_144 * 35 * 256
+    assert 10e9 < sum(held.values()) + in_towers <= 11.1e9
+
+
+def test_its_cache_takes_what_was_planned(decoder: Decoder) -> None:
+    cache = KVCache(decoder.config, 1, 32_768, device="meta", dtype=torch.bfloat16)
+    planned = bytes_per_slot(decoder.config, 32_768, 0, itemsize=2)
+    assert sum(layer.nbytes for layer in cache.layers) == planned == 272 * 2**20
+
+
+def test_a_long_prompt_costs_little_more_than_its_storing_layers(decoder: Decoder) -> None:
+    assert _operations(decoder, every_position=True) > 1.8 * _operations(decoder, every_position=False)
+
+
+def _operations(decoder: Decoder, every_position: bool) -> int:
+    """Of a prompt of 2,000 tokens, without the head: it would count once, or 2,000 times."""
+    prompt, chunk, config = 2000, 1000, decoder.config
+    cache = KVCache(config, 1, 4096, device="meta", dtype=torch.bfloat16)
+    x = torch.empty(chunk, config.hidden_size, dtype=torch.bfloat16, device="meta")
+    table_rows = x.new_empty(chunk, config.num_hidden_layers * config.hidden_size_per_layer_input)
+    head = 2 * config.vocab_size * config.hidden_size
+    total = 0
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        for start in range(0, prompt, chunk):
+            keep = chunk if every_position else int(start + chunk == prompt)
+            decoder(x, table_rows, [Batch([0], [start], chunk)], cache, keep)
+            total -= keep * head
+    return total + int(counter.get_total_flops())

@@ -1,0 +1,103 @@
+"""The step for CUDA graphs against the decoder's own; that it can be captured is seen in test_fake_gpu.py."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gemma_model.layers.attention import Batch
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.compiled_layers import compiled_layers
+from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.nested_models import Slice
+from gemma_model.models.gemma3n.static_step import StaticStep
+
+SLOTS, LENGTH = 6, 128
+IDS, SLOT, POSITION = [7, 90, 20, 530], [3, 0, 5, 1], [2, 61, 29, 0]  # slots in odd order, rings that wrapped
+
+
+def noisy(model: Any, length: int = LENGTH, rewind: int = 0) -> KVCache:
+    """A cache full of what other sequences left there."""
+    cache: KVCache = model.cache(SLOTS, length, rewind)
+    for number, layer in enumerate(cache.layers):
+        layer.copy_(torch.randn(layer.shape, generator=torch.Generator().manual_seed(number)))
+    return cache
+
+
+def direct(decoder: Decoder, cache: KVCache, ids: Sequence[int], at: Sequence[int]) -> Tensor:
+    x = decoder.embed(torch.tensor(ids))
+    rows = decoder.per_layer_table.rows(ids, x)
+    logits = decoder(x, rows, [Batch(SLOT[: len(ids)], at, 1)], cache, 1)
+    assert logits is not None
+    return logits
+
+
+def close(ours: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
+
+
+def turns(positions: Sequence[int], count: int = 5) -> Iterator[list[int]]:
+    yield from ([position + turn for position in positions] for turn in range(count))
+
+
+@pytest.mark.parametrize("real", [1, 3, 4])
+@pytest.mark.parametrize(("columns", "rewind"), [(LENGTH, 0), (70, 0), (LENGTH, 9)])
+def test_it_equals_the_decoder_for_each_row_and_leaves_other_slots_alone(
+    model: Any, real: int, columns: int, rewind: int
+) -> None:
+    expected, ours = (noisy(model, rewind=rewind) for _ in range(2))
+    step = StaticStep(model.decoder, ours, 4, columns)
+    for at in turns(POSITION[:real]):
+        wanted = direct(model.decoder, expected, IDS[:real], at)
+        step.fill(IDS[:real], SLOT[:real], at)
+        close(step.run()[:real], wanted)
+    for one, other in zip(ours.layers, expected.layers, strict=True):
+        close(one, other)
+
+
+def test_columns_in_pieces_change_nothing(model: Any) -> None:
+    expected, ours = (noisy(model, length=512) for _ in range(2))
+    step, at = StaticStep(model.decoder, ours, 2, 384), [383, 300]
+    step.fill(IDS[:2], SLOT[:2], at)
+    close(step.run(), direct(model.decoder, expected, IDS[:2], at))
+
+
+def test_a_context_within_the_window_has_no_rings(model: Any) -> None:
+    expected, ours = (noisy(model, length=5) for _ in range(2))
+    step = StaticStep(model.decoder, ours, 4, 5)
+    step.fill(IDS, SLOT, [0, 4, 2, 3])
+    close(step.run(), direct(model.decoder, expected, IDS, [0, 4, 2, 3]))
+
+
+def test_a_slice_equals_itself(model: Any) -> None:
+    half = Slice(tuple(size // 2 for size in model.config.intermediate_size))
+    if model.config.num_kv_shared_layers:
+        half = Slice(half.intermediate_size[1:], (model.config.first_kv_shared_layer,))
+    decoder, expected, ours = model.decoder.sliced(half), noisy(model), noisy(model)
+    step = StaticStep(decoder, ours, 4, LENGTH)
+    step.fill(IDS, SLOT, POSITION)
+    close(step.run(), direct(decoder, expected, IDS, POSITION))
+
+
+def test_a_layer_is_traced_as_a_whole_once_for_each_kind(model: Any) -> None:
+    """No part of it depends on what its tensors hold, so it can be compiled; here nothing is made of it."""
+    counted: list[int] = []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        counted.append(len(graph.graph.nodes))
+        return graph.forward
+
+    torch.compiler.reset()
+    config, through = model.config, compiled_layers(backend)
+    kinds = {
+        (config.layer_types[n], n < config.first_kv_shared_layer, config.activation_sparsity_pattern[n])
+        for n in range(config.num_hidden_layers)
+    }
+    expected, ours = noisy(model), noisy(model)
+    for rows in (4, 2):
+        step = StaticStep(model.decoder, ours, rows, LENGTH, through)
+        step.fill(IDS[:rows], SLOT[:rows], POSITION[:rows])
+        close(step.run(), direct(model.decoder, expected, IDS[:rows], POSITION[:rows]))
+    assert len(counted) == len(kinds), "the number of rows is no reason to compile again"

@@ -1,0 +1,79 @@
+"""What stands for a picture or a sound is what transformers makes of it, one medium or several at a time."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from gemma_model.models.gemma3n.towers import Towers
+from gemma_model.tiny import AUDIO_TOKENS, IMAGE_SIDE, IMAGE_TOKENS, MM_VOCAB, TEXT_VOCAB
+from gemma_model.weights import TOWER_PARTS
+
+SOUND = TEXT_VOCAB + MM_VOCAB + 1
+LENGTHS = [1, 2, 16, 17, 97, 500, 2997]  # frames; the last one is 30 seconds
+
+
+@pytest.fixture(scope="module")
+def twin(model: Any) -> Towers:
+    """Our towers over transformers' very tensors: where else weights lie, BLAS may round otherwise."""
+    towers: Towers = copy.copy(model.towers)
+    towers._parts = {part: getattr(model.oracle.model, part) for part in TOWER_PARTS}
+    return towers
+
+
+def _sounds(count: int, frames: int) -> Tensor:
+    return torch.randn(count, frames, 128, generator=torch.Generator().manual_seed(frames))
+
+
+def _heard_by_transformers(model: Any, log_mel: Tensor) -> Tensor:
+    """What its forward puts into the places of sounds, filled up as it fills them up."""
+    count, frames, _ = log_mel.shape
+    ids = torch.full((1, count * AUDIO_TOKENS), SOUND)
+    everything_counts = torch.ones(count, frames, dtype=torch.bool)
+    said = model.oracle.model(input_ids=ids, input_features=log_mel, input_features_mask=everything_counts)
+    heard: Tensor = said.audio_hidden_states
+    return heard
+
+
+@pytest.mark.parametrize("frames", LENGTHS)
+def test_a_sound_of_any_length_is_heard_bit_for_bit(model: Any, twin: Towers, frames: int) -> None:
+    log_mel = _sounds(1, frames)
+    expected = _heard_by_transformers(model, log_mel)
+    assert expected.shape == (1, AUDIO_TOKENS, model.config.hidden_size)
+    assert torch.equal(twin.hear(log_mel), expected)
+    assert_close(model.towers.hear(log_mel), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [17, 97])
+def test_sounds_of_one_length_are_heard_at_once(model: Any, twin: Towers, frames: int) -> None:
+    log_mel = _sounds(3, frames)
+    heard = twin.hear(log_mel)
+    assert torch.equal(heard, _heard_by_transformers(model, log_mel))
+    assert_close(heard, torch.cat([twin.hear(one.unsqueeze(0)) for one in log_mel]), atol=1e-5, rtol=0)
+
+
+def test_what_is_not_heard_is_the_embedding_of_the_last_id(model: Any) -> None:
+    heard = model.towers.hear(_sounds(1, 33))[0]
+    first, hard = model.towers.hard_embeddings()
+    assert first + len(hard) == TEXT_VOCAB + 2 * MM_VOCAB
+    assert_close(heard[3:], hard[-1].expand(AUDIO_TOKENS - 3, -1))  # 16 frames become a token
+    assert not torch.allclose(heard[2], hard[-1])
+
+
+def test_a_sound_that_is_too_long_is_refused_with_both_numbers(model: Any) -> None:
+    with pytest.raises(ValueError, match="189 soft tokens, 188 are the limit"):
+        model.towers.hear(_sounds(1, 188 * 16 + 1))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_pictures_are_seen_bit_for_bit(model: Any, twin: Towers, count: int) -> None:
+    pixels = torch.rand(count, 3, IMAGE_SIDE, IMAGE_SIDE, generator=torch.Generator().manual_seed(count))
+    expected = model.oracle.model.get_image_features(pixels).pooler_output
+    assert expected.shape == (count, IMAGE_TOKENS, model.config.hidden_size)
+    assert torch.equal(twin.see(pixels), expected)
+    seen = model.towers.see(pixels)
+    assert_close(seen, expected, atol=1e-5, rtol=0)
+    assert_close(seen, torch.cat([model.towers.see(one.unsqueeze(0)) for one in pixels]), atol=1e-5, rtol=0)

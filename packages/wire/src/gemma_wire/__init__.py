@@ -22,7 +22,15 @@ from gemma_wire.errors import (
     WireError,
 )
 from gemma_wire.messages import AudioPart, ImagePart, Message, Part, TextPart, Tool, ToolCall
-from gemma_wire.options import ChoiceGrammar, Grammar, JsonGrammar, LarkGrammar, Options, RegexGrammar
+from gemma_wire.options import (
+    ChoiceGrammar,
+    Grammar,
+    JsonGrammar,
+    LarkGrammar,
+    Options,
+    RegexGrammar,
+    SamplingParams,
+)
 from gemma_wire.request import Request, read_parameters
 
 __all__ = [
@@ -46,6 +54,7 @@ __all__ = [
     "PromptLogprobs",
     "RegexGrammar",
     "Request",
+    "SamplingParams",
     "TextPart",
     "Timings",
     "TokenLogprob",

@@ -73,18 +73,39 @@ Grammar = Annotated[
 ]
 
 
-class Options(Frozen):
+class SamplingParams(Frozen):
+    """How the next token is chosen, besides ``temperature`` and ``top_p``, which have tensors of their own.
+
+    Each parameter is declared here, once, with its type, bounds and default. The gateway's request schema has
+    a field of the same name, which is passed on unchanged; the model's sampler reads it from here.
+
+    Args:
+        seed: equal seeds give equal tokens; ``None`` draws one.
+        top_k: 0 keeps every token; ``None``: the checkpoint's own.
+        min_p: keep tokens whose probability is at least this fraction of the most likely token's.
+        repetition_penalty: over prompt and answer; 1 is none (Keskar et al. 2019, arXiv:1909.05858).
+        frequency_penalty, presence_penalty: over the answer, as OpenAI defines them.
+        logit_bias: token id → what is added to its logit.
+    """
+
+    seed: Whole | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
+    top_k: Whole | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
+    min_p: StrictFloat = Field(0.0, ge=0, le=1)
+    repetition_penalty: StrictFloat = Field(1.0, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
+    frequency_penalty: StrictFloat = Field(0.0, ge=-2, le=2)
+    presence_penalty: StrictFloat = Field(0.0, ge=-2, le=2)
+    logit_bias: dict[
+        Annotated[int, Field(ge=0, le=INT32_MAX)], Annotated[StrictFloat, Field(ge=-100, le=100)]
+    ] = Field(default_factory=dict, max_length=MAX_BIASES)
+
+
+class Options(SamplingParams):
     """What has no tensor of its own; ``None`` leaves the choice to the model.
 
     Args:
         op: what is wanted; everything but ``generate`` is answered at once, by one response.
         model: which of the models that the server holds; the first when ``None``.
         prompt_token_ids: a prompt that is tokenised already; with ``op=detokenize`` what is to become text.
-        top_k: 0 keeps every token.
-        min_p: keep tokens whose probability is at least so much of the likeliest one's.
-        repetition_penalty: over prompt and answer; 1 is none (Keskar et al. 2019, arXiv:1909.05858).
-        frequency_penalty, presence_penalty: over the answer, as OpenAI defines them.
-        logit_bias: token id → what is added to its logit.
         n: how many answers to one prompt.
         cache_salt: what was computed for other requests is reused only if they had the same salt, or none
             either. Nobody can tell from the counts or the time of an answer what others have asked.
@@ -106,15 +127,6 @@ class Options(Frozen):
     op: Literal["generate", "describe", "tokenize", "detokenize", "tokenizer_info"] = "generate"
     model: str | None = None
     prompt_token_ids: Annotated[tuple[TokenId, ...], Field(min_length=1)] | None = None
-    seed: Whole | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
-    top_k: Whole | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
-    min_p: StrictFloat = Field(0.0, ge=0, le=1)
-    repetition_penalty: StrictFloat = Field(1.0, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
-    frequency_penalty: StrictFloat = Field(0.0, ge=-2, le=2)
-    presence_penalty: StrictFloat = Field(0.0, ge=-2, le=2)
-    logit_bias: dict[
-        Annotated[int, Field(ge=0, le=INT32_MAX)], Annotated[StrictFloat, Field(ge=-100, le=100)]
-    ] = Field(default_factory=dict, max_length=MAX_BIASES)
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=MAX_STOPS)
     stop_token_ids: tuple[TokenId, ...] = Field((), max_length=256)
     min_tokens: Whole = Field(0, ge=0, le=INT32_MAX)

@@ -21,10 +21,10 @@ from benchmarks.rounds import Ratio, Rounds, alternate
 from benchmarks.stack import Stack, serving
 
 from gemma_gateway.triton import TritonEngine
-from gemma_launcher import endpoint
-from gemma_launcher.bench import prompts
-from gemma_launcher.bench.load import Load, run
-from gemma_launcher.bench.tokens import counting
+from gemma_launcher.tools import api_client
+from gemma_launcher.tools.bench import prompts
+from gemma_launcher.tools.bench.load_generator import Workload, run_load_level
+from gemma_launcher.tools.bench.token_counter import token_counter
 from gemma_model import allocator
 from gemma_model.engines import make_engine
 from gemma_model.protocol import Engine
@@ -64,16 +64,16 @@ def main() -> None:
 
 async def measure(engine: Engine, stack: Stack, given: argparse.Namespace) -> dict[int, Rounds[float]]:
     """Clients → output tokens/s of each layer, round by round. Each round has prompts of its own."""
-    with endpoint.connect(stack.api) as client:
-        model = endpoint.pick_model(client, None)
-    with counting(stack.api, model) as count:
+    with api_client.create_client(stack.api) as client:
+        model = api_client.select_model(client, None)
+    with token_counter(stack.api, model) as count:
         texts = {
-            (n, number): prompts.make(count, given.prompt_tokens, n, n * 1000 + number).texts
+            (n, number): prompts.make_prompts(count, given.prompt_tokens, n, n * 1000 + number).texts
             for n in given.clients
             for number in range(-1, 3 * given.rounds)
         }
     async with _open(stack) as (triton, client_async):
-        load = Load(model, given.max_tokens, body={"ignore_eos": True})
+        load = Workload(model, given.max_tokens, body={"ignore_eos": True})
 
         async def alone(n: int, number: int) -> float:
             sizes = n, given.prompt_tokens, given.max_tokens
@@ -83,7 +83,7 @@ async def measure(engine: Engine, stack: Stack, given: argparse.Namespace) -> di
             return await _through_triton(triton, texts[n, number], given.max_tokens)
 
         async def behind_gateway(n: int, number: int) -> float:
-            level = await run(client_async, load, n, texts[n, number], lambda: None)
+            level = await run_load_level(client_async, load, n, texts[n, number], lambda: None)
             if level.failed:
                 raise SystemExit("; ".join(level.errors))
             return level.output_tokens_per_s
@@ -102,7 +102,7 @@ async def measure(engine: Engine, stack: Stack, given: argparse.Namespace) -> di
 async def _open(stack: Stack) -> AsyncIterator[tuple[TritonEngine, Any]]:
     triton = TritonEngine([stack.triton_grpc])
     try:
-        async with endpoint.connect_async(stack.api) as client:
+        async with api_client.create_async_client(stack.api) as client:
             yield triton, client
     finally:
         await triton.close()

@@ -20,11 +20,11 @@ from benchmarks.rounds import Ratio, Rounds, alternate
 from benchmarks.stack import serving
 from benchmarks.still import Still
 
-from gemma_launcher import endpoint
-from gemma_launcher.bench import prompts
-from gemma_launcher.bench.figures import Level
-from gemma_launcher.bench.load import Load, run, warm_up
-from gemma_launcher.bench.tokens import counting
+from gemma_launcher.tools import api_client
+from gemma_launcher.tools.bench import prompts
+from gemma_launcher.tools.bench.load_generator import Workload, run_load_level, warm_up
+from gemma_launcher.tools.bench.metrics import LoadLevelResult
+from gemma_launcher.tools.bench.token_counter import token_counter
 
 OURS = "ours"
 
@@ -60,8 +60,8 @@ def main() -> None:
     given = parse()
     with contextlib.ExitStack() as held:
         ours = given.ours or held.enter_context(serving(given.serve)).api
-        urls = {OURS: endpoint.base_url_of(ours)}
-        urls |= {label: endpoint.base_url_of(url) for label, url in map(_pair, given.peer)}
+        urls = {OURS: api_client.normalize_base_url(ours)}
+        urls |= {label: api_client.normalize_base_url(url) for label, url in map(_pair, given.peer)}
         bodies = {label: json.loads(text) for label, text in map(_pair, given.body)}
         measured = asyncio.run(measure(urls, bodies, given))
     if given.json:
@@ -79,34 +79,36 @@ def _pair(text: str) -> tuple[str, str]:
 
 async def measure(
     urls: Mapping[str, str], bodies: Mapping[str, Mapping[str, Any]], given: argparse.Namespace
-) -> dict[int, Rounds[Level]]:
+) -> dict[int, Rounds[LoadLevelResult]]:
     """Clients → the rounds of every server."""
-    loads: dict[str, Load] = {}
+    loads: dict[str, Workload] = {}
     for label, url in urls.items():
-        with endpoint.connect(url) as client:
+        with api_client.create_client(url) as client:
             body = bodies.get(label, {})
-            model = endpoint.pick_model(client, body.get("model"))  # not every server lists what it serves
-        plain = Load(model, given.max_tokens, body=body)
-        async with endpoint.connect_async(url) as new:
+            model = api_client.select_model(
+                client, body.get("model")
+            )  # not every server lists what it serves
+        plain = Workload(model, given.max_tokens, body=body)
+        async with api_client.create_async_client(url) as new:
             loads[label], notes = await warm_up(new, plain, "Tell me a story.")
         for note in notes:
             print(f"{label}: {note}")
-    with counting(urls[OURS], loads[OURS].model) as count:
-        texts = _texts(partial(prompts.make, count, given.prompt_tokens), given)
+    with token_counter(urls[OURS], loads[OURS].model) as count:
+        texts = _texts(partial(prompts.make_prompts, count, given.prompt_tokens), given)
 
     still = Still({label: url for label, url in urls.items() if label != OURS})
 
-    async def once(label: str, level: int, number: int) -> Level:
+    async def once(label: str, level: int, number: int) -> LoadLevelResult:
         # Connected anew, and for each request: a server that stood still may drop what it should keep.
         with still.but(label):
-            async with endpoint.connect_async(urls[label]) as new:
+            async with api_client.create_async_client(urls[label]) as new:
                 each = new.with_options(default_headers={"Connection": "close"})
-                result = await run(each, loads[label], level, texts[level, number], _nothing)
+                result = await run_load_level(each, loads[label], level, texts[level, number], _nothing)
         if result.failed:
             raise SystemExit(f"{label}: {result.failed} requests failed: {'; '.join(result.errors)}")
         return result
 
-    measured: dict[int, Rounds[Level]] = {}
+    measured: dict[int, Rounds[LoadLevelResult]] = {}
     with still.held():
         for level in given.clients:
             sides = {label: partial(once, label, level) for label in urls}
@@ -117,7 +119,7 @@ async def measure(
 
 
 def _texts(
-    make: Callable[[int, int], prompts.Prompts], given: argparse.Namespace
+    make: Callable[[int, int], prompts.PromptSet], given: argparse.Namespace
 ) -> dict[tuple[int, int], tuple[str, ...]]:
     """Prompts for each level and round: all servers get the same, none gets one twice."""
     texts = {}
@@ -132,7 +134,7 @@ def _nothing() -> None:
     pass
 
 
-def table(measured: Mapping[int, Rounds[Level]]) -> list[str]:
+def table(measured: Mapping[int, Rounds[LoadLevelResult]]) -> list[str]:
     """Markdown: the medians, and our ratio to each, pair by pair."""
     lines = [
         "| clients | server | tokens in | tok/s | TTFT ms | ms/token | our tok/s ÷ its | its TTFT ÷ ours |",
@@ -148,7 +150,7 @@ def table(measured: Mapping[int, Rounds[Level]]) -> list[str]:
     return lines
 
 
-def _medians(levels: Sequence[Level]) -> tuple[str, str, str, str]:
+def _medians(levels: Sequence[LoadLevelResult]) -> tuple[str, str, str, str]:
     fewest = min(level.prompt_tokens[0] for level in levels)
     most = max(level.prompt_tokens[1] for level in levels)
     per_token = [level.per_token_ms for level in levels if level.per_token_ms is not None]
@@ -160,16 +162,16 @@ def _medians(levels: Sequence[Level]) -> tuple[str, str, str, str]:
     )
 
 
-def _speeds(levels: Sequence[Level]) -> list[float]:
+def _speeds(levels: Sequence[LoadLevelResult]) -> list[float]:
     return [level.output_tokens_per_s for level in levels]
 
 
-def _firsts(levels: Sequence[Level]) -> list[float]:
+def _firsts(levels: Sequence[LoadLevelResult]) -> list[float]:
     return [level.first.p50 for level in levels if level.first is not None]
 
 
 def as_json(
-    measured: Mapping[int, Rounds[Level]], urls: Mapping[str, str], given: argparse.Namespace
+    measured: Mapping[int, Rounds[LoadLevelResult]], urls: Mapping[str, str], given: argparse.Namespace
 ) -> dict[str, Any]:
     """Everything, round by round."""
     settings = {name: value for name, value in vars(given).items() if name not in ("json", "png")}
@@ -184,7 +186,7 @@ def as_json(
     return {"machine": about(), "servers": dict(urls), "settings": settings, "clients": levels}
 
 
-def draw(measured: Mapping[int, Rounds[Level]], path: Path) -> None:
+def draw(measured: Mapping[int, Rounds[LoadLevelResult]], path: Path) -> None:
     """Output tokens/s and TTFT over the clients, the rounds' spread as bars."""
     import matplotlib as mpl  # noqa: PLC0415 - only needed for a picture
 

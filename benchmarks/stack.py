@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from gemma_launcher.ports import find_free
+from gemma_launcher.processes.ports import find_free_port
 
 LOOPBACK = "127.0.0.1"
 START_S = 1800.0
@@ -36,7 +36,7 @@ def serving(model: str, playground: bool = False) -> Iterator[Stack]:
     Raises:
         RuntimeError: it ended, or took longer than ``START_S``.
     """
-    ports = {name: find_free(LOOPBACK) for name in PORTS}
+    ports = {name: find_free_port(LOOPBACK) for name in PORTS}
     flags = [f"--{name}={port}" for name, port in ports.items()]
     flags += ["--playground-port=0"] if playground else ["--no-playground"]
     command = [sys.executable, "-m", "gemma_launcher", "serve", "--model", model, *flags]

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from gemma_launcher.ports import find_free
+from gemma_launcher.processes.ports import find_free_port
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 150
@@ -32,7 +32,7 @@ def free_ports(count: int) -> list[int]:
     """Ports that nobody has at this moment."""
     ports: set[int] = set()
     while len(ports) < count:
-        ports.add(find_free("127.0.0.1"))
+        ports.add(find_free_port("127.0.0.1"))
     return [*ports]
 
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gemma_gateway.settings import Settings as GatewaySettings
-from gemma_launcher.settings import Settings as LauncherSettings
+from gemma_launcher.settings import LauncherSettings
 from gemma_model.settings import Settings as ModelSettings
-from gemma_playground.settings import Settings as PlaygroundSettings
+from gemma_playground.settings import PlaygroundSettings
 from gemma_playground.settings import variable
 
 PAGE = Path(__file__).with_suffix(".md")

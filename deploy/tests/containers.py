@@ -14,7 +14,7 @@ import psutil
 
 import compose
 from dockerfile import CHECKOUT, Place, Stage, parse
-from gemma_launcher import reaper, triton
+from gemma_launcher.processes import orphan_cleanup, triton_server
 from stack import ROOT, eventually, free_ports
 
 API = parse(ROOT / "Dockerfile.api")
@@ -36,8 +36,8 @@ class Server:
 
     def __init__(self, folder: Path, folders: Mapping[str, Path] = CHECKOUT.folders) -> None:
         self.http, self.grpc, self.metrics = free_ports(3)
-        wheel = triton.find_wheel()
-        triton.prepare(wheel, folder)
+        wheel = triton_server.find_wheel()
+        triton_server.prepare_backend_folder(wheel, folder)
         places = {
             "/opt/tritonserver/bin/tritonserver": wheel.server,
             "/cache": Path.home(),  # where this machine keeps what was compiled once
@@ -51,7 +51,7 @@ class Server:
         own = self.place.environment(image)
         base = {name: self.place.move(value) for name, value in compose.environment("triton-cpu").items()}
         self.environment = {
-            **triton.environment({**own, **base}, wheel, folder),
+            **triton_server.server_environment({**own, **base}, wheel, folder),
             "PATH": own["PATH"],
             "GEMMA_TRITON_HTTP_PORT": str(self.http),
             "OMP_NUM_THREADS": "1",
@@ -64,7 +64,7 @@ class Server:
             with started(self.argv, self.environment, self.log) as process:
                 yield process
         finally:
-            reaper.sweep_shared_memory(SHARED_MEMORY)
+            orphan_cleanup.remove_shared_memory(SHARED_MEMORY)
 
     def health(self, process: str) -> tuple[int, str]:
         """The image's health check, with this process where the container's first one is meant."""

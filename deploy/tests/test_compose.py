@@ -9,7 +9,7 @@ import compose
 import dockerfile
 import schema
 from gemma_gateway.settings import Settings as GatewaySettings
-from gemma_launcher.settings import Settings as LauncherSettings
+from gemma_launcher.settings import LauncherSettings
 from stack import ROOT
 
 TRITONS = {"gpu": "triton", "cpu": "triton-cpu", "jetson": "triton-jetson"}

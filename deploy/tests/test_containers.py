@@ -28,19 +28,22 @@ from containers import (
 )
 from dockerfile import CHECKOUT
 from gemma_gateway.settings import Settings as GatewaySettings
-from gemma_launcher import models, reaper, triton
-from gemma_launcher.settings import Settings
-from gemma_launcher.triton_address import triton_address
+from gemma_launcher.checkpoints import resolver
+from gemma_launcher.processes import orphan_cleanup, triton_server
+from gemma_launcher.processes.triton_address import triton_address
+from gemma_launcher.settings import LauncherSettings
 from stack import ROOT, eventually
 
-TINY = Settings(model_name=models.TINY.name)
+TINY = LauncherSettings(model_name=resolver.TINY_CHECKPOINT.name)
 
 
 def test_triton_is_started_as_the_launcher_starts_it(tmp_path: Path) -> None:
     """Only where its files lie and how long it may take to end are the image's own."""
-    wheel = triton.find_wheel()
-    address = triton_address(Settings(), tmp_path)
-    ours = _flags(list(triton.command(Settings(), address, wheel, tmp_path, tmp_path, "name")))
+    wheel = triton_server.find_wheel()
+    address = triton_address(LauncherSettings(), tmp_path)
+    ours = _flags(
+        list(triton_server.server_command(LauncherSettings(), address, wheel, tmp_path, tmp_path, "name"))
+    )
     images = _flags(TRITON.image.argv("ENTRYPOINT") + TRITON.image.argv("CMD"))
     assert int(images["--exit-timeout-secs"]) >= int(ours["--exit-timeout-secs"])
     for own in ("--model-repository", "--exit-timeout-secs"):
@@ -56,8 +59,8 @@ def _flags(argv: list[str]) -> dict[str, str]:
 @pytest.mark.timeout(400)
 def test_the_whole_stack_as_compose_would_start_it(tmp_path: Path) -> None:
     server, place = Server(tmp_path), with_tmp(CHECKOUT, tmp_path)
-    assert server.environment["MODEL_NAME"] == str(ROOT / models.BUNDLED)
-    server.environment["MODEL_NAME"] = str(models.resolve(TINY, os.environ, print).folder)
+    assert server.environment["MODEL_NAME"] == str(ROOT / resolver.BUNDLED_CHECKPOINT)
+    server.environment["MODEL_NAME"] = str(resolver.resolve_checkpoint(TINY, os.environ, print).folder)
     api_argv, api_environment = gateway(place, server.grpc)
     page_argv, page_environment = playground(place)
     url = f"http://127.0.0.1:{api_environment['API_PORT']}"
@@ -78,7 +81,7 @@ def test_the_whole_stack_as_compose_would_start_it(tmp_path: Path) -> None:
         page.send_signal(signal.SIGTERM)
         assert page.wait(30) == 0, logs[1].read_text()[-4000:]
         _a_dead_stub_ends_the_server(server, process)
-    assert not list(reaper.SHARED_MEMORY.glob(f"{SHARED_MEMORY}*"))
+    assert not list(orphan_cleanup.SHARED_MEMORY.glob(f"{SHARED_MEMORY}*"))
     assert health(API.image, place, api_environment)[0] == 1
     assert health(PLAYGROUND.image, place, page_environment)[0] == 1
 

@@ -10,7 +10,7 @@ import pytest
 
 import dockerfile
 from dockerfile import DOCKERFILES, Dockerfile
-from gemma_launcher.models import BUNDLED
+from gemma_launcher.checkpoints.resolver import BUNDLED_CHECKPOINT
 from stack import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -106,8 +106,8 @@ def _find(steps: list[str], part: str) -> int:
 def test_what_is_copied_is_in_the_context(any_file: Dockerfile) -> None:
     sent = {str(path) for path in dockerfile.context()}
     copies = [value.split() for stage in any_file.stages for value in stage.all("COPY")]
-    if any_file.path.suffix == ".triton" and not (ROOT / BUNDLED).is_dir():
-        pytest.skip(f"{BUNDLED} is not in this checkout: the image cannot be built from it")
+    if any_file.path.suffix == ".triton" and not (ROOT / BUNDLED_CHECKPOINT).is_dir():
+        pytest.skip(f"{BUNDLED_CHECKPOINT} is not in this checkout: the image cannot be built from it")
     for *sources, _ in copies:
         for source in sources if not sources[0].startswith("--from") else ():
             assert source in sent or any(path.startswith(f"{source}/") for path in sent), source
@@ -116,8 +116,8 @@ def test_what_is_copied_is_in_the_context(any_file: Dockerfile) -> None:
 def test_the_bundled_model_is_what_the_image_serves_when_nothing_is_set() -> None:
     image = dockerfile.parse(ROOT / "Dockerfile.triton").image
     (copied,) = (value.split() for value in image.all("COPY") if value.startswith("models"))
-    assert copied == [str(BUNDLED), image.pairs("ENV")["MODEL_NAME"]]
-    assert f"!{BUNDLED}" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied == [str(BUNDLED_CHECKPOINT), image.pairs("ENV")["MODEL_NAME"]]
+    assert f"!{BUNDLED_CHECKPOINT}" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_the_context_holds_neither_tests_nor_secrets() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gemma_launcher import reaper
+from gemma_launcher.processes import orphan_cleanup
 
 MODEL = """
 import json, os, signal, threading, time
@@ -178,7 +178,10 @@ def leftovers() -> Callable[[int], list[object]]:
 
     def look(launcher: int) -> list[object]:
         mark = f"gemma-{launcher}-"
-        files = [*reaper.SHARED_MEMORY.glob(f"{mark}*"), *Path(tempfile.gettempdir()).glob(f"{mark}*")]
+        files = [
+            *orphan_cleanup.SHARED_MEMORY.glob(f"{mark}*"),
+            *Path(tempfile.gettempdir()).glob(f"{mark}*"),
+        ]
         return [*files, *(process for process in psutil.process_iter() if marked(process, mark))]
 
     return look
@@ -186,6 +189,6 @@ def leftovers() -> Callable[[int], list[object]]:
 
 def marked(process: psutil.Process, mark: str) -> bool:
     try:
-        return process.environ().get(reaper.MARK, "").startswith(mark)
+        return process.environ().get(orphan_cleanup.RUN_VARIABLE, "").startswith(mark)
     except psutil.Error:
         return False

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import httpx
 
-from gemma_launcher.ports import find_free
-from gemma_launcher.triton_address import LOOPBACK
+from gemma_launcher.addresses import LOOPBACK
+from gemma_launcher.processes.ports import find_free_port
 
 Leftovers = Callable[[int], list[object]]
 """What the fixture ``leftovers`` gives."""
@@ -142,9 +142,9 @@ def _start(
     folder: Path, flags: tuple[str, ...], environment: Mapping[str, str], playground: Path | None
 ) -> Stack:
     names = ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port")
-    ports = [str(find_free(LOOPBACK)) for _ in names]
+    ports = [str(find_free_port(LOOPBACK)) for _ in names]
     chosen = [part for pair in zip(names, ports, strict=True) for part in pair]
-    page = str(find_free(LOOPBACK)) if playground else ""
+    page = str(find_free_port(LOOPBACK)) if playground else ""
     chosen += ["--playground-port", page] if page else ["--no-playground"]
     package = {"PYTHONPATH": str(playground)} if playground else {}
     log = folder / "serve.log"

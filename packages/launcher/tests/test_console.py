@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from gemma_launcher.console import Console, fail, render, wants_colour
-from gemma_launcher.glog import Line
+from gemma_launcher.console import Console, LogLine, print_error, render, wants_colour
 
 
 def test_plain_lines_have_a_prefix_and_say_their_level() -> None:
     assert (
-        render("triton", Line("loading", "info", "12:00:01"), colour=False) == "triton     | 12:00:01 loading"
+        render("triton", LogLine("loading", "info", "12:00:01"), colour=False)
+        == "triton     | 12:00:01 loading"
     )
-    assert render("gateway", Line("odd", "warning"), colour=False) == "gateway    | warning: odd"
+    assert render("gateway", LogLine("odd", "warning"), colour=False) == "gateway    | warning: odd"
 
 
 def test_coloured_lines_read_the_same_without_their_escapes() -> None:
-    line = render("triton", Line("bad", "error", "12:00:01"), colour=True)
+    line = render("triton", LogLine("bad", "error", "12:00:01"), colour=True)
     assert line == "\x1b[36mtriton     |\x1b[0m \x1b[2m12:00:01 \x1b[0m\x1b[31merror: bad\x1b[0m"
 
 
@@ -40,8 +40,8 @@ def test_lines_are_written_in_order(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         console = Console(file.fileno())
         for number in range(100):
-            console.show("triton", Line(str(number)))
-        console.block("the\nend")
+            console.write_line("triton", LogLine(str(number)))
+        console.write_block("the\nend")
         console.close()
     written = (tmp_path / "log").read_text().splitlines()
     assert written == [f"triton     | {number}" for number in range(100)] + ["the", "end"]
@@ -51,11 +51,11 @@ def test_a_pipe_that_nobody_reads_blocks_nobody_and_the_loss_is_said() -> None:
     reading, writing = os.pipe()
     console = Console(writing)
     for _ in range(12_000):
-        console.show("triton", Line("x" * 100))
-    console.close(patience_s=0.1)
+        console.write_line("triton", LogLine("x" * 100))
+    console.close(timeout_s=0.1)
     drain = threading.Thread(target=lambda: [None for _ in iter(lambda: os.read(reading, 65_536), b"")])
     drain.start()
-    console.close(patience_s=5)
+    console.close(timeout_s=5)
     os.close(writing)
     drain.join()
     os.close(reading)
@@ -66,12 +66,12 @@ def test_a_reader_that_left_is_no_trouble() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     console = Console(writing)
-    console.say("hello")
+    console.log("hello")
     console.close()
     os.close(writing)
     assert not console.is_alive
 
 
 def test_failures_are_one_sentence_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    fail("port 1 is taken")
+    print_error("port 1 is taken")
     assert capfd.readouterr().err == "error: port 1 is taken\n"

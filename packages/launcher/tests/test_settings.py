@@ -1,11 +1,11 @@
 import pytest
 
-from gemma_launcher.errors import CannotStart
-from gemma_launcher.settings import Settings, read
+from gemma_launcher.errors import CommandError
+from gemma_launcher.settings import LauncherSettings, load_settings
 
 
 def test_defaults() -> None:
-    settings = read({})
+    settings = load_settings({})
     assert (settings.api_host, settings.api_port) == ("127.0.0.1", 8080)
     assert settings.embedded
 
@@ -14,13 +14,13 @@ def test_the_environment_and_the_flags_that_win_over_it(monkeypatch: pytest.Monk
     monkeypatch.setenv("API_PORT", "9000")
     monkeypatch.setenv("GEMMA_TRITON_HTTP_PORT", "9001")
     monkeypatch.setenv("MODEL_NAME", "")  # as in `MODEL_NAME= make serve`
-    settings = read({"api_port": 9002})
+    settings = load_settings({"api_port": 9002})
     assert (settings.api_port, settings.gemma_triton_http_port, settings.model_name) == (9002, 9001, "")
 
 
 def test_a_triton_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_GRPC_URL", "triton:8001")
-    assert not read({}).embedded
+    assert not load_settings({}).embedded
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,13 @@ def test_a_triton_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(CannotStart, match=f"{name}={value} is not valid: "):
-        read({})
+    with pytest.raises(CommandError, match=f"{name}={value} is not valid: "):
+        load_settings({})
 
 
 def test_the_token_is_not_printed() -> None:
-    assert "secret" not in repr(read({"hf_token": "secret"}))
+    assert "secret" not in repr(load_settings({"hf_token": "secret"}))
 
 
 def test_every_setting_is_described() -> None:
-    assert all(field.description for field in Settings.model_fields.values())
+    assert all(field.description for field in LauncherSettings.model_fields.values())

@@ -1,5 +1,5 @@
-"""The launcher's one error: something that people must put right before serving can go on."""
+"""The launcher's exception."""
 
 
-class CannotStart(Exception):
-    """Serving is impossible; the message is one sentence that says what to do. Exit code 1."""
+class CommandError(Exception):
+    """A command cannot continue. The message is one sentence that says what to do; the exit code is 1."""

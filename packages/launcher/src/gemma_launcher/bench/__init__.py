@@ -1,1 +1,0 @@
-"""``gemma-triton bench``: measures an OpenAI-compatible server under load."""

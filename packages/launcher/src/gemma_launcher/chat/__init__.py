@@ -1,1 +1,0 @@
-"""``gemma-triton chat``: talk to a model in the terminal."""

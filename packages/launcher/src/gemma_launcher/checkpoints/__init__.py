@@ -1,0 +1,1 @@
+"""The checkpoint to serve: resolved, downloaded and validated."""

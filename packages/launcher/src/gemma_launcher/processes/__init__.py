@@ -1,0 +1,1 @@
+"""Child processes of ``gemma-triton serve``: started, monitored, restarted and stopped."""

@@ -1,0 +1,1 @@
+"""Subcommands other than ``serve``: chat, bench, plan, doctor, reload and playground."""

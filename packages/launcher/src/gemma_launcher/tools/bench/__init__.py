@@ -1,0 +1,1 @@
+"""``gemma-triton bench``: benchmarks an OpenAI-compatible server under load."""

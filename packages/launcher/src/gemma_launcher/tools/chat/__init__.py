@@ -1,0 +1,1 @@
+"""``gemma-triton chat``: chat with a model in the terminal."""

@@ -1,0 +1,140 @@
+"""The number of parameters of each part of a model and the size of its KV cache, computed from a shape."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from gemma_launcher.tools.memory_planner.model_shape import (
+    SLIDING,
+    AudioShape,
+    ModelShape,
+    TextShape,
+    VisionShape,
+)
+
+VISION_PARAMETERS: Final = {"mobilenetv5_300m_enc": 294_126_912}
+"""Parameters of timm architectures. A tower with ``model_args`` can only be counted in the weights file."""
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers of parameters.
+
+    Args:
+        embeddings: token embeddings; the output head is the same tensor.
+        layers: the decoder layers and the projections around them.
+        per_layer_table: the per-layer embeddings.
+        vision, audio: the towers with their embedders.
+        unused: K and V projections of the KV-shared layers, which published checkpoints contain.
+        vision_known: whether the vision tower could be counted; ``vision`` leaves it out otherwise.
+    """
+
+    embeddings: int
+    layers: int
+    per_layer_table: int
+    vision: int
+    audio: int
+    unused: int
+    vision_known: bool = True
+
+    @property
+    def total(self) -> int:
+        """All parameters of the published checkpoint."""
+        return self.decoder + self.towers + self.per_layer_table + self.unused
+
+    @property
+    def decoder(self) -> int:
+        """The parameters that are always on the device."""
+        return self.embeddings + self.layers
+
+    @property
+    def towers(self) -> int:
+        """The parameters for image and audio input."""
+        return self.vision + self.audio
+
+
+def count_parameters(shape: ModelShape, vision_tower: int | None = None) -> ParameterCounts:
+    """Counts the parameters of each part.
+
+    Args:
+        shape: the model.
+        vision_tower: the vision tower's parameters as counted in the weights, where these are present.
+    """
+    text, vision, audio = shape.text_config, shape.vision_config, shape.audio_config
+    if vision_tower is None and vision and not vision.model_args:
+        vision_tower = VISION_PARAMETERS.get(vision.architecture)
+    return ParameterCounts(
+        embeddings=text.vocab_size * text.hidden_size,
+        layers=sum(_layer(text, i) for i in range(text.num_hidden_layers)) + _outside_layers(text),
+        per_layer_table=text.vocab_size_per_layer_input * per_layer_row(text),
+        vision=(vision_tower or 0) + _embedder(vision, text) if vision else 0,
+        audio=_audio_tower(audio) + _embedder(audio, text) if audio else 0,
+        unused=text.num_kv_shared_layers * _kv_projections(text),
+        vision_known=vision is None or vision_tower is not None,
+    )
+
+
+def kv_slot_bytes(text: TextShape, length: int, item_bytes: int) -> int:
+    """KV cache bytes of a sequence of ``length`` tokens; a sliding layer keeps at most its window."""
+    window = min(text.sliding_window, length)
+    columns = sum(window if kind == SLIDING else length for kind in text.kv_layer_types)
+    return columns * kv_token_bytes(text, item_bytes)
+
+
+def kv_token_bytes(text: TextShape, item_bytes: int) -> int:
+    """Bytes of the key and the value of one token in one layer."""
+    return 2 * text.num_key_value_heads * text.head_dim * item_bytes
+
+
+def per_layer_row(text: TextShape) -> int:
+    """Elements of the per-layer embeddings of one token."""
+    return text.num_hidden_layers * text.hidden_size_per_layer_input
+
+
+def _layer(text: TextShape, index: int) -> int:
+    hidden, streams, head = text.hidden_size, text.altup_num_inputs, text.head_dim
+    attention = 2 * hidden * text.num_attention_heads * head + head  # q_proj, o_proj, q_norm
+    if index < len(text.kv_layer_types):
+        attention += _kv_projections(text)
+    mlp = 3 * hidden * text.intermediate_size[index]
+    altup = 2 * hidden + hidden * streams + streams**2 + streams**3  # scale, norm, router, correct, predict
+    laurel = 2 * hidden * text.laurel_rank + hidden
+    per_layer_input = 2 * hidden * text.hidden_size_per_layer_input + hidden
+    norms = 4 * hidden  # before and after attention, before and after the MLP
+    return attention + mlp + altup + laurel + per_layer_input + norms
+
+
+def _kv_projections(text: TextShape) -> int:
+    """k_proj, v_proj and k_norm of one layer."""
+    return 2 * text.num_key_value_heads * text.head_dim * text.hidden_size + text.head_dim
+
+
+def _outside_layers(text: TextShape) -> int:
+    altup = 2 * (text.altup_num_inputs - 1) * text.hidden_size**2  # projections into the streams and back
+    per_layer = per_layer_row(text) * text.hidden_size + text.hidden_size_per_layer_input
+    return altup + per_layer + text.hidden_size  # and the final norm
+
+
+def _embedder(tower: VisionShape | AudioShape, text: TextShape) -> int:
+    return (tower.vocab_size + 2 + text.hidden_size) * tower.hidden_size
+
+
+def _audio_tower(audio: AudioShape) -> int:
+    hidden = audio.hidden_size
+    feed_forward = 2 * (8 * hidden**2 + 2 * hidden)  # at the start and at the end of each layer
+    attention = 5 * hidden**2 + hidden // audio.conf_num_attention_heads + 2 * hidden
+    convolution = 3 * hidden**2 + hidden * audio.conf_conv_kernel_size + 2 * hidden
+    layer = feed_forward + attention + convolution + hidden
+    return _subsampling(audio) + audio.conf_num_hidden_layers * layer
+
+
+def _subsampling(audio: AudioShape) -> int:
+    """Two convolutions over ``input_feat_size`` mel bins, each with a norm, and one projection."""
+    total, previous, bins = 0, 1, audio.input_feat_size
+    layers = zip(
+        audio.sscp_conv_channel_size, audio.sscp_conv_kernel_size, audio.sscp_conv_stride_size, strict=True
+    )
+    for channels, kernel, stride in layers:
+        total += channels * previous * kernel[0] * kernel[1] + channels
+        bins = (bins + 2 - kernel[1]) // stride[1] + 1  # padding of one on each side
+        previous = channels
+    return total + audio.hidden_size * previous * bins

@@ -1,0 +1,147 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from gemma_launcher.checkpoints import resolver, validation
+from gemma_launcher.checkpoints.resolver import ResolvedCheckpoint
+from gemma_launcher.errors import CommandError
+from gemma_launcher.settings import load_settings
+
+REAL = "HF_TOKEN=your_token MODEL_NAME=google/gemma-3n-E4B-it make serve"
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty checkout, instead of this one."""
+    monkeypatch.setattr(resolver, "project_root", lambda: tmp_path)
+    return tmp_path
+
+
+def resolve(name: str, say: list[str] | None = None) -> ResolvedCheckpoint:
+    return resolver.resolve_checkpoint(
+        load_settings({"model_name": name}), os.environ, (say if say is not None else []).append
+    )
+
+
+def test_a_folder_is_named_after_itself(checkpoint_folder: Path) -> None:
+    assert resolve(f"{checkpoint_folder}/") == ResolvedCheckpoint("toy-checkpoint", checkpoint_folder)
+
+
+def test_a_folder_with_a_public_name(checkpoint_folder: Path) -> None:
+    settings = load_settings({"model_name": "google/gemma-3n-E4B-it", "gemma_checkpoint": checkpoint_folder})
+    found = resolver.resolve_checkpoint(settings, os.environ, quiet)
+    assert found == ResolvedCheckpoint("google/gemma-3n-E4B-it", checkpoint_folder)
+
+
+def test_a_folder_wins_over_a_hub_id(checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoint_folder.parent.parent)
+    name = f"{checkpoint_folder.parent.name}/{checkpoint_folder.name}"
+    assert resolve(name).folder == checkpoint_folder
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "~/no-such-folder", "a/b/c"])
+def test_a_path_is_not_a_hub_id(name: str) -> None:
+    with pytest.raises(CommandError, match="no such folder"):
+        resolve(name)
+
+
+@pytest.mark.parametrize("name", ["gemma3n", "google/", "google/gemma 3n", "google/--", "-/-"])
+def test_neither_a_folder_nor_a_hub_id(name: str) -> None:
+    with pytest.raises(CommandError, match="is neither a folder nor a hub id"):
+        resolve(name)
+
+
+def test_the_bundled_demo_is_the_default(checkout: Path, checkpoint_folder: Path) -> None:
+    (checkout / "models").mkdir()
+    checkpoint_folder.rename(checkout / resolver.BUNDLED_CHECKPOINT)
+    found = resolve("")
+    assert (found.name, found.note) == ("gemma3n-nano", resolver.DEMO_NOTE)
+    assert REAL in found.note
+
+
+def test_the_bundled_demo_is_found_next_to_the_model_repository(
+    checkout: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an installation brings both, wherever it is called."""
+    monkeypatch.setattr(resolver, "project_root", lambda: checkout / "elsewhere")
+    (checkout / "models").mkdir()
+    checkpoint_folder.rename(checkout / resolver.BUNDLED_CHECKPOINT)
+    settings = load_settings({"gemma_model_repository": checkout / "model_repository"})
+    assert resolver.local_checkpoint(settings) == checkout / resolver.BUNDLED_CHECKPOINT
+    assert resolver.local_checkpoint(load_settings({})) is None
+
+
+def test_the_tiny_checkpoint_can_be_requested_explicitly(
+    checkout: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker(monkeypatch, checkout, COPY.format(str(checkpoint_folder)))
+    (checkout / resolver.BUNDLED_CHECKPOINT).mkdir(parents=True)
+    assert resolve("gemma3n-tiny").folder == checkout / resolver.TINY_CHECKPOINT
+
+
+def maker(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
+    """Makes ``text`` the script that makes the tiny checkpoint."""
+    (folder / "toy_maker.py").write_text(text)
+    monkeypatch.setattr(resolver, "_GENERATOR_MODULE", "toy_maker")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+
+
+COPY = "import shutil, sys; shutil.copytree({!r}, sys.argv[1])"
+
+
+def test_the_tiny_checkpoint_is_generated_once_and_again_when_damaged(
+    checkout: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker(monkeypatch, checkout, COPY.format(str(checkpoint_folder)))
+    said: list[str] = []
+    first = resolve("", said)
+    assert first == ResolvedCheckpoint(
+        "gemma3n-tiny", checkout / resolver.TINY_CHECKPOINT, resolver.RANDOM_WEIGHTS_NOTE
+    )
+    assert REAL in first.note
+    os.utime(first.folder / "config.json")
+    assert resolve("", said) == first
+    assert len(said) == 1
+    (first.folder / "model.safetensors").write_bytes(b"")
+    resolve("", said)
+    validation.validate_checkpoint(first.folder)
+    assert len(said) == 2
+    assert [path.name for path in first.folder.parent.iterdir()] == ["gemma3n-tiny"]
+
+
+def test_the_tiny_checkpoint_is_generated_again_by_a_newer_generator(
+    checkout: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker(monkeypatch, checkout, COPY.format(str(checkpoint_folder)))
+    said: list[str] = []
+    os.utime(resolve("", said).folder / "config.json", (1, 1))
+    resolve("", said)
+    assert len(said) == 2
+
+
+def test_a_failed_generator_is_one_sentence(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker(monkeypatch, checkout, "raise SystemExit(3)")
+    with pytest.raises(CommandError, match="could not be generated \\(exit code 3"):
+        resolve("")
+    assert list((checkout / ".cache").iterdir()) == []
+
+
+def test_the_cache_folder_cannot_be_created(checkout: Path) -> None:
+    (checkout / ".cache").touch()
+    with pytest.raises(
+        CommandError, match=r"could not be generated \(\S+/.cache: File exists\); set MODEL_NAME"
+    ):
+        resolve("")
+
+
+def test_a_script_that_crashes_names_its_signal(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker(monkeypatch, checkout, "import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(CommandError, match="could not be generated \\(killed by SIGSEGV"):
+        resolve("")

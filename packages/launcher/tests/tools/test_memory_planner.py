@@ -1,0 +1,244 @@
+"""The memory planner, compared with counted tensors and with published figures."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gemma_launcher.__main__ import main
+from gemma_launcher.byte_units import GIB, MIB, format_gib, parse_bytes
+from gemma_launcher.checkpoints import hub
+from gemma_launcher.errors import CommandError
+from gemma_launcher.tools.memory_planner.model_shape import BUILT_IN, ModelShape
+from gemma_launcher.tools.memory_planner.parameter_count import count_parameters, kv_slot_bytes, per_layer_row
+from gemma_launcher.tools.memory_planner.planner import PlanRequest, plan_memory
+
+E4B, E2B = "google/gemma-3n-E4B-it", "google/gemma-3n-E2B-it"
+
+
+def built_in(name: str) -> ModelShape:
+    return ModelShape.read(BUILT_IN[name.lower()])
+
+
+def about(number: float) -> Any:
+    """Published figures are rounded: within 1 %."""
+    return pytest.approx(number, rel=0.01)
+
+
+def test_e4b_matches_the_published_figures() -> None:
+    shape = built_in(E4B)
+    parameters = count_parameters(shape)
+    assert parameters.total == about(7.85e9)
+    assert parameters.total * 2 == about(15.7e9)
+    assert plan_memory(shape, PlanRequest(memory=80 * GIB)).weights == about(11.0e9)
+    assert parameters.per_layer_table == about(2.35e9)
+    assert kv_slot_bytes(shape.text_config, 32_768, 2) == 272 * MIB
+    assert kv_slot_bytes(shape.text_config, 32_768, 2) - kv_slot_bytes(shape.text_config, 32_767, 2) == 8192
+    assert per_layer_row(shape.text_config) * 2 == 17_920
+
+
+def test_e2b_matches_the_published_figures() -> None:
+    shape = built_in(E2B)
+    assert count_parameters(shape).total == about(5.44e9)
+    assert kv_slot_bytes(shape.text_config, 32_768, 2) == 272 * MIB
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from gemma_model.tiny import make  # noqa: PLC0415 - imports torch
+
+    folder = tmp_path_factory.mktemp("plan") / "tiny"
+    make(folder)
+    return folder
+
+
+def test_every_part_matches_the_tensors_of_the_file(tiny: Path) -> None:
+    from safetensors import safe_open  # noqa: PLC0415
+
+    parts = {"embed_tokens.": 0, "per_layer.": 0, "vision": 0, "audio": 0, "rest": 0}
+    with safe_open(tiny / "model.safetensors", "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a dictionary
+            part = next((part for part in parts if part in name), "rest")
+            parts[part] += file.get_tensor(name).numel()
+    shape = ModelShape.read(json.loads((tiny / "config.json").read_text()))
+    counted = count_parameters(shape, vision_tower=parts["vision"] - vision_embedder(tiny))
+    assert counted.embeddings == parts["embed_tokens."]
+    assert counted.per_layer_table == parts["per_layer."]
+    assert counted.vision == parts["vision"]
+    assert counted.audio == parts["audio"]
+    assert counted.layers == parts["rest"]
+
+
+def vision_embedder(folder: Path) -> int:
+    from safetensors import safe_open  # noqa: PLC0415
+
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return sum(file.get_tensor(name).numel() for name in file.keys() if "embed_vision" in name)  # noqa: SIM118
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 4096])
+def test_slot_size_matches_the_engines_kv_cache(tiny: Path, length: int) -> None:
+    from gemma_model.layers.kv_cache import KVCache, bytes_per_slot  # noqa: PLC0415
+    from gemma_model.models.gemma3n.config import TextConfig  # noqa: PLC0415
+
+    config = json.loads((tiny / "config.json").read_text())
+    text, ours = TextConfig.read(config), kv_slot_bytes(ModelShape.read(config).text_config, length, 4)
+    assert ours == bytes_per_slot(text, length, 0, 4)
+    assert ours == sum(layer.nbytes for layer in KVCache(text, 1, length).layers)
+
+
+def test_unused_kv_projections_equal_those_of_a_layer_without_sharing() -> None:
+    shape = built_in(E4B)
+    without = ModelShape.read(
+        {**BUILT_IN[E4B.lower()], "text_config": {"model_type": "gemma3n_text", "num_kv_shared_layers": 0}}
+    )
+    assert count_parameters(without).layers - count_parameters(shape).layers == count_parameters(shape).unused
+    assert count_parameters(without).total == count_parameters(shape).total
+
+
+def test_plan_for_a_local_folder(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["plan", "--model", str(tiny), "--memory", "64MiB", "--reserve", "1MiB", "--no-ple-host"]) == 0
+    )
+    said = capsys.readouterr().out
+    loaded = sum(1 for line in said.splitlines() if line.endswith(" device"))
+    assert loaded == 5, "no table in host memory"
+    assert "in float32" in said
+    assert "GEMMA_PLE=device" in said
+
+
+def test_a_modified_vision_tower_is_not_estimated_without_weights(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text((tiny / "config.json").read_text())
+    assert main(["plan", "--model", str(tmp_path), "--memory", "4G"]) == 0
+    assert "vision tower cannot be counted from the configuration" in capsys.readouterr().out
+
+
+def test_the_chosen_slots_fit_and_one_more_does_not() -> None:
+    for memory in (7 * GIB, 8 * GIB, 12 * GIB, 16 * GIB, 24 * GIB, 141 * 10**9):
+        for name in (E4B, E2B):
+            plan = plan_memory(built_in(name), PlanRequest(memory))
+            if not plan.fits:
+                assert plan.cache_limit < kv_slot_bytes(built_in(name).text_config, 2048, 2)
+                continue
+            assert plan.slots * plan.slot_bytes <= plan.cache_limit
+            assert plan.slots == 64 or (plan.slots + 1) * plan.slot_bytes > plan.cache_limit
+            assert plan.weights + plan.slots * plan.slot_bytes < memory
+
+
+def test_per_layer_embeddings_on_the_device_are_counted() -> None:
+    host, device = (
+        plan_memory(built_in(E4B), PlanRequest(40 * GIB, ple_on_host=where)) for where in (True, False)
+    )
+    assert device.weights - host.weights == 262_144 * 35 * 256 * 2
+
+
+def test_text_only_leaves_the_towers_in_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = count_parameters(built_in(E2B))
+    multimodal, text_only = (
+        plan_memory(built_in(E2B), PlanRequest(24 * GIB, text_only=off)) for off in (False, True)
+    )
+    assert multimodal.weights - text_only.weights == (parameters.vision + parameters.audio) * 2
+    assert (multimodal.media_cache, text_only.media_cache) == (256 * MIB, 0)
+    assert main(["plan", "--memory", "7.4GiB", "--model", E2B]) == 1
+    assert "--text-only" in capsys.readouterr().out
+    assert main(["plan", "--memory", "7.4GiB", "--model", E2B, "--text-only"]) == 0
+    assert "GEMMA_TOWERS=none" in capsys.readouterr().out
+
+
+def test_requested_values_are_used_or_refused_with_what_fits() -> None:
+    kept = plan_memory(built_in(E4B), PlanRequest(24 * GIB, context=4096, slots=8))
+    assert (kept.context, kept.slots) == (4096, 8)
+    assert plan_memory(built_in(E4B), PlanRequest(16 * GIB, slots=16)).context == 16_384
+    with pytest.raises(CommandError, match=r"43 slots of 32,768 tokens .* 42 such slots fit"):
+        plan_memory(built_in(E4B), PlanRequest(24 * GIB, context=32_768, slots=43))
+    with pytest.raises(CommandError, match="exceeds the model's 32,768"):
+        plan_memory(built_in(E4B), PlanRequest(24 * GIB, context=65_536))
+
+
+def test_a_model_that_does_not_fit_suggests_a_smaller_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--memory", "8GiB", "--model", E4B]) == 1
+    said = capsys.readouterr().out
+    assert f"{E4B} does not fit" in said
+    (needed,) = re.findall(r"need about (\S+ GiB)", said)
+    assert said.endswith(f"{E2B} fits: gemma-triton plan --model {E2B} --memory 8GiB\n")
+    assert main(["plan", "--memory", needed, "--model", E4B]) == 0
+    assert main(["plan", "--memory", "8GiB", "--model", E4B, "--context", "2048", "--slots", "1"]) == 1
+    assert main(["plan", "--memory", "1GiB", "--model", E2B]) == 1
+    assert "To save memory" in capsys.readouterr().out
+
+
+def test_a_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--memory", "8GiB", "--model", "/no/such/folder"]) == 1
+    assert capsys.readouterr().err == "error: there is no folder /no/such/folder\n"
+
+
+def test_a_built_in_model_needs_no_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> Path:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(hub, "fetch_config", refuse)
+    assert main(["plan", "--memory", "24GiB", "--model", E4B]) == 0
+    assert "GEMMA_MAX_MODEL_LEN=32768" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("8GiB", 8 * GIB),
+        ("8G", 8 * GIB),
+        ("8GB", 8 * 10**9),
+        ("1.5 GiB", 3 * GIB // 2),
+        ("512M", 512 * MIB),
+        ("100", 100),
+    ],
+)
+def test_parse_bytes(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8 GiBs", "eight", "8gb", "-8G", "8,5G", "8e9", "GiB", "8G8", "8iB", "٨G"]
+)
+def test_invalid_amounts_of_memory(text: str) -> None:
+    with pytest.raises(CommandError, match="is not an amount of memory"):
+        parse_bytes(text)
+
+
+def test_format_gib() -> None:
+    assert [format_gib(n) for n in (272 * MIB, 24 * GIB, 1536 * 1024, 8192)] == [
+        "272 MiB",
+        "24.00 GiB",
+        "1.5 MiB",
+        "8 KiB",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "llama"}, "is not a Gemma 3n text model"),
+        (
+            {"text_config": {"model_type": "gemma3n_text", "intermediate_size": [1, 2]}},
+            "do not fit the number",
+        ),
+        ({"text_config": {"model_type": "gemma3n_text", "hidden_size": "wide"}}, "config.json is not valid"),
+        ({"text_config": {"model_type": "gemma3n_text"}, "dtype": "int4"}, "'int4' is not supported"),
+    ],
+)
+def test_an_invalid_configuration(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        ModelShape.read(config)
+
+
+def test_the_documentation_shows_the_planners_output() -> None:
+    script = Path(__file__).parents[4] / "docs" / "plans.py"
+    run = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

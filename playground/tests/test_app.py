@@ -8,12 +8,12 @@ from openai.types.chat import ChatCompletionChunk
 
 from fake_openai import MODEL, FakeOpenAI
 from gemma_playground import app
+from gemma_playground.api_client import ApiClient, ChatResponse
 from gemma_playground.app import HTML
-from gemma_playground.client import Answer, Client
 from gemma_playground.conversation import Conversation
-from gemma_playground.files import FileStore
-from gemma_playground.panel import NAMES, values
-from gemma_playground.settings import Settings
+from gemma_playground.file_store import FileStore
+from gemma_playground.settings import PlaygroundSettings
+from gemma_playground.settings_panel import FIELDS, panel_values
 
 QUESTION = {"text": "Hi", "files": []}
 SUBMIT = gr.EventData(None, None)
@@ -21,12 +21,12 @@ SUBMIT = gr.EventData(None, None)
 
 def panel(**told: str) -> list[Any]:
     """With no model chosen."""
-    return [None, *values(told)[1:]]
+    return [None, *panel_values(told)[1:]]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FileStore:
-    return FileStore(tmp_path, Settings())
+    return FileStore(tmp_path, PlaygroundSettings())
 
 
 def of_tab(name: str = "0a-tab") -> gr.Request:
@@ -38,41 +38,41 @@ async def drain(looks: Any) -> list[Any]:
 
 
 async def test_a_question_is_answered_kept_and_opened(fake: FakeOpenAI, store: FileStore) -> None:
-    client = Client(fake.base_url, "sk-secret")
+    client = ApiClient(fake.base_url, "sk-secret")
     talk = Conversation()
     looks = await drain(
-        app.asking(client, store, "submit")(SUBMIT, of_tab(), QUESTION, talk, *panel(temperature="0.5"))
+        app.ask_handler(client, store, "submit")(SUBMIT, of_tab(), QUESTION, talk, *panel(temperature="0.5"))
     )
     await client.close()
     assert looks[-1][1][-1]["content"][0]["text"] == "You said: Hi"
     assert fake.asked[0]["model"] == MODEL, "without a model the first is asked"
-    kept = app.kept(talk, *panel(temperature="0.5"))
+    kept = app.to_storage(talk, *panel(temperature="0.5"))
     assert "sk-secret" not in str(kept) + str(looks)
-    keep = app.storing(store, of_tab())
-    again, shown, *restored = app.opened(keep, kept)
-    assert (again, shown) == (talk, talk.shown(keep))
-    assert dict(zip(NAMES, restored, strict=True))["temperature"] == "0.5"
+    keep = app.file_storer(store, of_tab())
+    again, shown, *restored = app.open_conversation(keep, kept)
+    assert (again, shown) == (talk, talk.to_chatbot(keep))
+    assert dict(zip(FIELDS, restored, strict=True))["temperature"] == "0.5"
 
 
 async def test_two_are_asked_at_once(fake: FakeOpenAI, store: FileStore) -> None:
-    client = Client(fake.base_url)
+    client = ApiClient(fake.base_url)
     talks = Conversation(), Conversation()
     given = talks[0], *panel(seed="1"), talks[1], *panel(seed="x")
-    looks = await drain(app.asking(client, store, "submit")(SUBMIT, of_tab(), QUESTION, *given))
+    looks = await drain(app.ask_handler(client, store, "submit")(SUBMIT, of_tab(), QUESTION, *given))
     await client.close()
     assert talks[0].messages[-1]["content"] == "You said: Hi"
-    assert {len(look) for look in looks} == {1 + 2 * len(app.SAME)}
-    assert any("is not JSON" in str(look[1 + len(app.SAME)]) for look in looks)
+    assert {len(look) for look in looks} == {1 + 2 * len(app.UNCHANGED)}
+    assert any("is not JSON" in str(look[1 + len(app.UNCHANGED)]) for look in looks)
     assert [asked["seed"] for asked in fake.asked] == [1]
 
 
 async def test_nobody_is_asked_before_every_call_is_answered(fake: FakeOpenAI, store: FileStore) -> None:
-    client = Client(fake.base_url)
+    client = ApiClient(fake.base_url)
     function = {"name": "add", "arguments": "{}"}
     calls = [{"id": number, "type": "function", "function": function} for number in ("c1", "c2")]
     talk = Conversation(messages=[{"role": "assistant", "content": "", "tool_calls": calls}])
     for asked in (0, 1):
-        await drain(app.asking(client, store, "submit")(SUBMIT, of_tab(), QUESTION, talk, *panel()))
+        await drain(app.ask_handler(client, store, "submit")(SUBMIT, of_tab(), QUESTION, talk, *panel()))
         assert len(fake.asked) == asked
     await client.close()
 
@@ -82,7 +82,7 @@ def test_everything_that_is_html_is_escaped() -> None:
     top = {"token": '"><script>', "logprob": -1.0, "bytes": None}
     content = [{**top, "top_logprobs": [top]}]
     choice = {"index": 0, "delta": {"content": evil}, "finish_reason": evil, "logprobs": {"content": content}}
-    answer, client = Answer(), Client(evil)
+    answer, client = ChatResponse(), ApiClient(evil)
     assert HTML.tokens(answer) == ""
     assert "<dt>TTFT</dt><dd>–</dd>" in HTML.facts(answer), "what is not known is a dash"
     answer.take(ChatCompletionChunk.construct(choices=[choice]))
@@ -95,12 +95,12 @@ def test_everything_that_is_html_is_escaped() -> None:
 async def test_settings_and_the_page_are_built_without_a_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told = Settings.read(
+    told = PlaygroundSettings.read(
         ["--port", "2"], {"OPENAI_BASE_URL": "http://x/v1", "PLAYGROUND_PORT": "1", "PLAYGROUND_HOST": ""}
     )
     assert (told.base_url, told.port, told.host) == ("http://x/v1", 2, "127.0.0.1")
     monkeypatch.setitem(os.environ, "GRADIO_TEMP_DIR", str(tmp_path))
-    demo = app.build(Client(told.base_url, "sk-secret"), FileStore(tmp_path, told), told.max_queue)
+    demo = app.build(ApiClient(told.base_url, "sk-secret"), FileStore(tmp_path, told), told.max_queue)
     assert "sk-secret" not in str(demo.get_config_file())
     labels = {part.label for part in demo.blocks.values() if isinstance(part, gr.Textbox)}
     assert labels >= {
@@ -128,12 +128,12 @@ def test_a_setting_that_is_wrong_is_named(
     variable: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        Settings.read([], {variable: value})
+        PlaygroundSettings.read([], {variable: value})
     assert variable in capsys.readouterr().err
 
 
 def test_allowed_hosts_are_a_list() -> None:
-    told = Settings.read([], {"PLAYGROUND_ALLOWED_HOSTS": "Play.Example.org, ,b"})
+    told = PlaygroundSettings.read([], {"PLAYGROUND_ALLOWED_HOSTS": "Play.Example.org, ,b"})
     assert told.allowed_hosts == ("play.example.org", "b")
 
 
@@ -148,7 +148,7 @@ EVENTS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("name", "data"), EVENTS)
 async def test_an_event_about_nothing_changes_nothing(store: FileStore, name: str, data: Any) -> None:
     talk = Conversation(messages=[{"role": "user", "content": "Hi"}])
-    asking = app.asking(Client("http://127.0.0.1:9/v1"), store, name)
+    asking = app.ask_handler(ApiClient("http://127.0.0.1:9/v1"), store, name)
     with pytest.raises(gr.Error, match="Load the page again"):
         await drain(asking(gr.EventData(None, data), of_tab(), QUESTION, talk, *panel()))
     assert talk.messages == [{"role": "user", "content": "Hi"}]

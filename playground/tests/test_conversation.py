@@ -6,18 +6,18 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from gemma_playground.conversation import Conversation, Store, cleaned, shown
-from gemma_playground.files import FileStore, LimitExceededError
-from gemma_playground.settings import Settings
+from gemma_playground.conversation import Conversation, StoreFile, sanitize, to_chatbot
+from gemma_playground.file_store import FileStore, LimitExceededError
+from gemma_playground.settings import PlaygroundSettings
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> StoreFile:
     """Of one session."""
     (folder := tmp_path / "kept").mkdir()
-    return partial(FileStore(folder, Settings()).add, "session")
+    return partial(FileStore(folder, PlaygroundSettings()).add, "session")
 
 
 def file(folder: Path, data: bytes = PNG, name: str = "a.png") -> str:
@@ -26,7 +26,7 @@ def file(folder: Path, data: bytes = PNG, name: str = "a.png") -> str:
 
 
 def say(talk: Conversation, text: str, *files: str) -> None:
-    talk.say({"text": text, "files": list(files)})
+    talk.add_user_message({"text": text, "files": list(files)})
 
 
 def answered(talk: Conversation, text: str = "", *calls: tuple[str, str]) -> None:
@@ -54,7 +54,7 @@ def answered(talk: Conversation, text: str = "", *calls: tuple[str, str]) -> Non
         ("a.ogg", "wav"),
     ],
 )
-def test_a_file_is_sent_and_comes_back(tmp_path: Path, store: Store, name: str, kind: str) -> None:
+def test_a_file_is_sent_and_comes_back(tmp_path: Path, store: StoreFile, name: str, kind: str) -> None:
     talk = Conversation()
     say(talk, "", file(tmp_path, PNG, name))
     part = talk.messages[0]["content"][0]
@@ -63,7 +63,7 @@ def test_a_file_is_sent_and_comes_back(tmp_path: Path, store: Store, name: str, 
         assert part["image_url"]["url"] == f"data:{kind};base64,{encoded}"
     else:
         assert part["input_audio"] == {"data": encoded, "format": kind}
-    assert Path(talk.shown(store)[0]["content"][0]["path"]).read_bytes() == PNG
+    assert Path(talk.to_chatbot(store)[0]["content"][0]["path"]).read_bytes() == PNG
 
 
 def test_a_picture_without_a_word_is_asked_about(tmp_path: Path) -> None:
@@ -75,33 +75,33 @@ def test_a_picture_without_a_word_is_asked_about(tmp_path: Path) -> None:
         say(talk, "")
 
 
-def test_a_question_is_cut_off_and_given_back(tmp_path: Path, store: Store) -> None:
+def test_a_question_is_cut_off_and_given_back(tmp_path: Path, store: StoreFile) -> None:
     talk = Conversation()
     say(talk, "one", file(tmp_path))
     answered(talk, "first")
     say(talk, "two")
     answered(talk, "second")
-    assert talk.cut(store) == {"text": "two", "files": []}
+    assert talk.pop_user_message(store) == {"text": "two", "files": []}
     assert [message["role"] for message in talk.messages] == ["user", "assistant"]
     say(talk, "two")
-    asked = talk.cut(store, 2)  # The picture is the chat's first message, its words the second.
+    asked = talk.pop_user_message(store, 2)  # The picture is the chat's first message, its words the second.
     assert asked["text"] == "one"
     assert Path(asked["files"][0]).read_bytes() == PNG
     assert talk.messages == []
-    assert talk.cut(store) == {"text": "", "files": []}
+    assert talk.pop_user_message(store) == {"text": "", "files": []}
 
 
-def test_what_is_said_after_calls_is_what_they_gave_back(store: Store) -> None:
+def test_what_is_said_after_calls_is_what_they_gave_back(store: StoreFile) -> None:
     talk = Conversation()
     say(talk, "weather?")
     answered(talk, "", ("c1", "get_weather"), ("c2", "add"))
-    assert (talk.waiting() or {})["id"] == "c1"
+    assert (talk.pending_tool_call() or {})["id"] == "c1"
     say(talk, "rain")
     assert talk.messages[-1] == {"role": "tool", "tool_call_id": "c1", "content": "rain"}
-    assert (talk.waiting() or {})["id"] == "c2"
+    assert (talk.pending_tool_call() or {})["id"] == "c2"
     say(talk, "3")
-    assert talk.waiting() is None
-    titles = [each["metadata"].get("title") for each in talk.shown(store)]
+    assert talk.pending_tool_call() is None
+    titles = [each["metadata"].get("title") for each in talk.to_chatbot(store)]
     assert titles == [None, r"Call of get\_weather", "Call of add", "Answer", "Answer"]
 
 
@@ -113,10 +113,10 @@ def test_two_questions_in_a_row_are_one() -> None:
     assert len(talk.messages) == 1
 
 
-def test_an_error_is_shown_as_it_is_and_never_sent(store: Store) -> None:
+def test_an_error_is_shown_as_it_is_and_never_sent(store: StoreFile) -> None:
     talk = Conversation()
     say(talk, "one")
-    told = shown(talk.messages, store, "<b>*no*</b>")[-1]
+    told = to_chatbot(talk.messages, store, "<b>*no*</b>")[-1]
     assert told["metadata"] == {"title": "Not answered"}
     assert told["content"][0]["text"] == r"\<b\>\*no\*\</b\>"
     assert len(talk.messages) == 1
@@ -127,7 +127,7 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     say(talk, "one", file(tmp_path), file(tmp_path, b"OggS", "a.ogg"))
     answered(talk, "first", ("c1", "add"))
     say(talk, "3")
-    assert Conversation.of({"id": talk.id, "messages": talk.messages}) == talk
+    assert Conversation.from_stored({"id": talk.id, "messages": talk.messages}) == talk
 
 
 SVG = "data:image/svg+xml;base64,PHN2Zy8+"
@@ -169,7 +169,7 @@ BAD: list[Any] = [
 @pytest.mark.parametrize("kept", BAD)
 def test_what_is_no_conversation_is_refused(kept: Any) -> None:
     with pytest.raises(gr.Error, match="no conversation"):
-        Conversation.of(kept)
+        Conversation.from_stored(kept)
 
 
 def test_only_what_is_known_of_a_conversation_is_taken() -> None:
@@ -193,8 +193,8 @@ def test_only_what_is_known_of_a_conversation_is_taken() -> None:
             "meta": made_up["meta"],
         },
     ]
-    assert Conversation.of({"id": "a", "messages": more, **made_up}).messages == known
-    clean = cleaned({"id": "a", "messages": more, "settings": {"model": made_up}, "x": made_up})
+    assert Conversation.from_stored({"id": "a", "messages": more, **made_up}).messages == known
+    clean = sanitize({"id": "a", "messages": more, "settings": {"model": made_up}, "x": made_up})
     assert set(clean) == {"id", "messages", "settings"}
     assert clean["settings"] == {"model": str(made_up)}
 

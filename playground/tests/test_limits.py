@@ -10,7 +10,7 @@ import gradio as gr
 import httpx
 import pytest
 
-from gemma_playground import events
+from gemma_playground import event_validator
 from served import LIMITS, PNG, Served, body, upload
 
 MIB = 2**20
@@ -36,12 +36,12 @@ def send(visitor: httpx.Client, *files: tuple[str, bytes]) -> httpx.Response:
     [
         ("large.png", b"x" * (MIB * 3 // 2), 413, "'large.png': The file has 1.5 MB; a file may have 1 MB."),
         ("empty.png", b"", 400, "'empty.png': The file is empty."),
-        ("notes.txt", b"x", 400, "'notes.txt' is none of png, jpg,"),
-        ("page.svg", b"<svg/>", 400, "'page.svg' is none of"),
-        ("png", b"x", 400, "'png' is none of"),
-        ("a.png/", b"x", 400, "is none of"),
-        ("../../a.png%00.txt", b"x", 400, "is none of"),
-        ("x" * 3000 + ".html", b"x", 400, "x.html' is none of"),
+        ("notes.txt", b"x", 400, "'notes.txt' is not one of png, jpg,"),
+        ("page.svg", b"<svg/>", 400, "'page.svg' is not one of"),
+        ("png", b"x", 400, "'png' is not one of"),
+        ("a.png/", b"x", 400, "is not one of"),
+        ("../../a.png%00.txt", b"x", 400, "is not one of"),
+        ("x" * 3000 + ".html", b"x", 400, "x.html' is not one of"),
         ("x" * 9000 + ".html", b"x", 400, "Invalid multipart data."),
     ],
     ids=lambda value: repr(value)[:24],
@@ -202,7 +202,7 @@ def test_a_body_that_is_no_event_is_refused(visitor: httpx.Client, content: byte
 def test_a_body_must_come_in_time(
     served: Served, visitor: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(event_validator, "BODY_SECONDS", 0.2)
     connection = half(served, visitor, "/gradio_api/queue/join", "application/json", 100, b"{")
     connection.settimeout(30)
     assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")

@@ -6,15 +6,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gemma_playground.settings import Settings
+from gemma_playground.settings import PlaygroundSettings
 
 
 def main() -> None:
-    """Serves; both signals end it with 0 at any moment, whoever has the page open, and leave nothing."""
+    """Serves until SIGTERM or SIGINT, which end it at any time with exit code 0 and without leftovers."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))  # uvicorn takes them over, and raises them at its end
-    settings = Settings.read(None, os.environ)
-    # Two playgrounds must not share a folder of files: each deletes its own when it ends.
+        signal.signal(
+            number, lambda *_: sys.exit(0)
+        )  # uvicorn replaces these handlers, and raises the signal again at its end
+    settings = PlaygroundSettings.read(None, os.environ)
+    # Each playground has its own folder of files, which it deletes when it ends.
     with tempfile.TemporaryDirectory(prefix="playground-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         from gemma_playground.server import serve  # noqa: PLC0415 - Gradio makes its folder when imported

@@ -1,4 +1,4 @@
-"""The page: Gradio's parts, and what happens when one of them is used."""
+"""The page: Gradio components and their event handlers."""
 
 import asyncio
 import json
@@ -12,33 +12,39 @@ from typing import Any, Final
 import gradio as gr
 from jinja2 import ChainableUndefined, Environment
 
-from gemma_playground import panel
-from gemma_playground.client import Answer, Client
-from gemma_playground.conversation import Conversation, Store, shown
-from gemma_playground.files import MEDIA_TYPES, FileStore
+from gemma_playground import settings_panel
+from gemma_playground.api_client import ApiClient, ChatResponse
+from gemma_playground.conversation import Conversation, StoreFile, to_chatbot
+from gemma_playground.file_store import MEDIA_TYPES, FileStore
 from gemma_playground.sessions import session_of_tab
 
 HERE: Final = Path(__file__).parent
 TEMPLATES: Final = Environment(autoescape=True, undefined=ChainableUndefined)
 TEMPLATES.globals["exp"] = lambda logprob: math.exp(min(0, logprob))
 HTML: Final[Any] = TEMPLATES.from_string((HERE / "page.html").read_text(encoding="utf-8")).module
-"""What Gradio has no part for, by the names of the page's macros."""
+"""HTML that no Gradio component provides, by macro name."""
 WELCOME: Final = """## Drop a picture in and ask about it
 Add a picture or a sound with the paper clip, or drop it below, and press Enter. Or try an example:"""
-TOLD: Final[dict[str, Any]] = {"show_progress": "hidden"}
-"""Events that take time, or may tell the user something, which only the queue can."""
-SOON: Final[dict[str, Any]] = {"queue": False, **TOLD}
-SAME: Final = [gr.skip() for _ in range(6)]  # one side's chat and inspector, as they are
+QUEUED: Final[dict[str, Any]] = {"show_progress": "hidden"}
+"""Options of events that take long or show messages to the user, which requires the queue."""
+UNQUEUED: Final[dict[str, Any]] = {"queue": False, **QUEUED}
+UNCHANGED: Final = [gr.skip() for _ in range(6)]  # one side's chat and inspector
 Outputs = tuple[Any, ...]  # a value for each component that the handler's event names, in that order
 Side = tuple[list[Any], list[Any]]
-"""One chat: its conversation and its panel, which go in; what is shown, and its inspector, which come out."""
-CHANGES: Final[dict[str, Callable[[Conversation, Any, gr.EventData, Store], None]]] = {
-    "submit": lambda talk, message, *_: talk.say(message),
-    "retry": lambda talk, _, __, store: talk.say(talk.cut(store)),
-    "edit": lambda talk, _, event, store: talk.say({**talk.cut(store, event.index + 1), "text": event.value}),
-    "example_select": lambda talk, _, event, __: talk.say(examples()[event.index]),
+"""One chat: the inputs (conversation, settings panel) and the outputs (chatbot, inspector)."""
+EVENT_ACTIONS: Final[dict[str, Callable[[Conversation, Any, gr.EventData, StoreFile], None]]] = {
+    "submit": lambda conversation, message, *_: conversation.add_user_message(message),
+    "retry": lambda conversation, _, __, store: conversation.add_user_message(
+        conversation.pop_user_message(store)
+    ),
+    "edit": lambda conversation, _, event, store: conversation.add_user_message(
+        {**conversation.pop_user_message(store, event.index + 1), "text": event.value}
+    ),
+    "example_select": lambda conversation, _, event, __: conversation.add_user_message(
+        examples()[event.index]
+    ),
 }
-"""The events after which the model is asked, and what they make of the conversation."""
+"""The events that send a request, and how each of them changes the conversation."""
 
 chatbot = partial(
     gr.Chatbot, allow_tags=False, buttons=["copy", "copy_all"], height="max(18rem, 100dvh - 25rem)"
@@ -56,113 +62,119 @@ message_box = partial(
 )
 
 
-def storing(store: FileStore, request: gr.Request) -> Store:
-    """Stores files for the session that an event is of."""
+def file_storer(store: FileStore, request: gr.Request) -> StoreFile:
+    """A function that stores files for the session of an event."""
     return partial(store.add, session_of_tab(request.session_hash))
 
 
-def asking(client: Client, store: FileStore, name: str) -> Callable[..., AsyncGenerator[Outputs, None]]:
-    """The handler of an event after which the models of all sides are asked, at once."""
+def ask_handler(
+    client: ApiClient, store: FileStore, name: str
+) -> Callable[..., AsyncGenerator[Outputs, None]]:
+    """The handler of an event that sends a request for each side, concurrently."""
 
     async def ask(
         event: gr.EventData, request: gr.Request, message: Any, *given: Any
     ) -> AsyncGenerator[Outputs, None]:
-        wide, keep = 1 + len(panel.NAMES), storing(store, request)
+        wide, store_file = 1 + len(settings_panel.FIELDS), file_storer(store, request)
         sides = [given[at : at + wide] for at in range(0, len(given), wide)]
-        chats = [_changed(talk, name, message, event, keep) for talk, *_ in sides]
-        fresh = (part for chat in chats for part in (chat, *SAME[1:]))
-        yield _box(busy=True, **({"value": None} if name == "submit" else {})), *fresh
+        chat_views = [
+            _apply_event(conversation, name, message, event, store_file) for conversation, *_ in sides
+        ]
+        fresh = (part for chat in chat_views for part in (chat, *UNCHANGED[1:]))
+        yield _busy_box(busy=True, **({"value": None} if name == "submit" else {})), *fresh
         async with AsyncExitStack() as ending:
             answers = [
-                await ending.enter_async_context(aclosing(answer(client, chat, *side)))
-                for chat, side in zip(chats, sides, strict=True)
+                await ending.enter_async_context(aclosing(stream_response(client, chat, *side)))
+                for chat, side in zip(chat_views, sides, strict=True)
             ]
             while any(steps := await asyncio.gather(*(anext(each, None) for each in answers))):
-                yield gr.skip(), *(part for step in steps for part in step or SAME)
+                yield gr.skip(), *(part for step in steps for part in step or UNCHANGED)
 
     return ask
 
 
-def _changed(talk: Conversation, name: str, message: Any, event: gr.EventData, store: Store) -> list[Any]:
-    """What the chat shows after an event; the conversation stays as it was when something is refused."""
-    before = list(talk.messages), talk.size
+def _apply_event(
+    conversation: Conversation, name: str, message: Any, event: gr.EventData, store: StoreFile
+) -> list[Any]:
+    """Applies an event to the conversation, unless it fails; returns the chatbot's messages."""
+    before = list(conversation.messages), conversation.size
     try:
-        CHANGES[name](talk, message, event, store)
-        return talk.shown(store)
-    except (AttributeError, LookupError, TypeError) as error:  # The event names no message of the chat.
-        talk.messages, talk.size = before
+        EVENT_ACTIONS[name](conversation, message, event, store)
+        return conversation.to_chatbot(store)
+    except (AttributeError, LookupError, TypeError) as error:  # The event refers to no message of the chat.
+        conversation.messages, conversation.size = before
         raise gr.Error("This cannot be asked again. Load the page again.", print_exception=False) from error
     except gr.Error:
-        talk.messages, talk.size = before
+        conversation.messages, conversation.size = before
         raise
 
 
-async def answer(
-    client: Client, chat: list[Any], talk: Conversation, *values: Any
+async def stream_response(
+    client: ApiClient, chat: list[Any], conversation: Conversation, *values: Any
 ) -> AsyncGenerator[Outputs, None]:
-    """One side's chat with the growing answer, and its inspector.
+    """Yields one side's chatbot messages with the growing response, and its inspector.
 
     Args:
         client: of the server.
-        chat: what is shown of the conversation so far.
-        talk: the conversation, which grows.
-        values: the panel's.
+        chat: the chatbot's messages so far.
+        conversation: the response is added to it.
+        values: of the settings panel.
     """
-    if talk.waiting():  # for what another called function gave back
+    if conversation.pending_tool_call():  # another tool result must be entered first
         return
     try:
-        sent = panel.request(asked := talk.messages, values)
+        sent = settings_panel.build_request(asked := conversation.messages, values)
     except ValueError as error:
-        yield [*chat, *_told([], str(error))], *SAME[1:]
+        yield [*chat, *_to_chatbot([], str(error))], *UNCHANGED[1:]
         return
     if not sent["model"]:
-        await client.look()
+        await client.refresh()
         sent["model"] = next(iter(client.models), "")
-    yield *SAME[:3], *panel.snippets(sent, client.base_url)
-    async with aclosing(client.ask(sent)) as growing:
+    yield *UNCHANGED[:3], *settings_panel.code_snippets(sent, client.base_url)
+    async with aclosing(client.stream(sent)) as growing:
         async for found in growing:
-            talk.messages = [*asked, *found.messages]
-            told = _told(found.messages, found.error)
-            yield [*chat, *told], HTML.facts(found), HTML.tokens(found), *SAME[3:]
+            conversation.messages = [*asked, *found.messages]
+            messages = _to_chatbot(found.messages, found.error)
+            yield [*chat, *messages], HTML.facts(found), HTML.tokens(found), *UNCHANGED[3:]
 
 
-def _told(messages: list[Any], error: str) -> list[Any]:
-    """What a model says; there are no files in it."""
-    return shown(messages, lambda *_: "", error)
+def _to_chatbot(messages: list[Any], error: str) -> list[Any]:
+    """The chatbot's messages of a response, which has no files."""
+    return to_chatbot(messages, lambda *_: "", error)
 
 
-def _box(busy: bool, **more: Any) -> gr.MultimodalTextbox:
+def _busy_box(busy: bool, **more: Any) -> gr.MultimodalTextbox:
     return gr.MultimodalTextbox(interactive=not busy, submit_btn=not busy, stop_btn=busy, **more)
 
 
-def opened(store: Store, kept: Any) -> Outputs:
-    """A conversation of the browser, new or kept: it, its chat, its settings where it has some."""
-    talk, settings = Conversation.of(kept), kept.get("settings")
-    told = panel.values(settings) if settings else [gr.skip() for _ in panel.NAMES]
-    return talk, talk.shown(store), *told
+def open_conversation(store: StoreFile, kept: Any) -> Outputs:
+    """Opens a stored or new conversation: returns it, its chatbot messages and its settings."""
+    conversation, settings = Conversation.from_stored(kept), kept.get("settings")
+    values = settings_panel.panel_values(settings) if settings else [gr.skip() for _ in settings_panel.FIELDS]
+    return conversation, conversation.to_chatbot(store), *values
 
 
-def inspector(request: str, prefix: str = "") -> list[panel.Part]:
-    """What is known of an answer, and the request that it answers."""
-    facts = gr.HTML(HTML.facts(Answer()), elem_id=f"{prefix}facts")
+def inspector(request: str, prefix: str = "") -> list[settings_panel.Component]:
+    """Components that show the metrics of a response and its request."""
+    facts = gr.HTML(HTML.facts(ChatResponse()), elem_id=f"{prefix}facts")
     tokens = gr.HTML(elem_id=f"{prefix}tokens")
     code: dict[str, Any] = {"lines": 6, "max_lines": 16, "buttons": ["copy"], "elem_classes": "code"}
-    labels = [f"The request with {language}" for language in panel.CODE]
+    labels = [f"The request with {language}" for language in settings_panel.SNIPPETS]
     with gr.Accordion(request, open=False):
-        # Gradio gives the label to the button, and what reads the page aloud takes the placeholder instead.
+        # Gradio uses the label for the copy button, and screen readers use the placeholder.
         boxes = [gr.Textbox(label=each, placeholder=each, interactive=False, **code) for each in labels]
     return [facts, tokens, *boxes]
 
 
 def examples() -> list[dict[str, Any]]:
-    """Questions to begin with; their files are ours, whatever a browser says of them."""
+    """Example messages; their files are part of the package."""
     folder = HERE / "examples"
     found = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
     return [{**each, "files": [str(folder / file) for file in each["files"]]} for each in found]
 
 
 def chat_tab() -> tuple[gr.MultimodalTextbox, Side]:
-    """The chat, and beside it (below it, on a phone) settings and inspector."""
+    """The chat with its inspector, and the settings next to it (on a phone: below it)."""
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
             more: dict[str, Any] = {"placeholder": WELCOME, "examples": examples(), "editable": "user"}
@@ -173,19 +185,19 @@ def chat_tab() -> tuple[gr.MultimodalTextbox, Side]:
             with gr.Accordion("Camera", open=False):
                 camera = gr.Image(sources=["webcam"], type="filepath", label="Camera", height=240)
         with gr.Column(scale=1, min_width=300, elem_id="settings"):
-            settings = panel.parts()
-    # Unprocessed: Gradio would decode the picture, whatever its size.
-    camera.input(_attached, [camera, box], [camera, box], preprocess=False)
+            settings = settings_panel.build_panel()
+    # Without preprocessing: Gradio would decode an image of any size.
+    camera.input(_attach, [camera, box], [camera, box], preprocess=False)
     return box, ([gr.State(Conversation()), *settings], [view, *inspected])
 
 
-def _attached(file: Any, message: Any) -> tuple[None, dict[str, Any]]:
+def _attach(file: Any, message: Any) -> tuple[None, dict[str, Any]]:
     text, files = (message["text"], message["files"]) if message else ("", [])
     return None, {"text": text, "files": [each for each in (*files, file) if each]}
 
 
-def side_tab(client: Client, store: FileStore) -> list[Side]:
-    """One question, two answers at once, each with settings of its own."""
+def side_by_side_tab(client: ApiClient, store: FileStore) -> list[Side]:
+    """One message, two responses, each with its own settings."""
     sides: list[Side] = []
     with gr.Row():
         for name in ("Left", "Right"):
@@ -193,44 +205,54 @@ def side_tab(client: Client, store: FileStore) -> list[Side]:
                 view = chatbot(label=name, placeholder="One question, two answers", elem_id=name.lower())
                 inspected = inspector(f"{name}: request", f"{name.lower()}-")
                 with gr.Accordion(f"{name}: settings", open=False):
-                    sides.append(([gr.State(Conversation()), *panel.parts()], [view, *inspected]))
+                    sides.append(
+                        ([gr.State(Conversation()), *settings_panel.build_panel()], [view, *inspected])
+                    )
     box = message_box(elem_id="both")
-    asked = wire(client, store, box, sides, [box.submit])
+    asked = connect_events(client, store, box, sides, [box.submit])
     for inputs, (view, *_) in sides:
-        view.clear(Conversation, None, inputs[0], cancels=asked, **SOON)
+        view.clear(Conversation, None, inputs[0], cancels=asked, **UNQUEUED)
     return sides
 
 
-def wire(
-    client: Client, store: FileStore, box: gr.MultimodalTextbox, sides: list[Side], events: list[Any]
+def connect_events(
+    client: ApiClient, store: FileStore, box: gr.MultimodalTextbox, sides: list[Side], events: list[Any]
 ) -> list[Any]:
-    """The events ask the models of all sides, the stop button stops them, and the text box waits for them."""
+    """Connects events to the request handler, the stop button and the state of the text box."""
     inputs, outputs = ([box, *(part for side in sides for part in side[way])] for way in (0, 1))
-    asked = [event(asking(client, store, event.event_name), inputs, outputs, **TOLD) for event in events]
+    asked = [
+        event(ask_handler(client, store, event.event_name), inputs, outputs, **QUEUED) for event in events
+    ]
     box.stop(None, cancels=asked)
     for each in asked:
-        each.then(lambda: _box(busy=False), None, box, **SOON)
+        each.then(lambda: _busy_box(busy=False), None, box, **UNQUEUED)
     return asked
 
 
-def sidebar(client: Client, store: FileStore, demo: gr.Blocks, box: gr.MultimodalTextbox, chat: Side) -> None:
-    """The conversations that this browser keeps, and what can be done with them and the one that is open."""
+def sidebar(
+    client: ApiClient, store: FileStore, demo: gr.Blocks, box: gr.MultimodalTextbox, chat: Side
+) -> None:
+    """The list of the browser's conversations, and the buttons that act on them."""
 
-    def undo(talk: Conversation, request: gr.Request) -> tuple[Any, list[Any]]:
-        return talk.cut(keep := storing(store, request)), talk.shown(keep)
+    def undo(conversation: Conversation, request: gr.Request) -> tuple[Any, list[Any]]:
+        return conversation.pop_user_message(
+            store_file := file_storer(store, request)
+        ), conversation.to_chatbot(store_file)
 
     def reopen(found: Any, request: gr.Request) -> Outputs:
-        return opened(storing(store, request), found)
+        return open_conversation(file_storer(store, request), found)
 
     with gr.Sidebar(label="Conversations", width=260, open=False) as bar:
         new = gr.Button("New chat", variant="primary")
         stored = gr.Radio([], label="Conversations", elem_id="conversations")
         names = ("Delete conversation", "Export", "Import", "Share settings")
         delete, export, load, share = (gr.Button(name, size="sm") for name in names)
-    carrier = gr.JSON(visible=False)  # between Python and the browser's storage
-    (talk, *settings), (view, *_) = chat
-    asked = wire(client, store, box, [chat], [box.submit, view.retry, view.edit, view.example_select])
-    undone = view.undo(undo, talk, [box, view], cancels=asked, **SOON)
+    carrier = gr.JSON(visible=False)  # carries a conversation between Python and the browser's storage
+    (conversation, *settings), (view, *_) = chat
+    asked = connect_events(
+        client, store, box, [chat], [box.submit, view.retry, view.edit, view.example_select]
+    )
+    undone = view.undo(undo, conversation, [box, view], cancels=asked, **UNQUEUED)
     for event, js in (
         (demo.load, "start()"),
         (stored.input, "open(id)"),
@@ -239,27 +261,31 @@ def sidebar(client: Client, store: FileStore, demo: gr.Blocks, box: gr.Multimoda
         (view.clear, "forget(true)"),
         (load.click, "pick()"),
     ):
-        found = event(None, stored, [carrier, stored], js=f"(id) => playground.{js}", **SOON)
-        imported = found.then(reopen, carrier, [talk, view, *settings], cancels=asked, **TOLD)
+        found = event(None, stored, [carrier, stored], js=f"(id) => playground.{js}", **UNQUEUED)
+        imported = found.then(reopen, carrier, [conversation, view, *settings], cancels=asked, **QUEUED)
     saves = [(each.then, "save(kept)") for each in (*asked, undone, imported)]
     for event, js in (*saves, (export.click, "download(kept)"), (share.click, "share(kept)")):
-        event(kept, [talk, *settings], carrier, **SOON).then(
-            None, carrier, stored, js=f"(kept) => (playground.{js}, playground.listed())", **SOON
+        event(to_storage, [conversation, *settings], carrier, **UNQUEUED).then(
+            None, carrier, stored, js=f"(kept) => (playground.{js}, playground.listed())", **UNQUEUED
         )
-    share.click(lambda: gr.Info("The link is in the address bar and on the clipboard.", 4), **TOLD)
-    demo.load(None, None, bar, js="() => ({ __type__: 'update', open: innerWidth > 1000 })", **SOON)
+    share.click(lambda: gr.Info("The link is in the address bar and on the clipboard.", 4), **QUEUED)
+    demo.load(None, None, bar, js="() => ({ __type__: 'update', open: innerWidth > 1000 })", **UNQUEUED)
 
 
-def kept(talk: Conversation, *values: Any) -> dict[str, Any]:
-    """The conversation as it is stored and exported: messages and settings, never a key."""
-    return {"id": talk.id, "settings": panel.touched(values), "messages": talk.messages}
+def to_storage(conversation: Conversation, *values: Any) -> dict[str, Any]:
+    """The conversation as it is stored and exported: messages and settings, without the API key."""
+    return {
+        "id": conversation.id,
+        "settings": settings_panel.non_empty(values),
+        "messages": conversation.messages,
+    }
 
 
-def build(client: Client, store: FileStore, max_queue: int) -> gr.Blocks:
-    """The whole app; nothing is asked of the server before somebody opens the page."""
+def build(client: ApiClient, store: FileStore, max_queue: int) -> gr.Blocks:
+    """The complete page; no request is sent before a browser opens it."""
 
     async def look() -> Outputs:
-        await client.look()
+        await client.refresh()
         return HTML.heading(client), HTML.lines(client.facts), client.plot()
 
     def models(*chosen: str | None) -> list[gr.Dropdown]:
@@ -267,19 +293,19 @@ def build(client: Client, store: FileStore, max_queue: int) -> gr.Blocks:
         return [gr.Dropdown(client.models, value=each or first) for each in chosen]
 
     with gr.Blocks(title="Gemma 3n playground", analytics_enabled=False, fill_width=True) as app:
-        demo: gr.Blocks = app  # Gradio says that it enters as anything.
+        demo: gr.Blocks = app  # Gradio's annotation of __enter__ is too general.
         heading = gr.HTML(HTML.heading(client), elem_id="heading")
         with gr.Tab("Chat"):
             box, chat = chat_tab()
         with gr.Tab("Side by side"):
-            sides = side_tab(client, store)
+            sides = side_by_side_tab(client, store)
         with gr.Tab("Status"):
             lines = gr.HTML(HTML.lines(client.facts), elem_id="health")
             plot = gr.LinePlot(client.plot(), "seconds", "tokens/s", x_lim=[-120, 0], elem_id="speed")
         sidebar(client, store, demo, box, chat)
-        gr.on([demo.load, gr.Timer(2).tick], look, None, [heading, lines, plot], **SOON)
+        gr.on([demo.load, gr.Timer(2).tick], look, None, [heading, lines, plot], **UNQUEUED)
         choices = [inputs[1] for inputs, _ in (chat, *sides)]
-        heading.change(models, choices, choices, **SOON)
-    demo.max_threads = 256  # Events at a time; each open answer is one.
+        heading.change(models, choices, choices, **UNQUEUED)
+    demo.max_threads = 256  # concurrent events; each open response is one
     demo.queue(default_concurrency_limit=None, max_size=max_queue, api_open=False)
     return demo

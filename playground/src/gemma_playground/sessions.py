@@ -1,8 +1,8 @@
-"""Sessions: who a request comes from.
+"""Sessions: which browser a request comes from.
 
-A session is one browser. It is known by a cookie, a random number that the server issues with the page. Its
-id is the cookie's digest. Gradio's own session, one for each tab, has a name that the browser chooses. The
-server puts the session's id before that name, so no browser can reach a tab of another, whatever it sends.
+A session is one browser, identified by a cookie with a random number that is set with the page. The session
+id is the cookie's digest. Gradio has a session hash for each tab, which the browser chooses. The server
+prefixes it with the session id, so that a browser cannot reach the tabs of another one.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ TAB: Final = re.compile(r"[A-Za-z0-9]{1,64}")
 
 
 def cookie_name(scope: Scope) -> str:
-    """One for each port: browsers send the cookies of a host to all its ports."""
+    """The cookie's name, with the port: browsers send the cookies of a host to all its ports."""
     _, port = scope.get("server") or ("", 0)
     return f"playground-{port}"
 
 
 def session_of(scope: Scope, cookies: str) -> str:
-    """The id of the session that a request's ``Cookie`` header names; empty without one."""
+    """The session id of a ``Cookie`` header; empty without a valid cookie."""
     try:
         found = SimpleCookie(cookies).get(cookie_name(scope))
     except CookieError:
@@ -42,7 +42,7 @@ def new_cookie(scope: Scope) -> str:
 
 
 def tab_of(session: str, name: object) -> str:
-    """Gradio's name of a tab of this session. Raises ValueError."""
+    """The session hash that Gradio gets for a tab. Raises ValueError."""
     if not session:
         raise ValueError("This request needs the cookie that comes with the page. Load the page again.")
     if not isinstance(name, str) or not TAB.fullmatch(name):
@@ -51,5 +51,5 @@ def tab_of(session: str, name: object) -> str:
 
 
 def session_of_tab(tab: str | None) -> str:
-    """The other way round."""
+    """The session id of a tab's session hash."""
     return (tab or "").partition("-")[0]

@@ -14,14 +14,14 @@ import httpx
 import uvicorn
 from starlette.routing import Mount
 
-from gemma_playground.client import Client
-from gemma_playground.files import FileStore
-from gemma_playground.server import application
-from gemma_playground.settings import MIB, Settings
+from gemma_playground.api_client import ApiClient
+from gemma_playground.file_store import FileStore
+from gemma_playground.server import create_app
+from gemma_playground.settings import MIB, PlaygroundSettings
 
 SECRET = "the-secret-of-this-server"
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
-LIMITS = Settings(
+LIMITS = PlaygroundSettings(
     allowed_hosts=("play.example.org",),
     max_file_bytes=MIB,
     max_session_bytes=4 * MIB,
@@ -54,7 +54,7 @@ class Served:
         assert not thread.is_alive(), "the playground's server did not end"
 
     async def _serve(self) -> None:
-        self.app = application(Client("http://127.0.0.1:9/v1"), self.store, LIMITS)
+        self.app = create_app(ApiClient("http://127.0.0.1:9/v1"), self.store, LIMITS)
         (mount,) = [each for each in self.app.routes if isinstance(each, Mount) and not each.path]
         inside: Any = mount.app
         self.inside, self.demo = inside, inside.get_blocks()

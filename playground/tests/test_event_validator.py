@@ -14,10 +14,10 @@ import pytest
 from starlette.testclient import TestClient
 
 import attacks
-from gemma_playground.events import Events
-from gemma_playground.guard import Refused
+from gemma_playground.access_control import RequestRefused
+from gemma_playground.event_validator import EventValidator
 from gemma_playground.settings import MIB
-from gemma_playground.tabs import Tabs
+from gemma_playground.tab_registry import TabRegistry
 from served import SECRET, Served, ask, body, leaked
 
 pytestmark = pytest.mark.timeout(600)  # the first one waits for Gradio
@@ -42,7 +42,7 @@ def files_in(value: Any) -> list[Any]:
 
 def test_no_event_takes_an_invented_file(served: Served, secrets: list[str]) -> None:
     """Every event, every input of it and its event data, whatever is said, at every depth."""
-    events = Events(served.app, Tabs(served.demo, 1024 * MIB), served.store, MIB)
+    events = EventValidator(served.app, TabRegistry(served.demo, 1024 * MIB), served.store, MIB)
     every, tried, taken = list(values(secrets)), 0, 0
     for event in [each for each in served.demo.fns.values() if each.fn]:
         for place in range(-1, len(event.inputs)):
@@ -50,7 +50,7 @@ def test_no_event_takes_an_invented_file(served: Served, secrets: list[str]) -> 
             for value in every if deep else every[:30]:
                 more = {"event_data": value} if place < 0 else {}
                 tried += 1
-                with suppress(Refused, KeyError, TypeError, ValueError):
+                with suppress(RequestRefused, KeyError, TypeError, ValueError):
                     sent = body(event, place, value, **more)
                     assert files_in(events._built("session", "/gradio_api/run/predict", sent)) == []
                     taken += 1

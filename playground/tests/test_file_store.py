@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from gemma_playground.files import FileStore, LimitExceededError
-from gemma_playground.settings import Settings
+from gemma_playground.file_store import FileStore, LimitExceededError
+from gemma_playground.settings import PlaygroundSettings
 
 KIB = 1024
-LIMITS = Settings(
+LIMITS = PlaygroundSettings(
     max_file_bytes=40 * KIB, max_session_bytes=100 * KIB, max_total_bytes=150 * KIB, file_seconds=600
 )
 
@@ -36,10 +36,10 @@ def test_a_file_belongs_to_its_session_alone(store: FileStore) -> None:
     assert found is not None
     assert Path(found.path).read_bytes() == b"x"
     assert found.kind == "png"
-    assert store.shown("a", path) == Path(path)
+    assert store.readable_path("a", path) == Path(path)
     for session in ("b", ""):
         assert store.find(session, path) is None
-        assert store.shown(session, path) is None
+        assert store.readable_path(session, path) is None
     assert store.add("b", "png", b"x") != path, "the same content of another is another file"
 
 
@@ -53,9 +53,9 @@ def test_only_the_very_path_names_a_file(store: FileStore, given: str) -> None:
 def test_what_is_not_in_the_store_is_not_shown(store: FileStore) -> None:
     other = store.folder / "other.png"
     other.write_bytes(b"x")
-    assert store.shown("a", str(other)) is None
+    assert store.readable_path("a", str(other)) is None
     store.publish([str(other)])
-    assert store.shown("a", str(other)) == other
+    assert store.readable_path("a", str(other)) == other
     assert store.find("a", str(other)) is None, "what everybody sees is nobody's upload"
 
 

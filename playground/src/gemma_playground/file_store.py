@@ -1,7 +1,7 @@
-"""The files of the browsers: uploads, and pictures and sounds that a chat shows.
+"""Stores uploaded files, and the images and audio that a chat shows.
 
-Each file belongs to the session that it was stored for, and nobody else can name it. A browser refers to a
-file by the path that it was given, which is only compared with the known paths, and never opened as such.
+Each file belongs to one session, and no other session can use it. A browser refers to a file by its path,
+which is only compared with the known paths and never opened directly.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from gemma_playground.settings import MIB, Settings
+from gemma_playground.settings import MIB, PlaygroundSettings
 
-SMALLEST: Final = 4096
-"""Bytes that a file counts at least, so that the number of files is limited too."""
+MIN_CHARGED_BYTES: Final = 4096
+"""Bytes that every file counts as at least, which also limits the number of files."""
 CHUNK: Final = 2**20
 MEDIA_TYPES: Final = {
     "png": "image/png",
@@ -33,11 +33,11 @@ MEDIA_TYPES: Final = {
     "flac": "audio/flac",
     "ogg": "audio/ogg",
 }
-"""Of each suffix that a file may have."""
+"""Supported suffix → media type."""
 
 
 class LimitExceededError(Exception):
-    """A file is not accepted; the sentence names the limit. ``status`` is HTTP's."""
+    """A file exceeds a limit, which the message names. ``status`` is the HTTP status."""
 
     def __init__(self, sentence: str, status: int = 413) -> None:
         super().__init__(sentence)
@@ -46,7 +46,7 @@ class LimitExceededError(Exception):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file on the disk."""
+    """A stored file."""
 
     path: str
     session: str
@@ -61,87 +61,89 @@ class StoredFile:
 
 
 class FileStore:
-    """All files, in one folder that nobody else writes to.
+    """All files, in one folder.
 
     Args:
-        folder: exists, and is deleted by its owner when the playground stops.
+        folder: must exist; its creator deletes it when the playground stops.
         settings: the limits.
-        clock: seconds; of the age of files.
+        clock: monotonic time, seconds.
     """
 
-    def __init__(self, folder: Path, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, folder: Path, settings: PlaygroundSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.folder = folder
         self._settings, self._clock = settings, clock
-        self._files: dict[str, StoredFile] = {}  # the oldest first
-        self._same: dict[tuple[str, str, str], str] = {}
+        self._files: dict[str, StoredFile] = {}  # oldest first
+        self._by_digest: dict[tuple[str, str, str], str] = {}
         self._public: set[str] = set()
         self._used: dict[str, int] = {}
         self._total = 0
         self._lock = threading.RLock()
 
     def add(self, session: str, kind: str, content: bytes | BinaryIO) -> str:
-        """Stores a file of a session, or finds the same content again. Raises LimitExceededError.
+        """Stores a file, or finds the same content of this session. Raises LimitExceededError.
 
         Args:
-            session: whose it is.
+            session: its owner.
             kind: its suffix without the dot, one of ``MEDIA_TYPES``.
             content: of at most ``max_file_bytes`` bytes.
         """
-        size, digest = _measured(content)
+        size, digest = _size_and_digest(content)
         self.check_size(size)
         with self._lock:
             self.expire()
-            known = self._same.get((session, kind, digest))
+            known = self._by_digest.get((session, kind, digest))
             if known and Path(known).exists():
                 self._renew(known)
                 return known
             self._reserve(session, _charge(size))
         path = str(self.folder / f"{secrets.token_hex(16)}.{kind}")
         try:
-            _write(Path(path), content)  # Others may store files of their own meanwhile.
+            _write(Path(path), content)  # without the lock, because it may take long
         except BaseException:
-            self._take(session, -_charge(size))
+            self._add_charge(session, -_charge(size))
             raise
         with self._lock:
             self._files[path] = StoredFile(path, session, digest, size, self._expiry())
-            self._same[session, kind, digest] = path
+            self._by_digest[session, kind, digest] = path
         return path
 
     def find(self, session: str, path: str) -> StoredFile | None:
-        """The file of this session that has exactly this path."""
+        """The file of this session with exactly this path."""
         with self._lock:
             self.expire()
             found = self._files.get(path)
         return found if found and secrets.compare_digest(found.session, session) else None
 
-    def shown(self, session: str, path: str) -> Path | None:
-        """Where the content of a file is that this session may see."""
+    def readable_path(self, session: str, path: str) -> Path | None:
+        """The path, if this session may read the file."""
         if path in self._public or self.find(session, path):
             return Path(path)
         return None
 
     def publish(self, paths: Iterable[str]) -> None:
-        """Everybody may see these files, which are the page's own."""
+        """Allows all sessions to read these files of the page."""
         self._public.update(paths)
 
     @contextmanager
     def reserved(self, session: str, size: int) -> Iterator[None]:
-        """Room for so many bytes that are about to come. Raises LimitExceededError."""
+        """Reserves ``size`` bytes within the context. Raises LimitExceededError."""
         self._reserve(session, charge := _charge(size))
         try:
             yield
         finally:
-            self._take(session, -charge)
+            self._add_charge(session, -charge)
 
     def expire(self) -> None:
-        """Deletes what is too old."""
+        """Deletes files that are too old."""
         with self._lock:
             now = self._clock()
             while (oldest := next(iter(self._files.values()), None)) and oldest.expires <= now:
                 self._remove(oldest)
 
     def used(self, session: str = "") -> int:
-        """Bytes of a session, or of all."""
+        """Used bytes of a session, or of all sessions."""
         with self._lock:
             return self._used.get(session, 0) if session else self._total
 
@@ -152,16 +154,16 @@ class FileStore:
     def _remove(self, file: StoredFile) -> None:
         Path(file.path).unlink(missing_ok=True)
         del self._files[file.path]
-        self._same.pop((file.session, file.kind, file.digest), None)
-        self._take(file.session, -_charge(file.size))
+        self._by_digest.pop((file.session, file.kind, file.digest), None)
+        self._add_charge(file.session, -_charge(file.size))
 
     def _reserve(self, session: str, charge: int) -> None:
         with self._lock:
             self.expire()
             self._check_room(session, charge)
-            self._take(session, charge)
+            self._add_charge(session, charge)
 
-    def _take(self, session: str, charge: int) -> None:
+    def _add_charge(self, session: str, charge: int) -> None:
         with self._lock:
             self._total += charge
             self._used[session] = self._used.get(session, 0) + charge
@@ -187,35 +189,35 @@ class FileStore:
             raise LimitExceededError(f"The playground has no room for more files. {age}", status=507)
 
 
-def _measured(content: bytes | BinaryIO) -> tuple[int, str]:
-    """Length in bytes, and digest."""
+def _size_and_digest(content: bytes | BinaryIO) -> tuple[int, str]:
+    """Size in bytes, and digest."""
     if isinstance(content, bytes):
         return len(content), hashlib.sha256(content).hexdigest()
     content.seek(0)
     digest, size = hashlib.sha256(), 0
-    while piece := content.read(CHUNK):
-        digest.update(piece)
-        size += len(piece)
+    while chunk := content.read(CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
     return size, digest.hexdigest()
 
 
 def _write(path: Path, content: bytes | BinaryIO) -> None:
-    """All of it, or no file."""
+    """Writes the file completely, or not at all."""
     try:
         with path.open("xb") as file:
             if isinstance(content, bytes):
                 file.write(content)
                 return
             content.seek(0)
-            while piece := content.read(CHUNK):
-                file.write(piece)
+            while chunk := content.read(CHUNK):
+                file.write(chunk)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
 
 
 def _charge(size: int) -> int:
-    return max(size, SMALLEST)
+    return max(size, MIN_CHARGED_BYTES)
 
 
 def _mib(size: int) -> str:

@@ -1,4 +1,4 @@
-"""What may reach the page at all: hosts, origins, routes. Everything else is refused before it is read."""
+"""Checks the host, origin and route of each request before its body is read."""
 
 import ipaddress
 import socket
@@ -14,7 +14,7 @@ from gemma_playground.sessions import new_cookie, session_of
 
 API: Final = "/gradio_api"
 PAGE: Final = "/"
-READ: Final = {
+GET_PATHS: Final = {
     PAGE,
     "/config",
     "/theme.css",
@@ -24,8 +24,8 @@ READ: Final = {
     f"{API}/queue/data",
     f"{API}/upload_progress",
 }
-"""What the page asks for with GET."""
-READ_BELOW: Final = ("/assets/", "/static/", f"{API}/file=", f"{API}/heartbeat/")
+"""The paths that the page requests with GET."""
+GET_PREFIXES: Final = ("/assets/", "/static/", f"{API}/file=", f"{API}/heartbeat/")
 EVENTS: Final = {f"{API}/{name}" for name in ("queue/join", "run/predict", "cancel", "reset")}
 UPLOAD: Final = f"{API}/upload"
 HEADERS: Final = {
@@ -36,27 +36,27 @@ HEADERS: Final = {
 }
 
 
-class Refused(Exception):
-    """A request is not answered; ``status`` is HTTP's."""
+class RequestRefused(Exception):
+    """A request is refused; ``status`` is the HTTP status."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status = status
 
     def response(self) -> JSONResponse:
-        """As Gradio's page reads it: it shows ``detail`` or ``error``."""
+        """The error response; Gradio's page shows ``detail`` or ``error``."""
         return JSONResponse({"error": str(self), "detail": str(self)}, self.status)
 
 
-class Guard:
-    """ASGI middleware that answers 403 and 404 to whatever is not the page's own.
+class AccessControl:
+    """ASGI middleware that refuses every request that the page itself does not send.
 
-    Behind it ``state["session"]`` is the id of the browser's session; empty if it has none.
+    It sets ``state["session"]`` to the id of the browser's session, or to an empty string.
 
     Args:
-        host: what the server listens on.
-        allowed: names under which the page may be opened, besides addresses, localhost and this machine's own
-            name; "*": any.
+        host: the address that the server listens on.
+        allowed: host names of the page in addition to IP addresses, localhost and this machine's own name;
+            "*": any.
     """
 
     def __init__(self, app: ASGIApp, host: str, allowed: Collection[str]) -> None:
@@ -64,7 +64,7 @@ class Guard:
         self.names = {"localhost", host.lower(), socket.gethostname().lower(), *allowed} - {""}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the class."""
+        """Handles one connection."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
@@ -78,7 +78,7 @@ class Guard:
             check_host(headers, self.names)
             check_origin(scope, headers, self.allowed)
             check_route(scope)
-        except Refused as refused:
+        except RequestRefused as refused:
             await refused.response()(scope, receive, _with_headers(send, {}))
             return
         cookie = {"Set-Cookie": new_cookie(scope)} if is_page(scope) and not session else {}
@@ -86,53 +86,52 @@ class Guard:
 
 
 def check_host(headers: Headers, names: Collection[str]) -> None:
-    """A web page can let its own name resolve to this machine; it cannot change what the name is."""
+    """Prevents DNS rebinding: the host name must be a known one."""
     given = headers.getlist("host")
     host = _hostname(f"//{given[0]}") if len(given) == 1 else ""
     if not _is_known(host, names):
-        raise Refused(
+        raise RequestRefused(
             403,
-            f"The playground does not answer to the name {host[:100]!r}; "
-            "PLAYGROUND_ALLOWED_HOSTS lists those it does.",
+            f"The host name {host[:100]!r} is not allowed; PLAYGROUND_ALLOWED_HOSTS lists the allowed ones.",
         )
 
 
 def check_origin(scope: Scope, headers: Headers, allowed: Collection[str]) -> None:
-    """Pages of other sites get nothing, except that a link may lead to the page.
+    """Refuses requests from pages of other sites, except links to the page.
 
-    Behind a proxy that changes ``Host`` the origin's name must be one of those that are allowed.
+    Behind a proxy that changes ``Host``, the origin's host name must be one of the allowed names.
     """
     site = headers.get("sec-fetch-site", "none")
     is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     if site not in {"none", "same-origin"} and not (is_page(scope) and is_link):
-        raise Refused(403, "Pages of other sites may not use the playground.")
+        raise RequestRefused(403, "Pages of other sites may not use the playground.")
     for origin in headers.getlist("origin"):
-        scheme, marked, place = origin.lower().partition("://")
-        is_own = marked and scheme in {"http", "https"} and place == headers["host"].lower()
+        scheme, separator, authority = origin.lower().partition("://")
+        is_own = separator and scheme in {"http", "https"} and authority == headers["host"].lower()
         if not is_own and _hostname(origin) not in allowed:
-            raise Refused(403, f"Pages of {origin[:100]!r} may not use the playground.")
+            raise RequestRefused(403, f"Pages of {origin[:100]!r} may not use the playground.")
 
 
 def check_route(scope: Scope) -> None:
-    """Gradio has many routes; the page needs few of them."""
+    """Refuses the routes of Gradio that the page does not need."""
     path, method = scope["path"], scope["method"]
-    if path in READ or path.startswith(READ_BELOW):
+    if path in GET_PATHS or path.startswith(GET_PREFIXES):
         allowed: Collection[str] = ("GET", "HEAD")
     elif path in EVENTS or path == UPLOAD:
         allowed = ("POST",)
     else:
-        raise Refused(404, "There is no such page.")
+        raise RequestRefused(404, "There is no such page.")
     if method not in allowed:
-        raise Refused(405, f"{method[:20]} is not allowed here.")
+        raise RequestRefused(405, f"{method[:20]} is not allowed here.")
 
 
 def is_page(scope: Scope) -> bool:
-    """Whether the page itself is asked for."""
+    """Whether the page itself is requested."""
     return scope["method"] in ("GET", "HEAD") and scope["path"] == PAGE
 
 
 def _with_headers(send: Send, more: dict[str, str]) -> Callable[[Message], Any]:
-    async def sending(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
@@ -141,7 +140,7 @@ def _with_headers(send: Send, more: dict[str, str]) -> Callable[[Message], Any]:
                 headers.append(name, value)
         await send(message)
 
-    return sending
+    return send_with_headers
 
 
 def _hostname(url: str) -> str:

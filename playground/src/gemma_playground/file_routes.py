@@ -1,4 +1,4 @@
-"""The routes of files: a browser brings them here, and gets back only its own."""
+"""The routes for uploads and for files; a browser can read only its own files."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gemma_playground.files import MEDIA_TYPES, FileStore, LimitExceededError
-from gemma_playground.guard import API, UPLOAD
+from gemma_playground.access_control import API, UPLOAD
+from gemma_playground.file_store import MEDIA_TYPES, FileStore, LimitExceededError
 
 UPLOAD_SECONDS: Final = 300
 MAX_FILES: Final = 100
-"""Of one request."""
+"""Limit of one request."""
 AS_FILE: Final = {"Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "private"}
 
 
-class Uploads:
-    """The routes, in front of those that Gradio has for the same."""
+class FileRoutes:
+    """Routes that replace Gradio's."""
 
     def __init__(self, store: FileStore) -> None:
         self.store = store
 
     def routes(self) -> list[BaseRoute]:
-        """For an application."""
+        """The routes of the application."""
         return [
             Route(UPLOAD, self.upload, methods=["POST"]),
             Route(f"{API}/upload_progress", self.progress),
@@ -34,12 +34,12 @@ class Uploads:
         ]
 
     async def upload(self, request: Request) -> Response:
-        """Stores the files of a form, and answers with a path for each. A refusal is a sentence, as text."""
+        """Stores the files of a form and returns a path for each. An error is returned as text."""
         try:
             return await self._upload(request)
         except LimitExceededError as error:
             return PlainTextResponse(str(error), error.status)
-        except HTTPException as error:  # of the form's parser
+        except HTTPException as error:  # from the form parser
             return PlainTextResponse(error.detail, error.status_code)
 
     async def _upload(self, request: Request) -> Response:
@@ -48,7 +48,7 @@ class Uploads:
         length = request.headers.get("content-length", "")
         if not length.isdecimal():
             raise LimitExceededError("An upload needs a Content-Length.", 411)
-        with self.store.reserved(session, int(length)):  # for the form, which is on the disk meanwhile
+        with self.store.reserved(session, int(length)):  # for the form, which Starlette writes to disk
             try:
                 async with asyncio.timeout(UPLOAD_SECONDS):
                     form = await request.form(max_files=MAX_FILES, max_fields=MAX_FILES)
@@ -56,25 +56,25 @@ class Uploads:
                 sentence = f"The upload took more than {UPLOAD_SECONDS} seconds."
                 raise LimitExceededError(sentence, 408) from None
         try:
-            return await asyncio.to_thread(self._stored, session, form.getlist("files"))
+            return await asyncio.to_thread(self._store_all, session, form.getlist("files"))
         finally:
             await form.close()
 
-    def _stored(self, session: str, given: Sequence[UploadFile | str]) -> Response:
-        """All of them, or none."""
-        files = [self._checked(each) for each in given]
+    def _store_all(self, session: str, given: Sequence[UploadFile | str]) -> Response:
+        """Stores all files, or none."""
+        files = [self._check(each) for each in given]
         with self.store.reserved(session, sum(size for *_, size in files)):
-            pass  # There is room for all.
+            pass  # raises if there is no room for all
         return JSONResponse([self.store.add(session, kind, content) for kind, content, _ in files])
 
-    def _checked(self, given: UploadFile | str) -> tuple[str, BinaryIO, int]:
-        """Kind, content and size of a file. Raises LimitExceededError."""
+    def _check(self, given: UploadFile | str) -> tuple[str, BinaryIO, int]:
+        """Suffix, content and size of a file. Raises LimitExceededError."""
         if isinstance(given, str):
             raise LimitExceededError("An upload is a form with files.", 400)
         name = "".join(each for each in (given.filename or "") if each.isprintable())[-60:]
         _, dot, kind = name.lower().rpartition(".")
         if not dot or kind not in MEDIA_TYPES:
-            raise LimitExceededError(f"{name!r} is none of {', '.join(MEDIA_TYPES)}.", 400)
+            raise LimitExceededError(f"{name!r} is not one of {', '.join(MEDIA_TYPES)}.", 400)
         try:
             self.store.check_size(size := given.size or 0)
         except LimitExceededError as error:
@@ -82,13 +82,13 @@ class Uploads:
         return kind, given.file, size
 
     async def progress(self, _: Request) -> Response:
-        """The page asks how much of an upload has come; it can do without."""
+        """The progress of an upload, which is always reported as done."""
         return PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
     async def file(self, request: Request) -> Response:
-        """A file of this session, or one of the page's own."""
+        """A file of this session, or of the page."""
         path = request.path_params["path"]
-        found = self.store.shown(request.state.session, path)
+        found = self.store.readable_path(request.state.session, path)
         if found is None or not found.is_file():
             raise HTTPException(404, "There is no such file.")
         media_type = MEDIA_TYPES.get(found.suffix[1:], "application/octet-stream")

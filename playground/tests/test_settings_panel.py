@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 
-from gemma_playground.panel import NAMES, request, snippets, touched, values
+from gemma_playground.settings_panel import FIELDS, build_request, code_snippets, non_empty, panel_values
 
 SAID = [{"role": "user", "content": "It's $HOME `x` </script>"}]
 
 
 def panel(**told: Any) -> list[Any]:
     """With the model's list as it is when none is told."""
-    model, *rest = values(told)
+    model, *rest = panel_values(told)
     return [model if isinstance(model, str) else None, *rest]
 
 
 def test_what_is_left_alone_is_not_sent() -> None:
-    assert request(SAID, panel(model="m")) == {"model": "m", "messages": SAID, "stream": True}
-    assert touched(panel()) == {}
+    assert build_request(SAID, panel(model="m")) == {"model": "m", "messages": SAID, "stream": True}
+    assert non_empty(panel()) == {}
 
 
 def test_what_is_set_is_sent() -> None:
@@ -27,8 +27,8 @@ def test_what_is_set_is_sent() -> None:
         "stop": "a\nb", "frequency_penalty": "1", "presence_penalty": "-1", "response_format": "json_schema",
         "json_schema": '{"type": "object"}', "tools": '{"type": "function"}', "logprobs": "True",
     }  # fmt: skip
-    assert set(told) == set(NAMES)
-    sent = request(SAID, panel(**told))
+    assert set(told) == set(FIELDS)
+    sent = build_request(SAID, panel(**told))
     assert sent["messages"][0] == {"role": "system", "content": "Be brief"}
     assert (sent["temperature"], sent["top_p"], sent["max_tokens"], sent["stop"]) == (0, 0.5, 7, ["a", "b"])
     assert sent["response_format"]["json_schema"]["schema"] == {"type": "object"}
@@ -47,17 +47,17 @@ def test_what_is_set_is_sent() -> None:
 )
 def test_what_cannot_be_sent_is_refused(told: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        request(SAID, panel(**told))
+        build_request(SAID, panel(**told))
 
 
 @pytest.mark.parametrize("found", [None, [], "x", {"model": None, "other": 1}])
 def test_settings_from_anywhere_are_a_panel(found: Any) -> None:
-    assert touched([None, *values(found)[1:]]) == {}
+    assert non_empty([None, *panel_values(found)[1:]]) == {}
 
 
 def test_snippets_are_the_request_and_hold_no_key() -> None:
-    sent = request(SAID, panel(model="m", logprobs=True))
-    curl, python, script = snippets(sent, "http://127.0.0.1:1/v1")
+    sent = build_request(SAID, panel(model="m", logprobs=True))
+    curl, python, script = code_snippets(sent, "http://127.0.0.1:1/v1")
     command, _, body = curl.partition("<<'END'\n")
     assert json.loads(body.removesuffix("\nEND")) == sent
     assert shlex.split(command)[2] == "http://127.0.0.1:1/v1/chat/completions"

@@ -5,7 +5,7 @@ import gradio as gr
 import pytest
 
 from gemma_playground.conversation import MAX_BYTES, Conversation
-from gemma_playground.tabs import LOST_SECONDS, Tabs
+from gemma_playground.tab_registry import TAB_TIMEOUT_S, TabRegistry
 
 
 class Demo:
@@ -13,7 +13,7 @@ class Demo:
 
     def __init__(self) -> None:
         said = {"messages": [{"role": "user", "content": "x" * 60}]}
-        talks = [Conversation.of(said) for _ in range(2)]
+        talks = [Conversation.from_stored(said) for _ in range(2)]
         states = {str(at): SimpleNamespace(state_data={1: talk, 2: "other"}) for at, talk in enumerate(talks)}
         self.state_holder = SimpleNamespace(session_data=states)
         self.ended: list[str] = []
@@ -34,7 +34,7 @@ class Demo:
 
 def test_conversations_are_limited_together() -> None:
     demo: Any = Demo()
-    tabs = Tabs(demo, 150)
+    tabs = TabRegistry(demo, 150)
     assert tabs.has_room(30)
     assert not tabs.has_room(31)
     del demo.state_holder.session_data["0"]
@@ -44,11 +44,11 @@ def test_conversations_are_limited_together() -> None:
 async def test_what_nobody_listens_to_ends() -> None:
     demo: Any = Demo()
     now = [0.0]
-    tabs = Tabs(demo, 150, lambda: now[0])
+    tabs = TabRegistry(demo, 150, lambda: now[0])
     for tab in "ab":
         tabs.joined(tab)
     with tabs.listening("a"):
-        now[0] = LOST_SECONDS
+        now[0] = TAB_TIMEOUT_S
         await tabs.sweep()
         assert demo.ended == []
         now[0] += 1
@@ -62,12 +62,12 @@ async def test_what_nobody_listens_to_ends() -> None:
 
 
 def test_a_conversation_is_limited() -> None:
-    talk = Conversation.of({"messages": [{"role": "user", "content": "x" * MAX_BYTES}]})
+    talk = Conversation.from_stored({"messages": [{"role": "user", "content": "x" * MAX_BYTES}]})
     assert talk.size == MAX_BYTES
     with pytest.raises(gr.Error, match="may have 64 MB"):
-        talk.say({"text": "y", "files": []})
+        talk.add_user_message({"text": "y", "files": []})
     assert len(talk.messages) == 1
-    talk.cut(lambda *_: "")
+    talk.pop_user_message(lambda *_: "")
     assert talk.size == 0
-    talk.say({"text": "y", "files": []})
+    talk.add_user_message({"text": "y", "files": []})
     assert talk.size == 1

@@ -9,15 +9,15 @@ import httpx
 import pytest
 
 from fake_openai import MODEL, CutShort, FakeOpenAI, HangUp, Piece, Refuse, Request, call
-from gemma_playground.client import BROKEN, Answer, Client
+from gemma_playground.api_client import CONNECTION_LOST, ApiClient, ChatResponse
 
 QUESTION: dict[str, Any] = {"model": MODEL, "messages": [], "stream": True}
 
 
-async def ask(fake: FakeOpenAI, **request: Any) -> Answer:
+async def ask(fake: FakeOpenAI, **request: Any) -> ChatResponse:
     """The last look at an answer."""
-    client = Client(fake.base_url, "sk-secret")
-    looks = [answer async for answer in client.ask({**QUESTION, **request})]
+    client = ApiClient(fake.base_url, "sk-secret")
+    looks = [answer async for answer in client.stream({**QUESTION, **request})]
     await client.close()
     return looks[-1]
 
@@ -29,10 +29,10 @@ async def test_an_answer_is_text_counts_and_times(fake: FakeOpenAI) -> None:
     assert answer.error == ""
     assert answer.choice is not None
     assert answer.choice.finish_reason == "stop"
-    assert answer.whole is not None
-    assert answer.whole.usage is not None
-    assert answer.whole.usage.completion_tokens == 2
-    assert answer.begun < answer.first <= answer.last
+    assert answer.completion is not None
+    assert answer.completion.usage is not None
+    assert answer.completion.usage.completion_tokens == 2
+    assert answer.started < answer.first <= answer.last
     assert fake.keys == {"Bearer sk-secret"}
     assert fake.asked[0]["stream_options"] == {"include_usage": True}
 
@@ -47,8 +47,8 @@ async def test_what_ends_between_two_looks_is_looked_at_once_more(fake: FakeOpen
 
     fake.script = waits
     seen: list[str | None] = []
-    client = Client(fake.base_url)
-    async for answer in client.ask({**QUESTION}):
+    client = ApiClient(fake.base_url)
+    async for answer in client.stream({**QUESTION}):
         seen.append(answer.choice.finish_reason if answer.choice else None)
         looked.set()
         await asyncio.sleep(0.5)  # as long as a page may take to be told
@@ -85,7 +85,11 @@ async def test_a_refusal_is_the_servers_own_words(fake: FakeOpenAI, status: int)
 
 @pytest.mark.parametrize(
     ("ending", "told"),
-    [(Refuse(500, "The model died."), "The model died."), (CutShort(), BROKEN), (HangUp(), BROKEN)],
+    [
+        (Refuse(500, "The model died."), "The model died."),
+        (CutShort(), CONNECTION_LOST),
+        (HangUp(), CONNECTION_LOST),
+    ],
 )
 async def test_a_stream_that_breaks_off_is_told_and_what_was_said_stays(
     fake: FakeOpenAI, ending: Exception, told: str
@@ -100,8 +104,8 @@ async def test_a_stream_that_breaks_off_is_told_and_what_was_said_stays(
 
 
 async def test_nobody_there_is_told() -> None:
-    client = Client("http://127.0.0.1:9/v1")
-    looks = [answer async for answer in client.ask({**QUESTION})]
+    client = ApiClient("http://127.0.0.1:9/v1")
+    looks = [answer async for answer in client.stream({**QUESTION})]
     await client.close()
     assert looks[-1].error == "The server at http://127.0.0.1:9/v1 does not answer. Is it running?"
 
@@ -114,8 +118,8 @@ def _endless(request: Request) -> Iterator[Piece]:
 
 async def test_who_leaves_ends_the_stream_within_a_second(fake: FakeOpenAI) -> None:
     fake.script = _endless
-    client = Client(fake.base_url)
-    async with aclosing(client.ask({**QUESTION})) as growing:
+    client = ApiClient(fake.base_url)
+    async with aclosing(client.stream({**QUESTION})) as growing:
         async for answer in growing:
             if answer.messages:
                 break
@@ -125,10 +129,10 @@ async def test_who_leaves_ends_the_stream_within_a_second(fake: FakeOpenAI) -> N
 
 async def test_who_is_cancelled_ends_the_stream_too(fake: FakeOpenAI) -> None:
     fake.script = _endless
-    client, begun = Client(fake.base_url), asyncio.Event()
+    client, begun = ApiClient(fake.base_url), asyncio.Event()
 
     async def listen() -> None:
-        async for answer in client.ask({**QUESTION}):
+        async for answer in client.stream({**QUESTION}):
             if answer.messages:
                 begun.set()
 
@@ -141,9 +145,9 @@ async def test_who_is_cancelled_ends_the_stream_too(fake: FakeOpenAI) -> None:
 
 
 def test_an_unlikely_answer_is_a_sentence() -> None:
-    client = Client("http://127.0.0.1:8080/v1")
-    assert "not what a chat completion looks like" in client.sentence(ValueError("x"))
-    assert "does not answer" in client.sentence(httpx.ConnectError("x"))
+    client = ApiClient("http://127.0.0.1:8080/v1")
+    assert "not what a chat completion looks like" in client.describe_error(ValueError("x"))
+    assert "does not answer" in client.describe_error(httpx.ConnectError("x"))
 
 
 METRICS = """# HELP x
@@ -157,11 +161,11 @@ async def test_the_server_is_looked_at_once_a_second_and_recovers(
     fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("gemma_playground.client.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("gemma_playground.api_client.time.monotonic", lambda: clock[0])
     fake.pages |= {"/health": (200, {"status": "ok"}), "/metrics": (200, METRICS.format(pieces=10))}
-    client = Client(fake.base_url)
+    client = ApiClient(fake.base_url)
     assert client.state == "asking"
-    await client.look()
+    await client.refresh()
     first = client.facts
     assert (client.state, client.models, first["running"], first["tokens/s now"]) == (
         "ready",
@@ -171,22 +175,22 @@ async def test_the_server_is_looked_at_once_a_second_and_recovers(
     )
     fake.pages |= {"/health": (503, {"error": {"message": "Loading."}})}
     fake.pages |= {"/metrics": (200, METRICS.format(pieces=30))}
-    await client.look()
+    await client.refresh()
     assert client.facts is first
     clock[0] += 2
-    await client.look()
+    await client.refresh()
     assert (client.state, client.facts["health"]) == ("down", "Loading. (HTTP 503)")
     fake.pages |= {"/health": (200, ["no", "mapping"])}
     clock[0] += 2
-    await client.look()
+    await client.refresh()
     assert client.state == "ready"
     fake.pages |= {"/metrics": (200, METRICS.format(pieces=50))}
     clock[0] += 2
-    await client.look()
+    await client.refresh()
     assert client.facts["tokens/s now"] == 10
     fake.stop()
     clock[0] += 2
-    await client.look()
+    await client.refresh()
     assert "does not answer" in client.facts["health"]
     assert client.plot()["data"][-1][1] == 10
     await client.close()

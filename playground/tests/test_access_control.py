@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 import attacks
-from gemma_playground.events import GONE
+from gemma_playground.event_validator import UNKNOWN_FILE
 from served import PNG, Served, ask, body, upload
 
 pytestmark = pytest.mark.timeout(600)  # the first one waits for Gradio
@@ -22,7 +22,7 @@ def test_an_upload_is_the_browsers_that_made_it(served: Served, visitor: httpx.C
     assert visitor.get(f"/gradio_api/file={path}").headers["content-security-policy"].endswith("sandbox")
     event = served.event(gr.MultimodalTextbox, name="ask")
     message = {"text": "hi", "files": [{"path": path, "meta": attacks.META}]}
-    assert GONE not in ask(visitor, body(event, 0, message))
+    assert UNKNOWN_FILE not in ask(visitor, body(event, 0, message))
     for others in (served.stranger(), served.stranger(cookie=f"playground-{served.url[-5:]}=x")):
         with others as other:
             assert other.get(f"/gradio_api/file={path}").status_code == 404
@@ -31,7 +31,7 @@ def test_an_upload_is_the_browsers_that_made_it(served: Served, visitor: httpx.C
     with served.visitor() as other:
         assert other.get(f"/gradio_api/file={path}").status_code == 404
         answer = other.post("/gradio_api/queue/join", json=body(event, 0, message))
-        assert (answer.status_code, answer.json()["detail"]) == (403, GONE)
+        assert (answer.status_code, answer.json()["detail"]) == (403, UNKNOWN_FILE)
 
 
 def test_a_tab_is_the_browsers_that_opened_it(served: Served, visitor: httpx.Client) -> None:

@@ -11,8 +11,7 @@ from pydantic.fields import FieldInfo
 from gemma_gateway.settings import Settings as GatewaySettings
 from gemma_launcher.settings import LauncherSettings
 from gemma_model.settings import Settings as ModelSettings
-from gemma_playground.settings import PlaygroundSettings
-from gemma_playground.settings import variable
+from gemma_playground.settings import PlaygroundSettings, variable
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Configuration

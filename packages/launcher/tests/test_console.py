@@ -7,7 +7,7 @@ import pytest
 from gemma_launcher.console import Console, LogLine, print_error, render, wants_colour
 
 
-def test_plain_lines_have_a_prefix_and_say_their_level() -> None:
+def test_plain_lines_have_a_prefix_and_a_level() -> None:
     assert (
         render("triton", LogLine("loading", "info", "12:00:01"), colour=False)
         == "triton     | 12:00:01 loading"
@@ -15,12 +15,12 @@ def test_plain_lines_have_a_prefix_and_say_their_level() -> None:
     assert render("gateway", LogLine("odd", "warning"), colour=False) == "gateway    | warning: odd"
 
 
-def test_coloured_lines_read_the_same_without_their_escapes() -> None:
+def test_coloured_lines_have_the_same_text() -> None:
     line = render("triton", LogLine("bad", "error", "12:00:01"), colour=True)
     assert line == "\x1b[36mtriton     |\x1b[0m \x1b[2m12:00:01 \x1b[0m\x1b[31merror: bad\x1b[0m"
 
 
-def test_colour_is_for_terminals_that_want_it() -> None:
+def test_wants_colour() -> None:
     controller, terminal = os.openpty()
     try:
         assert wants_colour(terminal, {})
@@ -47,7 +47,7 @@ def test_lines_are_written_in_order(tmp_path: Path) -> None:
     assert written == [f"triton     | {number}" for number in range(100)] + ["the", "end"]
 
 
-def test_a_pipe_that_nobody_reads_blocks_nobody_and_the_loss_is_said() -> None:
+def test_an_unread_pipe_blocks_nothing_and_dropped_lines_are_reported() -> None:
     reading, writing = os.pipe()
     console = Console(writing)
     for _ in range(12_000):
@@ -62,7 +62,7 @@ def test_a_pipe_that_nobody_reads_blocks_nobody_and_the_loss_is_said() -> None:
     assert not console.is_alive
 
 
-def test_a_reader_that_left_is_no_trouble() -> None:
+def test_a_closed_pipe_is_ignored() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     console = Console(writing)
@@ -72,6 +72,6 @@ def test_a_reader_that_left_is_no_trouble() -> None:
     assert not console.is_alive
 
 
-def test_failures_are_one_sentence_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+def test_print_error(capfd: pytest.CaptureFixture[str]) -> None:
     print_error("port 1 is taken")
     assert capfd.readouterr().err == "error: port 1 is taken\n"

@@ -10,7 +10,7 @@ def test_defaults() -> None:
     assert settings.embedded
 
 
-def test_the_environment_and_the_flags_that_win_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_PORT", "9000")
     monkeypatch.setenv("GEMMA_TRITON_HTTP_PORT", "9001")
     monkeypatch.setenv("MODEL_NAME", "")  # as in `MODEL_NAME= make serve`
@@ -18,7 +18,7 @@ def test_the_environment_and_the_flags_that_win_over_it(monkeypatch: pytest.Monk
     assert (settings.api_port, settings.gemma_triton_http_port, settings.model_name) == (9002, 9001, "")
 
 
-def test_a_triton_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_GRPC_URL", "triton:8001")
     assert not load_settings({}).embedded
 
@@ -26,7 +26,7 @@ def test_a_triton_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("API_PORT", "80800"), ("API_PORT", "http"), ("TRITON_LOG_LEVEL", "3")]
 )
-def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_value_is_reported_with_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(CommandError, match=f"{name}={value} is not valid: "):
         load_settings({})

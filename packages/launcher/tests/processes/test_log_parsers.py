@@ -31,7 +31,7 @@ def read(lines: list[str]) -> list[LogLine]:
     return [shown for line in lines for shown in reader(line)]
 
 
-def test_tables_and_noise_go_the_rest_stays_short() -> None:
+def test_tables_and_ignored_messages_are_dropped() -> None:
     assert read(STARTED) == [
         LogLine("loading: gemma3n:1", "info", "15:54:41"),
         LogLine("a line that the model printed"),
@@ -40,7 +40,7 @@ def test_tables_and_noise_go_the_rest_stays_short() -> None:
     ]
 
 
-def test_an_error_keeps_its_lines_and_is_said_once() -> None:
+def test_an_error_of_several_lines_is_shown_once() -> None:
     assert read(FAILED) == [
         LogLine("failed to load 'gemma3n' version 1: Internal: ValueError: bad file", "error", "15:55:16"),
         LogLine("At:", "error", "15:55:16"),
@@ -54,7 +54,7 @@ def test_verbose_keeps_everything() -> None:
     assert [line.text for raw in STARTED for line in reader(raw)] == STARTED
 
 
-def test_why_triton_ended() -> None:
+def test_failure_reason_of_triton() -> None:
     assert triton_log.failure_reason(FAILED) == "Internal: ValueError: bad file"
     assert (
         triton_log.failure_reason(FAILED[-1:])
@@ -64,7 +64,7 @@ def test_why_triton_ended() -> None:
     assert triton_log.failure_reason([]) == "there was no output"
 
 
-def test_a_broken_quotation_is_shown_as_it_is() -> None:
+def test_invalid_json_is_shown_unchanged() -> None:
     assert read(['E1122 15:55:16.537240 6016 a.cc:1] "half a']) == [LogLine('"half a', "error", "15:55:16")]
 
 
@@ -80,6 +80,6 @@ def test_python_logging_lines() -> None:
     assert python_log.parse_line("  ") == []
 
 
-def test_why_a_python_program_ended() -> None:
+def test_failure_reason_of_a_python_program() -> None:
     assert python_log.failure_reason(["Traceback:", "ImportError: no torch", ""]) == "ImportError: no torch"
     assert python_log.failure_reason([]) == "there was no output"

@@ -151,7 +151,7 @@ def listener() -> Iterator[Callable[[str], tuple[subprocess.Popen[bytes], int]]]
         process.stdout.close()
 
 
-def test_what_a_killed_launcher_and_reaper_left_is_ended_by_the_next_start(
+def test_the_next_start_ends_a_run_whose_cleanup_process_was_killed(
     listener: Callable[[str], tuple[subprocess.Popen[bytes], int]], tmp_path: Path
 ) -> None:
     gone = subprocess.Popen(["true"])
@@ -161,24 +161,24 @@ def test_what_a_killed_launcher_and_reaper_left_is_ended_by_the_next_start(
     orphan, port = listener(run)
     settings = load_settings({"api_port": port, "triton_grpc_url": "127.0.0.1:9", "gemma_playground": False})
     (finding,) = doctor._ports(settings)
-    assert (finding.verdict, run in finding.text) == ("warn", True)
+    assert (finding.status, run in finding.text) == ("warn", True)
     with (tmp_path / "log").open("wb") as log, RunScope() as scope:
         console = Console(log.fileno())
         assert preflight.run_preflight_checks(settings, scope, console) is None
         console.close()
-    assert f"ending what a killed Gemma-Triton left behind ({run})" in (tmp_path / "log").read_text()
+    assert f"ending the processes of a killed Gemma-Triton ({run})" in (tmp_path / "log").read_text()
     assert orphan.wait(5) == -signal.SIGKILL
     assert not orphan_cleanup.run_folder(run).exists()
 
 
-def test_a_running_gemma_triton_is_named_and_left_alone(
+def test_a_running_gemma_triton_is_reported_and_not_ended(
     listener: Callable[[str], tuple[subprocess.Popen[bytes], int]],
 ) -> None:
     running, port = listener(f"gemma-{os.getpid()}-other")
     settings = load_settings({"api_port": port, "triton_grpc_url": "127.0.0.1:9", "gemma_playground": False})
     (finding,) = doctor._ports(settings)
-    assert finding.verdict == "warn"
-    assert f"in use by the Gemma-Triton that runs already (process {os.getpid()})" in finding.text
-    with pytest.raises(CommandError, match=rf"of the Gemma-Triton that `kill {os.getpid()}` ends; choose"):
+    assert finding.status == "warn"
+    assert f"is used by a running Gemma-Triton (process {os.getpid()})" in finding.text
+    with pytest.raises(CommandError, match=rf"of a running Gemma-Triton, which `kill {os.getpid()}` stops; choose"):
         ports.check_ports(preflight.required_ports(settings))
     assert running.poll() is None

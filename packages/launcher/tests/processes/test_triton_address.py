@@ -25,7 +25,7 @@ FOLDER = Path("/tmp/gemma-1-abc")
         ({"gemma_triton_listen": "unix"}, True),
     ],
 )
-def test_with_api_keys_triton_has_no_port_to_ask_it_without_one(
+def test_unix_sockets_are_used_with_api_keys(
     given: dict[str, Any], uses_sockets: bool
 ) -> None:
     settings = load_settings(given)
@@ -36,7 +36,7 @@ def test_with_api_keys_triton_has_no_port_to_ask_it_without_one(
     assert ("Unix sockets" in banner(settings, {}, 1, "")) == uses_sockets
 
 
-def test_the_sockets_are_in_the_folder_of_the_run() -> None:
+def test_the_sockets_are_in_the_runs_folder() -> None:
     address = triton_address(
         load_settings({"gemma_triton_listen": "unix", "gemma_triton_grpc_port": 7}), FOLDER
     )
@@ -46,13 +46,13 @@ def test_the_sockets_are_in_the_folder_of_the_run() -> None:
     assert {path.parent for path in address.sockets} == {FOLDER}
 
 
-def test_a_folder_too_long_for_a_socket_is_reported() -> None:
+def test_a_path_too_long_for_a_socket() -> None:
     folder = Path("/tmp") / ("x" * 100)
     with pytest.raises(CommandError, match=r"longer than the 107 bytes .* set TMPDIR to a shorter one"):
         triton_address(load_settings({"gemma_triton_listen": "unix"}), folder)
 
 
-def test_a_reload_that_could_not_reach_triton_is_refused_at_the_start() -> None:
+def test_model_control_needs_tcp() -> None:
     settings = load_settings({"gemma_triton_listen": "unix", "gemma_triton_model_control": True})
     with pytest.raises(CommandError, match="GEMMA_TRITON_LISTEN=tcp"):
         preflight.check_model_control(settings)

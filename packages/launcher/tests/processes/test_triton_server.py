@@ -18,7 +18,7 @@ def wheel() -> TritonWheel:
     return triton_server.find_wheel()
 
 
-def test_the_wheel_has_everything(wheel: TritonWheel) -> None:
+def test_the_wheel_is_complete(wheel: TritonWheel) -> None:
     assert wheel.server.is_file()
     assert (wheel.backend / "libtriton_python.so").is_file()
     assert wheel.stub.is_file()
@@ -37,13 +37,13 @@ def test_no_stub_for_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
         triton_server.find_wheel()
 
 
-def test_no_room_for_it(wheel: TritonWheel, tmp_path: Path) -> None:
+def test_the_folder_cannot_be_written(wheel: TritonWheel, tmp_path: Path) -> None:
     (tmp_path / "run").touch()
-    with pytest.raises(CommandError, match="run cannot be filled: Not a directory; set TMPDIR to another"):
+    with pytest.raises(CommandError, match="run cannot be written: Not a directory; set TMPDIR to another"):
         triton_server.prepare_backend_folder(wheel, tmp_path / "run")
 
 
-def test_both_programs_run_as_laid_out(wheel: TritonWheel, tmp_path: Path) -> None:
+def test_stub_and_server_run(wheel: TritonWheel, tmp_path: Path) -> None:
     triton_server.prepare_backend_folder(wheel, tmp_path)
     assert os.access(tmp_path / "backends" / "python" / STUB_NAME, os.X_OK)
     assert (
@@ -54,7 +54,7 @@ def test_both_programs_run_as_laid_out(wheel: TritonWheel, tmp_path: Path) -> No
     )
 
 
-def test_a_library_that_is_missing_names_its_package(wheel: TritonWheel, tmp_path: Path) -> None:
+def test_a_missing_library_is_reported_with_its_package(wheel: TritonWheel, tmp_path: Path) -> None:
     """The stub is made to look for a libpython that no machine has."""
     wanted = f"libpython{triton_server._PYTHON}.so.1.0".encode()
     patched = tmp_path / "stub"
@@ -72,12 +72,12 @@ def test_a_library_that_is_missing_names_its_package(wheel: TritonWheel, tmp_pat
     assert f"`sudo apt-get install libpython{triton_server._PYTHON}`" in sentence
 
 
-def test_a_system_that_is_too_old_is_said(wheel: TritonWheel) -> None:
+def test_an_outdated_system_is_reported(wheel: TritonWheel) -> None:
     reason = "/lib/libc.so.6: version `GLIBC_2.35' not found (required by tritonserver)"
     assert triton_server._cannot_load(wheel.server, reason).endswith(f"does not run on this system: {reason}")
 
 
-def test_a_program_that_may_not_be_run(wheel: TritonWheel, tmp_path: Path) -> None:
+def test_a_program_without_permission(wheel: TritonWheel, tmp_path: Path) -> None:
     triton_server.prepare_backend_folder(wheel, tmp_path)
     server = tmp_path / "tritonserver"
     server.touch()
@@ -98,7 +98,7 @@ def test_numpy_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         triton_server.check_numpy()
 
 
-def test_the_command_listens_on_loopback_and_nowhere_else(wheel: TritonWheel, tmp_path: Path) -> None:
+def test_the_command_listens_on_loopback_only(wheel: TritonWheel, tmp_path: Path) -> None:
     ports = {"http": 1, "grpc": 2, "metrics": 3}
     settings = load_settings({f"gemma_triton_{kind}_port": port for kind, port in ports.items()})
     address = triton_address(settings, tmp_path)
@@ -142,7 +142,7 @@ def test_visible_devices(
     assert triton_server.visible_devices(settings, base) == expected
 
 
-def test_the_gateway_gets_addresses_but_no_token() -> None:
+def test_the_gateways_environment_has_addresses_and_no_token() -> None:
     secrets = {"HF_TOKEN": "t", "OPENAI_API_KEY": "o"}
     base = {"PATH": "/usr/bin", "API_KEYS": "k", "no_proxy": "example.org", **secrets}
     settings = load_settings({"gemma_triton_grpc_port": 5, "api_port": 6})
@@ -153,13 +153,13 @@ def test_the_gateway_gets_addresses_but_no_token() -> None:
     assert not secrets.keys() & env.keys()
 
 
-def test_the_gateway_is_sent_to_a_triton_elsewhere() -> None:
+def test_the_gateways_environment_with_a_remote_triton() -> None:
     env = services.gateway_environment({}, load_settings({"triton_grpc_url": "a:1,b:2"}), None)
     assert env["TRITON_GRPC_URL"] == "a:1,b:2"
     assert "no_grpc_proxy" not in env
 
 
-def test_cleaning_up_needs_no_rights_in_the_wheel(wheel: TritonWheel, tmp_path: Path) -> None:
+def test_cleanup_does_not_need_write_access_to_the_wheel(wheel: TritonWheel, tmp_path: Path) -> None:
     triton_server.prepare_backend_folder(wheel, tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
     assert (wheel.backend / "libtriton_python.so").is_file()

@@ -6,7 +6,7 @@ import pytest
 
 import attacks
 from fake_openai import FakeOpenAI
-from served import SECRET, Served
+from served import SECRET, PlaygroundServer
 
 
 @pytest.fixture
@@ -19,18 +19,18 @@ def fake() -> Iterator[FakeOpenAI]:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaygroundServer]:
     """One for all: to build it takes seconds."""
     folder = tmp_path_factory.mktemp("files")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         patch.setenv("OF_THE_SERVER", SECRET)
-        with Served(folder).running() as served:
+        with PlaygroundServer(folder).running() as served:
             yield served
 
 
 @pytest.fixture
-def visitor(served: Served) -> Iterator[httpx.Client]:
+def visitor(served: PlaygroundServer) -> Iterator[httpx.Client]:
     with served.visitor() as visitor:
         yield visitor
 

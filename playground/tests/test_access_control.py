@@ -10,12 +10,12 @@ import pytest
 
 import attacks
 from gemma_playground.event_validator import UNKNOWN_FILE
-from served import PNG, Served, ask, body, upload
+from served import PNG, PlaygroundServer, ask, body, upload
 
 pytestmark = pytest.mark.timeout(600)  # the first one waits for Gradio
 
 
-def test_an_upload_is_the_browsers_that_made_it(served: Served, visitor: httpx.Client) -> None:
+def test_an_upload_is_the_browsers_that_made_it(served: PlaygroundServer, visitor: httpx.Client) -> None:
     path = upload(visitor)
     assert Path(path).parent == served.store.folder
     assert visitor.get(f"/gradio_api/file={path}").content == PNG
@@ -34,7 +34,7 @@ def test_an_upload_is_the_browsers_that_made_it(served: Served, visitor: httpx.C
         assert (answer.status_code, answer.json()["detail"]) == (403, UNKNOWN_FILE)
 
 
-def test_a_tab_is_the_browsers_that_opened_it(served: Served, visitor: httpx.Client) -> None:
+def test_a_tab_is_the_browsers_that_opened_it(served: PlaygroundServer, visitor: httpx.Client) -> None:
     """Whoever guesses the name that a browser gave its tab has another tab."""
     event, undo = served.event(gr.JSON, name="reopen"), served.event(gr.State, name="undo")
     talk = {"messages": [{"role": "user", "content": "of the first"}]}
@@ -51,7 +51,7 @@ def test_a_tab_is_the_browsers_that_opened_it(served: Served, visitor: httpx.Cli
 
 
 @pytest.mark.parametrize("name", ["", "a-b", "../x", "a" * 65, "a\0b", None, 3, ["a"], {"a": 1}])
-def test_a_tab_has_a_plain_name(served: Served, visitor: httpx.Client, name: Any) -> None:
+def test_a_tab_has_a_plain_name(served: PlaygroundServer, visitor: httpx.Client, name: Any) -> None:
     sent = body(served.event(gr.JSON), 0, {"messages": []}, session_hash=name)
     assert visitor.post("/gradio_api/queue/join", json=sent).status_code == 400
     if isinstance(name, str) and "\0" not in name:
@@ -78,7 +78,7 @@ FOREIGN = (
 
 @pytest.mark.parametrize("headers", FOREIGN)
 def test_pages_of_other_sites_get_nothing(
-    served: Served, visitor: httpx.Client, headers: dict[str, str]
+    served: PlaygroundServer, visitor: httpx.Client, headers: dict[str, str]
 ) -> None:
     path = upload(visitor)
     sent = body(served.event(gr.JSON), 0, {"messages": []})
@@ -103,14 +103,16 @@ OWN: tuple[dict[str, str], ...] = (
 
 
 @pytest.mark.parametrize("headers", OWN)
-def test_the_page_itself_is_answered(served: Served, visitor: httpx.Client, headers: dict[str, str]) -> None:
+def test_the_page_itself_is_answered(
+    served: PlaygroundServer, visitor: httpx.Client, headers: dict[str, str]
+) -> None:
     headers = {name: served.url if value == "OWN" else value for name, value in headers.items()}
     assert visitor.get("/", headers=headers).status_code == 200
     sent = body(served.event(gr.JSON), 0, {"messages": []})
     assert visitor.post("/gradio_api/queue/join", json=sent, headers=headers).status_code == 200
 
 
-def test_a_link_may_lead_to_the_page(served: Served, visitor: httpx.Client) -> None:
+def test_a_link_may_lead_to_the_page(served: PlaygroundServer, visitor: httpx.Client) -> None:
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
     assert visitor.get("/?temperature=1", headers=link).status_code == 200
     assert visitor.get("/config", headers=link).status_code == 403

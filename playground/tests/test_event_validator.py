@@ -18,7 +18,7 @@ from gemma_playground.access_control import RequestRefused
 from gemma_playground.event_validator import EventValidator
 from gemma_playground.settings import MIB
 from gemma_playground.tab_registry import TabRegistry
-from served import SECRET, Served, ask, body, leaked
+from served import SECRET, PlaygroundServer, ask, body, leaked
 
 pytestmark = pytest.mark.timeout(600)  # the first one waits for Gradio
 
@@ -40,7 +40,7 @@ def files_in(value: Any) -> list[Any]:
     return [*own, *(found for each in inner for found in files_in(each))]
 
 
-def test_no_event_takes_an_invented_file(served: Served, secrets: list[str]) -> None:
+def test_no_event_takes_an_invented_file(served: PlaygroundServer, secrets: list[str]) -> None:
     """Every event, every input of it and its event data, whatever is said, at every depth."""
     events = EventValidator(served.app, TabRegistry(served.demo, 1024 * MIB), served.store, MIB)
     every, tried, taken = list(values(secrets)), 0, 0
@@ -60,7 +60,7 @@ def test_no_event_takes_an_invented_file(served: Served, secrets: list[str]) -> 
 
 @pytest.mark.parametrize("kind", [gr.MultimodalTextbox, gr.JSON, gr.Image, gr.Dropdown])
 def test_no_component_takes_an_invented_file(
-    served: Served, visitor: httpx.Client, secrets: list[str], kind: type
+    served: PlaygroundServer, visitor: httpx.Client, secrets: list[str], kind: type
 ) -> None:
     """All the way, through the queue as well."""
     event, made_up = served.event(kind), {"path": secrets[0], "meta": attacks.META}
@@ -71,7 +71,7 @@ def test_no_component_takes_an_invented_file(
 
 
 def test_gradio_itself_takes_no_file_of_the_server(
-    served: Served, visitor: httpx.Client, secrets: list[str]
+    served: PlaygroundServer, visitor: httpx.Client, secrets: list[str]
 ) -> None:
     """The second line: what would happen if a value came past the first."""
     demo = served.demo
@@ -97,7 +97,7 @@ OTHERS = (
 )  # fmt: skip
 
 
-def test_no_route_shows_a_file(served: Served, visitor: httpx.Client, secrets: list[str]) -> None:
+def test_no_route_shows_a_file(served: PlaygroundServer, visitor: httpx.Client, secrets: list[str]) -> None:
     routes = [*(f"/gradio_api/{each}{{}}" for each in READ), *OTHERS]
     for path in secrets[:1]:
         for spelling in (*attacks.spellings(path), *(quote(each) for each in attacks.spellings(path))):
@@ -108,7 +108,7 @@ def test_no_route_shows_a_file(served: Served, visitor: httpx.Client, secrets: l
                     assert answer.status_code in {400, 403, 404, 405}, (route, spelling, answer.status_code)
 
 
-def test_no_address_is_fetched(served: Served, visitor: httpx.Client) -> None:
+def test_no_address_is_fetched(served: PlaygroundServer, visitor: httpx.Client) -> None:
     asked: list[str] = []
     with listening(asked) as inner:
         for url in (inner, inner.replace("127.0.0.1", "localhost"), f"https:{inner[5:]}", f"//{inner[7:]}"):

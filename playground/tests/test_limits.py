@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gemma_playground import event_validator
-from served import LIMITS, PNG, Served, body, upload
+from served import LIMITS, PNG, PlaygroundServer, body, upload
 
 MIB = 2**20
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(600)  # the first one waits for Gradio
 
 
 @pytest.fixture(autouse=True)
-def _empty(served: Served) -> Iterator[None]:
+def _empty(served: PlaygroundServer) -> Iterator[None]:
     """Nothing of other tests is in the store."""
     yield
     for path in list(served.store._files):
@@ -47,7 +47,7 @@ def send(visitor: httpx.Client, *files: tuple[str, bytes]) -> httpx.Response:
     ids=lambda value: repr(value)[:24],
 )
 def test_a_file_that_is_not_accepted_is_named(
-    served: Served, visitor: httpx.Client, name: str, content: bytes, status: int, told: str
+    served: PlaygroundServer, visitor: httpx.Client, name: str, content: bytes, status: int, told: str
 ) -> None:
     answer = send(visitor, ("good.png", PNG), (name, content))
     assert (answer.status_code, told in answer.text) == (status, True), answer.text
@@ -58,14 +58,16 @@ def test_a_file_that_is_not_accepted_is_named(
 @pytest.mark.parametrize(
     "name", ["/etc/a.png", "..\\..\\a.PNG", "C:\\a.png", "..png", "a\r\nb.png", "😀" * 500 + ".png"]
 )
-def test_the_name_of_a_file_is_not_the_servers(served: Served, visitor: httpx.Client, name: str) -> None:
+def test_the_name_of_a_file_is_not_the_servers(
+    served: PlaygroundServer, visitor: httpx.Client, name: str
+) -> None:
     path = upload(visitor, PNG, name)
     folder, _, stored = path.rpartition("/")
     assert folder == str(served.store.folder)
     assert len(stored) == 32 + len(".png")
 
 
-def test_a_browser_may_upload_so_much_and_no_more(served: Served, visitor: httpx.Client) -> None:
+def test_a_browser_may_upload_so_much_and_no_more(served: PlaygroundServer, visitor: httpx.Client) -> None:
     for number in range(4):
         answer = send(visitor, (f"{number}.png", bytes([number]) * (MIB - 1024)))
         last = (answer.status_code, answer.text)
@@ -79,7 +81,7 @@ def test_a_browser_may_upload_so_much_and_no_more(served: Served, visitor: httpx
         assert send(other, ("5.png", b"x" * (MIB - 1024))).status_code == 200
 
 
-def test_all_browsers_together_may_upload_so_much_and_no_more(served: Served) -> None:
+def test_all_browsers_together_may_upload_so_much_and_no_more(served: PlaygroundServer) -> None:
     for number in range(5):
         with served.visitor() as visitor:
             statuses = [
@@ -92,7 +94,7 @@ def test_all_browsers_together_may_upload_so_much_and_no_more(served: Served) ->
     raise AssertionError("never full")
 
 
-def test_many_files_at_once_are_limited(visitor: httpx.Client, served: Served) -> None:
+def test_many_files_at_once_are_limited(visitor: httpx.Client, served: PlaygroundServer) -> None:
     answer = send(visitor, *[(f"{number}.png", PNG) for number in range(101)])
     assert (answer.status_code, "100" in answer.text) == (400, True)
     assert served.store.used() == 0
@@ -109,7 +111,7 @@ def test_many_files_at_once_are_limited(visitor: httpx.Client, served: Served) -
     ],
 )
 def test_an_upload_that_is_no_form_is_refused(
-    served: Served, visitor: httpx.Client, headers: dict[str, str], content: bytes, status: int
+    served: PlaygroundServer, visitor: httpx.Client, headers: dict[str, str], content: bytes, status: int
 ) -> None:
     answer = visitor.post("/gradio_api/upload", headers=headers, content=content)
     assert answer.status_code == status, answer.text
@@ -118,7 +120,7 @@ def test_an_upload_that_is_no_form_is_refused(
 
 
 def half(
-    served: Served, visitor: httpx.Client, path: str, kind: str, length: int, sent: bytes
+    served: PlaygroundServer, visitor: httpx.Client, path: str, kind: str, length: int, sent: bytes
 ) -> socket.socket:
     """A connection that has sent a part of a body."""
     place = urlsplit(served.url)
@@ -138,7 +140,7 @@ def eventually(is_so: Callable[[], bool]) -> bool:
     return False
 
 
-def test_half_an_upload_leaves_nothing(served: Served, visitor: httpx.Client) -> None:
+def test_half_an_upload_leaves_nothing(served: PlaygroundServer, visitor: httpx.Client) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + PNG
     form = "multipart/form-data; boundary=x"
     connection = half(served, visitor, "/gradio_api/upload", form, 3 * MIB, part)
@@ -157,7 +159,7 @@ def test_a_length_must_be_told(visitor: httpx.Client) -> None:
     assert (answer.status_code, answer.text) == (411, "An upload needs a Content-Length.")
 
 
-def test_a_body_is_limited(served: Served, visitor: httpx.Client) -> None:
+def test_a_body_is_limited(served: PlaygroundServer, visitor: httpx.Client) -> None:
     talk = {"messages": [{"role": "user", "content": "x" * 2 * MIB}]}
     sent = body(served.event(gr.JSON), 0, talk)
     answer = visitor.post("/gradio_api/queue/join", json=sent)
@@ -200,7 +202,7 @@ def test_a_body_that_is_no_event_is_refused(visitor: httpx.Client, content: byte
 
 
 def test_a_body_must_come_in_time(
-    served: Served, visitor: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    served: PlaygroundServer, visitor: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_validator, "BODY_SECONDS", 0.2)
     connection = half(served, visitor, "/gradio_api/queue/join", "application/json", 100, b"{")
@@ -209,7 +211,9 @@ def test_a_body_must_come_in_time(
     connection.close()
 
 
-def test_the_queue_is_bounded(served: Served, visitor: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_is_bounded(
+    served: PlaygroundServer, visitor: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As if every place were taken: events wait, and the ninth is refused."""
     queue = served.demo._queue
     assert queue.max_size == LIMITS.max_queue

@@ -23,7 +23,7 @@ Leftovers = Callable[[int], list[object]]
 
 
 @dataclass(frozen=True)
-class Stack:
+class RunningLauncher:
     """A launcher that was started as a process of its own.
 
     Args:
@@ -82,7 +82,7 @@ def started(
     *flags: str,
     environment: Mapping[str, str] | None = None,
     playground: Path | None = None,
-) -> Iterator[Stack]:
+) -> Iterator[RunningLauncher]:
     """The stack, just started; whatever still runs at the end is stopped.
 
     Args:
@@ -106,7 +106,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     playground: Path | None = None,
     limit_s: float = 100.0,
-) -> Iterator[Stack]:
+) -> Iterator[RunningLauncher]:
     """The stack, ready to answer; it is stopped at the end.
 
     Args:
@@ -124,7 +124,7 @@ def running(
         yield stack
 
 
-def until(stack: Stack, words: str, limit_s: float, times: int = 1) -> None:
+def until(stack: RunningLauncher, words: str, limit_s: float, times: int = 1) -> None:
     """Waits until the launcher has said so, so many times."""
     stack.wait(lambda: stack.output.count(words) >= times, limit_s)
 
@@ -140,7 +140,7 @@ def within(limit_s: float) -> Iterator[None]:
 
 def _start(
     folder: Path, flags: tuple[str, ...], environment: Mapping[str, str], playground: Path | None
-) -> Stack:
+) -> RunningLauncher:
     names = ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port")
     ports = [str(find_free_port(LOOPBACK)) for _ in names]
     chosen = [part for pair in zip(names, ports, strict=True) for part in pair]
@@ -158,4 +158,4 @@ def _start(
         )
     api, http, grpc, metrics = (f"{LOOPBACK}:{port}" for port in ports)
     urls = f"http://{api}", f"http://{http}", grpc, f"http://{metrics}"
-    return Stack(process, log, *urls, playground=f"http://{LOOPBACK}:{page}" if page else "")
+    return RunningLauncher(process, log, *urls, playground=f"http://{LOOPBACK}:{page}" if page else "")

@@ -26,7 +26,7 @@ def test_a_remote_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("API_PORT", "80800"), ("API_PORT", "http"), ("TRITON_LOG_LEVEL", "3")]
 )
-def test_an_invalid_value_is_reported_with_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_value_is_reported(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(CommandError, match=f"{name}={value} is not valid: "):
         load_settings({})

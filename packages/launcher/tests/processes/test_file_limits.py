@@ -30,4 +30,7 @@ def test_doctor_reports_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._open_files(load_settings({})).status == "ok"
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
     finding = doctor._open_files(load_settings({}))
-    assert (finding.status, "512 open files allows only 384 client connections" in finding.text) == ("warn", True)
+    assert (finding.status, "512 open files allows only 384 client connections" in finding.text) == (
+        "warn",
+        True,
+    )

@@ -179,6 +179,8 @@ def test_a_running_gemma_triton_is_reported_and_not_ended(
     (finding,) = doctor._ports(settings)
     assert finding.status == "warn"
     assert f"is used by a running Gemma-Triton (process {os.getpid()})" in finding.text
-    with pytest.raises(CommandError, match=rf"of a running Gemma-Triton, which `kill {os.getpid()}` stops; choose"):
+    with pytest.raises(
+        CommandError, match=rf"of a running Gemma-Triton, which `kill {os.getpid()}` stops; choose"
+    ):
         ports.check_ports(preflight.required_ports(settings))
     assert running.poll() is None

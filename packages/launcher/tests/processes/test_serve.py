@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from packages.launcher.tests import stack
-from packages.launcher.tests.stack import Leftovers, Stack, until, within
+from packages.launcher.tests.stack import Leftovers, RunningLauncher, until, within
 
 from gemma_launcher.__main__ import main
 from gemma_launcher.errors import CommandError
@@ -30,7 +30,7 @@ def served(
     toy_flags: tuple[str, ...],
     toy_playground: Path,
     leftovers: Leftovers,
-) -> Iterator[Stack]:
+) -> Iterator[RunningLauncher]:
     """One stack for all tests of this file. At the end Triton hangs, and the stack must stop in time."""
     folder, flags = tmp_path_factory.mktemp("served"), ("--model-control", *toy_flags)
     with stack.running(folder, *flags, environment=SECRETS, playground=toy_playground) as running:
@@ -48,22 +48,22 @@ def elsewhere(tmp_path: Path) -> Path:
     return folder
 
 
-def tritonserver(served: Stack) -> psutil.Process:
+def tritonserver(served: RunningLauncher) -> psutil.Process:
     children = psutil.Process(served.process.pid).children()
     return next(child for child in children if child.name() == "tritonserver")
 
 
-def gateway(served: Stack) -> psutil.Process:
+def gateway(served: RunningLauncher) -> psutil.Process:
     children = psutil.Process(served.process.pid).children()
     return next(child for child in children if "gemma_gateway" in child.cmdline())
 
 
-def playground(served: Stack) -> psutil.Process:
+def playground(served: RunningLauncher) -> psutil.Process:
     children = psutil.Process(served.process.pid).children()
     return next(child for child in children if "gemma_playground" in child.cmdline())
 
 
-def stub(served: Stack) -> psutil.Process:
+def stub(served: RunningLauncher) -> psutil.Process:
     return next(child for child in tritonserver(served).children() if STUB_NAME in " ".join(child.cmdline()))
 
 
@@ -74,7 +74,7 @@ def listening(pid: int) -> set[str]:
 
 
 @contextmanager
-def restarted(served: Stack, limit_s: float, services: int = 1) -> Iterator[None]:
+def restarted(served: RunningLauncher, limit_s: float, services: int = 1) -> Iterator[None]:
     """Services fail inside the context; at its end all must be ready again."""
     words = "is ready again, after "
     before = served.output.count(words)
@@ -84,7 +84,7 @@ def restarted(served: Stack, limit_s: float, services: int = 1) -> Iterator[None
         served.wait(served.is_ready, limit_s)
 
 
-def test_ready(served: Stack) -> None:
+def test_ready(served: RunningLauncher) -> None:
     health = httpx.get(f"{served.api}/health", trust_env=False).json()
     assert health["model"] == "toy-checkpoint"
     assert health["engine"].endswith("/toy-checkpoint")  # the toy tells its GEMMA_CHECKPOINT here
@@ -98,14 +98,14 @@ def test_ready(served: Stack) -> None:
     assert re.search(r"^triton     \| \d\d:\d\d:\d\d loading: gemma3n:1$", served.output, re.MULTILINE)
 
 
-def test_the_playground_comes_first_in_the_banner(served: Stack) -> None:
+def test_the_playground_comes_first_in_the_banner(served: RunningLauncher) -> None:
     until(served, "Gemma-Triton is ready", limit_s=10)
     banner = served.output[served.output.index("Gemma-Triton is ready") :].splitlines()
     assert banner[2].startswith(f"  playground  {served.playground}   open it in a browser")
     until(served, f"playground | playground: {served.playground}", limit_s=30)
 
 
-def test_the_playground_gets_the_base_url_the_key_and_no_other_secret(served: Stack) -> None:
+def test_the_playground_gets_the_base_url_the_key_and_no_other_secret(served: RunningLauncher) -> None:
     served.wait(lambda: is_there(served), 30)
     told = httpx.get(served.playground, trust_env=False).json()
     environment = told["environment"]
@@ -117,14 +117,14 @@ def test_the_playground_gets_the_base_url_the_key_and_no_other_secret(served: St
     assert not [secret for secret in SECRETS.values() if secret in served.output + "".join(lines)]
 
 
-def is_there(served: Stack) -> bool:
+def is_there(served: RunningLauncher) -> bool:
     try:
         return httpx.get(served.playground, trust_env=False).is_success
     except httpx.HTTPError:
         return False
 
 
-def test_a_dead_playground_is_restarted_and_nothing_else(served: Stack) -> None:
+def test_a_dead_playground_is_restarted_and_nothing_else(served: RunningLauncher) -> None:
     served.wait(lambda: is_there(served), 30)
     with restarted(served, limit_s=60):
         playground(served).kill()
@@ -134,7 +134,7 @@ def test_a_dead_playground_is_restarted_and_nothing_else(served: Stack) -> None:
 
 
 def test_a_port_in_use_is_reported_immediately(
-    served: Stack, elsewhere: Path, toy_flags: tuple[str, ...]
+    served: RunningLauncher, elsewhere: Path, toy_flags: tuple[str, ...]
 ) -> None:
     taken = served.triton_grpc.rpartition(":")[2]
     with stack.started(elsewhere, *toy_flags, "--triton-grpc-port", taken) as other:
@@ -144,7 +144,7 @@ def test_a_port_in_use_is_reported_immediately(
     assert other.output.count("\n") == 1
 
 
-def test_a_remote_triton(served: Stack, elsewhere: Path) -> None:
+def test_a_remote_triton(served: RunningLauncher, elsewhere: Path) -> None:
     with stack.running(elsewhere, "--triton-url", served.triton_grpc) as second:
         assert "triton   |" not in second.output
         assert "playground" not in second.output
@@ -153,7 +153,7 @@ def test_a_remote_triton(served: Stack, elsewhere: Path) -> None:
     assert served.is_ready(), "it is not ours to stop"
 
 
-def test_triton_is_restarted_when_its_stub_dies(served: Stack) -> None:
+def test_triton_is_restarted_when_its_stub_dies(served: RunningLauncher) -> None:
     killed = stub(served)
     with restarted(served, limit_s=30):
         killed.kill()
@@ -161,7 +161,7 @@ def test_triton_is_restarted_when_its_stub_dies(served: Stack) -> None:
     assert stub(served).pid != killed.pid
 
 
-def test_a_dead_tritonserver_and_gateway_are_restarted(served: Stack) -> None:
+def test_a_dead_tritonserver_and_gateway_are_restarted(served: RunningLauncher) -> None:
     with restarted(served, limit_s=30, services=2):
         gateway(served).kill()
         tritonserver(served).kill()
@@ -169,7 +169,7 @@ def test_a_dead_tritonserver_and_gateway_are_restarted(served: Stack) -> None:
         until(served, "gateway was killed by SIGKILL; restarting it now", limit_s=5)
 
 
-def test_a_hanging_gateway_and_playground_are_restarted(served: Stack) -> None:
+def test_a_hanging_gateway_and_playground_are_restarted(served: RunningLauncher) -> None:
     served.wait(lambda: is_there(served), 30)
     hung = gateway(served), playground(served)
     with restarted(served, limit_s=90, services=2):
@@ -182,13 +182,13 @@ def test_a_hanging_gateway_and_playground_are_restarted(served: Stack) -> None:
 
 
 @pytest.mark.long
-def test_a_hanging_stub_is_restarted(served: Stack) -> None:
+def test_a_hanging_stub_is_restarted(served: RunningLauncher) -> None:
     with restarted(served, limit_s=60):
         stub(served).suspend()
         until(served, "triton hangs: the model does not respond", limit_s=40)
 
 
-def test_reload_during_open_responses(served: Stack, of_toy: tuple[str, ...]) -> None:
+def test_reload_during_open_responses(served: RunningLauncher, of_toy: tuple[str, ...]) -> None:
     """The API stays ready, and an open response is completed by the old model."""
     old, restarts = stub(served).pid, served.output.count("restarting it")
     with ThreadPoolExecutor() as pool:
@@ -204,7 +204,7 @@ def test_reload_during_open_responses(served: Stack, of_toy: tuple[str, ...]) ->
 
 
 def test_a_failed_reload_keeps_the_old_model(
-    served: Stack, of_toy: tuple[str, ...], elsewhere: Path, capsys: pytest.CaptureFixture[str]
+    served: RunningLauncher, of_toy: tuple[str, ...], elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old, model = stubs(served)[-1].pid, Path(of_toy[1]) / "gemma3n" / "1" / "model.py"
     code = model.read_text()
@@ -221,7 +221,7 @@ def test_a_failed_reload_keeps_the_old_model(
     assert set(talk(served, 2)) == {str(old)}
 
 
-def test_a_manual_reload(served: Stack, of_toy: tuple[str, ...]) -> None:
+def test_a_manual_reload(served: RunningLauncher, of_toy: tuple[str, ...]) -> None:
     """The commands of docs/operations.md, but for the port and the folder."""
     (block,) = re.findall(r"```bash\n(touch .*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
     old, here = stubs(served)[-1].pid, Path(of_toy[1])
@@ -243,7 +243,7 @@ def test_a_failed_load_without_an_old_model() -> None:
 
 
 @pytest.mark.long  # Triton 2.51 sometimes keeps the old model for longer: docs/operations.md
-def test_unload_first(served: Stack) -> None:
+def test_unload_first(served: RunningLauncher) -> None:
     restarts = served.output.count("restarting it")
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(talk, served, 15)
@@ -254,14 +254,14 @@ def test_unload_first(served: Stack) -> None:
     assert served.output.count("restarting it") == restarts
 
 
-def test_a_stub_that_dies_after_a_reload(served: Stack) -> None:
+def test_a_stub_that_dies_after_a_reload(served: RunningLauncher) -> None:
     restarts = served.output.count("restarting it")
     with restarted(served, limit_s=40):
         stubs(served)[-1].kill()
         until(served, "restarting it", limit_s=20, times=restarts + 1)
 
 
-def reload(served: Stack, *flags: str) -> int:
+def reload(served: RunningLauncher, *flags: str) -> int:
     return main(["reload", "--url", served.triton_http, *flags])
 
 
@@ -271,7 +271,7 @@ def of_toy(toy_flags: tuple[str, ...]) -> tuple[str, ...]:
     return toy_flags[2:]
 
 
-def stubs(served: Stack) -> list[psutil.Process]:
+def stubs(served: RunningLauncher) -> list[psutil.Process]:
     """The stubs that live, the newest last."""
     children = tritonserver(served).children()
     alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
@@ -280,7 +280,7 @@ def stubs(served: Stack) -> list[psutil.Process]:
     )
 
 
-def talk(served: Stack, pieces: int) -> list[str]:
+def talk(served: RunningLauncher, pieces: int) -> list[str]:
     """The pieces of an answer: each is the process id of the stub that said it."""
     said: list[str] = []
     question = {"prompt": "Hi", "max_tokens": pieces, "stream": True}
@@ -292,7 +292,7 @@ def talk(served: Stack, pieces: int) -> list[str]:
     return said
 
 
-def never_unready(served: Stack, seconds: float) -> bool:
+def never_unready(served: RunningLauncher, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not served.is_ready():

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from packages.launcher.tests import stack
-from packages.launcher.tests.stack import Leftovers, Stack, until, within
+from packages.launcher.tests.stack import Leftovers, RunningLauncher, until, within
 
 GRACE_S = 3
 """API_SHUTDOWN_SECONDS when nothing is set."""
@@ -77,7 +77,7 @@ def test_sigterm_with_16_streams_open_leaves_nothing(
         assert ports_are_free(served)
 
 
-def sixteen_streams(served: Stack) -> tuple[list[str], float]:
+def sixteen_streams(served: RunningLauncher) -> tuple[list[str], float]:
     """How 16 responses end after SIGTERM, and how long the launcher ran; a new request gets 503."""
     begun = threading.Semaphore(0)
     with (
@@ -119,7 +119,7 @@ def asking(pieces: int) -> dict[str, object]:
     }
 
 
-def ports_are_free(served: Stack) -> bool:
+def ports_are_free(served: RunningLauncher) -> bool:
     urls = served.api, served.triton_http, f"http://{served.triton_grpc}", served.metrics, served.playground
     for url in filter(None, urls):
         with socket.socket() as server:

@@ -25,9 +25,7 @@ FOLDER = Path("/tmp/gemma-1-abc")
         ({"gemma_triton_listen": "unix"}, True),
     ],
 )
-def test_unix_sockets_are_used_with_api_keys(
-    given: dict[str, Any], uses_sockets: bool
-) -> None:
+def test_unix_sockets_are_used_with_api_keys(given: dict[str, Any], uses_sockets: bool) -> None:
     settings = load_settings(given)
     address = triton_address(settings, FOLDER)
     assert (address.sockets != ()) == uses_sockets

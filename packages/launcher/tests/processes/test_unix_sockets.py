@@ -8,18 +8,18 @@ import httpx
 import psutil
 import pytest
 from packages.launcher.tests import stack
-from packages.launcher.tests.stack import Leftovers, Stack, until
+from packages.launcher.tests.stack import Leftovers, RunningLauncher, until
 
 KEY = {"Authorization": "Bearer sk-1"}
 QUESTION = {"model": "toy-checkpoint", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
 
-def tritonserver(served: Stack) -> psutil.Process:
+def tritonserver(served: RunningLauncher) -> psutil.Process:
     children = psutil.Process(served.process.pid).children(recursive=True)
     return next(child for child in children if child.name() == "tritonserver")
 
 
-def answers(served: Stack) -> bool:
+def answers(served: RunningLauncher) -> bool:
     response = httpx.post(
         f"{served.api}/v1/chat/completions", json=QUESTION, headers=KEY, trust_env=False, timeout=20
     )

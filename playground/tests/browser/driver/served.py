@@ -31,7 +31,7 @@ LIMITS = PlaygroundSettings(
 )
 
 
-class Served:
+class PlaygroundServer:
     """The application on a free port of the loopback."""
 
     def __init__(self, folder: Path) -> None:
@@ -119,7 +119,7 @@ def ask(visitor: httpx.Client, sent: dict[str, Any]) -> str:
     return said
 
 
-def leaked(served: Served, visitor: httpx.Client, said: str) -> bool:
+def leaked(served: PlaygroundServer, visitor: httpx.Client, said: str) -> bool:
     """Whether an answer holds the secret, or names a file that does."""
     copies = [each for each in served.store.folder.rglob("*") if each.is_file()]
     named = re.findall(r'"path":\s*"([^"]+)"', said)

@@ -209,9 +209,9 @@ def side_by_side_tab(client: ApiClient, store: FileStore) -> list[Side]:
                         ([gr.State(Conversation()), *settings_panel.build_panel()], [view, *inspected])
                     )
     box = message_box(elem_id="both")
-    asked = connect_events(client, store, box, sides, [box.submit])
+    events = connect_events(client, store, box, sides, [box.submit])
     for inputs, (view, *_) in sides:
-        view.clear(Conversation, None, inputs[0], cancels=asked, **UNQUEUED)
+        view.clear(Conversation, None, inputs[0], cancels=events, **UNQUEUED)
     return sides
 
 
@@ -220,13 +220,13 @@ def connect_events(
 ) -> list[Any]:
     """Connects events to the request handler, the stop button and the state of the text box."""
     inputs, outputs = ([box, *(part for side in sides for part in side[way])] for way in (0, 1))
-    asked = [
+    running = [
         event(ask_handler(client, store, event.event_name), inputs, outputs, **QUEUED) for event in events
     ]
-    box.stop(None, cancels=asked)
-    for each in asked:
+    box.stop(None, cancels=running)
+    for each in running:
         each.then(lambda: _busy_box(busy=False), None, box, **UNQUEUED)
-    return asked
+    return running
 
 
 def sidebar(
@@ -249,10 +249,10 @@ def sidebar(
         delete, export, load, share = (gr.Button(name, size="sm") for name in names)
     carrier = gr.JSON(visible=False)  # carries a conversation between Python and the browser's storage
     (conversation, *settings), (view, *_) = chat
-    asked = connect_events(
+    events = connect_events(
         client, store, box, [chat], [box.submit, view.retry, view.edit, view.example_select]
     )
-    undone = view.undo(undo, conversation, [box, view], cancels=asked, **UNQUEUED)
+    undone = view.undo(undo, conversation, [box, view], cancels=events, **UNQUEUED)
     for event, js in (
         (demo.load, "start()"),
         (stored.input, "open(id)"),
@@ -262,8 +262,8 @@ def sidebar(
         (load.click, "pick()"),
     ):
         found = event(None, stored, [carrier, stored], js=f"(id) => playground.{js}", **UNQUEUED)
-        imported = found.then(reopen, carrier, [conversation, view, *settings], cancels=asked, **QUEUED)
-    saves = [(each.then, "save(kept)") for each in (*asked, undone, imported)]
+        imported = found.then(reopen, carrier, [conversation, view, *settings], cancels=events, **QUEUED)
+    saves = [(each.then, "save(kept)") for each in (*events, undone, imported)]
     for event, js in (*saves, (export.click, "download(kept)"), (share.click, "share(kept)")):
         event(to_storage, [conversation, *settings], carrier, **UNQUEUED).then(
             None, carrier, stored, js=f"(kept) => (playground.{js}, playground.listed())", **UNQUEUED
@@ -284,7 +284,7 @@ def to_storage(conversation: Conversation, *values: Any) -> dict[str, Any]:
 def build(client: ApiClient, store: FileStore, max_queue: int) -> gr.Blocks:
     """The complete page; no request is sent before a browser opens it."""
 
-    async def look() -> Outputs:
+    async def refresh() -> Outputs:
         await client.refresh()
         return HTML.heading(client), HTML.lines(client.facts), client.plot()
 
@@ -303,7 +303,7 @@ def build(client: ApiClient, store: FileStore, max_queue: int) -> gr.Blocks:
             lines = gr.HTML(HTML.lines(client.facts), elem_id="health")
             plot = gr.LinePlot(client.plot(), "seconds", "tokens/s", x_lim=[-120, 0], elem_id="speed")
         sidebar(client, store, demo, box, chat)
-        gr.on([demo.load, gr.Timer(2).tick], look, None, [heading, lines, plot], **UNQUEUED)
+        gr.on([demo.load, gr.Timer(2).tick], refresh, None, [heading, lines, plot], **UNQUEUED)
         choices = [inputs[1] for inputs, _ in (chat, *sides)]
         heading.change(models, choices, choices, **UNQUEUED)
     demo.max_threads = 256  # concurrent events; each open response is one

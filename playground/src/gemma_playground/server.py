@@ -77,8 +77,8 @@ def create_app(client: ApiClient, store: FileStore, settings: PlaygroundSettings
 
 def blocked_paths(folder: Path) -> list[str]:
     """All top-level folders and the working and home directories, except those that contain ``folder``."""
-    beside = {*Path("/").iterdir(), Path.cwd(), Path.home(), HERE}
-    return sorted(str(each) for each in beside if not folder.is_relative_to(each))
+    candidates = {*Path("/").iterdir(), Path.cwd(), Path.home(), HERE}
+    return sorted(str(each) for each in candidates if not folder.is_relative_to(each))
 
 
 def _paths(config: Any) -> Iterator[str]:

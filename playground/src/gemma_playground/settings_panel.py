@@ -58,35 +58,36 @@ def non_empty(values: Iterable[Any]) -> dict[str, Any]:
 
 def panel_values(found: Any) -> list[Any]:
     """The panel's values from an untrusted mapping; missing fields become empty, but the model is kept."""
-    told = found if isinstance(found, Mapping) else {}
-    return [str(told.get(name) or "") or (gr.skip() if name == "model" else "") for name in FIELDS]
+    fields = found if isinstance(found, Mapping) else {}
+    return [str(fields.get(name) or "") or (gr.skip() if name == "model" else "") for name in FIELDS]
 
 
 def build_request(messages: Sequence[Mapping[str, Any]], values: Iterable[Any]) -> dict[str, Any]:
     """The request body: ``model``, ``messages`` and the fields that are set. Raises ValueError."""
-    told = non_empty(values)
-    for name in [name for name in told if name in (*NUMERIC_FIELDS, "json_schema", "tools")]:
+    fields = non_empty(values)
+    for name in [name for name in fields if name in (*NUMERIC_FIELDS, "json_schema", "tools")]:
         try:
-            told[name] = json.loads(told[name], parse_constant=int)  # rejects NaN and Infinity
+            fields[name] = json.loads(fields[name], parse_constant=int)  # rejects NaN and Infinity
         except ValueError as error:
             label = name.replace("_", " ").capitalize()
-            raise ValueError(f"{label}: {told[name][:40]!r} is not JSON: {error}.") from None
-    system = [{"role": "system", "content": told["system"]}] if "system" in told else []
-    sent = {"model": told.get("model", ""), "messages": [*system, *messages]}
-    sent |= {name: told[name] for name in NUMERIC_FIELDS if name in told}
-    if "stop" in told:
-        sent["stop"] = told["stop"].splitlines()
-    if form := told.get("response_format"):
-        schema = {"name": "answer", "schema": told.get("json_schema", {})}
-        sent["response_format"] = {"type": form} | ({form: schema} if form == "json_schema" else {})
-    if "tools" in told:
-        sent["tools"] = told["tools"] if isinstance(told["tools"], list) else [told["tools"]]
-    return sent | ({"logprobs": True, "top_logprobs": 5} if "logprobs" in told else {}) | {"stream": True}
+            raise ValueError(f"{label}: {fields[name][:40]!r} is not JSON: {error}.") from None
+    system = [{"role": "system", "content": fields["system"]}] if "system" in fields else []
+    body = {"model": fields.get("model", ""), "messages": [*system, *messages]}
+    body |= {name: fields[name] for name in NUMERIC_FIELDS if name in fields}
+    if "stop" in fields:
+        body["stop"] = fields["stop"].splitlines()
+    if form := fields.get("response_format"):
+        schema = {"name": "answer", "schema": fields.get("json_schema", {})}
+        body["response_format"] = {"type": form} | ({form: schema} if form == "json_schema" else {})
+    if "tools" in fields:
+        body["tools"] = fields["tools"] if isinstance(fields["tools"], list) else [fields["tools"]]
+    return body | ({"logprobs": True, "top_logprobs": 5} if "logprobs" in fields else {}) | {"stream": True}
 
 
-def code_snippets(sent: Mapping[str, Any], base_url: str) -> list[str]:
+def code_snippets(body: Mapping[str, Any], base_url: str) -> list[str]:
     """The request as shell, Python and JavaScript code, without the API key."""
-    body = json.dumps(sent, ensure_ascii=False, indent=2)
-    python = pprint.pformat(dict(sent), width=100, sort_dicts=False)
+    as_json = json.dumps(body, ensure_ascii=False, indent=2)
+    as_python = pprint.pformat(dict(body), width=100, sort_dicts=False)
     codes = [code.replace("BASE_URL", base_url) for code in SNIPPETS.values()]
-    return [code.replace("REQUEST", text) for code, text in zip(codes, (body, python, body), strict=True)]
+    texts = (as_json, as_python, as_json)
+    return [code.replace("REQUEST", text) for code, text in zip(codes, texts, strict=True)]

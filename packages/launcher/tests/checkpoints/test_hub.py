@@ -1,4 +1,4 @@
-"""The hub's real client against a hub of our own on this machine; each case in a process of its scope."""
+"""The hub's real client against a hub of our own on this machine; each case in its own process."""
 
 import hashlib
 import json
@@ -17,11 +17,11 @@ from gemma_launcher.byte_units import format_bytes
 
 FETCH = """
 import sys
-from gemma_launcher import hub
-from gemma_launcher.errors import CannotStart
+from gemma_launcher.checkpoints import hub
+from gemma_launcher.errors import CommandError
 try:
-    print("fetched", hub.fetch(sys.argv[1], None, lambda text: print("said", text)))
-except CannotStart as error:
+    print("fetched", hub.fetch_checkpoint(sys.argv[1], None, lambda text: print("said", text)))
+except CommandError as error:
     print("refused", error)
 """
 COMMIT = "c" * 40

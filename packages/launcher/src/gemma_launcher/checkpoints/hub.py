@@ -110,7 +110,7 @@ def _download(repo_id: str, token: str | None, log: Log) -> Path:
         except CommandError as error:
             raise CommandError(f"{repo_id} cannot be served: {error}") from None
         files = snapshot_download(repo_id, allow_patterns=PATTERNS, token=token, dry_run=True)
-        size = sum(file.file_size for file in files if file.will_download)
+        size = sum(file.file_size or 0 for file in files if file.will_download)
         _check_disk_space(repo_id, size)
         log(f"downloading {repo_id}: {format_bytes(size)} to {_blobs(repo_id).parent}")
         with _logged_progress(_blobs(repo_id), size, log):

@@ -157,30 +157,30 @@ def _libpython(folder: Path, env: dict[str, str]) -> str:
 
 
 def _ports(settings: LauncherSettings) -> Iterator[CheckResult]:
-    for listener in preflight.required_ports(settings):
-        where = f"{listener.host}:{listener.port} for {listener.what}"
-        trouble = ports.bind_error(listener.host, listener.port)
-        found = ports.find_port_owner(listener.port) if trouble else None
-        if found and found.launcher:
-            text = f"{where} is used by a running Gemma-Triton (process {found.launcher})"
+    for binding in preflight.required_ports(settings):
+        where = f"{binding.host}:{binding.port} for {binding.what}"
+        reason = ports.bind_error(binding.host, binding.port)
+        owner = ports.find_port_owner(binding.port) if reason else None
+        if owner and owner.launcher:
+            text = f"{where} is used by a running Gemma-Triton (process {owner.launcher})"
             yield CheckResult("warn", "port", text)
-        elif found and found.is_orphan:
+        elif owner and owner.is_orphan:
             text = (
-                f"{where} is used by the processes of a killed Gemma-Triton ({found.run}); `serve` ends them"
+                f"{where} is used by the processes of a killed Gemma-Triton ({owner.run}); `serve` ends them"
             )
             yield CheckResult("warn", "port", text)
-        elif trouble:
-            yield CheckResult("fail", "port", f"{where}: {trouble}; choose another with {listener.change}")
+        elif reason:
+            yield CheckResult("fail", "port", f"{where}: {reason}; choose another with {binding.change}")
         else:
             yield CheckResult("ok", "port", f"{where} is free")
 
 
 def _open_files(settings: LauncherSettings) -> CheckResult:
-    found = FileLimits.read(settings.api_max_connections)
-    if found.warning:
-        return CheckResult("warn", "open files", found.warning)
-    limit = "no limit" if found.limit is None else f"a limit of {found.limit}"
-    return CheckResult("ok", "open files", f"{limit}: {found.connections} client connections")
+    limits = FileLimits.read(settings.api_max_connections)
+    if limits.warning:
+        return CheckResult("warn", "open files", limits.warning)
+    limit = "no limit" if limits.limit is None else f"a limit of {limits.limit}"
+    return CheckResult("ok", "open files", f"{limit}: {limits.connections} client connections")
 
 
 def _gpu() -> Iterator[CheckResult]:

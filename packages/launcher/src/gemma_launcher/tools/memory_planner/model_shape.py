@@ -116,23 +116,18 @@ class ModelShape(BaseModel, frozen=True):
         text = config.get("text_config") or config
         if text.get("model_type") != "gemma3n_text":
             raise CommandError(f"{text.get('model_type')!r} is not a Gemma 3n text model")
-        towers = config if "text_config" in config else {}
+        complete = config if config.get("text_config") else {"text_config": config}
         dtype = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
         if dtype not in COMPUTE_DTYPE:
             raise CommandError(f"dtype {dtype!r} is not supported, only {', '.join(COMPUTE_DTYPE)} are")
-        sections = {
-            "text_config": text,
-            **{f"{name}_config": towers.get(f"{name}_config") for name in _TOWERS},
-        }
         try:
-            return ModelShape.model_validate(_without_null({**sections, "dtype": dtype}))
-        except (ValidationError, TypeError) as error:
-            reason = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": error}
-            where = ".".join(str(part) for part in reason["loc"])
-            raise CommandError(f"config.json is not valid: {where}: {reason['msg']}") from None
-
-
-_TOWERS: Final = ("vision", "audio")
+            return ModelShape.model_validate(_without_null({**complete, "dtype": dtype}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise CommandError(f"config.json is not valid: {where}: {first['msg']}") from None
+        except TypeError as error:
+            raise CommandError(f"config.json is not valid: {error}") from None
 
 
 def _without_null(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_everything_that_is_html_is_escaped() -> None:
     answer, client = ChatResponse(), ApiClient(evil)
     assert HTML.tokens(answer) == ""
     assert "<dt>TTFT</dt><dd>–</dd>" in HTML.facts(answer), "what is not known is a dash"
-    answer.take(ChatCompletionChunk.construct(choices=[choice]))
+    answer.add_chunk(ChatCompletionChunk.construct(choices=[choice]))
     client.models, client.facts = [evil], {"health": evil, evil: evil}
     html = HTML.tokens(answer) + HTML.facts(answer) + HTML.heading(client) + HTML.lines(client.facts)
     assert "<script" not in html

@@ -168,7 +168,7 @@ BAD: list[Any] = [
 
 @pytest.mark.parametrize("kept", BAD)
 def test_what_is_no_conversation_is_refused(kept: Any) -> None:
-    with pytest.raises(gr.Error, match="no conversation"):
+    with pytest.raises(gr.Error, match="not a conversation"):
         Conversation.from_stored(kept)
 
 
@@ -205,7 +205,7 @@ def test_no_room_for_a_file_is_told() -> None:
 
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     talk = Conversation(messages=[{"role": "user", "content": [image]}])
-    for ask in (talk.shown, talk.cut):
+    for ask in (talk.to_chatbot, talk.pop_user_message):
         with pytest.raises(gr.Error, match="No room"):
             ask(refuse)
     assert len(talk.messages) == 1, "nothing is lost"

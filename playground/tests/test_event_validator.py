@@ -52,7 +52,7 @@ def test_no_event_takes_an_invented_file(served: PlaygroundServer, secrets: list
                 tried += 1
                 with suppress(RequestRefused, KeyError, TypeError, ValueError):
                     sent = body(event, place, value, **more)
-                    assert files_in(events._built("session", "/gradio_api/run/predict", sent)) == []
+                    assert files_in(events._rebuild("session", "/gradio_api/run/predict", sent)) == []
                     taken += 1
     assert tried > 10_000
     assert taken > 1000, "what is taken is taken without the file"

@@ -14,6 +14,8 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PARALLEL := OMP_NUM_THREADS=1# two processes with a thread for each core would mostly wait for each other
 WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder# what takes long comes first, for the end to be even
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -O1
+KERNEL_TESTS := $(addprefix packages/model/tests/,cpu models/gemma3n/test_fused_layers.py models/gemma3n/test_chunks.py)
 SOURCES := packages playground contract_tests benchmarks demo docs deploy conftest.py
 
 export POETRY_VIRTUALENVS_IN_PROJECT := true
@@ -37,6 +39,13 @@ test: $(INSTALLED) ## All tests; starts what they need itself
 .PHONY: unit
 unit: $(INSTALLED) ## The tests that need no running server
 	@$(PARALLEL) $(RUN)/python -m pytest packages demo $(WORKERS) $(PYTEST)
+
+.PHONY: sanitize
+sanitize: $(INSTALLED) ## The tests of the C++ kernels under AddressSanitizer and UBSan; needs g++
+	@export CXX=g++ CPU_KERNEL_FLAGS="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0; \
+	export LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"; \
+	$(RUN)/python -c 'import sys; from gemma_model.cpu import kernels; sys.exit(not kernels.load())'; \
+	$(RUN)/python -m pytest $(KERNEL_TESTS) $(PYTEST)
 
 .PHONY: contract
 contract: $(INSTALLED) ## The tests of the whole: clients against the real stack, and what the containers run

@@ -18,14 +18,12 @@ from benchmarks.long_prompt import prefill
 from torch import Tensor
 from transformers import Gemma3nTextConfig, Gemma3nTextModel
 
-from gemma_model.device import describe
+from gemma_model.device import describe_device
 from gemma_model.engine.decoding import CudaGraphs, Direct, Step, recorded
 from gemma_model.engine.sampler import Draw, sample
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.compiled_layers import compiled_layers
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.models.gemma3n.decoder_layer import Layer, Through
 from gemma_model.tiny import Shape
 from gemma_model.weights import Weights
 
@@ -105,12 +103,14 @@ def run(given: argparse.Namespace) -> None:
     shape = Gemma3nTextConfig(**tiny, vocab_size=512) if given.config == "tiny" else Gemma3nTextConfig()
     config, weights = TextConfig.read(shape.to_dict()), random_weights(shape, device)
     decoder = Decoder(config, weights)
-    cache = KVCache(config, slots, max(given.context, *given.prompt) + 1, 0, device, torch.bfloat16)
+    cache = KVCache(
+        config.cache_spec, slots, max(given.context, *given.prompt) + 1, 0, device, torch.bfloat16
+    )
     held = sum(layer.nbytes for layer in cache.layers)
     print(f"weights {weights.taken_bytes / GIB:.2f} GiB, cache {held / GIB:.2f} GiB of {slots} slots")
     direct = Direct(decoder, cache)
-    ways: dict[str, Through] = {"PyTorch's own operations": Layer.__call__}
-    ways = {"compiled layers": compiled_layers(), **ways} if cuda else ways
+    ways = {"compiled layers": True} if cuda else {}
+    ways["PyTorch's own operations"] = False
     replayed = recorded({None: direct}, CudaGraphs if cuda else lambda: lambda step: step, ways)
     speed = copy_bandwidth(device, GIB if cuda else 2**24)
     print(f"copying: {speed / 1e9:,.0f} GB/s; each row attends to {given.context} tokens\n")
@@ -140,7 +140,7 @@ def main() -> None:
     if given.device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("This needs a GPU, and PyTorch finds none here.")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(describe(given.device))
+    print(describe_device(given.device))
     with torch.inference_mode():
         run(given)
 

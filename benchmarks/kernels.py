@@ -17,7 +17,6 @@ import torch.nn.functional as F  # noqa: N812
 
 from gemma_model import allocator
 from gemma_model.cpu import kernels
-from gemma_model.layers.attention import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
@@ -60,14 +59,14 @@ def sparse_layers(rounds: int) -> None:
         both, transposed = torch.cat((gate, up)), down.t().contiguous()
         for rows in (1, 4, 16, 64):
             x = torch.randn(rows, width).bfloat16()
-            few = partial(kernels.ops.sparse_feed_forward, x, gate, up, down, deviations)
+            few = partial(kernels.ops.sparse_mlp, x, gate, up, down, deviations)
             ours, theirs = pair(few, partial(_dense, x, both, transposed, deviations), rounds)
             print(f"| {neurons} x {width} | {rows} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |")
 
 
 def _dense(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, deviations: float) -> object:
     ops = kernels.ops
-    return ops.linear(ops.gated(ops.linear(x, gate_up), deviations), down)
+    return ops.linear(ops.gated_gelu(ops.linear(x, gate_up), deviations), down)
 
 
 def steps(folder: Path, rounds: int, batches: list[int], context: int) -> None:
@@ -84,13 +83,11 @@ def _stepper(
     folder: Path, config: TextConfig, compiled: bool, slots: int, context: int
 ) -> Callable[[int], object]:
     decoder = Decoder(config, open_weights(folder, "cpu", torch.bfloat16, compiled))
-    cache = KVCache(config, slots, context + 1, 0, "cpu", torch.bfloat16)
+    cache = KVCache(config.cache_spec, slots, context + 1, 0, "cpu", torch.bfloat16)
 
     def step(batch: int) -> object:
-        ids = torch.randint(5, 500, (batch,))
-        x = decoder.embed(ids)
-        rows = decoder.per_layer_table.rows(ids.tolist(), x)
-        return decoder(x, rows, [Batch(range(batch), [context] * batch, 1)], cache, 1)
+        ids = torch.randint(5, 500, (batch,)).tolist()
+        return decoder.decode(ids, range(batch), [context] * batch, cache)
 
     return step
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from gemma_model import allocator
 from gemma_model.cpu import kernels
-from gemma_model.device import pick
+from gemma_model.device import pick_device
 from gemma_model.engine.engine import NativeEngine
-from gemma_model.layers.attention import Batch
+from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
@@ -49,23 +49,21 @@ def prefill(decoder: Decoder, cache: KVCache, ids: Sequence[int], chunk: int) ->
     began = time.perf_counter()
     for start in range(0, len(ids), chunk):
         piece = ids[start : start + chunk]
-        x = decoder.embed(torch.tensor(piece, device=decoder.embed.table.device))
-        rows = decoder.per_layer_table.rows(piece, x)
         keep = len(piece) if isinstance(decoder, Whole) else int(start + chunk >= len(ids))
-        decoder(x, rows, [Batch([0], [start], len(piece))], cache, keep)
+        decoder.prefill(piece, decoder.embed(piece), [Batch([0], [start], len(piece))], cache, keep)
     return time.perf_counter() - began
 
 
 def skipping(folder: Path, length: int, chunk: int, rounds: int, most_busy: float) -> Rounds[float]:
     """The same prompts with the shared layers for the last token alone, and for all of them."""
     config = TextConfig.read(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    device, dtype = pick("auto"), torch.bfloat16
+    device, dtype = pick_device("auto"), torch.bfloat16
     compiled = device.type == "cpu" and kernels.load()
     kinds = {"skipping": Decoder, "all layers": Whole}
     decoders = {
         name: kind(config, open_weights(folder, device, dtype, compiled)) for name, kind in kinds.items()
     }
-    cache = KVCache(config, 1, length, 0, device, dtype)
+    cache = KVCache(config.cache_spec, 1, length, 0, device, dtype)
 
     async def once(decoder: Decoder, number: int) -> float:
         with torch.inference_mode():

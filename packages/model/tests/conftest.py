@@ -9,6 +9,7 @@ import torch
 from transformers import Gemma3nForConditionalGeneration
 
 from gemma_model import tiny as checkpoints
+from gemma_model.cpu import kernels
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
@@ -93,7 +94,7 @@ class Model:
     oracle: Any
 
     def cache(self, slots: int = 1, length: int = 128, rewind: int = 0) -> KVCache:
-        return KVCache(self.config, slots, length, rewind)
+        return KVCache(self.config.cache_spec, slots, length, rewind)
 
 
 @pytest.fixture(scope="session", params=["as published", "nothing shared", "odd sizes"])
@@ -107,5 +108,12 @@ def model(
     towers = Towers(config, weights, torch.device("cpu"), torch.float32)
     decoder = Decoder(text, weights)
     with torch.inference_mode():
-        decoder.embed.set_hard(*towers.hard_embeddings())
+        decoder.embed_tokens.set_hard_embeddings(*towers.hard_embeddings())
     return Model(folder, text, weights, decoder, towers, oracle)
+
+
+@pytest.fixture(scope="session")
+def cpu_kernels() -> None:
+    """The C++ kernels are loaded."""
+    if not kernels.load():
+        pytest.skip("no compiler or no processor for the kernels here; the log says which")

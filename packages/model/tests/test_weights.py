@@ -8,9 +8,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gemma_model.cpu import kernels
+from gemma_model.models.gemma3n.config import TOWER_PARTS
 from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.weights import TOWER_PARTS, Weights, bare_name, open_weights
+from gemma_model.weights import Weights, bare_name, open_weights
 from gemma_wire import InvalidRequest
+
+from .memory_maps import is_mapped
 
 
 def write(folder: Path, tensors: dict[str, Tensor], shards: int = 1) -> Path:
@@ -36,13 +39,13 @@ def load(model: Any, folder: Path) -> Weights:
     weights = open_weights(folder)
     Decoder(model.config, weights)
     for part in TOWER_PARTS:
-        weights.leave_under(part + ".", "not under test")
-    weights.close()
+        weights.skip_prefix(part + ".", "not under test")
+    weights.check_all_used()
     return weights
 
 
 def test_every_key_is_used(model: Any) -> None:
-    model.weights.close()
+    model.weights.check_all_used()
     assert model.weights.unused == {}
 
 
@@ -123,7 +126,7 @@ def test_a_tensor_that_is_not_finite_is_named(
     if compiled and not kernels.load():
         pytest.skip("no compiler or no processor for the kernels here; the log says which")
     tensors[f"model.language_model.{name}"].view(-1)[-1] = value
-    weights = open_weights(write(tmp_path / "c", tensors), dtype=torch.bfloat16, compiled=compiled)
+    weights = open_weights(write(tmp_path / "c", tensors), dtype=torch.bfloat16, cpu_kernels=compiled)
     with pytest.raises(InvalidRequest, match=f"'{name}' holds infinity or NaN"):
         Decoder(model.config, weights)
 
@@ -137,8 +140,8 @@ def test_a_number_beyond_the_computation_s_dtype_is_not_finite(
 
 
 def test_the_per_layer_table_stays_in_the_file(model: Any) -> None:
-    table = model.decoder.per_layer_table.table
-    assert table.untyped_storage().nbytes() == (model.folder / "model.safetensors").stat().st_size
+    assert is_mapped(model.decoder.embed_tokens_per_layer.weight, model.folder / "model.safetensors")
+    assert not is_mapped(model.decoder.embed_tokens.weight, model.folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "garbage", "index"])

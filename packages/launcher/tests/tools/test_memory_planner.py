@@ -87,8 +87,8 @@ def test_slot_size_matches_the_engines_kv_cache(tiny: Path, length: int) -> None
 
     config = json.loads((tiny / "config.json").read_text())
     text, ours = TextConfig.read(config), kv_slot_bytes(ModelShape.read(config).text_config, length, 4)
-    assert ours == bytes_per_slot(text, length, 0, 4)
-    assert ours == sum(layer.nbytes for layer in KVCache(text, 1, length).layers)
+    assert ours == bytes_per_slot(text.cache_spec, length, 0, 4)
+    assert ours == sum(layer.nbytes for layer in KVCache(text.cache_spec, 1, length).layers)
 
 
 def test_unused_kv_projections_equal_those_of_a_layer_without_sharing() -> None:

@@ -1,4 +1,4 @@
-"""The checkpoint's folder and what its JSON files say; no weights, no torch."""
+"""Finds a checkpoint and reads its JSON files. It does not read weights, and does not need torch."""
 
 import json
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ class Checkpoint:
     Args:
         config: ``config.json``.
         defaults: sampling as ``generation_config.json`` recommends it.
-        eos_token_ids: ids that end an answer.
-        context_length: tokens, prompt and answer together.
-        text_only: its towers, if it has any, are not used.
+        eos_token_ids: ids that end a response.
+        context_length: tokens of prompt and response together.
+        text_only: its vision and audio towers, if it has any, are not used.
     """
 
     folder: Path
@@ -31,22 +31,22 @@ class Checkpoint:
 
     @property
     def soft_tokens(self) -> dict[Modality, int]:
-        """What can be taken in beside text, and how many soft tokens stand for one of it."""
+        """The modalities besides text, and the number of soft tokens of one image or one audio clip."""
         towers: dict[Modality, str] = {"image": "vision", "audio": "audio"}
         return {
-            modality: int(self.config[f"{tower}_soft_tokens_per_image"])  # of a sound too: it is called so
+            modality: int(self.config[f"{tower}_soft_tokens_per_image"])  # the name of the key for audio too
             for modality, tower in towers.items()
             if self.config.get(f"{tower}_config") and not self.text_only
         }
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens the model knows, those that no text has among them."""
+        """The number of token ids, including those that do not stand for text."""
         return int(self.config.get("text_config", self.config)["vocab_size"])
 
     @property
     def tokenizer_config(self) -> dict[str, Any]:
-        """``tokenizer_config.json``, with the chat template in it, whichever file holds it; may be empty."""
+        """``tokenizer_config.json``, with the chat template from whichever file has it; it may be empty."""
         name = "tokenizer_config.json"
         config = _read(self.folder / name) if _has(self.folder, name) else {}
         if _has(self.folder, "chat_template.jinja"):
@@ -62,12 +62,12 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
     Args:
         folder: of the checkpoint.
         max_model_len: a shorter context than the checkpoint's own, in tokens.
-        text_only: take in neither pictures nor sounds.
+        text_only: take neither images nor audio.
 
     Raises:
         InvalidRequest: naming the file or the setting that is wrong.
     """
-    config = _read(folder / "config.json")
+    config = read_config(folder)
     generation = _read(folder / "generation_config.json") if _has(folder, "generation_config.json") else {}
     text = config.get("text_config", config)
     own = int(text["max_position_embeddings"])
@@ -83,11 +83,20 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
     )
 
 
-def find_folder(name: str, checkpoint: Path | None) -> Path:
-    """The checkpoint's folder: as told, or ``name`` itself, or the hub's snapshot of it (fetched if need be).
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a checkpoint.
 
     Raises:
-        InvalidRequest: when there is nothing of that name.
+        InvalidRequest: when it cannot be read.
+    """
+    return _read(folder / "config.json")
+
+
+def find_folder(name: str, checkpoint: Path | None) -> Path:
+    """The folder of a checkpoint: ``checkpoint``, or ``name`` if it is one, or a snapshot from the hub.
+
+    Raises:
+        InvalidRequest: when there is no such folder or model.
     """
     if checkpoint is not None:
         return checkpoint
@@ -120,7 +129,7 @@ def _has(folder: Path, name: str) -> bool:
 
 
 def _defaults(generation: Mapping[str, Any]) -> Sampling:
-    """What ``generation_config.json`` recommends; greedy when it says ``do_sample: false``."""
+    """The sampling of ``generation_config.json``; greedy if it has ``do_sample: false``."""
     if not generation.get("do_sample", True):
         return Sampling(temperature=0.0)
     return Sampling(

@@ -8,11 +8,11 @@ from gemma_model.grammar import Grammars
 from gemma_model.lane import ClientGone
 from gemma_model.media.audio import AudioDecoder
 from gemma_model.media.images import ImageDecoder, PixelBudget
+from gemma_model.models.gemma3n.nested_models import served_nested_models
 from gemma_model.output import TokenBytes
 from gemma_model.prompt import PromptEncoder, Template, format_messages_to_prompt, format_raw_prompt, too_long
 from gemma_model.protocol import Generation, Media, Modality, Prompt, Sampling
 from gemma_model.settings import Settings
-from gemma_model.variants import variants_of
 from gemma_model.wording import Wording
 from gemma_wire import ContextLengthExceeded, InvalidRequest, Options, Request, TokenizerInfo, Tokens
 from gemma_wire.options import MAX_TOP_LOGPROBS
@@ -40,7 +40,7 @@ class Intake:
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
         self._checkpoint, self._settings = checkpoint, settings
-        self.variants = tuple(variants_of(checkpoint.folder, settings))
+        self.variants = tuple(served_nested_models(checkpoint.config, settings))
         """Names of nested models that a request may ask for instead."""
         soft_tokens = checkpoint.soft_tokens
         self.tokenizer_info = TokenizerInfo(config=checkpoint.tokenizer_config)

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText, GenerationConfig, RepetitionPenaltyLogitsProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from gemma_model.device import describe, pick
+from gemma_model.device import describe_device, pick_device
 from gemma_model.protocol import (
     LEAST_LOGPROB,
     EngineInfo,
@@ -61,7 +61,7 @@ class ReferenceEngine:
         if settings.towers == "none":
             raise InvalidRequest("the reference engine cannot leave them out", "towers")
         disable_progress_bar()  # in a log file it is one long line
-        self._device = pick(settings.device)
+        self._device = pick_device(settings.device)
         dtype = DTYPES.get(settings.dtype, "auto")
         self._model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
         self._model.eval().to(self._device)
@@ -98,7 +98,7 @@ class ReferenceEngine:
             running, waiting = len(self._running), len(self._jobs) - len(self._running)
         return EngineInfo(
             name="reference",
-            device=describe(self._device),
+            device=describe_device(self._device),
             dtype=str(self._model.dtype).removeprefix("torch."),
             memory_bytes=self._memory_bytes,
             max_num_seqs=self._max_num_seqs,

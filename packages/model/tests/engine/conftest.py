@@ -111,7 +111,7 @@ class Checkpoint:
     folder: Path
 
     def native(self, slots: int = 4, chunk: int = 16, rewind: int = 0) -> Native:
-        cache = KVCache(self.loaded.config, slots, LENGTH, rewind)
+        cache = KVCache(self.loaded.model.cache_spec, slots, LENGTH, rewind)
         of = self.loaded.runner
         recorder = Recorder(Runner(of._decoder, cache, of._soft_tokens))
         free = Slots(slots, self.loaded.window, cache.ring)

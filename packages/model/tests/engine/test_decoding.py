@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import pytest
@@ -12,15 +13,16 @@ from torch import Tensor
 from gemma_model.engine import decoding
 from gemma_model.engine.decoding import Direct, Recorded, buckets
 from gemma_model.engine.runner import Runner
-from gemma_model.layers.attention import visible
+from gemma_model.layers.attention_metadata import attention_bias
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.decoder_layer import Layer
-from gemma_model.models.gemma3n.nested_models import Slice
+from gemma_model.models.gemma3n.decoder_layer import DecoderLayer
+from gemma_model.models.gemma3n.nested_models import NestedModel
+from gemma_model.models.gemma3n.static_step import StaticStep
 from gemma_model.protocol import Generation, Prompt, Sampling
 
 Replay = Callable[[], Tensor]
 SLOTS, NEW = 6, 40
-PLAIN = {"its own operations": Layer.__call__}
+PLAIN = {"its own operations": False}
 
 
 class Again:
@@ -114,14 +116,16 @@ def test_sampled_text_is_that_of_the_decoder(checkpoint: Any) -> None:
 
 def test_nested_models_keep_their_own_logits(checkpoint: Any) -> None:
     """One step of each in a step of the engine: the second must not write over what the first said."""
-    config, of = checkpoint.loaded.config, checkpoint.loaded.runner
-    half = Slice(tuple(size // 2 for size in config.intermediate_size))
+    config, of = checkpoint.loaded.model.config, checkpoint.loaded.runner
+    half = NestedModel(tuple(size // 2 for size in config.intermediate_size))
     asked = [greedy(checkpoint.text(5 + seed, seed), ("small", None)[seed % 2]) for seed in range(SLOTS)]
     said = []
     for replayed in (True, False):
         native = checkpoint.native(slots=SLOTS)
         cache = native.recorder.runner._cache
-        native.recorder.runner = Runner(of._decoder, cache, of._soft_tokens, {"small": half})
+        native.recorder.runner = Runner(
+            of._decoder, cache, of._soft_tokens, {"small": of._decoder.nested(half)}
+        )
         said.append((recorded(native) if replayed else native).answers(asked))
     assert said[0] == said[1]
 
@@ -133,7 +137,7 @@ def test_what_does_not_work_is_not_used_and_told_in_a_sentence(
     native, asked = checkpoint.native(), [greedy(checkpoint.text(9, 1))]
     runner = native.recorder.runner
     with caplog.at_level(logging.WARNING):
-        runner.record(capture, {"compiled layers": Layer.__call__, **PLAIN})
+        runner.record(capture, {"compiled layers": False, **PLAIN})
     first, second, last = (record.getMessage() for record in caplog.records)
     assert "compiled layers" in first
     assert "its own operations" in second
@@ -159,23 +163,25 @@ def test_what_is_too_large_is_run_as_it_is(checkpoint: Any, caplog: pytest.LogCa
 
 
 def test_layers_that_compute_something_else_are_found_out(checkpoint: Any) -> None:
-    def shifted(layer: Layer, streams: Tensor, *rest: Any) -> Any:
+    def shifted(layer: DecoderLayer, streams: Tensor, *rest: Any) -> Any:
         streams, seen = layer(streams, *rest)
         return streams + 0.1, seen
 
     with torch.inference_mode():
-        cache = KVCache(checkpoint.loaded.config, 2, 64)
+        decoder = checkpoint.loaded.runner._decoder
+        cache, other = KVCache(decoder.cache_spec, 2, 64), copy(decoder)
+        other.static_step = lambda cache, rows, columns, _: StaticStep(decoder, cache, rows, columns, shifted)
         with pytest.raises(ValueError, match="off the decoder's logits"):
-            Recorded(Direct(checkpoint.loaded.runner._decoder, cache), Again(), shifted)
+            Recorded(Direct(other, cache), Again(), compiled=False)
 
 
 def test_a_step_that_reads_one_column_too_few_is_found_out(
     checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def narrow(queries: Tensor, keys: Tensor, window: int, like: Tensor) -> Tensor:
-        return visible(queries, keys, window - 1, like)
+        return attention_bias(queries, keys, window - 1, like)
 
-    monkeypatch.setattr("gemma_model.models.gemma3n.static_step.visible", narrow)
+    monkeypatch.setattr("gemma_model.layers.static_attention.attention_bias", narrow)
     native = checkpoint.native()
     native.recorder.runner.record(Again, PLAIN)
     assert isinstance(native.recorder.runner._steps[None], Direct)

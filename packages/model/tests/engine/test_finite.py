@@ -13,7 +13,6 @@ from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.slots import Slots
 from gemma_model.engine.soft_tokens import Encoding, SoftTokens
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.decoder_layer import Layer
 from gemma_model.protocol import Generation, Media, Prompt, Sampling
 from gemma_model.settings import Settings
 
@@ -32,15 +31,16 @@ def engine(checkpoint: Any, request: pytest.FixtureRequest) -> Callable[..., tup
     compile_ = "auto" if request.param == "kernels" else "off"
     settings = Settings(device="cpu", max_num_seqs=1, max_model_len=LENGTH, compile=compile_)
     loaded = Loaded(checkpoint.folder, settings)
-    decoder, soft_tokens = loaded.runner._decoder, loaded.runner._soft_tokens
-    decoder.per_layer_table.table = decoder.per_layer_table.table.clone()
-    decoder.per_layer_table.table[POISON] = torch.nan
+    decoder: Any = loaded.runner._decoder
+    soft_tokens = loaded.runner._soft_tokens
+    decoder.embed_tokens_per_layer.weight = decoder.embed_tokens_per_layer.weight.clone()
+    decoder.embed_tokens_per_layer.weight[POISON] = torch.nan
 
     def make(slots: int = 1, soft_tokens: SoftTokens = soft_tokens) -> tuple[Loop, KVCache]:
-        cache = KVCache(loaded.config, slots, LENGTH)
+        cache = KVCache(loaded.model.cache_spec, slots, LENGTH)
         runner = Runner(decoder, cache, soft_tokens)
         if request.param == "static step":
-            runner.record(lambda: again, {"PyTorch": Layer.__call__})
+            runner.record(lambda: again, {"PyTorch": False})
         return Loop(runner, Scheduler(Slots(slots, loaded.window, cache.ring), 100, 16), LENGTH), cache
 
     return make

@@ -11,9 +11,10 @@ import torch
 
 from gemma_model import tiny
 from gemma_model.engine.runner import Loaded
+from gemma_model.models.gemma3n.config import TOWER_PARTS
 from gemma_model.protocol import Generation, Media, Prompt, Sampling
 from gemma_model.settings import Settings
-from gemma_model.weights import TOWER_PARTS, open_weights
+from gemma_model.weights import open_weights
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -103,7 +104,7 @@ def test_without_its_towers_it_takes_less_and_says_the_same(checkpoint: Any) -> 
     assert len(text) > 3
     assert all(said == wanted for said, wanted in text)
     weights = open_weights(checkpoint.folder)
-    towers = [tensor for part in TOWER_PARTS for tensor in weights.take_under(f"{part}.").values()]
+    towers = [tensor for part in TOWER_PARTS for tensor in weights.take_prefix(f"{part}.").values()]
     less = checkpoint.loaded.memory_bytes - reading.loaded.memory_bytes
     assert less == sum(tensor.nbytes for tensor in towers) > 0
 
@@ -114,7 +115,7 @@ def test_with_the_per_layer_table_on_the_device_it_takes_more_and_says_the_same(
     asked = [greedy(checkpoint.text(20, seed), 12) for seed in range(3)]
     assert other.native().answers(asked) == checkpoint.native().answers(asked)
     more = other.loaded.memory_bytes - checkpoint.loaded.memory_bytes
-    assert more == checkpoint.loaded.per_layer_table.table.nbytes > 0
+    assert more == checkpoint.loaded.host_table.nbytes > 0
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 16, 300])

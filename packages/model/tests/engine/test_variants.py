@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from gemma_model.checkpoint import read_config
 from gemma_model.engine.loop import Loop
 from gemma_model.engine.runner import Runner
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.slots import Slots
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.nested_models import PUBLISHED, Slice
+from gemma_model.models.gemma3n.nested_models import PUBLISHED, NestedModel, served_nested_models
 from gemma_model.protocol import Generation, Prompt, Sampling
 from gemma_model.settings import Settings
-from gemma_model.variants import variants_of
 from gemma_wire import InvalidRequest
 
 LENGTH, SLOTS = 128, 3
@@ -28,14 +28,14 @@ def engine(checkpoint: Any, runner: Runner, cache: KVCache) -> Any:
 
 
 def cache_of(checkpoint: Any) -> KVCache:
-    return KVCache(checkpoint.loaded.config, SLOTS, LENGTH)
+    return KVCache(checkpoint.loaded.model.cache_spec, SLOTS, LENGTH)
 
 
-def nested_of(checkpoint: Any) -> Slice:
+def nested_of(checkpoint: Any) -> NestedModel:
     """Half the neurons, and one layer less."""
-    config = checkpoint.loaded.config
+    config = checkpoint.loaded.model.config
     first, sizes = config.first_kv_shared_layer, tuple(size // 2 for size in config.intermediate_size)
-    return Slice(sizes[1:], (first,))
+    return NestedModel(sizes[1:], (first,))
 
 
 def ask(prompt: Prompt, variant: str | None, new: int = 12) -> Generation:
@@ -44,8 +44,8 @@ def ask(prompt: Prompt, variant: str | None, new: int = 12) -> Generation:
 
 def test_each_request_gets_the_text_of_its_own_model(checkpoint: Any) -> None:
     of, nested = checkpoint.loaded.runner, nested_of(checkpoint)
-    alone = Runner(of._decoder.sliced(nested), cache_of(checkpoint), of._soft_tokens)
-    both = Runner(of._decoder, cache_of(checkpoint), of._soft_tokens, {"small": nested})
+    alone = Runner(of._decoder.nested(nested), cache_of(checkpoint), of._soft_tokens)
+    both = Runner(of._decoder, cache_of(checkpoint), of._soft_tokens, {"small": of._decoder.nested(nested)})
     prompts = [checkpoint.text(20 + i, seed=i) for i in range(6)]
     wholes = checkpoint.native().answers([ask(prompt, None) for prompt in prompts])
     smalls = engine(checkpoint, alone, alone._cache).answers([ask(prompt, None) for prompt in prompts])
@@ -58,7 +58,12 @@ def test_each_request_gets_the_text_of_its_own_model(checkpoint: Any) -> None:
 
 def test_one_model_never_reuses_what_the_other_has_stored(checkpoint: Any) -> None:
     of = checkpoint.loaded.runner
-    both = Runner(of._decoder, cache_of(checkpoint), of._soft_tokens, {"small": nested_of(checkpoint)})
+    both = Runner(
+        of._decoder,
+        cache_of(checkpoint),
+        of._soft_tokens,
+        {"small": of._decoder.nested(nested_of(checkpoint))},
+    )
     mixed, prompt = engine(checkpoint, both, both._cache), checkpoint.text(20, seed=1)
 
     def cached(variant: str | None) -> int:
@@ -77,8 +82,8 @@ def e4b(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def served(folder: Path, variants: str, name: str = "google/gemma-3n-E4B-it") -> dict[str, Slice]:
-    return variants_of(folder, Settings(model_name=name, variants=variants))
+def served(folder: Path, variants: str, name: str = "google/gemma-3n-E4B-it") -> dict[str, NestedModel]:
+    return served_nested_models(read_config(folder), Settings(model_name=name, variants=variants))
 
 
 def test_e4b_holds_e2b_under_its_own_name(e4b: Path) -> None:
@@ -87,13 +92,13 @@ def test_e4b_holds_e2b_under_its_own_name(e4b: Path) -> None:
     assert list(served(e4b, "E1.96B, E2.54B")) == ["google/gemma-3n-E1.96B-it", "google/gemma-3n-E2.54B-it"]
     assert served(e4b, "none") == {}
     reference = Settings(model_name="m", engine="reference")
-    assert variants_of(e4b, reference) == {}
+    assert served_nested_models(read_config(e4b), reference) == {}
 
 
 def test_other_slices_come_from_a_file(e4b: Path) -> None:
     file = e4b / "slices.json"
     file.write_text(json.dumps({"thin": {"intermediate_size": [2048] * 34, "skipped": [20]}}))
-    assert served(e4b, str(file), "m") == {"m-thin": Slice((2048,) * 34, (20,))}
+    assert served(e4b, str(file), "m") == {"m-thin": NestedModel((2048,) * 34, (20,))}
 
 
 @pytest.mark.parametrize(

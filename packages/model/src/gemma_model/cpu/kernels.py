@@ -1,6 +1,6 @@
-"""The operations of ``kernels.cpp``, compiled at first use and kept for the next start.
+"""Compiles the C++ kernels at first use, keeps the library for the next start, and loads it.
 
-Without a C++ compiler, or on a processor that they do not suit, everything runs on PyTorch's own operations.
+Without a C++ compiler, or on a processor without AVX2, PyTorch's own operations are used instead.
 """
 
 import hashlib
@@ -21,24 +21,26 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCE = Path(__file__).with_name("kernels.cpp")  # includes the headers in this folder
 FLAGS = ("-O3", "-march=native", "-std=c++20", "-fPIC", "-shared", "-fopenmp", "-w")
+EXTRA_FLAGS = "CPU_KERNEL_FLAGS"
+"""An environment variable with more flags for the compiler; ``make sanitize`` sets it."""
 TIMEOUT = 600  # seconds
 FOLDER = Path("~/.cache/gemma-triton/kernels").expanduser()
 """Where compiled kernels are kept."""
 
 LANES = 16
-"""Floats in the widest vector; the kernels read whole ones, so widths must be multiples of it."""
+"""Floats in the widest vector. The kernels read whole vectors, so widths must be multiples of it."""
 
-NEVER = float("nan")
-"""The number of standard deviations of a layer that shuts no gates."""
+NO_SPARSITY = float("nan")
+"""The ``sparsity_zscore`` of a layer without activation sparsity."""
 
 ops = torch.ops.gemma
 
 
 @cache
 def load() -> bool:
-    """Make ``ops`` usable; whether that could be done. What stands in the way is logged, once."""
+    """Make ``ops`` usable. Returns whether that was possible; the reason is logged once if not."""
     capability = torch.backends.cpu.get_cpu_capability()
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if capability not in ("AVX512", "AVX2"):
@@ -48,29 +50,40 @@ def load() -> bool:
         log.warning("CPU kernels: no C++ compiler (g++ or clang++), so decoding is slower than it could be")
         return False
     try:
-        torch.ops.load_library(_built(compiler, capability))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(_build(compiler, capability))  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         log.warning("CPU kernels: not usable, so decoding is slower than it could be: %s", _reason(error))
         return False
     return True
 
 
-def is_finite(tensors: Iterable[Tensor], compiled: bool = False) -> bool:
+def is_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether no element is infinite or NaN.
 
+    The C++ kernels are used if they are loaded and the tensor is on the CPU; PyTorch takes ten times as long.
+
     Args:
-        tensors: of any shapes, fp32 or bf16; on one device.
-        compiled: look by the CPU's kernels, which must be loaded; PyTorch takes ten times as long.
+        tensors: of any shapes and floating-point types, on one device.
     """
-    if compiled:
-        return all(ops.is_finite(x) for x in tensors)
-    ends = [torch.stack(torch.aminmax(x)) for x in tensors if x.numel()]  # both are NaN where an element is
-    return not ends or not torch.cat(ends).isfinite().logical_not().any().tolist()
+    extremes = []
+    for x in tensors:
+        if _suits_kernel(x):
+            if not ops.is_finite(x):
+                return False
+        elif x.numel():
+            extremes.append(torch.stack(torch.aminmax(x)))  # both are NaN if an element is
+    return not extremes or not torch.cat(extremes).isfinite().logical_not().any().tolist()
 
 
-def _built(compiler: str, capability: str) -> Path:
-    """The library, compiled unless it is there; two processes may do so at once."""
-    flags = (*FLAGS, f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}")
+def _suits_kernel(x: Tensor) -> bool:
+    known = x.dtype in (torch.float32, torch.bfloat16) and x.device.type == "cpu"
+    return known and hasattr(ops, "is_finite")
+
+
+def _build(compiler: str, capability: str) -> Path:
+    """The library; compiled unless it exists. Two processes may do so at the same time."""
+    own = (f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}")
+    flags = (*FLAGS, *own, *os.environ.get(EXTRA_FLAGS, "").split())
     library = FOLDER / f"kernels-{_digest(compiler, flags)}.so"
     if library.is_file():
         return library
@@ -96,8 +109,14 @@ def _built(compiler: str, capability: str) -> Path:
 def _digest(compiler: str, flags: tuple[str, ...]) -> str:
     """Of all that the library depends on; ``-march=native`` makes the processor part of it."""
     processor = platform.machine() + _processor_flags()
-    parts = (SOURCE.read_text(encoding="utf-8"), torch.__version__, compiler, *flags, processor)
+    parts = (*_sources(), torch.__version__, compiler, *flags, processor)
     return hashlib.sha256("\0".join((*parts, sysconfig.get_platform())).encode()).hexdigest()[:16]
+
+
+def _sources() -> list[str]:
+    """The contents of the translation unit and of all headers."""
+    folder = SOURCE.parent
+    return [path.read_text(encoding="utf-8") for path in (SOURCE, *sorted(folder.rglob("*.h")))]
 
 
 def _processor_flags() -> str:
@@ -109,6 +128,6 @@ def _processor_flags() -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The compiler's last words, or the error's own."""
-    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
-    return (said or str(error)).strip().splitlines()[-1]
+    """The last line that the compiler wrote, or the error's message."""
+    written = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
+    return (written or str(error)).strip().splitlines()[-1]

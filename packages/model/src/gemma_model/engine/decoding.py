@@ -13,13 +13,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from gemma_model.device import moved
 from gemma_model.engine.memory import GIB
-from gemma_model.layers.attention import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.models.gemma3n.decoder_layer import Through
-from gemma_model.models.gemma3n.static_step import StaticStep
+from gemma_model.models.model import FixedShapeStep, Model
 
 log = logging.getLogger(__name__)
 
@@ -48,16 +44,12 @@ def buckets(largest: int, smallest: int, factor: int) -> list[int]:
 class Direct:
     """A step by the decoder as it is: on a CPU its kernels if it has them, else PyTorch's own operations."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache) -> None:
+    def __init__(self, decoder: Model, cache: KVCache) -> None:
         self.decoder, self.cache = decoder, cache
 
     def __call__(self, ids: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Tensor:
         """See ``Step``."""
-        x = self.decoder.embed(moved(torch.tensor(ids), self.decoder.embed.table.device))
-        rows = self.decoder.per_layer_table.rows(ids, x)
-        logits = self.decoder(x, rows, [Batch(slots, positions, 1)], self.cache, keep=1)
-        assert logits is not None, "they were asked for"
-        return logits
+        return self.decoder.decode(ids, slots, positions, self.cache)
 
 
 class Recorded:
@@ -66,17 +58,17 @@ class Recorded:
     Args:
         direct: what it has to equal.
         capture: records.
-        through: what layers are run through.
+        compiled: run the layers compiled by ``torch.compile``.
 
     Raises:
         ValueError: when a recorded step does not say what the decoder says.
     """
 
-    def __init__(self, direct: Direct, capture: Capture, through: Through) -> None:
-        self._direct, self._through = direct, through
+    def __init__(self, direct: Direct, capture: Capture, compiled: bool) -> None:
+        self._direct, self._compiled = direct, compiled
         self._rows = buckets(direct.cache.slots, 1, 2)
         self._columns = buckets(direct.cache.length, FEWEST_COLUMNS, 4)
-        self._steps: dict[tuple[int, int], tuple[StaticStep, Callable[[], Tensor]]] = {}
+        self._steps: dict[tuple[int, int], tuple[FixedShapeStep, Callable[[], Tensor]]] = {}
         sizes = list(product(reversed(self._rows), reversed(self._columns)))  # the small reuse memory
         for number, (rows, columns) in enumerate(sizes, 1):
             began, size = time.monotonic(), f"step {number} of {len(sizes)}: {rows} rows, {columns} columns"
@@ -102,12 +94,12 @@ class Recorded:
     def _add(self, rows: int, columns: int, capture: Capture) -> float:
         """Record a step; the mean difference of an example's logits, as a share of their mean size."""
         example = _example(rows, columns)
-        step = StaticStep(self._direct.decoder, self._direct.cache, rows, columns, self._through)
+        step = self._direct.decoder.static_step(self._direct.cache, rows, columns, self._compiled)
         step.fill(*example)
         self._steps[rows, columns] = step, capture(step.run)
         wanted, given = self._direct(*example), self(*example)
         difference = float((given - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
-        if not difference <= TOLERANCE[self._direct.decoder.embed.table.dtype]:  # nor NaN
+        if not difference <= TOLERANCE[self._direct.decoder.dtype]:  # nor NaN
             raise ValueError(f"{rows} rows, {columns} columns are {difference:.2g} off the decoder's logits")
         return difference
 
@@ -138,14 +130,14 @@ class CudaGraphs:
 
 
 def recorded(
-    directs: Mapping[str | None, Direct], capture: Callable[[], Capture], ways: Mapping[str, Through]
+    directs: Mapping[str | None, Direct], capture: Callable[[], Capture], ways: Mapping[str, bool]
 ) -> dict[str | None, Step]:
     """A step of each decoder, recorded in the first way that works; in none, it is as it was.
 
     Args:
         directs: decoders by name, all with one cache that nobody uses yet.
         capture: makes what records the steps of one of them.
-        ways: what layers can be run through, by what to call that.
+        ways: whether layers are compiled, by what to call that way.
     """
     layers = next(iter(directs.values())).cache.layers
     for layer in layers:
@@ -157,11 +149,11 @@ def recorded(
             layer.zero_()
 
 
-def _recorded(direct: Direct, capture: Callable[[], Capture], ways: Mapping[str, Through]) -> Step:
-    for way, through in ways.items():
+def _recorded(direct: Direct, capture: Callable[[], Capture], ways: Mapping[str, bool]) -> Step:
+    for way, compiled in ways.items():
         began, free = time.monotonic(), _free_memory()
         try:
-            step = Recorded(direct, capture(), through)
+            step = Recorded(direct, capture(), compiled)
         except Exception as error:
             reason = str(error).strip().partition("\n")[0]
             log.warning("recorded steps with %s are not used: %s: %s", way, type(error).__name__, reason)

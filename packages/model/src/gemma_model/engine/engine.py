@@ -96,8 +96,8 @@ class NativeEngine:
         slots = Slots(settings.max_num_seqs, loaded.window, loaded.ring)
         scheduler = Scheduler(slots, settings.max_queue, settings.prefill_chunk)
         self._loop = Loop(loaded.runner, scheduler, loaded.length)
-        mapped = settings.ple == "auto"
-        self._residence = Residence(loaded.per_layer_table, free_host_memory()) if mapped else None
+        table = loaded.host_table if settings.ple == "auto" else None
+        self._residence = None if table is None else Residence(table, free_host_memory())
 
     def _serve(self) -> None:
         try:

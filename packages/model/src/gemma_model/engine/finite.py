@@ -17,18 +17,17 @@ class NotFiniteError(ArithmeticError):
         super().__init__("the model computed infinity or NaN for this request")
 
 
-def failed_prefills(prefills: Iterable[Prefill], cache: KVCache, compiled: bool) -> dict[Name, str]:
+def failed_prefills(prefills: Iterable[Prefill], cache: KVCache) -> dict[Name, str]:
     """The failures of those whose keys or values are not finite; chunks without logits do not tell otherwise.
 
     Args:
         prefills: that have run.
         cache: all slots.
-        compiled: look by the CPU's kernels, which must be loaded.
     """
     return {
         name: describe_failure(name, NotFiniteError())
         for prefill in prefills
-        if not cache.is_finite(prefill.slot, prefill.start, prefill.stop, compiled)
+        if not cache.is_finite(prefill.slot, prefill.start, prefill.stop)
         for name in prefill.names
     }
 

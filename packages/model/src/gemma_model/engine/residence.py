@@ -7,7 +7,7 @@ import threading
 import time
 
 from gemma_model.engine.memory import GIB
-from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerTable
+from gemma_model.models.model import HostTable
 
 log = logging.getLogger(__name__)
 SHARE = 0.5
@@ -25,10 +25,10 @@ class Residence:
         free: bytes of host memory; ``None`` when nobody can tell, and all stays in the file.
     """
 
-    def __init__(self, table: PerLayerTable, free: int | None) -> None:
+    def __init__(self, table: HostTable, free: int | None) -> None:
         self._table, self._given_up = table, threading.Event()
         self.thread: threading.Thread | None = None
-        size = table.table.nbytes
+        size = table.nbytes
         if free is None or size > free * SHARE:
             log.info("per-layer table: its %.2f GiB are read from the file", size / GIB)
             return
@@ -46,5 +46,5 @@ class Residence:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
         began = time.monotonic()
         if self._table.copy_into_memory(self._given_up.is_set):
-            size, took = self._table.table.nbytes / GIB, time.monotonic() - began
+            size, took = self._table.nbytes / GIB, time.monotonic() - began
             log.info("per-layer table: %.2f GiB are in memory after %.0f s", size, took)

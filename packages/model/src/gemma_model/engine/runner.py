@@ -1,6 +1,5 @@
 """A plan to token ids: the tensors of the engine, and nothing that it would have to remember of a request."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
@@ -8,13 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gemma_model.cpu import kernels
-from gemma_model.device import describe, dtype_of, moved, pick
+from gemma_model.device import describe_device, pick_device
 from gemma_model.engine.choice import Choice
 from gemma_model.engine.chooser import Chooser, describe_failure
 from gemma_model.engine.decoding import Capture, CudaGraphs, Direct, Step, recorded
@@ -26,19 +23,13 @@ from gemma_model.engine.pace import Pace
 from gemma_model.engine.plan import Decode, Plan, Prefill
 from gemma_model.engine.scores import score
 from gemma_model.engine.sequence import Key, Name
-from gemma_model.engine.soft_tokens import Encode, SoftTokens, put_in_place, refuse, run_encoder
-from gemma_model.layers.attention import Batch
+from gemma_model.engine.soft_tokens import SoftTokens, put_in_place, refuse, run_encoder
+from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache, bytes_per_slot
-from gemma_model.models.gemma3n.compiled_layers import compiled_layers
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.models.gemma3n.decoder_layer import Layer, Through
-from gemma_model.models.gemma3n.nested_models import Slice
+from gemma_model.models.loader import load_model
+from gemma_model.models.model import Model
 from gemma_model.protocol import Generation, Scores
 from gemma_model.settings import Settings
-from gemma_model.variants import variants_of
-from gemma_model.weights import TOWER_PARTS, open_weights
-from gemma_wire import InvalidRequest
 
 log = logging.getLogger(__name__)
 SCORED_AT_ONCE = 32
@@ -61,27 +52,26 @@ class Runner:
         decoder: with its weights.
         cache: all slots.
         soft_tokens: what stands for pictures and sounds.
-        variants: models nested in the decoder, by the names that generations use.
+        variants: models nested in the decoder, by the names that requests use.
         chunk: prompt tokens in one step; an encoder runs as long as they take.
         clock: seconds.
     """
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Model,
         cache: KVCache,
         soft_tokens: SoftTokens,
-        variants: Mapping[str, Slice] = MappingProxyType({}),
+        variants: Mapping[str, Model] = MappingProxyType({}),
         chunk: int = 512,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._pace, self._clock = Pace(chunk), clock
         self._decoder, self._cache, self._soft_tokens = decoder, cache, soft_tokens
-        self._decoders: dict[str | None, Decoder] = {None: decoder}
-        self._decoders |= {name: decoder.sliced(part) for name, part in variants.items()}
+        self._decoders = dict[str | None, Model]([(None, decoder), *variants.items()])
         self._direct = {name: Direct(own, cache) for name, own in self._decoders.items()}
         self._steps: dict[str | None, Step] = {**self._direct}
-        self._chooser = Chooser(decoder.config.vocab_size)
+        self._chooser = Chooser(decoder.vocab_size)
 
     @property
     def encoded(self) -> Container[Key]:
@@ -93,7 +83,7 @@ class Runner:
         self._soft_tokens.retain(needed)
 
     @torch.inference_mode()
-    def record(self, capture: Callable[[], Capture], ways: Mapping[str, Through]) -> None:
+    def record(self, capture: Callable[[], Capture], ways: Mapping[str, bool]) -> None:
         """Replay steps that decode instead of running them, where that can be had; before the first plan."""
         self._steps = recorded(self._direct, capture, ways)
 
@@ -124,7 +114,7 @@ class Runner:
             given |= self._prefill(variant, some)
             self._pace.prefilled(sum(len(piece.ids) for piece in some), self._clock() - began)
         run = [prefill for prefill in plan.prefills if prefill.name not in failed]
-        failed |= failed_prefills(run, self._cache, self._decoder.stack is not None)
+        failed |= failed_prefills(run, self._cache)
         ended = ((prefill, given.get(prefill.name)) for prefill in run if prefill.name not in failed)
         logits = [self._forked(prefill, own) for prefill, own in ended if own is not None]
         if plan.decodes:
@@ -154,7 +144,7 @@ class Runner:
 
     def _input(self, prefill: Prefill, generation: Generation) -> Tensor:
         """Embeddings of a chunk, ``[tokens, hidden]``, soft tokens in their places."""
-        x = self._embed(generation.prompt.token_ids[prefill.start : prefill.stop])
+        x = self._decoder.embed(generation.prompt.token_ids[prefill.start : prefill.stop])
         for span in generation.prompt.spans:
             if span.start < prefill.stop and prefill.start < span.start + span.length:
                 tokens = self._soft_tokens[key_of(span.media, generation.cache_salt)]
@@ -165,9 +155,9 @@ class Runner:
         """Chunks of prompts, all at once; the logits ``[1, vocab]`` of each that ends its prompt."""
         decoder, keep = self._decoders[variant], int(any(piece.prefill.ends_prompt for piece in pieces))
         x = torch.cat([piece.x for piece in pieces])
-        rows = self._decoder.per_layer_table.rows([i for piece in pieces for i in piece.ids], x)
+        ids = [i for piece in pieces for i in piece.ids]
         batches = [Batch([piece.prefill.slot], [piece.prefill.start], len(piece.ids)) for piece in pieces]
-        logits = decoder(x, rows, batches, self._cache, keep)
+        logits = decoder.prefill(ids, x, batches, self._cache, keep)
         if logits is None:
             return {}
         each = zip(pieces, logits.unsqueeze(1), strict=True)
@@ -188,10 +178,9 @@ class Runner:
         for start in range(prefill.start, prefill.stop, SCORED_AT_ONCE):
             stop = min(start + SCORED_AT_ONCE, prefill.stop)
             piece = x[start - prefill.start : stop - prefill.start]
-            table_rows = self._decoder.per_layer_table.rows(ids[start:stop], piece)
             batch = Batch([prefill.slot], [start], stop - start)
             decoder = self._decoders[generation.variant]
-            logits = decoder(piece, table_rows, [batch], self._cache, keep=stop - start)
+            logits = decoder.prefill(ids[start:stop], piece, [batch], self._cache, keep=stop - start)
             assert logits is not None, "they were asked for"
             behind = ids[start + 1 : stop + 1]  # the last token of a prompt has a new one behind it
             found += score(logits[: len(behind)], behind, generation.prompt_logprobs or 0, with_ranks=True)
@@ -208,9 +197,6 @@ class Runner:
         order = torch.tensor([place for own in places.values() for place in own], device=logits[0].device)
         return torch.cat(logits)[order.argsort()]
 
-    def _embed(self, ids: tuple[int, ...]) -> Tensor:
-        return self._decoder.embed(moved(torch.tensor(ids), self._decoder.embed.table.device))
-
 
 class Loaded:
     """A checkpoint in memory, ready to run.
@@ -220,64 +206,32 @@ class Loaded:
         settings: the engine's.
 
     Raises:
-        InvalidRequest: when the checkpoint cannot be honoured, or the cache does not fit.
+        InvalidRequest: when the checkpoint or a setting is not supported, or the cache does not fit.
     """
 
     def __init__(self, checkpoint: Path, settings: Settings) -> None:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-        self.config = TextConfig.read(config)
-        self.device = pick(settings.device)
+        self.device = pick_device(settings.device)
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # of this thread, for graphs and streams
-        self.dtype = dtype_of(settings.dtype, config)
-        self.length = settings.max_model_len or self.config.max_position_embeddings
-        if self.length > self.config.max_position_embeddings:
-            limit = self.config.max_position_embeddings
-            raise InvalidRequest(
-                f"{self.length} is more than the checkpoint's {limit} tokens", "max_model_len"
-            )
-        self.device_name = describe(self.device)
-        decoder, encode = self._load(checkpoint, config, settings)
+        self.device_name = describe_device(self.device)
+        loaded = load_model(checkpoint, settings, self.device)
+        self.model, self.host_table, self.memory_bytes = loaded.model, loaded.host_table, loaded.weight_bytes
+        self.dtype, self.length = self.model.dtype, settings.max_model_len or loaded.max_length
         self._check_cache(settings)
-        cache = KVCache(
-            self.config, settings.max_num_seqs, self.length, settings.rewind, self.device, self.dtype
-        )
-        self.window, self.ring = self.config.sliding_window, cache.ring
-        self.per_layer_table = decoder.per_layer_table
+        spec, slots, rewind = self.model.cache_spec, settings.max_num_seqs, settings.rewind
+        cache = KVCache(spec, slots, self.length, rewind, self.device, self.dtype)
+        self.window, self.ring = cache.window, cache.ring
+        encode = refuse if loaded.encoders is None else partial(run_encoder, loaded.encoders)
         soft_tokens = SoftTokens(encode, settings.media_cache_bytes)
-        variants = variants_of(checkpoint, settings)
-        self.runner = Runner(decoder, cache, soft_tokens, variants, settings.prefill_chunk)
+        self.runner = Runner(self.model, cache, soft_tokens, loaded.nested, settings.prefill_chunk)
         if self.device.type == "cuda" and settings.compile == "auto":
-            ways = {"compiled layers": compiled_layers(), "PyTorch's own operations": Layer.__call__}
-            self.runner.record(CudaGraphs, ways)
-
-    def _load(
-        self, checkpoint: Path, config: Mapping[str, Any], settings: Settings
-    ) -> tuple[Decoder, Encode]:
-        compiled = settings.compile == "auto" and self.device.type == "cpu" and kernels.load()
-        weights = open_weights(checkpoint, self.device, self.dtype, compiled)
-        decoder = Decoder(self.config, weights, settings.ple == "device")
-        encode: Encode = refuse
-        if settings.towers == "none":
-            for part in TOWER_PARTS:
-                weights.leave_under(f"{part}.", "GEMMA_TOWERS=none")
-        elif "text_config" in config:
-            from gemma_model.models.gemma3n.towers import Towers  # noqa: PLC0415 - imports transformers
-
-            towers = Towers(config, weights, self.device, self.dtype)
-            with torch.inference_mode():
-                decoder.embed.set_hard(*towers.hard_embeddings())
-            encode = partial(run_encoder, towers)
-        weights.close()
-        for key, reason in weights.unused.items():
-            log.debug("%s is not used: %s", key, reason)
-        self.memory_bytes = weights.taken_bytes
-        return decoder, encode
+            self.runner.record(CudaGraphs, {"compiled layers": True, "PyTorch's own operations": False})
 
     def _check_cache(self, settings: Settings) -> None:
         cuda = self.device.type == "cuda"
         free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_host_memory()
-        per_slot = partial(bytes_per_slot, self.config, rewind=settings.rewind, itemsize=self.dtype.itemsize)
+        spec, itemsize = self.model.cache_spec, self.dtype.itemsize
+        per_slot = partial(bytes_per_slot, spec, rewind=settings.rewind, itemsize=itemsize)
         log.info("KV cache: %s", check_fits(per_slot, settings.max_num_seqs, self.length, free))
 
 

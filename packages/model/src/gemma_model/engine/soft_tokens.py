@@ -3,18 +3,15 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from gemma_model.cpu.kernels import is_finite
 from gemma_model.engine.sequence import Key
+from gemma_model.models.model import Encoders
 from gemma_model.protocol import Media, MediaSpan
 from gemma_wire import InvalidRequest
-
-if TYPE_CHECKING:
-    from gemma_model.models.gemma3n.towers import Towers
 
 Encoding = Generator[None, None, Tensor]
 """A run of an encoder that pauses between its parts; it returns ``[1, soft tokens, hidden]``."""
@@ -100,10 +97,10 @@ def _checked(tokens: Tensor) -> Tensor:
     return tokens
 
 
-def run_encoder(towers: "Towers", media: Media) -> Encoding:
+def run_encoder(encoders: Encoders, media: Media) -> Encoding:
     """Begin to run the encoder of its modality."""
-    features = torch.from_numpy(media.features).unsqueeze(0)
-    return towers.seeing(features) if media.modality == "image" else towers.hearing(features)
+    features, image = torch.from_numpy(media.features).unsqueeze(0), media.modality == "image"
+    return encoders.encode_image(features) if image else encoders.encode_audio(features)
 
 
 def refuse(media: Media) -> Encoding:

@@ -1,86 +1,99 @@
-"""Keys and values of all slots: plain tensors of the layers that store them, rings where the layer slides."""
+"""The KV cache: keys and values of all slots, one tensor for each layer that stores them."""
+
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from gemma_model.cpu.kernels import is_finite
-from gemma_model.models.gemma3n.config import LayerType, TextConfig
+from gemma_model.layers.specs import LayerKVSpec
 
 
 class KVCache:
-    """One tensor per storing layer, ``[slots, 2 * kv_heads, columns, head_dim]``, keys before values.
+    """One tensor per storing layer, ``[slots, 2 * num_kv_heads, columns, head_dim]``, keys before values.
 
-    A full layer has a column per position. A sliding layer has ``ring`` columns and keeps position ``p`` in
-    column ``p % ring``, so the cache grows with the context in the full layers alone.
+    A layer without a window has a column for each position. A layer with one is a ring: position ``p`` is in
+    column ``p % columns``, so only full layers grow with the context.
 
     Args:
-        slots: sequences that fit.
-        length: positions of each.
-        rewind: columns of a ring beyond the window: so many tokens can be taken back once a ring has wrapped.
+        spec: of each layer of the model.
+        slots: the number of sequences.
+        length: token positions of each.
+        rewind: columns of a ring beyond the window: as many tokens can be removed once a ring has wrapped.
+        device: of the tensors.
+        dtype: of the tensors.
     """
 
     def __init__(
         self,
-        config: TextConfig,
+        spec: Sequence[LayerKVSpec],
         slots: int,
         length: int,
         rewind: int = 0,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.slots, self.length, self.ring = slots, length, ring_columns(config, length, rewind)
-        stored = config.layer_types[: config.first_kv_shared_layer]
-        heads, width = 2 * config.num_key_value_heads, config.head_dim
-        # Zeros, not whatever memory holds: a masked NaN is still a NaN.
-        self.layers = [
-            torch.zeros(slots, heads, self.columns(kind), width, dtype=dtype, device=device)
-            for kind in stored
-        ]
+        self.slots, self.length, self._spec, self._rewind = slots, length, tuple(spec), rewind
+        # Zeros, not uninitialised memory: a masked NaN is still a NaN.
+        self._stored = {
+            number: torch.zeros(
+                slots,
+                2 * layer.num_kv_heads,
+                layer.columns(length, rewind),
+                layer.head_dim,
+                dtype=dtype,
+                device=device,
+            )
+            for number, layer in enumerate(self._spec)
+            if layer.shared_with is None
+        }
+        self.layers = list(self._stored.values())
 
-    def columns(self, kind: LayerType) -> int:
-        """Columns of a layer of that type."""
-        return self.ring if kind == "sliding_attention" else self.length
+    def layer(self, number: int) -> Tensor:
+        """The tensor that a layer reads: its own, or that of the layer it shares keys and values with."""
+        shared_with = self._spec[number].shared_with
+        return self._stored[number if shared_with is None else shared_with]
+
+    def columns(self, window: int | None) -> int:
+        """Columns of a layer with that window; the context's length without one."""
+        return self.length if window is None else min(window + self._rewind, self.length)
+
+    @property
+    def window(self) -> int:
+        """The smallest window of all layers; the context's length if no layer has one."""
+        windows = (layer.window for layer in self._spec if layer.window is not None)
+        return min(windows, default=self.length)
+
+    @property
+    def ring(self) -> int:
+        """Columns of the layers with the smallest window: so many positions are kept in all layers."""
+        return self.columns(self.window)
 
     def clear(self, slot: int) -> None:
-        """Forget what a slot holds, whatever that is."""
+        """Set a slot to zero in all layers."""
         for layer in self.layers:
             layer[slot].zero_()
 
-    def is_finite(self, slot: int, start: int, stop: int, compiled: bool = False) -> bool:
-        """Whether no key or value that a slot holds of some positions is infinite or NaN.
-
-        Args:
-            slot: its number.
-            start: the first position.
-            stop: one beyond the last.
-            compiled: look by the CPU's kernels, which must be loaded.
-        """
+    def is_finite(self, slot: int, start: int, stop: int) -> bool:
+        """Whether no stored key or value of the positions from ``start`` to ``stop`` is infinite or NaN."""
         parts = [
             layer[slot, :, columns]
             for layer in self.layers
             for columns in _columns_of(max(start, stop - layer.shape[2]), stop, layer.shape[2])
         ]
-        return is_finite(parts, compiled)
-
-    @property
-    def wraps(self) -> bool:
-        """Whether a ring ever comes to its end."""
-        return self.ring < self.length
+        return is_finite(parts)
 
 
 def _columns_of(start: int, stop: int, ring: int) -> list[slice]:
-    """The columns of at most ``ring`` positions: one piece, or two around the ring's end."""
+    """The columns of at most ``ring`` positions: one slice, or two around the end of the ring."""
     first, end = start % ring, start % ring + stop - start
     return [slice(first, end)] if end <= ring else [slice(first, ring), slice(end - ring)]
 
 
-def ring_columns(config: TextConfig, length: int, rewind: int) -> int:
-    """Columns of a sliding layer; never more than there are positions."""
-    return min(config.sliding_window + rewind, length)
-
-
-def bytes_per_slot(config: TextConfig, length: int, rewind: int, itemsize: int) -> int:
+def bytes_per_slot(spec: Sequence[LayerKVSpec], length: int, rewind: int, itemsize: int) -> int:
     """Bytes that one sequence of ``length`` positions takes in the cache."""
-    stored = config.layer_types[: config.first_kv_shared_layer]
-    ring = ring_columns(config, length, rewind)
-    columns = sum(ring if kind == "sliding_attention" else length for kind in stored)
-    return columns * 2 * config.num_key_value_heads * config.head_dim * itemsize
+    stored = (layer for layer in spec if layer.shared_with is None)
+    elements = sum(
+        layer.columns(length, rewind) * 2 * layer.num_kv_heads * layer.head_dim for layer in stored
+    )
+    return elements * itemsize

@@ -1,66 +1,39 @@
-"""The feed-forward part: gated GELU, in some layers with all but a few per cent of the gates shut."""
-
-import math
-from statistics import NormalDist
-from typing import Self
+"""The gated MLP: ``down_proj(gelu(gate_proj(x)) * up_proj(x))``."""
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
-from gemma_model.cpu.kernels import NEVER
-from gemma_model.layers.linear import Linear, gelu
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.weights import Weights
+from gemma_model.layers.linear import Linear
 
 
-class MLP:
-    """``down(gelu(gate(x)) * up(x))``; a sparse layer keeps the gates above a cut-off.
+def gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh form."""
+    return F.gelu(x, approximate="tanh")
 
-    The cut-off assumes that the gates of a token are normally distributed (Spark Transformer,
-    https://arxiv.org/abs/2506.06644): mean plus so many standard deviations.
+
+class GatedMLP:
+    """A gated MLP with GELU.
 
     Args:
-        gate_up: both projections, ``[2, size, H]``.
-        down: ``[H, size]``.
-        sparsity: the share of gates that are shut.
+        gate_up_proj: both projections, ``[2, I, H]``: H hidden size, I intermediate size.
+        down_proj: ``[H, I]``.
     """
 
-    def __init__(self, gate_up: Tensor, down: Tensor, sparsity: float) -> None:
-        self._weights, self._sparsity = (gate_up, down), sparsity
-        # One product for both where they lie side by side; of a wider model's they do not.
-        halves = [gate_up.flatten(0, 1)] if gate_up.is_contiguous() else list(gate_up)
-        self.gate_up, self.down = [Linear(half) for half in halves], Linear(down)
-        self.gate, self.up = gate_up  # for those who read but a few of their rows
-        self.deviations = NormalDist().inv_cdf(sparsity) if sparsity > 0 else NEVER
+    def __init__(self, gate_up_proj: Tensor, down_proj: Tensor) -> None:
+        self._weights = gate_up_proj, down_proj
+        self.gate_proj, self.up_proj = gate_up_proj  # views, [I, H] each
+        # One product for both where they are adjacent in memory; in a part of a wider model they are not.
+        adjacent = gate_up_proj.is_contiguous()
+        self._gate_up = [Linear(w) for w in ([gate_up_proj.flatten(0, 1)] if adjacent else gate_up_proj)]
+        self.down_proj = Linear(down_proj)
 
-    @classmethod
-    def take(cls, config: TextConfig, weights: Weights, layer: int) -> Self:
-        """The one of a layer of a checkpoint, by its number."""
-        gate, up, down = (
-            weights.take(f"layers.{layer}.mlp.{name}_proj.weight") for name in ("gate", "up", "down")
-        )
-        sparsity = config.activation_sparsity_pattern[layer]
-        if sparsity > 0 and weights.compiled:
-            down = down.t().contiguous().t()  # so that a neuron's part is in one place
-        return cls(torch.stack((gate, up)), down, sparsity)
-
-    def sliced(self, size: int) -> "MLP":
-        """The first neurons alone, on views of the same tensors."""
-        gate_up, down = self._weights
-        if size == gate_up.shape[1]:
-            return self
-        return MLP(gate_up[:, :size], down[:, :size], self._sparsity)
+    def activation(self, gate: Tensor) -> Tensor:
+        """``[M, I]`` → the same shape."""
+        return gelu(gate)
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[M, H]`` → ``[M, H]``."""
-        first, *second = (half(x) for half in self.gate_up)
-        both = torch.cat((first, *second), dim=-1) if second else first
-        gate, up = both.chunk(2, dim=-1)
-        if not math.isnan(self.deviations):
-            gate = self._shut_most(gate, self.deviations)
-        return self.down(gelu(gate) * up)
-
-    @staticmethod
-    def _shut_most(gate: Tensor, deviations: float) -> Tensor:
-        deviation, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)
-        return torch.relu(gate - (mean + deviation * deviations))
+        first, *second = (linear(x) for linear in self._gate_up)
+        gate, up = (torch.cat((first, *second), dim=-1) if second else first).chunk(2, dim=-1)
+        return self.down_proj(self.activation(gate) * up)

@@ -6,27 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from gemma_model.cpu import kernels
-from gemma_model.layers.attention import Batch
+from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.weights import open_weights
 
+pytestmark = pytest.mark.usefixtures("cpu_kernels")
 SLOTS = 4
 Chunks = list[tuple[int, tuple[int, ...]]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loaded() -> None:
-    if not kernels.load():
-        pytest.skip("no compiler or no processor for the kernels here; the log says which")
-
-
 def decoder_of(model: Any, dtype: torch.dtype) -> Decoder:
-    decoder = Decoder(model.config, open_weights(model.folder, "cpu", dtype, compiled=True))
+    decoder = Decoder(model.config, open_weights(model.folder, "cpu", dtype, cpu_kernels=True))
     offset, hard = model.towers.hard_embeddings()
-    decoder.embed.set_hard(offset, hard.to(dtype))
-    assert decoder.stack is not None
+    decoder.embed_tokens.set_hard_embeddings(offset, hard.to(dtype))
+    assert decoder.fused_layers is not None
     return decoder
 
 
@@ -55,15 +49,14 @@ def in_chunks(model: Any, decoder: Decoder, dtype: torch.dtype, chunks: Chunks) 
     Args:
         chunks: the tokens of each, and the lengths of other prompts in its step.
     """
-    cache, start = KVCache(model.config, SLOTS, 1024, 0, "cpu", dtype), 0
+    cache, start = KVCache(model.config.cache_spec, SLOTS, 1024, 0, "cpu", dtype), 0
     for tokens, others in chunks:
         batches = [Batch([1 + at], [0], other) for at, other in enumerate(others)]
         place = len(batches) // 2
         batches.insert(place, Batch([0], [start], tokens))
         ids = [[5 + (b.starts[0] + i) * 7 % 90 + bool(b.slots[0]) for i in range(b.tokens)] for b in batches]
         flat = [token for each in ids for token in each]
-        x = decoder.embed(torch.tensor(flat))
-        logits = decoder(x, decoder.per_layer_table.rows(flat, x), batches, cache, 1)
+        logits = decoder.prefill(flat, decoder.embed(flat), batches, cache, 1)
         assert logits is not None
         start += tokens
     assert logits is not None

@@ -35,14 +35,15 @@ def test_both_spellings_of_the_rotary_bases_are_read() -> None:
 
 def test_shared_layers_read_the_last_storing_layer_of_their_type() -> None:
     config = TextConfig.read(E4B)
-    assert config.kv_lenders == {18, 19}
+    assert [spec.shared_with for spec in config.cache_spec[:20]] == [None] * 20
+    assert {spec.shared_with for spec in config.cache_spec[20:]} == {18, 19}
     assert [config.kv_source(i) for i in (0, 19, 20, 24, 34)] == [0, 19, 18, 19, 19]
 
 
 def test_the_cache_of_e4b_takes_what_the_design_says() -> None:
     config = TextConfig.read(E4B)
-    assert bytes_per_slot(config, 32_768, 0, itemsize=2) == 272 * MIB
-    assert bytes_per_slot(config, 16_384, 0, itemsize=2) == 16_384 * 8192 + 16 * MIB
+    assert bytes_per_slot(config.cache_spec, 32_768, 0, itemsize=2) == 272 * MIB
+    assert bytes_per_slot(config.cache_spec, 16_384, 0, itemsize=2) == 16_384 * 8192 + 16 * MIB
 
 
 @pytest.mark.parametrize(

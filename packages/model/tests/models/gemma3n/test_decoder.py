@@ -9,11 +9,13 @@ from torch import Tensor
 from transformers import Gemma3nForConditionalGeneration
 
 from gemma_model import tiny
-from gemma_model.layers.attention import Batch
+from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.weights import open_weights
+
+from ...encoding import encode_audio, encode_image
 
 IMAGE, SOUND = tiny.TEXT_VOCAB + 1, tiny.TEXT_VOCAB + tiny.MM_VOCAB + 1  # ids of soft tokens
 PROMPT = 50  # tokens; longer than every shape's window
@@ -33,8 +35,8 @@ def assert_close(ours: Tensor, expected: Tensor) -> None:
 
 def run(model: Any, cache: KVCache, ids: Tensor, batch: Batch, keep: int) -> Tensor:
     flat = ids.flatten()
-    rows = model.decoder.per_layer_table.rows(flat.tolist(), model.decoder.embed.table)
-    logits: Tensor = model.decoder(model.decoder.embed(flat), rows, [batch], cache, keep)
+    rows = model.decoder.embed_tokens_per_layer.rows(flat.tolist(), model.decoder.embed_tokens.weight)
+    logits: Tensor = model.decoder(model.decoder.embed_tokens(flat), rows, [batch], cache, keep)
     return logits
 
 
@@ -53,9 +55,9 @@ def test_a_picture_in_the_prompt_equals_transformers(model: Any) -> None:
     ids = ids_of(PROMPT)
     ids[10:26] = IMAGE
     expected = model.oracle(input_ids=ids.unsqueeze(0), pixel_values=pixels).logits[0]
-    x = model.decoder.embed(ids)
-    x[10:26] = model.towers.see(pixels)[0]
-    rows = model.decoder.per_layer_table.rows(ids.tolist(), x)
+    x = model.decoder.embed_tokens(ids)
+    x[10:26] = encode_image(model.towers, pixels)[0]
+    rows = model.decoder.embed_tokens_per_layer.rows(ids.tolist(), x)
     logits = model.decoder(x, rows, [Batch([0], [0], PROMPT)], model.cache(), PROMPT)
     assert_close(logits, expected)
 
@@ -67,9 +69,9 @@ def test_a_sound_becomes_the_tokens_that_transformers_makes(model: Any) -> None:
     expected = model.oracle(
         input_ids=ids.unsqueeze(0), input_features=log_mel.unsqueeze(0), input_features_mask=everything_counts
     ).logits[0]
-    x = model.decoder.embed(ids)
-    x[3:191] = model.towers.hear(log_mel.unsqueeze(0))[0]
-    rows = model.decoder.per_layer_table.rows(ids.tolist(), x)
+    x = model.decoder.embed_tokens(ids)
+    x[3:191] = encode_audio(model.towers, log_mel.unsqueeze(0))[0]
+    rows = model.decoder.embed_tokens_per_layer.rows(ids.tolist(), x)
     logits = model.decoder(x, rows, [Batch([0], [0], len(ids))], model.cache(length=256), len(ids))
     assert_close(logits, expected)
 
@@ -114,8 +116,8 @@ def test_chunks_of_several_prompts_together_equal_each_alone(model: Any, keep: i
     together = [chunk for chunk in chunks if len(chunk)]
     batches = [Batch([3], [20], 29), Batch([0], [0], 6)]
     flat = torch.cat(together)
-    rows = model.decoder.per_layer_table.rows(flat.tolist(), model.decoder.embed.table)
-    logits = model.decoder(model.decoder.embed(flat), rows, batches, cache, keep)
+    rows = model.decoder.embed_tokens_per_layer.rows(flat.tolist(), model.decoder.embed_tokens.weight)
+    logits = model.decoder(model.decoder.embed_tokens(flat), rows, batches, cache, keep)
     if keep:
         assert_close(logits[0], whole(model, prompts[0])[-2])
         assert_close(logits[1], whole(model, prompts[1])[-2])
@@ -156,10 +158,12 @@ def test_bf16_is_as_near_to_fp32_as_transformers_is(model: Any) -> None:
         json.loads((folder / "config.json").read_text()), weights, torch.device("cpu"), torch.bfloat16
     )
     decoder = Decoder(model.config, weights)
-    decoder.embed.set_hard(*towers.hard_embeddings())
-    cache = KVCache(model.config, 1, 64, dtype=torch.bfloat16)
-    x = decoder.embed(ids)
-    ours = decoder(x, decoder.per_layer_table.rows(ids.tolist(), x), [Batch([0], [0], PROMPT)], cache, PROMPT)
+    decoder.embed_tokens.set_hard_embeddings(*towers.hard_embeddings())
+    cache = KVCache(model.config.cache_spec, 1, 64, dtype=torch.bfloat16)
+    x = decoder.embed_tokens(ids)
+    ours = decoder(
+        x, decoder.embed_tokens_per_layer.rows(ids.tolist(), x), [Batch([0], [0], PROMPT)], cache, PROMPT
+    )
     theirs, exact = oracle(input_ids=ids.unsqueeze(0)).logits[0].float(), whole(model, ids)
     assert ours is not None
     assert ours.dtype == torch.float32

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, Gemma3nConfig, Gemma3nTextModel
 
-from gemma_model.layers.attention import Batch
+from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache, bytes_per_slot
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
@@ -24,7 +24,7 @@ def decoder() -> Decoder:
     loaders = {key: partial(torch.clone, tensor) for key, tensor in text.state_dict().items()}
     weights = Weights(loaders, "meta", torch.bfloat16)
     decoder = Decoder(TextConfig.read(config.to_dict()), weights)
-    weights.close()
+    weights.check_all_used()
     return decoder
 
 
@@ -42,7 +42,7 @@ def test_with_its_towers_it_leaves_the_table_off_the_device(decoder: Decoder) ->
     config = Gemma3nConfig()
     with torch.device("meta"):
         towers = [AutoModel.from_config(part) for part in (config.vision_config, config.audio_config)]
-    table = decoder.per_layer_table.table
+    table = decoder.embed_tokens_per_layer.weight
     storages = (t.untyped_storage() for t in _tensors(decoder) if t is not table)
     held = {storage._cdata: storage.nbytes() for storage in storages}  # views of one count once
     in_towers = sum(p.numel() * 2 for tower in towers for p in tower.parameters())
@@ -51,8 +51,8 @@ def test_with_its_towers_it_leaves_the_table_off_the_device(decoder: Decoder) ->
 
 
 def test_its_cache_takes_what_was_planned(decoder: Decoder) -> None:
-    cache = KVCache(decoder.config, 1, 32_768, device="meta", dtype=torch.bfloat16)
-    planned = bytes_per_slot(decoder.config, 32_768, 0, itemsize=2)
+    cache = KVCache(decoder.config.cache_spec, 1, 32_768, device="meta", dtype=torch.bfloat16)
+    planned = bytes_per_slot(decoder.config.cache_spec, 32_768, 0, itemsize=2)
     assert sum(layer.nbytes for layer in cache.layers) == planned == 272 * 2**20
 
 
@@ -63,7 +63,7 @@ def test_a_long_prompt_costs_little_more_than_its_storing_layers(decoder: Decode
 def _operations(decoder: Decoder, every_position: bool) -> int:
     """Of a prompt of 2,000 tokens, without the head: it would count once, or 2,000 times."""
     prompt, chunk, config = 2000, 1000, decoder.config
-    cache = KVCache(config, 1, 4096, device="meta", dtype=torch.bfloat16)
+    cache = KVCache(config.cache_spec, 1, 4096, device="meta", dtype=torch.bfloat16)
     x = torch.empty(chunk, config.hidden_size, dtype=torch.bfloat16, device="meta")
     table_rows = x.new_empty(chunk, config.num_hidden_layers * config.hidden_size_per_layer_input)
     head = 2 * config.vocab_size * config.hidden_size

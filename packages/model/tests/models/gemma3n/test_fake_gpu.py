@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from gemma_model.device import moved
-from gemma_model.layers.attention import Batch
+from gemma_model.device import to_device
+from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
@@ -18,6 +18,7 @@ from gemma_model.models.gemma3n.static_step import StaticStep
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.weights import open_weights
 
+from ...encoding import encode_audio, encode_image
 from ...fake_gpu import fake_gpu, watched
 
 
@@ -33,12 +34,12 @@ def gpu(
 ) -> Iterator[Gpu]:
     folder = folder_of(request.param)
     config = json.loads((folder / "config.json").read_text())
-    weights = open_weights(folder, "cuda", torch.bfloat16)
     with fake_gpu(monkeypatch), watched("moves"):
+        weights = open_weights(folder, "cuda", torch.bfloat16)
         towers = Towers(config, weights, torch.device("cuda"), torch.bfloat16)
         decoder = Decoder(TextConfig.read(config), weights)
-        decoder.embed.set_hard(*towers.hard_embeddings())
-        cache = KVCache(decoder.config, 6, 256, 0, "cuda", torch.bfloat16)
+        decoder.embed_tokens.set_hard_embeddings(*towers.hard_embeddings())
+        cache = KVCache(decoder.config.cache_spec, 6, 256, 0, "cuda", torch.bfloat16)
         yield Gpu(decoder, towers, cache)
 
 
@@ -62,15 +63,15 @@ def test_the_decoder_keeps_to_its_device_and_waits_for_nothing(
 ) -> None:
     ids = [7] * len(slots) * tokens
     with watched("moves without waiting"):
-        x = gpu.decoder.embed(moved(torch.tensor(ids), torch.device("cuda")))
-        rows = gpu.decoder.per_layer_table.rows(ids, x)
+        x = gpu.decoder.embed_tokens(to_device(torch.tensor(ids), torch.device("cuda")))
+        rows = gpu.decoder.embed_tokens_per_layer.rows(ids, x)
         logits = gpu.decoder(x, rows, [Batch(slots, starts, tokens)], gpu.cache, keep)
     assert logits is None or logits.device.type == "cuda"
 
 
 def test_the_towers_keep_to_their_device(gpu: Gpu) -> None:
-    assert gpu.towers.see(torch.zeros(2, 3, 64, 64)).device.type == "cuda"
-    assert gpu.towers.hear(torch.zeros(2, 70, 128)).device.type == "cuda"
+    assert encode_image(gpu.towers, torch.zeros(2, 3, 64, 64)).device.type == "cuda"
+    assert encode_audio(gpu.towers, torch.zeros(2, 70, 128)).device.type == "cuda"
 
 
 @pytest.mark.parametrize("columns", [torch.tensor([1, 2]), torch.zeros(4, dtype=torch.bool)])

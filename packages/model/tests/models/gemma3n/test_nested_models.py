@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from transformers import Gemma3nForCausalLM
 
-from gemma_model.layers.attention import Batch
+from gemma_model.layers.attention_metadata import Batch
 from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.nested_models import PUBLISHED, Slice
+from gemma_model.models.gemma3n.nested_models import PUBLISHED, NestedModel
 from gemma_wire import InvalidRequest
 
 E4B = TextConfig.read({"model_type": "gemma3n_text"})
 
 
-def cut(oracle: Any, nested: Slice) -> Any:
+def cut(oracle: Any, nested: NestedModel) -> Any:
     """A model of its own from the checkpoint's tensors, the way the published notebook cuts them."""
     config = oracle.config.text_config.to_dict()
     layers = config["num_hidden_layers"]
@@ -53,35 +53,35 @@ def cut(oracle: Any, nested: Slice) -> Any:
     return small
 
 
-def slices(config: TextConfig) -> list[Slice]:
-    half = Slice(tuple(size // 2 for size in config.intermediate_size))
+def slices(config: TextConfig) -> list[NestedModel]:
+    half = NestedModel(tuple(size // 2 for size in config.intermediate_size))
     if not config.num_kv_shared_layers:
         return [half]
     first = config.first_kv_shared_layer
     mixed = tuple(size - 3 * (i % 2) for i, size in enumerate(config.intermediate_size))
-    return [half, Slice(mixed[:first] + mixed[first + 1 :], (first,))]
+    return [half, NestedModel(mixed[:first] + mixed[first + 1 :], (first,))]
 
 
 def test_a_slice_equals_a_checkpoint_cut_by_the_published_rule(model: Any) -> None:
     ids = torch.randint(5, 100, (40,), generator=torch.Generator().manual_seed(5))
-    rows = model.decoder.per_layer_table.rows(ids.tolist(), model.decoder.embed.table)
+    rows = model.decoder.embed_tokens_per_layer.rows(ids.tolist(), model.decoder.embed_tokens.weight)
     for nested in slices(model.config):
-        decoder = model.decoder.sliced(nested)
-        ours = decoder(decoder.embed(ids), rows, [Batch([0], [0], len(ids))], model.cache(), len(ids))
+        decoder = model.decoder.nested(nested)
+        ours = decoder(decoder.embed_tokens(ids), rows, [Batch([0], [0], len(ids))], model.cache(), len(ids))
         expected = cut(model.oracle, nested)(input_ids=ids.unsqueeze(0)).logits[0]
         torch.testing.assert_close(ours, expected, rtol=0.0, atol=1e-4)
 
 
 def test_a_slice_leaves_the_whole_model_as_it_was_and_owns_no_weights(model: Any) -> None:
     ids = torch.arange(5, 25)
-    rows = model.decoder.per_layer_table.rows(ids.tolist(), model.decoder.embed.table)
+    rows = model.decoder.embed_tokens_per_layer.rows(ids.tolist(), model.decoder.embed_tokens.weight)
 
     def logits(decoder: Any) -> Tensor:
-        given: Tensor = decoder(decoder.embed(ids), rows, [Batch([0], [0], 20)], model.cache(), 1)
+        given: Tensor = decoder(decoder.embed_tokens(ids), rows, [Batch([0], [0], 20)], model.cache(), 1)
         return given
 
     before = logits(model.decoder)
-    nested = model.decoder.sliced(slices(model.config)[-1])
+    nested = model.decoder.nested(slices(model.config)[-1])
     assert not torch.equal(logits(nested), before)
     assert torch.equal(logits(model.decoder), before)
     assert _storages(nested) == _storages(model.decoder)
@@ -110,11 +110,11 @@ def test_e2b_is_what_google_published_as_e2b() -> None:
         (replace(PUBLISHED["E2B"], skipped=(3, 4, 5, 6, 7)), "layers [3, 4, 5, 6, 7]"),
         (replace(PUBLISHED["E2B"], skipped=(30, 31, 32, 33, 34)), "of those (20 to 34) the first"),
         (replace(PUBLISHED["E2B"], skipped=()), "30 sizes for the 35 layers"),
-        (Slice((16_385,) * 35), "16385 of the 16384 neurons of layer 0"),
-        (Slice((0,) * 35), "wants 0 of"),
+        (NestedModel((16_385,) * 35), "16385 of the 16384 neurons of layer 0"),
+        (NestedModel((0,) * 35), "wants 0 of"),
     ],
 )
-def test_a_slice_that_is_not_there_is_refused_by_name(nested: Slice, says: str) -> None:
+def test_a_slice_that_is_not_there_is_refused_by_name(nested: NestedModel, says: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         nested.check(E4B)
     assert says in caught.value.message

@@ -11,6 +11,8 @@ from gemma_model.engine.residence import Residence
 from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerTable
 from gemma_model.weights import open_weights
 
+from ...memory_maps import is_mapped
+
 LIKE = torch.ones(1)
 
 
@@ -24,7 +26,7 @@ def rows(table: PerLayerTable) -> Tensor:
 
 
 def in_file(table: PerLayerTable, folder: Path) -> bool:
-    return table.table.untyped_storage().nbytes() == (folder / "model.safetensors").stat().st_size
+    return is_mapped(table.weight, folder / "model.safetensors")
 
 
 def test_the_copy_in_memory_has_the_same_rows(model: Any, table: PerLayerTable) -> None:
@@ -47,14 +49,14 @@ def test_copying_gives_way_to_requests(table: PerLayerTable, monkeypatch: pytest
         return False
 
     monkeypatch.setattr(table, "copy_into_memory", look)
-    residence = Residence(table, free=2 * table.table.nbytes)
+    residence = Residence(table, free=2 * table.nbytes)
     residence.close()
     assert niceness == [19]
     assert os.getpriority(os.PRIO_PROCESS, 0) == ours, "that thread alone"
 
 
 def test_the_table_comes_into_memory_where_there_is_room(model: Any, table: PerLayerTable) -> None:
-    expected, size = rows(table), table.table.nbytes
+    expected, size = rows(table), table.nbytes
     residence = Residence(table, free=2 * size)
     assert residence.thread is not None
     residence.thread.join(timeout=30)
@@ -65,7 +67,7 @@ def test_the_table_comes_into_memory_where_there_is_room(model: Any, table: PerL
 
 @pytest.mark.parametrize("known", [True, False])
 def test_it_stays_in_the_file_where_there_is_little(model: Any, table: PerLayerTable, known: bool) -> None:
-    residence = Residence(table, free=2 * table.table.nbytes - 1 if known else None)
+    residence = Residence(table, free=2 * table.nbytes - 1 if known else None)
     assert residence.thread is None
     residence.close()
     assert in_file(table, model.folder)

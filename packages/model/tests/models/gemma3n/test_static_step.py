@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gemma_model.layers.attention import Batch
+from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.compiled_layers import compiled_layers
 from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.models.gemma3n.nested_models import Slice
+from gemma_model.models.gemma3n.nested_models import NestedModel
 from gemma_model.models.gemma3n.static_step import StaticStep
 
 SLOTS, LENGTH = 6, 128
@@ -27,8 +27,8 @@ def noisy(model: Any, length: int = LENGTH, rewind: int = 0) -> KVCache:
 
 
 def direct(decoder: Decoder, cache: KVCache, ids: Sequence[int], at: Sequence[int]) -> Tensor:
-    x = decoder.embed(torch.tensor(ids))
-    rows = decoder.per_layer_table.rows(ids, x)
+    x = decoder.embed_tokens(torch.tensor(ids))
+    rows = decoder.embed_tokens_per_layer.rows(ids, x)
     logits = decoder(x, rows, [Batch(SLOT[: len(ids)], at, 1)], cache, 1)
     assert logits is not None
     return logits
@@ -72,10 +72,10 @@ def test_a_context_within_the_window_has_no_rings(model: Any) -> None:
 
 
 def test_a_slice_equals_itself(model: Any) -> None:
-    half = Slice(tuple(size // 2 for size in model.config.intermediate_size))
+    half = NestedModel(tuple(size // 2 for size in model.config.intermediate_size))
     if model.config.num_kv_shared_layers:
-        half = Slice(half.intermediate_size[1:], (model.config.first_kv_shared_layer,))
-    decoder, expected, ours = model.decoder.sliced(half), noisy(model), noisy(model)
+        half = NestedModel(half.intermediate_size[1:], (model.config.first_kv_shared_layer,))
+    decoder, expected, ours = model.decoder.nested(half), noisy(model), noisy(model)
     step = StaticStep(decoder, ours, 4, LENGTH)
     step.fill(IDS, SLOT, POSITION)
     close(step.run(), direct(decoder, expected, IDS, POSITION))

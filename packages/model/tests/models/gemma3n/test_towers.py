@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from gemma_model.models.gemma3n.config import TOWER_PARTS
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.tiny import AUDIO_TOKENS, IMAGE_SIDE, IMAGE_TOKENS, MM_VOCAB, TEXT_VOCAB
-from gemma_model.weights import TOWER_PARTS
+
+from ...encoding import encode_audio, encode_image
 
 SOUND = TEXT_VOCAB + MM_VOCAB + 1
 LENGTHS = [1, 2, 16, 17, 97, 500, 2997]  # frames; the last one is 30 seconds
@@ -43,20 +45,22 @@ def test_a_sound_of_any_length_is_heard_bit_for_bit(model: Any, twin: Towers, fr
     log_mel = _sounds(1, frames)
     expected = _heard_by_transformers(model, log_mel)
     assert expected.shape == (1, AUDIO_TOKENS, model.config.hidden_size)
-    assert torch.equal(twin.hear(log_mel), expected)
-    assert_close(model.towers.hear(log_mel), expected, atol=1e-5, rtol=0)
+    assert torch.equal(encode_audio(twin, log_mel), expected)
+    assert_close(encode_audio(model.towers, log_mel), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("frames", [17, 97])
 def test_sounds_of_one_length_are_heard_at_once(model: Any, twin: Towers, frames: int) -> None:
     log_mel = _sounds(3, frames)
-    heard = twin.hear(log_mel)
+    heard = encode_audio(twin, log_mel)
     assert torch.equal(heard, _heard_by_transformers(model, log_mel))
-    assert_close(heard, torch.cat([twin.hear(one.unsqueeze(0)) for one in log_mel]), atol=1e-5, rtol=0)
+    assert_close(
+        heard, torch.cat([encode_audio(twin, one.unsqueeze(0)) for one in log_mel]), atol=1e-5, rtol=0
+    )
 
 
 def test_what_is_not_heard_is_the_embedding_of_the_last_id(model: Any) -> None:
-    heard = model.towers.hear(_sounds(1, 33))[0]
+    heard = encode_audio(model.towers, _sounds(1, 33))[0]
     first, hard = model.towers.hard_embeddings()
     assert first + len(hard) == TEXT_VOCAB + 2 * MM_VOCAB
     assert_close(heard[3:], hard[-1].expand(AUDIO_TOKENS - 3, -1))  # 16 frames become a token
@@ -65,7 +69,7 @@ def test_what_is_not_heard_is_the_embedding_of_the_last_id(model: Any) -> None:
 
 def test_a_sound_that_is_too_long_is_refused_with_both_numbers(model: Any) -> None:
     with pytest.raises(ValueError, match="189 soft tokens, 188 are the limit"):
-        model.towers.hear(_sounds(1, 188 * 16 + 1))
+        encode_audio(model.towers, _sounds(1, 188 * 16 + 1))
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -73,7 +77,9 @@ def test_pictures_are_seen_bit_for_bit(model: Any, twin: Towers, count: int) -> 
     pixels = torch.rand(count, 3, IMAGE_SIDE, IMAGE_SIDE, generator=torch.Generator().manual_seed(count))
     expected = model.oracle.model.get_image_features(pixels).pooler_output
     assert expected.shape == (count, IMAGE_TOKENS, model.config.hidden_size)
-    assert torch.equal(twin.see(pixels), expected)
-    seen = model.towers.see(pixels)
+    assert torch.equal(encode_image(twin, pixels), expected)
+    seen = encode_image(model.towers, pixels)
     assert_close(seen, expected, atol=1e-5, rtol=0)
-    assert_close(seen, torch.cat([model.towers.see(one.unsqueeze(0)) for one in pixels]), atol=1e-5, rtol=0)
+    assert_close(
+        seen, torch.cat([encode_image(model.towers, one.unsqueeze(0)) for one in pixels]), atol=1e-5, rtol=0
+    )

@@ -1,23 +1,26 @@
-"""The decoder's configuration, from ``config.json``; what cannot be honoured is refused by name.
+"""The decoder's configuration, from ``config.json``. Values that are not supported raise an error.
 
-Names are the checkpoint's own. Values that are missing there are transformers' own defaults, which are E4B's.
+The names are those of the checkpoint. Missing values are transformers' defaults, which are those of E4B.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gemma_model.layers.specs import AttentionSpec, LayerKVSpec
 from gemma_wire import InvalidRequest
 
 LayerType = Literal["sliding_attention", "full_attention"]
 LAYER_TYPES: tuple[LayerType, ...] = ("sliding_attention", "full_attention")
+TOWER_PARTS = ("vision_tower", "audio_tower", "embed_vision", "embed_audio")
+"""The parts of a checkpoint besides its text decoder."""
 THETA = {
     "sliding_attention": ("rope_local_base_freq", 10_000.0),
     "full_attention": ("rope_theta", 1_000_000.0),
 }
 
-# What the code takes for granted: a checkpoint that says otherwise is refused, never misread.
-TAKEN_FOR_GRANTED: Mapping[str, tuple[Any, ...]] = {
+# The only values that the code supports: a checkpoint with another one is refused.
+SUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "hidden_activation": ("gelu_pytorch_tanh",),
     "attention_bias": (False,),
     "tie_word_embeddings": (True,),
@@ -29,7 +32,7 @@ TAKEN_FOR_GRANTED: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The numbers of the decoder, as the checkpoint names them; every per-layer value is spelled out."""
+    """The numbers of the decoder, with the names of the checkpoint. Per-layer values: one entry per layer."""
 
     vocab_size: int
     hidden_size: int
@@ -55,13 +58,8 @@ class TextConfig:
 
     @property
     def first_kv_shared_layer(self) -> int:
-        """The number of layers that store keys and values; those after them borrow."""
+        """The number of layers that store keys and values; those after them share these."""
         return self.num_hidden_layers - self.num_kv_shared_layers
-
-    @property
-    def query_groups(self) -> int:
-        """Query heads per key/value head."""
-        return self.num_attention_heads // self.num_key_value_heads
 
     def kv_source(self, layer: int) -> int:
         """The layer whose keys and values this one reads: itself, or the last storing one of its type."""
@@ -71,21 +69,46 @@ class TextConfig:
         return max(i for i in range(self.first_kv_shared_layer) if self.layer_types[i] == wanted)
 
     @property
-    def kv_lenders(self) -> frozenset[int]:
-        """The storing layers that others borrow from."""
-        return frozenset(map(self.kv_source, range(self.first_kv_shared_layer, self.num_hidden_layers)))
+    def attention(self) -> Mapping[LayerType, AttentionSpec]:
+        """What the attention layers of each type have in common."""
+        return {
+            kind: AttentionSpec(
+                self.num_attention_heads,
+                self.num_key_value_heads,
+                self.head_dim,
+                self.rope_theta[kind],
+                window=self.sliding_window if kind == "sliding_attention" else None,
+            )
+            for kind in self.layer_types
+        }
+
+    @property
+    def cache_spec(self) -> tuple[LayerKVSpec, ...]:
+        """What each layer keeps in the KV cache."""
+        sources = map(self.kv_source, range(self.num_hidden_layers))
+        return tuple(
+            LayerKVSpec(
+                self.num_key_value_heads,
+                self.head_dim,
+                window=self.attention[kind].window,
+                shared_with=None if source == layer else source,
+            )
+            for layer, (kind, source) in enumerate(zip(self.layer_types, sources, strict=True))
+        )
 
     @staticmethod
     def read(config: Mapping[str, Any]) -> "TextConfig":
-        """From ``config.json`` of a whole checkpoint or of its text part alone.
+        """From ``config.json`` of a complete checkpoint, or of its text part alone.
 
         Raises:
-            InvalidRequest: naming the key that the code cannot honour.
+            InvalidRequest: naming the key whose value is not supported.
         """
         text: Mapping[str, Any] = config.get("text_config") or config
         if text.get("model_type") != "gemma3n_text":
-            raise InvalidRequest(f"{text.get('model_type')!r} is no Gemma 3n text model", "config.model_type")
-        for key, accepted in TAKEN_FOR_GRANTED.items():
+            raise InvalidRequest(
+                f"{text.get('model_type')!r} is not a Gemma 3n text model", "config.model_type"
+            )
+        for key, accepted in SUPPORTED.items():
             for level in (config, text):
                 if level.get(key, accepted[0]) not in accepted:
                     raise _refused(key, level[key], f"only {accepted[0]!r} is")
@@ -147,7 +170,7 @@ def _layer_types(text: Mapping[str, Any], layers: int) -> tuple[LayerType, ...]:
 
 
 def _theta(text: Mapping[str, Any], kind: LayerType) -> float:
-    """The base of the rotary frequencies: new files keep it per layer type, published ones in two keys."""
+    """The base of the rotary frequencies: new files have one per layer type, published ones two keys."""
     old_key, default = THETA[kind]
     parameters = (text.get("rope_parameters") or {}).get(kind) or {}
     if parameters.get("rope_type", "default") != "default":
@@ -156,10 +179,10 @@ def _theta(text: Mapping[str, Any], kind: LayerType) -> float:
 
 
 def _check(config: TextConfig) -> None:
-    """Numbers that contradict each other.
+    """Check that the numbers do not contradict each other.
 
     Raises:
-        InvalidRequest: naming one of them.
+        InvalidRequest: naming one that does.
     """
     shared, layers = config.num_kv_shared_layers, config.num_hidden_layers
     storing = config.layer_types[: config.first_kv_shared_layer]

@@ -1,4 +1,4 @@
-"""The text decoder: a batch of slots, each at its own position, to logits.
+"""The text decoder of Gemma 3n: tokens of a batch of slots, each at its own position, to logits.
 
 Shapes: B rows of T new tokens each, M = B x T tokens, N AltUp streams, H hidden, P per-layer input.
 """
@@ -9,44 +9,48 @@ from copy import copy
 from functools import partial
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
 from gemma_model.cpu import kernels
-from gemma_model.layers.attention import KV, AnyReach, Batch, Reach, Together
+from gemma_model.device import to_device
+from gemma_model.layers.attention_metadata import KV, AnyMetadata, Batch, metadata_of
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.layers.linear import Linear, Norm
-from gemma_model.models.gemma3n.altup import Streams
+from gemma_model.layers.linear import Linear
+from gemma_model.layers.rms_norm import RMSNorm
+from gemma_model.layers.specs import LayerKVSpec
+from gemma_model.models.gemma3n.altup import AltUpProjections
+from gemma_model.models.gemma3n.compiled_layers import compiled_layers
 from gemma_model.models.gemma3n.config import LayerType, TextConfig
-from gemma_model.models.gemma3n.decoder_layer import Layer, Through
-from gemma_model.models.gemma3n.fused_layers import Stack, last_rows, suits
-from gemma_model.models.gemma3n.nested_models import Slice
+from gemma_model.models.gemma3n.decoder_layer import DecoderLayer, RunLayer
+from gemma_model.models.gemma3n.fused_layers import FusedLayers, last_rows, supports
+from gemma_model.models.gemma3n.nested_models import NestedModel
 from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerInputs, PerLayerTable
+from gemma_model.models.gemma3n.static_step import StaticStep
 from gemma_model.weights import Weights
 
 
 class Embedding:
-    """Token ids to the decoder's input.
+    """``embed_tokens``: token ids to the decoder's input.
 
     Args:
         weights: of the checkpoint.
     """
 
     def __init__(self, config: TextConfig, weights: Weights) -> None:
-        self.table = weights.take("embed_tokens.weight")  # [vocab, H], the output head too
-        weights.leave(["lm_head.weight"], "tied to embed_tokens")
-        self._scale = torch.tensor(
-            math.sqrt(config.hidden_size), dtype=self.table.dtype
-        ).item()  # rounded too
+        self.weight = weights.take("embed_tokens.weight")  # [vocab, H], of the output head too
+        weights.skip(["lm_head.weight"], "tied to embed_tokens")
+        scale = torch.tensor(math.sqrt(config.hidden_size), dtype=self.weight.dtype)
+        self._scale = scale.item()  # rounded to the dtype
         self._hard: tuple[int, Tensor] | None = None
 
-    def set_hard(self, offset: int, embeddings: Tensor) -> None:
-        """Ids from ``offset`` on are the towers' own: ``[n, H]``, as their embedders make them."""
+    def set_hard_embeddings(self, offset: int, embeddings: Tensor) -> None:
+        """Set the embeddings ``[n, H]`` of the ids from ``offset`` on, which are those of the towers."""
         self._hard = offset, embeddings
 
     def __call__(self, ids: Tensor) -> Tensor:
         """``[M]`` → ``[M, H]``."""
-        embedded = F.embedding(ids, self.table) * self._scale
+        embedded = F.embedding(ids, self.weight) * self._scale
         if self._hard is None:
             return embedded
         offset, table = self._hard
@@ -55,39 +59,54 @@ class Embedding:
 
 
 class Decoder:
-    """All layers, and the head.
+    """All layers and the output head.
 
     Args:
-        weights: of the checkpoint; its text part is used up.
+        weights: of the checkpoint. All of its text part is taken.
         table_on_device: keep the per-layer table on the device too.
     """
 
     def __init__(self, config: TextConfig, weights: Weights, table_on_device: bool = False) -> None:
-        self.config, self._compiled = config, weights.compiled and suits(config)
-        self.embed = Embedding(config, weights)
-        self.per_layer_table = PerLayerTable(config, weights, table_on_device)
+        self.config, self._cpu_kernels = config, weights.cpu_kernels and supports(config)
+        self.embed_tokens = Embedding(config, weights)
+        self.embed_tokens_per_layer = PerLayerTable(config, weights, table_on_device)
 
-        def norm_of(width: int, name: str) -> Norm:
-            return Norm(width, config.rms_norm_eps, weights.take(f"{name}.weight"), weights.compiled)
+        def norm_of(width: int, name: str) -> RMSNorm:
+            return RMSNorm(width, config.rms_norm_eps, weights.take(f"{name}.weight"), weights.cpu_kernels)
 
         norm = norm_of(config.hidden_size_per_layer_input, "per_layer_projection_norm")
         projection = weights.take("per_layer_model_projection.weight")
-        self._inputs_of = partial(PerLayerInputs, config, projection, norm, weights.compiled)
+        self._inputs_of = partial(PerLayerInputs, config, projection, norm, weights.cpu_kernels)
         self._storing = range(config.first_kv_shared_layer)
         self.sharing = range(config.first_kv_shared_layer, config.num_hidden_layers)
         self._storing_inputs = self._inputs_of(self._storing)
         self.sharing_inputs = self._inputs_of(self.sharing)
-        self._streams = Streams(config, weights)
-        self.layers = [Layer(config, weights, number) for number in range(config.num_hidden_layers)]
+        self._altup_projections = AltUpProjections(config, weights)
+        self.layers = [DecoderLayer(config, weights, number) for number in range(config.num_hidden_layers)]
         self._norm = norm_of(config.hidden_size, "norm")
-        self._head = Linear(self.embed.table)
-        self.stack = self.stacked()
+        self._head = Linear(self.embed_tokens.weight)
+        self.fused_layers = self.fused()
 
-    def sliced(self, nested: Slice) -> "Decoder":
-        """A model nested in this one, on the same tensors; it may use the same cache, not what is in it.
+    @property
+    def vocab_size(self) -> int:
+        """The number of logits."""
+        return self.config.vocab_size
+
+    @property
+    def cache_spec(self) -> Sequence[LayerKVSpec]:
+        """What each layer keeps in the KV cache."""
+        return self.config.cache_spec
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the computation."""
+        return self.embed_tokens.weight.dtype
+
+    def nested(self, nested: NestedModel) -> "Decoder":
+        """A model nested in this one, with the same tensors. It may use the same cache, but not its contents.
 
         Raises:
-            InvalidRequest: when it is not there.
+            InvalidRequest: when this model does not have it.
         """
         nested.check(self.config)
         other = copy(self)
@@ -95,81 +114,99 @@ class Decoder:
         other.sharing = range(first, self.config.num_hidden_layers)
         other.sharing_inputs = self._inputs_of(other.sharing)
         other.layers = [
-            layer if number in nested.skipped else layer.sliced(nested.size_of(number))
+            layer if number in nested.skipped else layer.narrowed(nested.size_of(number))
             for number, layer in enumerate(self.layers)
         ]
-        other.stack = other.stacked()
+        other.fused_layers = other.fused()
         return other
 
-    def stacked(self) -> Stack | None:
-        """The layers for the CPU's kernels, where they can be used."""
-        if not self._compiled:
+    def static_step(self, cache: KVCache, rows: int, columns: int, compiled: bool) -> StaticStep:
+        """See ``Model.static_step``."""
+        run_layer = compiled_layers() if compiled else DecoderLayer.__call__
+        return StaticStep(self, cache, rows, columns, run_layer)
+
+    def fused(self) -> FusedLayers | None:
+        """The layers for the C++ kernels, if these can be used."""
+        if not self._cpu_kernels:
             return None
-        running = (*self._storing, *self.sharing)
-        sources = [self.config.kv_source(number) for number in running]
-        layers = [self.layers[number] for number in running]
-        return Stack(self.config, layers, sources, last=len(self._storing) - 1)
+        numbers = (*self._storing, *self.sharing)
+        layers = [(number, self.layers[number]) for number in numbers]
+        return FusedLayers(self.config, layers, last=len(self._storing) - 1)
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Token ids → embeddings, ``[M, H]``."""
+        return self.embed_tokens(to_device(torch.tensor(ids), self.embed_tokens.weight.device))
+
+    def prefill(
+        self, ids: Sequence[int], x: Tensor, batches: Sequence[Batch], cache: KVCache, keep: int
+    ) -> Tensor | None:
+        """As ``__call__``, with the token ids ``ids`` of the embeddings ``x``."""
+        return self(x, self.embed_tokens_per_layer.rows(ids, x), batches, cache, keep)
+
+    def decode(
+        self, ids: Sequence[int], slots: Sequence[int], positions: Sequence[int], cache: KVCache
+    ) -> Tensor:
+        """One new token of each row: its logits, ``[B, vocab]`` fp32."""
+        logits = self.prefill(ids, self.embed(ids), [Batch(slots, positions, 1)], cache, keep=1)
+        assert logits is not None, "they were asked for"
+        return logits
 
     def __call__(
         self, x: Tensor, table_rows: Tensor, batches: Sequence[Batch], cache: KVCache, keep: int
     ) -> Tensor | None:
         """Run batches in different slots, and write their keys and values into the cache.
 
-        All weights are read once for all of them.
-
-        Only the last ``keep`` tokens of each row go through what nobody else depends on: the last storing
-        layer behind its keys and values, and the layers that store none. That changes no result.
+        All weights are read once for all batches. Only the last ``keep`` tokens of each row go through the
+        last storing layer after its keys and values, and through the layers that store none. That is exact,
+        for no other token depends on these results.
 
         Args:
             x: embeddings, ``[M, H]``.
             table_rows: of the per-layer table, ``[M, layers x P]``.
-            batches: which slots and positions, one's tokens behind the other's.
+            batches: slots and positions; the tokens of all batches are concatenated.
             cache: all slots.
-            keep: tokens of each row whose logits are wanted; of several batches less than all they have.
+            keep: tokens of each row whose logits are wanted; with several batches fewer than any has.
 
         Returns:
-            Logits, ``[B x keep, vocab]`` fp32; ``None`` when none are wanted.
+            Logits, ``[B x keep, vocab]`` fp32; ``None`` if none are wanted.
         """
-        if self.stack is not None:
-            return self._through(self.stack, x, table_rows, batches, cache, keep)
-        kinds = set(self.config.layer_types)
-        parts = {k: [Reach.of(self.config, batch, k, cache, x) for batch in batches] for k in kinds}
-        reaches: dict[LayerType, AnyReach] = {
-            kind: own[0] if len(own) == 1 else Together(tuple(own)) for kind, own in parts.items()
+        if self.fused_layers is not None:
+            return self._run_fused(self.fused_layers, x, table_rows, batches, cache, keep)
+        metadata = {
+            layer_type: metadata_of(spec, batches, cache, x)
+            for layer_type, spec in self.config.attention.items()
         }
-        return self.run(x, table_rows, reaches, cache, keep)
+        return self.run(x, table_rows, metadata, cache, keep)
 
     def run(
         self,
         x: Tensor,
         table_rows: Tensor,
-        reaches: Mapping[LayerType, AnyReach],
+        metadata: Mapping[LayerType, AnyMetadata],
         cache: KVCache,
         keep: int,
-        through: Through = Layer.__call__,
+        run_layer: RunLayer = DecoderLayer.__call__,
     ) -> Tensor | None:
-        """As above, with the reach of layers of each type given, and with what a layer is run through."""
-        any_reach = reaches[self.config.layer_types[0]]
-        tokens = any_reach.tokens
-        lent: dict[LayerType, KV] = {}
-        streams = self._streams.split(x)
+        """As ``__call__``, layer by layer, with the attention metadata of each layer type."""
+        any_type = metadata[self.config.layer_types[0]]
+        shared_kv: dict[LayerType, KV] = {}
+        streams = self._altup_projections.split(x)
         for number, given in zip(self._storing, self._storing_inputs(x, table_rows), strict=True):
-            layer, going_on = self.layers[number], keep if number == self._storing[-1] else tokens
-            reach, cached = reaches[layer.kind], cache.layers[number]
-            streams, lent[layer.kind] = through(layer, streams, given, reach, cached, None, going_on)
+            layer, kept = self.layers[number], keep if number == self._storing[-1] else any_type.tokens
+            own, kind = cache.layer(number), layer.layer_type
+            streams, shared_kv[kind] = run_layer(layer, streams, given, metadata[kind], own, None, kept)
         if not keep:
             return None
-        x, table_rows = (any_reach.trim(t, keep) for t in (x, table_rows))
-        reaches = {kind: reach.last(keep) for kind, reach in reaches.items()}
+        x, table_rows = (any_type.last(t, keep) for t in (x, table_rows))
+        metadata = {kind: own.for_last(keep) for kind, own in metadata.items()}
         for number, given in zip(self.sharing, self.sharing_inputs(x, table_rows), strict=True):
-            layer = self.layers[number]
-            reach, seen = reaches[layer.kind], lent[layer.kind]
-            streams, _ = through(layer, streams, given, reach, None, seen, keep)
-        return self._logits(self._norm(self._streams.merge(streams)))
+            layer, kind = self.layers[number], self.layers[number].layer_type
+            streams, _ = run_layer(layer, streams, given, metadata[kind], None, shared_kv[kind], keep)
+        return self._logits(self._norm(self._altup_projections.merge(streams)))
 
-    def _through(
+    def _run_fused(
         self,
-        stack: Stack,
+        layers: FusedLayers,
         x: Tensor,
         table_rows: Tensor,
         batches: Sequence[Batch],
@@ -177,17 +214,17 @@ class Decoder:
         keep: int,
     ) -> Tensor | None:
         kept = last_rows(batches, keep)
-        storing, streams = self._storing_inputs(x, table_rows), self._streams.split(x)
+        storing, streams = self._storing_inputs(x, table_rows), self._altup_projections.split(x)
         if kept is not None:
             x, table_rows = x[kept], table_rows[kept]
         sharing = self.sharing_inputs(x, table_rows) if keep else ()
-        streams = stack(streams, (*storing, *sharing), batches, cache, kept)
-        return self._logits(self._norm(self._streams.merge(streams))) if keep else None
+        streams = layers(streams, (*storing, *sharing), batches, cache, kept)
+        return self._logits(self._norm(self._altup_projections.merge(streams))) if keep else None
 
     def _logits(self, x: Tensor) -> Tensor:
         cap = self.config.final_logit_softcapping
-        if self._compiled:
-            capped: Tensor = kernels.ops.logits(x, self.embed.table, cap or 0.0)
+        if self._cpu_kernels:
+            capped: Tensor = kernels.ops.logits(x, self.embed_tokens.weight, cap or 0.0)
             return capped
         logits = self._head(x).float()
         return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,4 +1,4 @@
-"""One decoder layer: any number of tokens for each row of a batch.
+"""One decoder layer: attention, LAuReL, the MLP, AltUp around them, and the per-layer input after them.
 
 Shapes: B rows of T new tokens each, M = B x T tokens, N AltUp streams, H hidden, P per-layer input.
 """
@@ -9,91 +9,116 @@ from copy import copy
 
 from torch import Tensor
 
-from gemma_model.layers.attention import KV, AnyReach, Attention
-from gemma_model.layers.linear import Linear, Norm, gelu
-from gemma_model.layers.mlp import MLP
+from gemma_model.layers.attention import Attention
+from gemma_model.layers.attention_metadata import KV, AnyMetadata
+from gemma_model.layers.linear import Linear
+from gemma_model.layers.mlp import gelu
+from gemma_model.layers.rms_norm import RMSNorm
 from gemma_model.models.gemma3n.altup import AltUp
 from gemma_model.models.gemma3n.config import LayerType, TextConfig
+from gemma_model.models.gemma3n.sparse_mlp import SparseMLP
 from gemma_model.weights import Weights
 
 
-class Layer:
+class Laurel:
+    """A learned low-rank residual layer (LAuReL, https://arxiv.org/abs/2411.07501).
+
+    Args:
+        weights: of the checkpoint.
+        prefix: ``layers.N.laurel.``.
+    """
+
+    def __init__(self, config: TextConfig, weights: Weights, prefix: str) -> None:
+        self.linear_left = Linear(weights.take(prefix + "linear_left.weight"))
+        self.linear_right = Linear(weights.take(prefix + "linear_right.weight"))
+        norm = weights.take(prefix + "post_laurel_norm.weight")
+        self.post_laurel_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[M, H]`` → ``[M, H]``."""
+        return x + self.post_laurel_norm(self.linear_right(self.linear_left(x)))
+
+
+class DecoderLayer:
     """One decoder layer.
 
     Args:
         weights: of the checkpoint.
-        number: its number.
+        number: of the layer.
     """
 
     def __init__(self, config: TextConfig, weights: Weights, number: int) -> None:
         prefix = f"layers.{number}."
-        self.kind: LayerType = config.layer_types[number]
+        self.layer_type: LayerType = config.layer_types[number]
+        eps = config.rms_norm_eps
 
-        def norm(name: str) -> Norm:
-            return Norm(config.hidden_size, config.rms_norm_eps, weights.take(f"{prefix}{name}.weight"))
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(config.hidden_size, eps, weights.take(f"{prefix}{name}.weight"))
 
         def linear(name: str) -> Linear:
             return Linear(weights.take(f"{prefix}{name}.weight"))
 
         self.altup = AltUp(config, weights, prefix + "altup.")
-        self.attention = Attention(config, weights, number)
-        self.mlp = MLP.take(config, weights, number)
-        self.input_norm = norm("input_layernorm")
-        self.post_attention_norm = norm("post_attention_layernorm")
-        self.pre_mlp_norm, self.post_mlp_norm = (
-            norm("pre_feedforward_layernorm"),
-            norm("post_feedforward_layernorm"),
-        )
-        self.laurel_left, self.laurel_right = linear("laurel.linear_left"), linear("laurel.linear_right")
-        self.post_laurel_norm = norm("laurel.post_laurel_norm")
-        self.gate, self.project = linear("per_layer_input_gate"), linear("per_layer_projection")
-        self.post_projection_norm = norm("post_per_layer_input_norm")
+        spec, shared_with = config.attention[self.layer_type], config.cache_spec[number].shared_with
+        self.self_attn = Attention(spec, eps, weights, prefix + "self_attn.", shared_with)
+        self.mlp = SparseMLP.load(config, weights, number)
+        self.laurel = Laurel(config, weights, prefix + "laurel.")
+        self.input_layernorm = norm("input_layernorm")
+        self.post_attention_layernorm = norm("post_attention_layernorm")
+        self.pre_feedforward_layernorm = norm("pre_feedforward_layernorm")
+        self.post_feedforward_layernorm = norm("post_feedforward_layernorm")
+        self.per_layer_input_gate = linear("per_layer_input_gate")
+        self.per_layer_projection = linear("per_layer_projection")
+        self.post_per_layer_input_norm = norm("post_per_layer_input_norm")
 
     def __call__(
         self,
         streams: Tensor,
         per_layer_input: Tensor,
-        reach: AnyReach,
-        cached: Tensor | None,
-        lent: KV | None,
+        metadata: AnyMetadata,
+        kv_cache: Tensor | None,
+        shared_kv: KV | None,
         keep: int,
     ) -> tuple[Tensor, KV]:
-        """``[M, N, H]`` → ``[B x keep, N, H]``, and the keys and values it attended to.
+        """``[M, N, H]`` → ``[B x keep, N, H]``, and the keys and values that the layer attended to.
 
         Args:
             streams: of all tokens of the batch.
             per_layer_input: of each token, ``[M, P]``.
-            reach: of layers of this type.
-            cached: its part of the cache, if it stores any.
-            lent: else the keys and values of the layer that it borrows from.
-            keep: the last tokens of each row, which go on; all others leave their keys and values alone.
+            metadata: of layers of this type.
+            kv_cache: the layer's part of the cache, if it stores keys and values.
+            shared_kv: otherwise the keys and values of the layer that it shares with.
+            keep: the last tokens of each row, which are computed to the end; of all others only keys and
+                values are.
         """
         predicted = self.altup.predict(streams)
-        x = self.input_norm(predicted[:, self.altup.active])
-        query, seen = self.attention.project(x, reach, cached, lent)
+        x = self.input_layernorm(predicted[:, self.altup.active])
+        query, kv = self.self_attn.project(x, metadata, kv_cache, shared_kv)
         if not keep:
-            return streams[:0], seen
+            return streams[:0], kv
         predicted, x, per_layer_input, query = (
-            reach.trim(t, keep) for t in (predicted, x, per_layer_input, query)
+            metadata.last(t, keep) for t in (predicted, x, per_layer_input, query)
         )
-        attended = self.post_attention_norm(self.attention.attend(query, reach.last(keep), seen))
-        laurel = x + self.post_laurel_norm(self.laurel_right(self.laurel_left(x)))
-        x = (predicted[:, self.altup.active] + attended + laurel) * math.sqrt(0.5)
-        x = x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
+        attended = self.self_attn.attend(query, metadata.for_last(keep), kv)
+        attended = predicted[:, self.altup.active] + self.post_attention_layernorm(attended)
+        x = (attended + self.laurel(x)) * math.sqrt(0.5)
+        x = x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
         corrected = self.altup.correct(predicted, x)
         corrected[:, 1:].add_(self._per_layer(corrected, per_layer_input).unsqueeze(1))
-        return corrected, seen
+        return corrected, kv
 
-    def sliced(self, size: int) -> "Layer":
-        """The same layer with a smaller feed-forward part, on the same tensors."""
+    def narrowed(self, intermediate_size: int) -> "DecoderLayer":
+        """The same layer with a smaller MLP, as views of the same tensors."""
         other = copy(self)
-        other.mlp = self.mlp.sliced(size)
+        other.mlp = self.mlp.narrowed(intermediate_size)
         return other
 
     def _per_layer(self, corrected: Tensor, per_layer_input: Tensor) -> Tensor:
-        gated = gelu(self.gate(self.altup.scaled_active(corrected))) * per_layer_input
-        return self.post_projection_norm(self.project(gated))
+        gate = gelu(self.per_layer_input_gate(self.altup.scale_corrected_output(corrected)))
+        return self.post_per_layer_input_norm(self.per_layer_projection(gate * per_layer_input))
 
 
-Through = Callable[[Layer, Tensor, Tensor, AnyReach, Tensor | None, KV | None, int], tuple[Tensor, KV]]
-"""What runs a layer: ``Layer.__call__``, or something that does the same."""
+RunLayer = Callable[
+    [DecoderLayer, Tensor, Tensor, AnyMetadata, Tensor | None, KV | None, int], tuple[Tensor, KV]
+]
+"""What runs a layer: ``DecoderLayer.__call__``, or a compiled version of it."""

@@ -1,4 +1,4 @@
-"""All layers on the CPU's kernels, in one operation: what ``Layer`` computes.
+"""All layers in one operation of the C++ kernels; the result is that of ``DecoderLayer``.
 
 Shapes: M new tokens, each with a slot and a position; N AltUp streams, H hidden, P per-layer input.
 """
@@ -9,22 +9,23 @@ import torch
 from torch import Tensor
 
 from gemma_model.cpu.kernels import LANES, ops
-from gemma_model.layers.attention import Batch, rotation
+from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
+from gemma_model.layers.rotary import rotary_cos_sin
 from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.decoder_layer import Layer
+from gemma_model.models.gemma3n.decoder_layer import DecoderLayer
 
-NOTHING = torch.empty(0)
+NO_SCALE = torch.empty(0)
 
 
-def suits(config: TextConfig) -> bool:
-    """Whether the kernels can run such a decoder: they read whole vectors."""
+def supports(config: TextConfig) -> bool:
+    """Whether the kernels can run such a decoder: they read complete vectors."""
     widths = (config.hidden_size, config.head_dim, config.hidden_size_per_layer_input)
     return all(width % LANES == 0 for width in (*widths, *config.intermediate_size))
 
 
 def last_rows(batches: Sequence[Batch], keep: int) -> Tensor | None:
-    """Where the last tokens of each row are among those of all batches; ``None``: that is all of them."""
+    """Which tokens of all batches are among the last ``keep`` of their row; ``None``: all of them."""
     if all(batch.tokens <= keep for batch in batches):
         return None
     found: list[int] = []
@@ -36,24 +37,23 @@ def last_rows(batches: Sequence[Batch], keep: int) -> Tensor | None:
     return torch.tensor(found, dtype=torch.long)
 
 
-class Stack:
-    """The layers that a decoder runs, with what a step needs of them found once.
+class FusedLayers:
+    """The layers that a decoder runs, with everything prepared that is the same in each step.
 
     Args:
-        layers: in the order in which they run.
-        sources: the number of the layer whose part of the cache each of them reads, its own or a lender's.
-        last: the place of the last one that stores keys and values.
+        layers: by their numbers in the checkpoint, in the order in which they run.
+        last: the index of the last one that stores keys and values.
     """
 
-    def __init__(
-        self, config: TextConfig, layers: Sequence[Layer], sources: Sequence[int], last: int
-    ) -> None:
-        self._config, self._sources, first = config, sources, layers[0]
-        self._kinds = list(dict.fromkeys(layer.kind for layer in layers))
-        self._kind_of = [self._kinds.index(layer.kind) for layer in layers]
-        self._parts = [part for layer in layers for part in _parts(layer)]
-        self._deviations = [layer.mlp.deviations for layer in layers]
-        self._common = first.altup.active, first.attention.heads, first.input_norm.eps, last
+    def __init__(self, config: TextConfig, layers: Sequence[tuple[int, DecoderLayer]], last: int) -> None:
+        self._numbers, own = zip(*layers, strict=True)
+        types = list(dict.fromkeys(layer.layer_type for layer in own))
+        self._specs = [config.attention[layer_type] for layer_type in types]
+        self._types = [types.index(layer.layer_type) for layer in own]
+        self._parts = [part for layer in own for part in _parts(layer)]
+        self._sparsity_zscores = [layer.mlp.sparsity_zscore for layer in own]
+        first = own[0]
+        self._constants = first.altup.active, first.self_attn.num_heads, config.rms_norm_eps, last
 
     def __call__(
         self,
@@ -67,56 +67,55 @@ class Stack:
 
         Args:
             streams: of each token.
-            per_layer_inputs: of each layer, ``[M, P]``; of those behind ``last`` for the kept tokens alone.
-            batches: which slots and positions; one's tokens behind the other's.
+            per_layer_inputs: of each layer, ``[M, P]``; of those after ``last`` for the kept tokens alone.
+            batches: slots and positions; the tokens of all batches are concatenated.
             cache: all slots.
-            kept: the tokens whose logits are wanted, int64; ``None``: those of all.
+            kept: the tokens whose logits are wanted, int64; ``None``: all.
         """
-        config = self._config
-        runs = [(*own, b.tokens) for b in batches for own in zip(b.slots, b.starts, strict=True)]
-        positions = torch.tensor([p for _, start, tokens in runs for p in range(start, start + tokens)])
-        rotations = [rotation(positions, config.rope_theta[kind], config.head_dim) for kind in self._kinds]
-        sliding = [kind == "sliding_attention" for kind in self._kinds]
-        through: Tensor = ops.layers(
+        chunks = [(*own, b.tokens) for b in batches for own in zip(b.slots, b.starts, strict=True)]
+        positions = torch.tensor([p for _, start, tokens in chunks for p in range(start, start + tokens)])
+        cos_sin = [rotary_cos_sin(positions, spec.rope_theta, spec.head_dim) for spec in self._specs]
+        result: Tensor = ops.gemma3n_layers(
             streams,
             per_layer_inputs,
             self._parts,
-            self._deviations,
-            [cache.layers[number] for number in self._sources],
-            self._kind_of,
-            [cos for cos, _ in rotations],
-            [sin for _, sin in rotations],
-            [config.sliding_window if slides else cache.length for slides in sliding],
-            torch.tensor(runs),
-            *self._common,
+            self._sparsity_zscores,
+            [cache.layer(number) for number in self._numbers],
+            self._types,
+            [cos for cos, _ in cos_sin],
+            [sin for _, sin in cos_sin],
+            [spec.window or cache.length for spec in self._specs],
+            torch.tensor(chunks),
+            *self._constants,
             kept,
         )
-        return through
+        return result
 
 
-def _parts(layer: Layer) -> tuple[Tensor, ...]:
-    """The tensors of a layer, in the order of ``Part`` in the kernels."""
-    altup, attention, mlp = layer.altup, layer.attention, layer.mlp
+def _parts(layer: DecoderLayer) -> tuple[Tensor, ...]:
+    """The weights of a layer, in the order of ``Part`` in ``cpu/gemma3n/decoder_layer.h``."""
+    altup, attention, mlp, laurel = layer.altup, layer.self_attn, layer.mlp, layer.laurel
+    scale = altup.correct_output_scale
     return (
-        altup.norm.factor,
-        altup.router.weight,
-        altup.prediction.weight,
-        altup.correction.weight,
-        NOTHING if altup.scale is None else altup.scale,
-        layer.input_norm.factor,
-        attention.into.weight,
-        attention.scale,
-        attention.out_of.weight,
-        layer.post_attention_norm.factor,
-        layer.laurel_left.weight,
-        layer.laurel_right.weight,
-        layer.post_laurel_norm.factor,
-        layer.pre_mlp_norm.factor,
-        mlp.gate,
-        mlp.up,
-        mlp.down.weight,
-        layer.post_mlp_norm.factor,
-        layer.gate.weight,
-        layer.project.weight,
-        layer.post_projection_norm.factor,
+        altup.router_norm.weight,
+        altup.modality_router.weight,
+        altup.prediction_coefs.weight,
+        altup.correction_coefs.weight,
+        NO_SCALE if scale is None else scale,
+        layer.input_layernorm.weight,
+        attention.qkv_proj.weight,
+        attention.qk_norm,
+        attention.o_proj.weight,
+        layer.post_attention_layernorm.weight,
+        laurel.linear_left.weight,
+        laurel.linear_right.weight,
+        laurel.post_laurel_norm.weight,
+        layer.pre_feedforward_layernorm.weight,
+        mlp.gate_proj,
+        mlp.up_proj,
+        mlp.down_proj.weight,
+        layer.post_feedforward_layernorm.weight,
+        layer.per_layer_input_gate.weight,
+        layer.per_layer_projection.weight,
+        layer.post_per_layer_input_norm.weight,
     )

@@ -1,37 +1,44 @@
-"""Smaller models nested in a checkpoint, as views of its tensors (MatFormer, https://arxiv.org/abs/2310.07707).
+"""Smaller models nested in a checkpoint (MatFormer, https://arxiv.org/abs/2310.07707), and which are served.
 
-A slice keeps the first so many neurons of each layer's feed-forward part, and leaves layers out whole. How a
-checkpoint is cut is defined by the notebook "MatFormer Lab" of Google's Gemma cookbook:
+A nested model has the first neurons of each layer's MLP, and leaves some layers out. The notebook "MatFormer
+Lab" of Google's Gemma cookbook defines which parts of a checkpoint it has:
 
     gate_proj, up_proj              rows ``[:size]``
     down_proj                       columns ``[:size]``
-    per_layer_model_projection      rows of the layers that stay, P each
-    embed_tokens_per_layer          columns of the layers that stay, P each
+    per_layer_model_projection      the rows of its layers, P each
+    embed_tokens_per_layer          the columns of its layers, P each
 
 The sizes below are from the dataset google/gemma3n-slicing-configs on the Hugging Face hub.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest
+
+OUTER_NAME = "E4B"
+"""What the names of published checkpoints with nested models contain."""
 
 
 @dataclass(frozen=True)
-class Slice:
-    """A nested model.
+class NestedModel:
+    """The layers of a nested model.
 
     Args:
-        intermediate_size: of each layer that stays.
-        skipped: layers that are left out: the first of those that borrow their keys and values.
+        intermediate_size: of each of its layers.
+        skipped: layers that are left out: the first of those that share keys and values.
     """
 
     intermediate_size: tuple[int, ...]
     skipped: tuple[int, ...] = ()
 
     def check(self, config: TextConfig) -> None:
-        """Whether a checkpoint holds this model.
+        """Check that a checkpoint has this model.
 
         Raises:
             InvalidRequest: naming the number that does not fit.
@@ -54,18 +61,72 @@ class Slice:
                 raise InvalidRequest(f"wants {size} of the {limit} neurons of layer {number}", "variants")
 
     def size_of(self, layer: int) -> int:
-        """The feed-forward size of a layer, by its number in the whole checkpoint."""
+        """The intermediate size of a layer, by its number in the checkpoint."""
         return self.intermediate_size[layer - sum(skipped < layer for skipped in self.skipped)]
 
 
-def _published(count: int, wide: tuple[int, ...] = (), skipped: tuple[int, ...] = ()) -> Slice:
-    """``count`` layers of 8,192 neurons, but 16,384 in the wide ones."""
-    return Slice(tuple(16_384 if layer in wide else 8_192 for layer in range(count)), skipped)
+def _layers(count: int, wide: tuple[int, ...] = (), skipped: tuple[int, ...] = ()) -> NestedModel:
+    """``count`` layers of 8,192 neurons, but of 16,384 in the wide ones."""
+    return NestedModel(tuple(16_384 if layer in wide else 8_192 for layer in range(count)), skipped)
 
 
-PUBLISHED: Mapping[str, Slice] = {
-    "E2B": _published(30, skipped=(20, 21, 22, 23, 24)),
-    "E1.96B": _published(30, wide=(4,), skipped=(20, 21, 22, 23, 24)),
-    "E2.54B": _published(35, wide=(4, 20, 21, 22, 23, 24)),
+PUBLISHED: Mapping[str, NestedModel] = {
+    "E2B": _layers(30, skipped=(20, 21, 22, 23, 24)),
+    "E1.96B": _layers(30, wide=(4,), skipped=(20, 21, 22, 23, 24)),
+    "E2.54B": _layers(35, wide=(4, 20, 21, 22, 23, 24)),
 }
-"""Slices of E4B; the numbers of wide layers are those of the slice."""
+"""Models nested in E4B; the numbers of wide layers are those of the nested model."""
+
+
+def served_nested_models(config: Mapping[str, Any], settings: Settings) -> dict[str, NestedModel]:
+    """Served name → nested model, as ``settings.variants`` says.
+
+    Args:
+        config: ``config.json`` of the checkpoint.
+        settings: of the model.
+
+    Raises:
+        InvalidRequest: when a name is unknown, or the checkpoint does not have such a model.
+    """
+    if settings.engine != "native" or settings.variants == "none":
+        return {}
+    text = TextConfig.read(config)
+    if settings.variants == "auto":
+        wanted = {"E2B": PUBLISHED["E2B"]} if _is_e4b(text) else {}
+    elif settings.variants.endswith(".json"):
+        wanted = _read(Path(settings.variants))
+    else:
+        wanted = {name: _published(name) for name in map(str.strip, settings.variants.split(","))}
+    for nested in wanted.values():
+        nested.check(text)
+    return {_served_name(settings.public_name, name): nested for name, nested in wanted.items()}
+
+
+def _is_e4b(config: TextConfig) -> bool:
+    """Whether the published sizes are those of this checkpoint, and would not only fit."""
+    return config.num_hidden_layers == 35 and set(config.intermediate_size) == {16_384}
+
+
+def _published(name: str) -> NestedModel:
+    if name not in PUBLISHED:
+        known = f"{', '.join(PUBLISHED)} are, and auto, none, and a .json file"
+        raise InvalidRequest(f"{name!r} is not known; {known}", "variants")
+    return PUBLISHED[name]
+
+
+def _read(file: Path) -> dict[str, NestedModel]:
+    """``{"name": {"intermediate_size": [...], "skipped": [...]}}``."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {name: _parse(entry) for name, entry in content.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidRequest(f"cannot read {file}: {type(error).__name__}: {error}", "variants") from None
+
+
+def _parse(entry: Mapping[str, list[int]]) -> NestedModel:
+    return NestedModel(tuple(map(int, entry["intermediate_size"])), tuple(map(int, entry.get("skipped", ()))))
+
+
+def _served_name(outer: str, name: str) -> str:
+    """``google/gemma-3n-E4B-it`` has ``google/gemma-3n-E2B-it``; ``my-model`` has ``my-model-E2B``."""
+    return outer.replace(OUTER_NAME, name) if OUTER_NAME in outer else f"{outer}-{name}"

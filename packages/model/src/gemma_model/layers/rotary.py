@@ -1,0 +1,22 @@
+"""Rotary position embeddings (RoPE, https://arxiv.org/abs/2104.09864), in the layout of transformers."""
+
+import torch
+from torch import Tensor
+
+
+def rotary_cos_sin(positions: Tensor, theta: float, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angles, ``[M, 1, head_dim]`` fp32; the first half of the sines is negated.
+
+    Args:
+        positions: M token positions, of any shape.
+        theta: the base of the frequencies.
+        head_dim: of the heads to rotate.
+    """
+    halves = torch.arange(0, head_dim, 2, dtype=torch.float, device=positions.device) / head_dim
+    angles = positions.reshape(-1, 1, 1).float() * (1.0 / theta**halves)  # [M, 1, head_dim / 2]
+    return angles.cos().repeat(1, 1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
+
+
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate heads ``[M, heads, head_dim]`` by the result of ``rotary_cos_sin``."""
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin

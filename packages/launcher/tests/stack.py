@@ -142,10 +142,12 @@ def _start(
     folder: Path, flags: tuple[str, ...], environment: Mapping[str, str], playground: Path | None
 ) -> RunningLauncher:
     names = ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port")
-    ports = [str(find_free_port(LOOPBACK)) for _ in names]
+    numbers: list[int] = []
+    for _ in (*names, "--playground-port"):
+        numbers.append(find_free_port(LOOPBACK, exclude=numbers))
+    *ports, page = map(str, numbers)
     chosen = [part for pair in zip(names, ports, strict=True) for part in pair]
-    page = str(find_free_port(LOOPBACK)) if playground else ""
-    chosen += ["--playground-port", page] if page else ["--no-playground"]
+    chosen += ["--playground-port", page] if playground else ["--no-playground"]
     package = {"PYTHONPATH": str(playground)} if playground else {}
     log = folder / "serve.log"
     with log.open("wb") as output:
@@ -158,4 +160,4 @@ def _start(
         )
     api, http, grpc, metrics = (f"{LOOPBACK}:{port}" for port in ports)
     urls = f"http://{api}", f"http://{http}", grpc, f"http://{metrics}"
-    return RunningLauncher(process, log, *urls, playground=f"http://{LOOPBACK}:{page}" if page else "")
+    return RunningLauncher(process, log, *urls, playground=f"http://{LOOPBACK}:{page}" if playground else "")

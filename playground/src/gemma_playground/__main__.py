@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from gemma_playground.gradio_import import skip_type_stubs
 from gemma_playground.settings import PlaygroundSettings
 
 
@@ -19,6 +20,7 @@ def main() -> None:
     # Each playground has its own folder of files, which it deletes when it ends.
     with tempfile.TemporaryDirectory(prefix="playground-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        skip_type_stubs()
         from gemma_playground.server import serve  # noqa: PLC0415 - Gradio makes its folder when imported
 
         serve(settings, os.environ.get("OPENAI_API_KEY", ""), Path(folder).resolve())

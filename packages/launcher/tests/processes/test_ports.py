@@ -25,6 +25,11 @@ def test_a_free_port_is_outside_the_range_of_outgoing_connections() -> None:
     assert {ports.find_free_port("127.0.0.1") for _ in range(50)} <= {*ports.PORT_RANGE}
 
 
+def test_excluded_ports_are_not_chosen() -> None:
+    few = range(20_000, 20_021)
+    assert ports.find_free_port("127.0.0.1", exclude={*ports.PORT_RANGE} - {*few}) in few
+
+
 def test_an_address_without_free_ports() -> None:
     with pytest.raises(CommandError, match=r"no port of 192\.0\.2\.1 is free: cannot assign"):
         ports.find_free_port("192.0.2.1")

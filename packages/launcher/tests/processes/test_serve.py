@@ -76,7 +76,7 @@ def listening(pid: int) -> set[str]:
 @contextmanager
 def restarted(served: RunningLauncher, limit_s: float, services: int = 1) -> Iterator[None]:
     """Services fail inside the context; at its end all must be ready again."""
-    words = "is ready again, after "
+    words = "is up again, after "
     before = served.output.count(words)
     with within(limit_s):
         yield

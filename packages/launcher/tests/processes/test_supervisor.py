@@ -82,7 +82,7 @@ async def test_restarts_are_immediate_and_then_delayed(log: Log) -> None:
     task = asyncio.create_task(supervise(service("import time; time.sleep(1)"), log.console))
     await until(lambda: "ended with exit code 0; restarting it in 1 s" in log())
     assert "ended with exit code 0; restarting it now" in log()
-    assert "triton is ready again, after 0 s" in log()
+    assert "triton is up again, after 0 s" in log()
     await stop(task)
 
 

@@ -42,7 +42,7 @@ def test_with_api_keys_only_the_gateway_reaches_triton(
         assert "API_KEYS" not in environment
 
         tritonserver(served).kill()
-        until(served, "triton is ready again", limit_s=40)
+        until(served, "triton is up again", limit_s=40)
         served.wait(lambda: served.is_ready() and answers(served), 20)
         assert served.stop() == 0
     assert leftovers(served.process.pid) == []

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final
@@ -57,15 +58,15 @@ class PortOwner:
         return bool(self.run) and self.launcher is None
 
 
-def find_free_port(host: str) -> int:
-    """A free port that no outgoing connection will take before it is listened on.
+def find_free_port(host: str, exclude: Collection[int] = ()) -> int:
+    """A free port, not one of ``exclude``, that no outgoing connection will take before it is listened on.
 
     Raises:
         CommandError: nothing can listen at that address.
     """
     reason = ""
-    for port in SystemRandom().sample(PORT_RANGE, MAX_TRIES):
-        if not (reason := bind_error(host, port)):
+    for port in SystemRandom().sample(PORT_RANGE, min(MAX_TRIES + len(exclude), len(PORT_RANGE))):
+        if port not in exclude and not (reason := bind_error(host, port)):
             return port
     raise CommandError(f"no port of {host} is free: {reason}")
 

@@ -125,7 +125,8 @@ def assign_free_ports(settings: LauncherSettings) -> LauncherSettings:
     hosts = {"api_port": settings.api_host, "playground_port": settings.playground_host} | dict.fromkeys(
         ("gemma_triton_http_port", "gemma_triton_grpc_port", "gemma_triton_metrics_port"), LOOPBACK
     )
-    chosen = {
-        name: ports.find_free_port(host) for name, host in hosts.items() if getattr(settings, name) == 0
-    }
+    chosen: dict[str, int] = {}
+    for name, host in hosts.items():
+        if getattr(settings, name) == 0:
+            chosen[name] = ports.find_free_port(host, exclude=chosen.values())
     return settings.model_copy(update=chosen)

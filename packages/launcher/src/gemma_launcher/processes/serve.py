@@ -18,6 +18,7 @@ from gemma_launcher.processes.startup_reporter import StartupReporter
 from gemma_launcher.processes.supervisor import Service, first_completed, outlive, set_when_done, supervise
 from gemma_launcher.settings import LauncherSettings
 
+POLL_S = 0.1
 STOP_MARGIN_S = 4.0
 """Processes are killed this long after the time for open responses (API_SHUTDOWN_SECONDS) is over."""
 
@@ -54,13 +55,15 @@ async def _serve(
     """Runs the services until a signal comes or a required one cannot be started."""
     async with AsyncExitStack() as stack:
         probe = await stack.enter_async_context(HealthProbe(api_url(settings), timeout_s=8.0))
-        gateway, others = _gateway(settings, scope, probe, embedded), []
+        gateway, others, runs = _gateway(settings, scope, probe, embedded), [], []
         if embedded is not None:
             http = HealthProbe(embedded.address.http_url, socket=embedded.address.http_socket)
             others.append(_triton(settings, scope, embedded, await stack.enter_async_context(http)))
+            runs.append(supervise(others[-1], console))
         if settings.gemma_playground:
             page = await stack.enter_async_context(HealthProbe(playground_url(settings)))
             others.append(_playground(settings, scope, page, console))
+            runs.append(_supervise_after(gateway, others[-1], console))
         console.log(f"starting {' and '.join(service.name for service in (gateway, *others))}")
         note = embedded.checkpoint.note if embedded else ""
         for line in note.splitlines():
@@ -72,8 +75,18 @@ async def _serve(
             StartupReporter(settings, console, probe, (gateway, *others), note).run(started),
             set_when_done(supervise(gateway, console), gateway_done),
             # Stopped after the gateway: its open responses come from Triton and may go to the playground.
-            *(outlive(supervise(service, console), gateway_done) for service in others),
+            *(outlive(run, gateway_done) for run in runs),
         )
+
+
+async def _supervise_after(first: Service, service: Service, console: Console) -> None:
+    """Starts a service only when another one is ready, so that their imports do not compete for the CPU.
+
+    With two cores, one core is left to Triton, which takes longest.
+    """
+    while first.ready_since is None:  # noqa: ASYNC110 - the supervisor polls it as well
+        await asyncio.sleep(POLL_S)
+    await supervise(service, console)
 
 
 def _triton(

@@ -133,7 +133,7 @@ async def _start_and_monitor(service: Service, child: ChildProcess, console: Con
     except TimeoutError:
         return f"was not ready after {service.start_limit_s:.0f} s"
     if down_s := service.mark_ready():
-        console.log(f"{service.name} is ready again, after {down_s:.0f} s")
+        console.log(f"{service.name} is up again, after {down_s:.0f} s")
     return await first_completed(*(monitor(child) for monitor in service.monitors), _wait_forever())
 
 

@@ -1,6 +1,7 @@
 """The playground without a browser: its application on a port, and what a browser would send to it."""
 
 import asyncio
+import faulthandler
 import re
 import socket
 import threading
@@ -51,9 +52,14 @@ class PlaygroundServer:
         thread.join(10)
         self.server.force_exit = True
         thread.join(20)
-        assert not thread.is_alive(), "the playground's server did not end"
+        assert not thread.is_alive(), f"the playground's server did not end: {self._running_tasks()}"
+
+    def _running_tasks(self) -> str:
+        faulthandler.dump_traceback()
+        return "\n".join(map(repr, asyncio.all_tasks(self.loop)))
 
     async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.app = create_app(ApiClient("http://127.0.0.1:9/v1"), self.store, LIMITS)
         (mount,) = [each for each in self.app.routes if isinstance(each, Mount) and not each.path]
         inside: Any = mount.app

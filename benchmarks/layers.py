@@ -20,7 +20,7 @@ from benchmarks.machine import about
 from benchmarks.rounds import Ratio, Rounds, alternate
 from benchmarks.stack import Stack, serving
 
-from gemma_gateway.triton import TritonEngine
+from gemma_gateway.triton_client import TritonClient
 from gemma_launcher.tools import api_client
 from gemma_launcher.tools.bench import prompts
 from gemma_launcher.tools.bench.load_generator import Workload, run_load_level
@@ -99,8 +99,8 @@ async def measure(engine: Engine, stack: Stack, given: argparse.Namespace) -> di
 
 
 @contextlib.asynccontextmanager
-async def _open(stack: Stack) -> AsyncIterator[tuple[TritonEngine, Any]]:
-    triton = TritonEngine([stack.triton_grpc])
+async def _open(stack: Stack) -> AsyncIterator[tuple[TritonClient, Any]]:
+    triton = TritonClient([stack.triton_grpc])
     try:
         async with api_client.create_async_client(stack.api) as client:
             yield triton, client
@@ -108,14 +108,14 @@ async def _open(stack: Stack) -> AsyncIterator[tuple[TritonEngine, Any]]:
         await triton.close()
 
 
-async def _through_triton(triton: TritonEngine, texts: tuple[str, ...], max_tokens: int) -> float:
+async def _through_triton(triton: TritonClient, texts: tuple[str, ...], max_tokens: int) -> float:
     """Output tokens/s of all requests together."""
     began = time.perf_counter()
     counts = await asyncio.gather(*(_one(triton, text, max_tokens) for text in texts))
     return sum(counts) / (time.perf_counter() - began)
 
 
-async def _one(triton: TritonEngine, text: str, max_tokens: int) -> int:
+async def _one(triton: TritonClient, text: str, max_tokens: int) -> int:
     request = Request(
         messages=(Message(role="user", content=text),),
         max_tokens=max_tokens,

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gemma_gateway.settings import Settings as GatewaySettings
+from gemma_gateway.settings import GatewaySettings
 from gemma_launcher.settings import LauncherSettings
 from gemma_model.settings import Settings as ModelSettings
 from gemma_playground.settings import PlaygroundSettings, variable

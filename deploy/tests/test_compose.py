@@ -8,7 +8,7 @@ import pytest
 import compose
 import dockerfile
 import schema
-from gemma_gateway.settings import Settings as GatewaySettings
+from gemma_gateway.settings import GatewaySettings
 from gemma_launcher.settings import LauncherSettings
 from stack import ROOT
 

@@ -27,7 +27,7 @@ from containers import (
     with_tmp,
 )
 from dockerfile import CHECKOUT
-from gemma_gateway.settings import Settings as GatewaySettings
+from gemma_gateway.settings import GatewaySettings
 from gemma_launcher.checkpoints import resolver
 from gemma_launcher.processes import orphan_cleanup, triton_server
 from gemma_launcher.processes.triton_address import triton_address

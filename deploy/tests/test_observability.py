@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 import compose
-from gemma_gateway.metrics import Metrics as GatewayMetrics
+from gemma_gateway.observability.metrics import GatewayMetrics
 from gemma_model import metrics as model_metrics
 from stack import ROOT
 

@@ -12,8 +12,8 @@ import pytest
 from fastapi import FastAPI
 
 from gemma_gateway.app import create_app
-from gemma_gateway.server import Server, server
-from gemma_gateway.settings import Settings
+from gemma_gateway.http_server.server import GatewayServer, make_server
+from gemma_gateway.settings import GatewaySettings
 from gemma_wire import Chunk, ModelInfo, PromptLogprobs, Request, TokenizerInfo, TokenLogprob, Tokens, Usage
 
 MODEL = "google/gemma-3n-E4B-it"
@@ -112,14 +112,14 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings(
+def settings() -> GatewaySettings:
+    return GatewaySettings(
         max_images=3, max_image_bytes=200_000, max_image_pixels=1_000_000, max_body_bytes=2_000_000
     )
 
 
 @pytest.fixture
-def app(engine: FakeEngine, settings: Settings) -> FastAPI:
+def app(engine: FakeEngine, settings: GatewaySettings) -> FastAPI:
     return create_app(settings, engine)
 
 
@@ -135,14 +135,14 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def serve(
     app: FastAPI, shutdown_seconds: float = 1, **settings: Any
-) -> AsyncIterator[tuple[Server, str]]:
+) -> AsyncIterator[tuple[GatewayServer, str]]:
     """The app on a free port, in this event loop.
 
     Args:
         settings: of the server; those of the application are its own.
     """
     listener = socket.create_server(("127.0.0.1", 0))
-    running = server(app, Settings(shutdown_seconds=shutdown_seconds, **settings))
+    running = make_server(app, GatewaySettings(shutdown_seconds=shutdown_seconds, **settings))
     task = asyncio.create_task(running.serve(sockets=[listener]))
     await until(lambda: running.started)
     try:
@@ -203,7 +203,7 @@ def events(response: httpx.Response) -> list[Any]:
 
 
 def assert_error(response: httpx.Response, status: int, param: str | None, code: str | None) -> str:
-    """The envelope, exactly; returns the sentence."""
+    """Checks the error body exactly; returns the message."""
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -215,7 +215,7 @@ def assert_error(response: httpx.Response, status: int, param: str | None, code:
 @asynccontextmanager
 async def gateway(engine: FakeEngine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with these settings, without a socket between."""
-    app = create_app(Settings(**settings), engine)
+    app = create_app(GatewaySettings(**settings), engine)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

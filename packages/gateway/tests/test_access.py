@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from gemma_gateway import auth
 from gemma_gateway.app import create_app
 from gemma_gateway.auth import HEALTH, Keys, warn_if_open
-from gemma_gateway.settings import Settings
+from gemma_gateway.settings import GatewaySettings
 
 KEYS = ("sk-first-Key", "sk-second", "x")
 
@@ -74,7 +74,7 @@ async def test_wrong_missing_and_other_case_keys(
 
 
 async def test_the_sdk_raises_its_own(engine: FakeEngine) -> None:
-    transport = httpx2.ASGITransport(create_app(Settings(keys="k"), engine))
+    transport = httpx2.ASGITransport(create_app(GatewaySettings(keys="k"), engine))
     async with httpx2.AsyncClient(transport=transport) as http:
         client = openai.AsyncOpenAI(api_key="wrong", base_url="http://localhost/v1", http_client=http)
         with pytest.raises(openai.AuthenticationError) as caught:
@@ -155,8 +155,8 @@ def test_which_key_it_is() -> None:
 def test_keys_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# ours\nsk-a\n\n  sk-b  \n")
-    assert Settings(keys="sk-c, sk-d", keys_file=file).api_keys == ("sk-c", "sk-d", "sk-a", "sk-b")
-    assert Settings().api_keys == ()
+    assert GatewaySettings(keys="sk-c, sk-d", keys_file=file).api_keys == ("sk-c", "sk-d", "sk-a", "sk-b")
+    assert GatewaySettings().api_keys == ()
 
 
 @pytest.mark.parametrize(
@@ -168,17 +168,17 @@ def test_no_key_is_not_taken_for_openness(keys: str | None, content: str | None,
     if content is not None:
         file.write_text(content)
     with pytest.raises(ValidationError) as caught:
-        Settings(keys=keys, keys_file=None if content is None else file)
+        GatewaySettings(keys=keys, keys_file=None if content is None else file)
     assert "schlüssel" not in caught.value.errors()[0]["msg"]
 
 
 def test_a_missing_file_of_keys_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="cannot be read"):
-        Settings(keys_file=tmp_path / "nope")
+        GatewaySettings(keys_file=tmp_path / "nope")
 
 
 def test_keys_are_not_shown() -> None:
-    assert "sk-secret" not in repr(Settings(keys="sk-secret"))
+    assert "sk-secret" not in repr(GatewaySettings(keys="sk-secret"))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_keys_are_not_shown() -> None:
 def test_openness_is_warned_of(
     host: str, keys: str | None, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    warn_if_open(Settings(host=host, keys=keys))
+    warn_if_open(GatewaySettings(host=host, keys=keys))
     assert [record.levelname for record in caplog.records] == ["WARNING"] * warned
 
 
@@ -236,7 +236,7 @@ async def test_host_names(engine: FakeEngine, settings: dict[str, str], host: st
 @pytest.mark.parametrize("domains", ["*.example.org", "https://example.org", "a b"])
 def test_wrong_domains(domains: str) -> None:
     with pytest.raises(ValidationError, match="no host name"):
-        Settings(media_domains=domains)
+        GatewaySettings(media_domains=domains)
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/nope", "/health/live"])

@@ -5,17 +5,17 @@ from base64 import b64encode
 import httpx
 import pytest
 from packages.gateway.tests.conftest import FakeEngine, asked, assert_error, chat, post
-from packages.gateway.tests.hostile import hostile
-from packages.gateway.tests.parts import png
+from packages.gateway.tests.hostile_server import hostile
+from packages.gateway.tests.message_helpers import png
 
 from gemma_gateway.errors import BadRequest
-from gemma_gateway.media import read_audio
-from gemma_gateway.settings import Settings
+from gemma_gateway.media.loader import read_audio
+from gemma_gateway.settings import GatewaySettings
 from gemma_wire import AudioPart
 
 WAVE = b"RIFF" + bytes(range(256)) * 4
 TEXT = b64encode(WAVE).decode()
-LIMITS = Settings(max_audio=2, max_audio_bytes=2000)
+LIMITS = GatewaySettings(max_audio=2, max_audio_bytes=2000)
 PARAM = "messages[0].content[1].input_audio.data"
 
 
@@ -50,7 +50,7 @@ async def test_too_many() -> None:
 
 
 async def test_audio_by_url_is_fetched_as_images_are() -> None:
-    settings = Settings(media_domains="*")
+    settings = GatewaySettings(media_domains="*")
     async with hostile() as net:
         places = [("a", "http://a.example/cat.png"), ("b", TEXT), ("c", "http://a.example/cat.png")]
         first, second, third = await read_audio(places, settings, net.fetcher())
@@ -70,7 +70,7 @@ async def test_audio_by_url_is_fetched_as_images_are() -> None:
 async def test_what_is_not_fetched(url: str, code: str) -> None:
     async with hostile() as net:
         with pytest.raises(BadRequest) as caught:
-            await read_audio([("a", TEXT), (PARAM, url)], Settings(media_domains="*"), net.fetcher())
+            await read_audio([("a", TEXT), (PARAM, url)], GatewaySettings(media_domains="*"), net.fetcher())
     assert (caught.value.param, caught.value.code) == (PARAM, code)
     assert "image" not in caught.value.message
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import httpx
 import pytest
-from packages.gateway.tests.completing import (
+from packages.gateway.tests.completion_helpers import (
     answered,
     ask,
     by_prompt,
-    complete,
     joined,
+    post_completion,
     prompt_of,
     said,
     streamed,
@@ -18,7 +18,7 @@ from packages.gateway.tests.completing import (
 from packages.gateway.tests.conftest import END, INFO, MODEL, FakeEngine, Step, assert_error, until
 
 import gemma_wire as wire
-from gemma_gateway.answers import fingerprint
+from gemma_gateway.response_base import system_fingerprint
 from gemma_wire import Chunk, Options, Request
 
 
@@ -29,7 +29,7 @@ async def test_whole(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     assert body == {
         "object": "text_completion",
         "model": MODEL,
-        "system_fingerprint": fingerprint(INFO),
+        "system_fingerprint": system_fingerprint(INFO),
         "choices": [{"index": 0, "text": "Hello world", "logprobs": None, "finish_reason": "stop"}],
         "usage": {
             "prompt_tokens": 7,
@@ -141,7 +141,7 @@ async def test_prompts_run_at_the_same_time(
 ) -> None:
     gate = asyncio.Event()
     engine.script = [gate, Chunk(text="x"), END]
-    task = asyncio.create_task(complete(client, ask(["a", "b", "c"], stream=streaming)))
+    task = asyncio.create_task(post_completion(client, ask(["a", "b", "c"], stream=streaming)))
     await until(lambda: engine.running == 3)
     gate.set()
     assert (await task).status_code == 200
@@ -160,7 +160,7 @@ async def test_an_error_of_one_prompt_ends_all(
         return [wrong] if request.prompt == "b" else [asyncio.Event()]
 
     engine.answer = answer
-    response = await complete(client, ask(["a", "b", "c"], stream=streaming))
+    response = await post_completion(client, ask(["a", "b", "c"], stream=streaming))
     assert_error(response, 400, "prompt[1]", "context_length_exceeded")
     assert engine.running == 0
 
@@ -180,7 +180,7 @@ async def test_the_models_errors(
     client: httpx.AsyncClient, engine: FakeEngine, prompt: Any, error: wire.WireError, param: str
 ) -> None:
     engine.script = [error]
-    assert_error(await complete(client, ask(prompt)), 400, param, error.code)
+    assert_error(await post_completion(client, ask(prompt)), 400, param, error.code)
 
 
 @pytest.mark.parametrize(
@@ -215,10 +215,10 @@ async def test_refused(
     client: httpx.AsyncClient, engine: FakeEngine, rest: dict[str, Any], param: str, code: str
 ) -> None:
     status = 404 if code == "model_not_found" else 400
-    assert param in assert_error(await complete(client, ask() | rest), status, param, code)
+    assert param in assert_error(await post_completion(client, ask() | rest), status, param, code)
     assert engine.asked == []
 
 
 async def test_a_prompt_is_needed(client: httpx.AsyncClient) -> None:
-    response = await complete(client, {"model": "gemma3n"})
+    response = await post_completion(client, {"model": "gemma3n"})
     assert_error(response, 400, "prompt", "missing_required_parameter")

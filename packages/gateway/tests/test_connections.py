@@ -17,11 +17,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from packages.gateway.tests.conftest import END, FakeEngine, Pause, chat, serve, until
-from packages.gateway.tests.raw import LIVE, connection, everything, head, question, refusal
+from packages.gateway.tests.raw_http import LIVE, connection, everything, head, question, refusal
 
-from gemma_gateway import connections
-from gemma_gateway.connections import HEALTH_RESERVE, Throttle
-from gemma_gateway.descriptors import MOST, RESERVE, connection_limit, raise_limit
+from gemma_gateway.http_server import connections
+from gemma_gateway.http_server.connections import HEALTH_RESERVE, Throttle
+from gemma_gateway.http_server.file_descriptors import MOST, RESERVE, connection_limit, raise_limit
 from gemma_wire import Chunk
 
 ANSWER = b'{"status":"ok"}'

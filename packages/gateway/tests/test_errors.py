@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from packages.gateway.tests.conftest import FakeEngine, assert_error, chat, post
-from packages.gateway.tests.parts import data_url, image_part, png, text_part
+from packages.gateway.tests.message_helpers import data_url, image_part, png, text_part
 
 import gemma_wire as wire
 from gemma_wire import Chunk, WireError

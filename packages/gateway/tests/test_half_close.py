@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from openai._streaming import SSEDecoder
 from packages.gateway.tests.conftest import END, FakeEngine, Pause, serve, until
-from packages.gateway.tests.raw import LIVE, connection, everything, head, question
+from packages.gateway.tests.raw_http import LIVE, connection, everything, head, question
 
 from gemma_wire import Chunk
 

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from packages.gateway.tests.conftest import FakeEngine, assert_error, chat, post
-from packages.gateway.tests.parts import data_url, image_part, png, text_part
+from packages.gateway.tests.message_helpers import data_url, image_part, png, text_part
 from PIL import Image
 
 from gemma_gateway.errors import BadRequest
-from gemma_gateway.media import read_image
-from gemma_gateway.settings import Settings
+from gemma_gateway.media.loader import read_image
+from gemma_gateway.settings import GatewaySettings
 
 PARAM = "messages[0].content[1].image_url.url"
-LIMITS = Settings(max_image_bytes=100_000, max_image_pixels=1_000_000)
+LIMITS = GatewaySettings(max_image_bytes=100_000, max_image_pixels=1_000_000)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -136,7 +136,7 @@ async def test_a_truncated_body_passes_the_header_check(
 @hypothesis_settings(max_examples=25, deadline=None)
 def test_base64_round_trip_beyond_one_slice(noise: bytes) -> None:
     picture = png() + noise * 8
-    limits = Settings(max_image_bytes=10**6)
+    limits = GatewaySettings(max_image_bytes=10**6)
     assert read_image("p", data_url(picture), limits) == picture
 
 
@@ -144,7 +144,7 @@ def test_padding_only_at_the_end_of_the_last_slice() -> None:
     first = b64encode(png() + bytes(2**18)).decode()[: 2**18 - 4]
     url = f"data:image/png;base64,{first}AAA=" + "AAAA"
     with pytest.raises(BadRequest, match="not valid base64"):
-        read_image("p", url, Settings())
+        read_image("p", url, GatewaySettings())
 
 
 @given(
@@ -180,7 +180,7 @@ def test_a_directory_that_names_its_bytes_often_is_refused_at_once(tags: int) ->
     entries = b"".join(struct.pack("<HHLL", 1000 + i, 7, 90_000, 8) for i in range(tags))
     data = (b"II*\0" + struct.pack("<LH", 8, tags) + entries).ljust(100_000, b"\0")
     with pytest.raises(BadRequest, match="cannot be read"):
-        read_image("p", data_url(data), Settings())
+        read_image("p", data_url(data), GatewaySettings())
 
 
 def test_a_million_strips_are_refused_at_once() -> None:
@@ -191,5 +191,5 @@ def test_a_million_strips_are_refused_at_once() -> None:
     data += struct.pack("<L", 8) * 10**6
     began = time.perf_counter()
     with pytest.raises(BadRequest, match="cannot be read"):
-        read_image("p", data_url(data), Settings())
+        read_image("p", data_url(data), GatewaySettings())
     assert time.perf_counter() - began < 2  # it took 10 s

@@ -12,7 +12,7 @@ import pytest
 from packages.gateway.tests.conftest import END, FakeEngine, assert_error, chat, gateway, post, until
 
 from gemma_gateway.app import create_app
-from gemma_gateway.settings import Settings
+from gemma_gateway.settings import GatewaySettings
 from gemma_wire import Chunk
 
 LIMIT, LEFT = "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests"
@@ -69,7 +69,7 @@ async def test_a_stream_that_takes_too_long(engine: FakeEngine) -> None:
 
 async def test_the_sdk_does_not_ask_again(engine: FakeEngine) -> None:
     engine.script = [asyncio.Event()]
-    app = create_app(Settings(request_seconds=1), engine)
+    app = create_app(GatewaySettings(request_seconds=1), engine)
     transport = httpx2.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport) as client:
         sdk = openai.AsyncOpenAI(

@@ -3,7 +3,7 @@
 from typing import Any
 
 import httpx
-from packages.gateway.tests import official
+from packages.gateway.tests import openai_document
 from packages.gateway.tests.conftest import FakeEngine, chat, events, post
 
 from gemma_wire import Alternative, Chunk, TokenLogprob, Usage
@@ -53,7 +53,7 @@ ASK = {"logprobs": True, "top_logprobs": 2}
 async def test_chat(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.script = list(SCRIPT)
     body = (await post(client, chat(**ASK))).json()
-    official.assert_valid(body, "CreateChatCompletionResponse")
+    openai_document.assert_valid(body, "CreateChatCompletionResponse")
     assert body["choices"][0]["logprobs"] == {"content": CONTENT, "refusal": None}
 
 
@@ -62,7 +62,7 @@ async def test_streamed_chat(client: httpx.AsyncClient, engine: FakeEngine) -> N
     engine.script = list(SCRIPT)
     *chunks, _ = events(await post(client, chat(**ASK, stream=True)))
     for chunk in chunks:
-        official.assert_valid(chunk, "CreateChatCompletionStreamResponse")
+        openai_document.assert_valid(chunk, "CreateChatCompletionStreamResponse")
     told = [chunk["choices"][0]["logprobs"]["content"] for chunk in chunks]
     assert told == [[], CONTENT[:1], CONTENT[1:3], CONTENT[3:]]
 
@@ -77,7 +77,7 @@ async def test_plain(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.script = list(SCRIPT)
     body = {"model": "gemma3n", "prompt": "x", "logprobs": 2}
     answer = (await client.post("/v1/completions", json=body)).json()
-    official.assert_valid(answer, "CreateCompletionResponse")
+    openai_document.assert_valid(answer, "CreateCompletionResponse")
     assert answer["choices"][0]["logprobs"] == {
         "tokens": ["ä", "bytes:\\xf0\\x9f", "bytes:\\x99\\x82", "<end_of_turn>"],
         "token_logprobs": [-0.5, -0.25, 0.0, -9999.0],

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 from packages.gateway.tests.conftest import FakeEngine, chat, post
-from packages.gateway.tests.parts import data_url, image_part, png, text_part
+from packages.gateway.tests.message_helpers import data_url, image_part, png, text_part
 
 import gemma_wire as wire
 from gemma_gateway.app import create_app
-from gemma_gateway.logs import JsonLines
-from gemma_gateway.settings import Settings
+from gemma_gateway.observability.logs import JsonLines
+from gemma_gateway.settings import GatewaySettings
 
 SECRET = "the prince is a frog"
 
@@ -39,7 +39,7 @@ def lines(stream: StringIO) -> list[dict[str, Any]]:
 
 
 def ours(stream: StringIO) -> list[dict[str, Any]]:
-    return [line for line in lines(stream) if line["logger"] == "gemma_gateway.telemetry"]
+    return [line for line in lines(stream) if line["logger"] == "gemma_gateway.observability.request_log"]
 
 
 async def test_a_request_is_one_line(client: httpx.AsyncClient, written: StringIO) -> None:
@@ -85,7 +85,7 @@ async def test_prompts_and_answers_are_not_told(
 
 async def test_prompts_are_told_when_they_are_asked_for(engine: FakeEngine, written: StringIO) -> None:
     """Without the pictures."""
-    app = create_app(Settings(log_prompts=True), engine)
+    app = create_app(GatewaySettings(log_prompts=True), engine)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

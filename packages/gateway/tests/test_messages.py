@@ -7,7 +7,15 @@ from typing import Any
 import httpx
 import pytest
 from packages.gateway.tests.conftest import FakeEngine, asked, assert_error, chat, post
-from packages.gateway.tests.parts import audio_part, call, data_url, file_part, image_part, png, text_part
+from packages.gateway.tests.message_helpers import (
+    audio_part,
+    call,
+    data_url,
+    file_part,
+    image_part,
+    png,
+    text_part,
+)
 
 from gemma_wire import AudioPart, ImagePart, Message, TextPart, ToolCall
 

@@ -1,17 +1,17 @@
-"""Every parameter: honoured, without effect, or refused by its name."""
+"""Every parameter: honoured, without effect, or unsupported by its name."""
 
 from typing import Any
 
 import pytest
 from openai.types.chat import completion_create_params
-from packages.gateway.tests import official
+from packages.gateway.tests import openai_document
 from pydantic import BaseModel
 
 from gemma_gateway.schema.chat import ChatRequest
+from gemma_gateway.schema.chat_template import ChatTemplateKwargs
 from gemma_gateway.schema.completions import CompletionRequest
 from gemma_gateway.schema.extensions import Extensions
-from gemma_gateway.schema.policy import parameters
-from gemma_gateway.schema.template import TemplateOptions
+from gemma_gateway.schema.parameter_table import parameter_table
 
 REQUESTS: dict[str, type[BaseModel]] = {
     "CreateChatCompletionRequest": ChatRequest,
@@ -48,7 +48,7 @@ DETAILS = {
 }
 TURNS = {"add_generation_prompt", "continue_final_message"}
 TEMPLATE = {*TURNS, "chat_template", "chat_template_kwargs"} | {
-    f"chat_template_kwargs.{name}" for name in TemplateOptions.model_fields
+    f"chat_template_kwargs.{name}" for name in ChatTemplateKwargs.model_fields
 }
 
 
@@ -58,18 +58,18 @@ def decided_by(path: str, table: dict[str, Any]) -> str | None:
         return path
     while path := path[: max(path.rfind("."), path.rfind("["))].rstrip("."):
         if path in table:
-            return path if table[path].disposition != "honoured" else None
+            return path if table[path].treatment != "supported" else None
     return None
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_every_official_parameter_has_a_disposition(name: str) -> None:
-    table = parameters(REQUESTS[name])
-    assert {path for path in official.parameters(name) if decided_by(path, table) is None} == set()
+    table = parameter_table(REQUESTS[name])
+    assert {path for path in openai_document.parameters(name) if decided_by(path, table) is None} == set()
 
 
 def test_a_parameter_without_a_disposition_is_found() -> None:
-    table = parameters(ChatRequest)
+    table = parameter_table(ChatRequest)
     paths = ("surprise", "messages[user].surprise", "messages[wizard].role", "tools[function].function.z")
     assert [decided_by(path, table) for path in paths] == [None] * 4
     assert decided_by("audio.voice.id", table) == "audio"
@@ -97,11 +97,11 @@ def test_a_parameter_without_a_disposition_is_found() -> None:
     ],
 )
 def test_parameters_beyond_the_document(name: str, more: set[str]) -> None:
-    """The extras are few, and known; what is refused as a whole has a row, and its parts have none."""
-    named = official.parameters(name)
+    """The extras are few, and known; what is unsupported as a whole has a row, and its parts have none."""
+    named = openai_document.parameters(name)
     beyond = {
         path
-        for path in parameters(REQUESTS[name])
+        for path in parameter_table(REQUESTS[name])
         if path not in named and not any(other.startswith(f"{path}.") for other in named)
     }
     inside = {path for path in beyond if path.startswith(INSIDE)}
@@ -112,19 +112,19 @@ def test_parameters_beyond_the_document(name: str, more: set[str]) -> None:
 def test_the_sdks_parameters_are_known() -> None:
     """The SDK is newer than the document."""
     names = completion_create_params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
-    assert names <= parameters(ChatRequest).keys()
+    assert names <= parameter_table(ChatRequest).keys()
 
 
-def own(schema: type[BaseModel], disposition: str) -> set[str]:
-    """The schema's own parameters with this disposition, those of other servers left out."""
-    rows = parameters(schema).items()
+def own(schema: type[BaseModel], treatment: str) -> set[str]:
+    """The schema's own parameters with this treatment, those of other servers left out."""
+    rows = parameter_table(schema).items()
     return {
-        path for path, row in rows if path.isidentifier() and row.disposition == disposition
+        path for path, row in rows if path.isidentifier() and row.treatment == treatment
     } - Extensions.model_fields.keys()
 
 
 @pytest.mark.parametrize(
-    ("schema", "without_effect", "refused"),
+    ("schema", "ignored", "unsupported"),
     [
         (
             ChatRequest,
@@ -156,12 +156,12 @@ def own(schema: type[BaseModel], disposition: str) -> set[str]:
         (CompletionRequest, {"user"}, {"suffix", "guided_whitespace_pattern"}),
     ],
 )
-def test_dispositions(schema: type[BaseModel], without_effect: set[str], refused: set[str]) -> None:
-    assert own(schema, "no effect") == without_effect
-    assert own(schema, "refused") == refused
-    assert all(row.note for row in parameters(schema).values() if row.disposition == "no effect")
+def test_dispositions(schema: type[BaseModel], ignored: set[str], unsupported: set[str]) -> None:
+    assert own(schema, "ignored") == ignored
+    assert own(schema, "unsupported") == unsupported
+    assert all(row.note for row in parameter_table(schema).values() if row.treatment == "ignored")
 
 
 def test_what_other_servers_define_is_honoured_nowhere_in_extensions() -> None:
     """What is honoured stands where it belongs; a parameter of ``Extensions`` is one of the other two."""
-    assert {row.disposition for row in parameters(Extensions).values()} == {"no effect", "refused"}
+    assert {row.treatment for row in parameter_table(Extensions).values()} == {"ignored", "unsupported"}

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from gemma_gateway.__main__ import main
-from gemma_gateway.settings import Settings, variable
+from gemma_gateway.settings import GatewaySettings, variable
 
 COMMAND = [sys.executable, "-m", "gemma_gateway"]
 
@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-m", "gemma_gateway"]
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("API_HOST", "API_PORT", "TRITON_GRPC_URL"):
         monkeypatch.delenv(name, raising=False)
-    settings = Settings()
+    settings = GatewaySettings()
     assert (settings.host, settings.port) == ("127.0.0.1", 8080)
     assert settings.triton_targets == ("localhost:8001",)
     assert (settings.max_body_bytes, settings.max_images) == (64 * 2**20, 16)
@@ -30,19 +30,19 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_PORT", "9000")
     monkeypatch.setenv("API_MAX_IMAGES", "")
     monkeypatch.setenv("TRITON_GRPC_URL", "a:1, b:2,")
-    settings = Settings()
+    settings = GatewaySettings()
     assert (settings.port, settings.max_images) == (9000, 16)
     assert settings.triton_targets == ("a:1", "b:2")
 
 
 def test_dns_target() -> None:
-    assert Settings(triton_grpc_url="dns:///triton:8001").triton_targets == ("dns:///triton:8001",)
+    assert GatewaySettings(triton_grpc_url="dns:///triton:8001").triton_targets == ("dns:///triton:8001",)
 
 
 def test_settings_are_frozen_and_described() -> None:
     with pytest.raises(ValidationError):
-        Settings().port = 1  # type: ignore[misc]
-    assert all(field.description for field in Settings.model_fields.values())
+        GatewaySettings().port = 1  # type: ignore[misc]
+    assert all(field.description for field in GatewaySettings.model_fields.values())
 
 
 def test_a_wrong_setting_is_one_sentence() -> None:
@@ -55,13 +55,13 @@ def test_a_wrong_setting_is_one_sentence() -> None:
 
 
 def test_settings_are_named_as_they_are_set() -> None:
-    names = {variable(field) for field in Settings.model_fields}
+    names = {variable(field) for field in GatewaySettings.model_fields}
     assert {"API_PORT", "TRITON_GRPC_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= names
 
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, gemma_gateway.app, gemma_gateway.server, gemma_gateway.triton;"
+        "import sys, gemma_gateway.app, gemma_gateway.http_server.server, gemma_gateway.triton_client;"
         "print([name for name in ('torch', 'transformers', 'tokenizers') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -72,7 +72,7 @@ def test_a_signal_while_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first process of a container hears a signal only if it has a handler for it."""
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     monkeypatch.setattr(
-        "gemma_gateway.logs.configure_logging", lambda *_: signal.raise_signal(signal.SIGTERM)
+        "gemma_gateway.observability.logs.configure_logging", lambda *_: signal.raise_signal(signal.SIGTERM)
     )
     try:
         with pytest.raises(SystemExit) as ended:

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from packages.gateway.tests.conftest import FakeEngine, assert_error, chat, post
-from packages.gateway.tests.hostile import ANY, BRIEF, Net, hostile
-from packages.gateway.tests.parts import image_part, png, text_part
+from packages.gateway.tests.hostile_server import ANY, BRIEF, Net, hostile
+from packages.gateway.tests.message_helpers import image_part, png, text_part
 
 from gemma_gateway.app import create_app
 from gemma_gateway.errors import BadRequest
-from gemma_gateway.fetch import Limits
-from gemma_gateway.media import read_images
-from gemma_gateway.settings import Settings
+from gemma_gateway.media.fetcher import FetchLimits
+from gemma_gateway.media.loader import read_images
+from gemma_gateway.settings import GatewaySettings
 
 PARAM = "messages[0].content[1].image_url.url"
-SETTINGS = Settings(media_domains="*", max_image_bytes=100_000)
+SETTINGS = GatewaySettings(media_domains="*", max_image_bytes=100_000)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_through_the_api(engine: FakeEngine, url: str) -> None:
 
 
 async def test_a_client_that_leaves_ends_the_fetch(net: Net) -> None:
-    limits = Limits(("*",), ANY.max_bytes, 60)
+    limits = FetchLimits(("*",), ANY.max_bytes, 60)
     task = asyncio.create_task(read_images([("p", "http://a.example/drip")], SETTINGS, net.fetcher(limits)))
     async with asyncio.timeout(10):
         while not net.server.heads:  # noqa: ASYNC110  (what is waited for is not ours)

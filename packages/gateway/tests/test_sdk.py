@@ -8,7 +8,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from packages.gateway.tests.conftest import END, MODEL, FakeEngine
-from packages.gateway.tests.parts import data_url, png
+from packages.gateway.tests.message_helpers import data_url, png
 from pydantic import BaseModel
 
 import gemma_wire as wire

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from packages.gateway.tests.conftest import INFO, MODEL, FakeEngine, assert_error
-from packages.gateway.tests.parts import data_url, image_part, png, text_part, tool
+from packages.gateway.tests.message_helpers import data_url, image_part, png, text_part, tool
 
 import gemma_wire as wire
 from gemma_wire import ImagePart, Message, Options, Request, TextPart, Tool

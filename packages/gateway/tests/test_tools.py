@@ -5,9 +5,9 @@ from typing import Any
 
 import httpx
 import pytest
-from packages.gateway.tests import official
+from packages.gateway.tests import openai_document
 from packages.gateway.tests.conftest import FakeEngine, asked, assert_error, chat, events, post
-from packages.gateway.tests.parts import tool
+from packages.gateway.tests.message_helpers import tool
 
 import gemma_wire as wire
 from gemma_wire import Chunk, Tool, ToolCallDelta, Usage
@@ -146,7 +146,7 @@ CALLS = [
 async def test_calls(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.script = list(CALLS)
     body = (await post(client, chat(tools=TOOLS))).json()
-    official.assert_valid(body, "CreateChatCompletionResponse")
+    openai_document.assert_valid(body, "CreateChatCompletionResponse")
     (choice,) = body["choices"]
     assert choice["finish_reason"] == "tool_calls"
     weather = {"name": "weather", "arguments": '{"city":"Bonn"}'}
@@ -165,7 +165,7 @@ async def test_streamed_calls(client: httpx.AsyncClient, engine: FakeEngine) -> 
     engine.script = list(CALLS)
     *chunks, _ = events(await post(client, chat(tools=TOOLS, stream=True)))
     for chunk in chunks:
-        official.assert_valid(chunk, "CreateChatCompletionStreamResponse")
+        openai_document.assert_valid(chunk, "CreateChatCompletionStreamResponse")
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas == [
         {"role": "assistant", "content": None, "refusal": None},

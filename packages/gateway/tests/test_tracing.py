@@ -11,9 +11,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from packages.gateway.tests.conftest import chat
 from packages.gateway.tests.triton.conftest import FakeTriton, listening
 
-from gemma_gateway import tracing
 from gemma_gateway.app import create_app
-from gemma_gateway.settings import Settings
+from gemma_gateway.observability import tracing
+from gemma_gateway.settings import GatewaySettings
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -21,8 +21,9 @@ PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 def test_nothing_is_imported_when_it_is_off() -> None:
     code = (
-        "import sys; from gemma_gateway.settings import Settings; from gemma_gateway.app import create_app;"
-        "import gemma_gateway.__main__, gemma_gateway.triton; create_app(Settings(otel_endpoint=''));"
+        "import sys, gemma_gateway.__main__, gemma_gateway.triton_client;"
+        "from gemma_gateway.app import create_app; from gemma_gateway.settings import GatewaySettings;"
+        "create_app(GatewaySettings(otel_endpoint=''));"
         "print([name for name in sys.modules if 'opentelemetry.sdk' in name or '.otlp' in name])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -30,9 +31,9 @@ def test_nothing_is_imported_when_it_is_off() -> None:
 
 
 def test_where_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Settings().otel_endpoint == ""
+    assert GatewaySettings().otel_endpoint == ""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
-    assert Settings().otel_endpoint == "http://collector:4318"
+    assert GatewaySettings().otel_endpoint == "http://collector:4318"
 
 
 class Collector:
@@ -64,7 +65,7 @@ async def test_a_trace_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ENDPOINT", endpoint), ("COMPRESSION", "none")):
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
     async with server, listening(triton) as (target, _):
-        app = create_app(Settings(triton_grpc_url=target))
+        app = create_app(GatewaySettings(triton_grpc_url=target))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

@@ -6,33 +6,37 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gemma_gateway.settings import Settings
+    from gemma_gateway.settings import GatewaySettings
 
 
 def main() -> None:
-    """Serve until SIGINT or SIGTERM, which end it with 0 at any moment."""
+    """Serves until SIGINT or SIGTERM, after which the exit status is 0."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))  # until the server takes them over
-    # Late, since it takes seconds, in which the first process of a container would not hear a signal.
-    from gemma_gateway import app, auth, descriptors, logs, server  # noqa: PLC0415
+        signal.signal(number, lambda *_: sys.exit(0))  # until the server installs its own handlers
+    # Imported after that, since it takes seconds: process 1 of a container ignores signals without a handler.
+    from gemma_gateway import app, auth  # noqa: PLC0415
+    from gemma_gateway.http_server import file_descriptors, server  # noqa: PLC0415
+    from gemma_gateway.observability import logs  # noqa: PLC0415
 
     settings = _settings()
     logs.configure_logging(settings.log_level, settings.log_format)
     auth.warn_if_open(settings)
-    descriptors.raise_limit()
-    serving = server.server(app.create_app(settings), settings)
-    sys.setswitchinterval(0.001)  # how long a thread with a large body may keep the event loop waiting
-    gc.freeze()  # what is loaded now stays: the collector need not look at it while requests wait
-    serving.run()
+    file_descriptors.raise_limit()
+    gateway_server = server.make_server(app.create_app(settings), settings)
+    sys.setswitchinterval(
+        0.001
+    )  # the longest time for which a thread that parses a body delays the event loop
+    gc.freeze()  # what is loaded now is never freed, so garbage collection can skip it
+    gateway_server.run()
 
 
-def _settings() -> "Settings":
+def _settings() -> "GatewaySettings":
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from gemma_gateway.settings import Settings, variable  # noqa: PLC0415
+    from gemma_gateway.settings import GatewaySettings, variable  # noqa: PLC0415
 
     try:
-        return Settings()
+        return GatewaySettings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         sys.exit(f"gemma-gateway: {variable(str(first['loc'][0]))}: {first['msg']}")

@@ -1,4 +1,4 @@
-"""The application: every layer put together."""
+"""The ASGI application: middleware, routes and error handlers."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -13,69 +13,72 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 import gemma_wire as wire
-from gemma_gateway import tracing
 from gemma_gateway.auth import Access, Keys
-from gemma_gateway.disconnect import ClientGone
-from gemma_gateway.engine import Engine
+from gemma_gateway.disconnect import ClientDisconnected
+from gemma_gateway.engine_client import EngineClient
 from gemma_gateway.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, from_wire
-from gemma_gateway.lifetime import Lifetime, Running
-from gemma_gateway.limits import BodyLimit, ConcurrencyLimit
-from gemma_gateway.metrics import Metrics
-from gemma_gateway.paths import PathCheck
+from gemma_gateway.middleware.deadlines import RequestDeadlines, RunningRequests
+from gemma_gateway.middleware.limits import BodyLimit, ConcurrencyLimit
+from gemma_gateway.middleware.path_check import PathCheck
+from gemma_gateway.model_registry import ModelRegistry
+from gemma_gateway.observability import tracing
+from gemma_gateway.observability.instrumented_engine import InstrumentedEngine
+from gemma_gateway.observability.metrics import GatewayMetrics
+from gemma_gateway.observability.request_log import RequestLog
 from gemma_gateway.routes import chat, completions, health, info, metrics, models, tokenize
 from gemma_gateway.routes.common import Gateway
-from gemma_gateway.served import Served
-from gemma_gateway.settings import Settings
-from gemma_gateway.telemetry import RequestLog
-from gemma_gateway.watched import Watched
+from gemma_gateway.settings import GatewaySettings
 
 
-def create_app(settings: Settings | None = None, engine: Engine | None = None) -> FastAPI:
+def create_app(settings: GatewaySettings | None = None, engine: EngineClient | None = None) -> FastAPI:
     """The gateway as an ASGI application.
 
     Args:
         settings: read from the environment when not given.
-        engine: what answers; Triton, as the settings say, when not given.
+        engine: runs the model; Triton at the configured address when not given.
     """
-    settings = settings or Settings()
-    collected, running = Metrics(), Running()
+    settings = settings or GatewaySettings()
+    gateway_metrics, running = GatewayMetrics(), RunningRequests()
     traces = tracing.on() if settings.otel_endpoint else tracing.off()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        watched = Watched(engine or _triton(settings), collected, settings.log_prompts)
-        app.state.gateway = Gateway(settings, watched, Served(watched), collected)
+        client = engine or _triton(settings)
+        instrumented = InstrumentedEngine(client, gateway_metrics, settings.log_prompts)
+        app.state.gateway = Gateway(settings, instrumented, ModelRegistry(instrumented), gateway_metrics)
         try:
             yield
         finally:
-            await watched.close()
+            await instrumented.close()
             await asyncio.to_thread(traces.flush)
 
     app = FastAPI(
         title="Gemma-Triton",
         lifespan=lifespan,
-        openapi_url=None,  # the contract is OpenAI's own document
+        openapi_url=None,  # the API is described by OpenAI's own document
         redirect_slashes=False,
         telemetry=traces.config,
-        middleware=_layers(settings, collected, running),
+        middleware=_middleware(settings, gateway_metrics, running),
         exception_handlers=_HANDLERS,
     )
     app.state.running = running
-    for family in (chat, completions, models, tokenize, info, health, metrics):
-        app.include_router(family.router)
+    for endpoints in (chat, completions, models, tokenize, info, health, metrics):
+        app.include_router(endpoints.router)
     return app
 
 
-def _layers(settings: Settings, collected: Metrics, running: Running) -> list[Middleware]:
-    """What a request passes before it reaches its handler, from the outside in.
+def _middleware(
+    settings: GatewaySettings, gateway_metrics: GatewayMetrics, running: RunningRequests
+) -> list[Middleware]:
+    """The middleware in the order in which a request passes it.
 
-    The origins are outermost, so that a page may read errors too; what it costs least to refuse comes first.
+    CORS is outermost, so that a web page can read errors too. The cheapest checks come first.
     """
     layers = [
-        Middleware(RequestLog, collected),
+        Middleware(RequestLog, gateway_metrics),
         Middleware(Access, Keys(settings.api_keys), settings.hosts),
         Middleware(PathCheck),
-        Middleware(Lifetime, running, settings.request_seconds),
+        Middleware(RequestDeadlines, running, settings.request_seconds),
     ]
     if settings.origins:
         layers.insert(0, Middleware(CORSMiddleware, **_CORS, allow_origins=settings.origins))
@@ -101,10 +104,10 @@ _CORS: dict[str, Any] = {
 }
 
 
-def _triton(settings: Settings) -> Engine:
-    from gemma_gateway.triton import TritonEngine  # noqa: PLC0415  (other engines need no gRPC)
+def _triton(settings: GatewaySettings) -> EngineClient:
+    from gemma_gateway.triton_client import TritonClient  # noqa: PLC0415  (other engines need no gRPC)
 
-    return TritonEngine(settings.triton_targets, settings.describe_seconds)
+    return TritonClient(settings.triton_targets, settings.describe_seconds)
 
 
 async def _api_error(_: Request, error: ApiError) -> Response:
@@ -115,8 +118,8 @@ async def _wire_error(_: Request, error: wire.WireError) -> Response:
     return from_wire(error).response()
 
 
-async def _client_gone(_: Request, __: ClientGone | ClientDisconnect) -> Response:
-    return Response(status_code=499)  # for the log: nobody will read it
+async def _client_disconnected(_: Request, __: ClientDisconnected | ClientDisconnect) -> Response:
+    return Response(status_code=499)  # for the log; it is never received
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
@@ -131,7 +134,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 _HANDLERS: dict[Any, Any] = {
     ApiError: _api_error,
     wire.WireError: _wire_error,
-    ClientGone: _client_gone,
-    ClientDisconnect: _client_gone,  # while the body was still coming
+    ClientDisconnected: _client_disconnected,
+    ClientDisconnect: _client_disconnected,  # while the body was being read
     HTTPException: _http_error,
 }

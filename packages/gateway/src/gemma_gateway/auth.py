@@ -1,4 +1,4 @@
-"""Who may ask: API keys, and the host names that are ours."""
+"""Authentication by API keys, and the check of the Host header."""
 
 import hashlib
 import ipaddress
@@ -12,18 +12,18 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gemma_gateway.errors import Forbidden, Unauthorized
-from gemma_gateway.settings import Settings
+from gemma_gateway.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
 HEALTH: Final = ("/health", "/health/live", "/health/ready")
-"""What is open to everybody: whoever watches the process has no key, and learns no secret."""
+"""Paths without authentication: health checks have no key, and the responses contain no secrets."""
 
 
 class Keys:
-    """The keys that are known, kept as digests.
+    """The configured API keys, stored as digests.
 
-    What a wrong key costs in time depends on nothing but its length: it is hashed first, and then compared
-    with all of them, so neither a common beginning nor a place in the list shows.
+    The time of a check depends only on the length of the given key: it is hashed and compared with all keys,
+    so it reveals neither a common prefix nor a position in the list.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -33,25 +33,25 @@ class Keys:
         return bool(self._digests)
 
     def cache_salt(self, index: int) -> str:
-        """What keeps the caches of one key apart from those of all others; it does not tell the key."""
+        """Separates the prefix caches of different keys; the key cannot be derived from it."""
         return hashlib.sha256(b"cache_salt\0" + self._digests[index]).hexdigest()
 
     def find(self, key: bytes) -> int | None:
-        """Which key it is, or ``None``."""
+        """The index of the key, or ``None``."""
         given = _digest(key)
         found = [index for index, digest in enumerate(self._digests) if compare_digest(digest, given)]
         return found[0] if found else None
 
 
 class Access:
-    """Answers 401 and 403 before anything of the request is read. The health family is open.
+    """Responds with 401 or 403 before the request is read. The health endpoints need no key.
 
-    Behind it ``state.key`` tells which key asks, and ``state.cache_salt`` what keeps its caches apart from
-    those of the other keys (``asking.ask``); without keys both are ``None``.
+    It sets ``state.key``, the index of the key, and ``state.cache_salt``, which separates the prefix caches
+    of different keys (``generation.generate``); without configured keys both are ``None``.
 
     Args:
-        keys: none: everybody may ask.
-        hosts: the names under which this server may be asked, besides addresses; none: any. A name covers its
+        keys: the valid keys; empty: no key is needed.
+        hosts: the valid names in the Host header, besides IP addresses; empty: any. A name includes its
             subdomains.
     """
 
@@ -90,25 +90,27 @@ class Access:
 
 
 def covers(name: str, host: str) -> bool:
-    """Whether a listed name is the host, or the host a subdomain of it."""
+    """Whether the host is a listed name or a subdomain of it."""
     return host == name or host.endswith(f".{name}")
 
 
-def warn_if_open(settings: Settings) -> None:
-    """Says so when everybody on the network may ask."""
+def warn_if_open(settings: GatewaySettings) -> None:
+    """Logs a warning if the port is reachable from the network and needs no key."""
     if not settings.api_keys and not settings.is_loopback:
-        log.warning("listening on %s without API keys: whoever reaches the port may ask", settings.host)
+        log.warning(
+            "listening on %s without API keys: anyone who can reach the port can use it", settings.host
+        )
 
 
 def _check_host(value: str, hosts: Collection[str]) -> None:
-    """A web page can have its own name resolve to this machine; it cannot change what the name is."""
+    """Prevents DNS rebinding: the Host header still has the name of the web page that rebinds it."""
     try:
         host = (urlsplit(f"//{value}").hostname or "").removesuffix(".")
     except ValueError:
         host = ""
     if not _is_address(host) and not any(covers(name, host) for name in hosts):
         raise Forbidden(
-            f"This server does not answer to the name {host[:100]!r}; API_ALLOWED_HOSTS lists those it does."
+            f"The host name {host[:100]!r} is not allowed; API_ALLOWED_HOSTS lists the allowed names."
         )
 
 

@@ -1,4 +1,8 @@
-"""A client that leaves, or whose time is over, ends the work it asked for."""
+"""Ends the work on a request when its client disconnects or its time is over.
+
+A disconnect is notified, not polled: when the connection is lost, the HTTP server makes ``receive`` return
+``http.disconnect``.
+"""
 
 import asyncio
 from collections.abc import Awaitable
@@ -9,20 +13,20 @@ from starlette.types import Receive
 T = TypeVar("T")
 
 
-class ClientGone(Exception):
-    """Nobody listens any more."""
+class ClientDisconnected(Exception):
+    """The client has closed the connection before the response was complete."""
 
 
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
-    """The result of ``work``, which is cancelled at once when the client leaves or ``receive`` raises.
+    """The result of ``work``, which is cancelled at once when the client disconnects or ``receive`` raises.
 
     Args:
-        receive: the ASGI channel, with the request body already read.
-        work: owns everything it opens, and closes it when cancelled.
+        receive: the ASGI channel, after the request body has been read.
+        work: owns everything that it opens, and closes it when it is cancelled.
 
     Raises:
-        ClientGone: the client left first.
-        ApiError: the request was ended first, see ``lifetime``.
+        ClientDisconnected: the client disconnected first.
+        ApiError: the request was ended first, see ``middleware.deadlines``.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(receive))
@@ -31,7 +35,7 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
         if task.done():
             return task.result()
         gone.result()
-        raise ClientGone
+        raise ClientDisconnected
     finally:
         task.cancel()
         gone.cancel()

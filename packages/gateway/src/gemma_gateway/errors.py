@@ -1,21 +1,21 @@
-"""Every error a client can see, and the one envelope it comes in.
+"""Every error that a client can receive, and OpenAI's JSON form of it.
 
     ApiError
-    ├── BadRequest            400  the request is wrong; ``param`` names the culprit
-    │   └── MalformedRequest       it is not HTTP
-    ├── Unauthorized          401  no API key, or a wrong one
-    ├── Forbidden             403  asked under a host name that is not this server's
+    ├── BadRequest            400  the request is wrong; ``param`` names the parameter
+    │   └── MalformedRequest       it is not valid HTTP
+    ├── Unauthorized          401  no API key, or an incorrect one
+    ├── Forbidden             403  the Host header is not a name of this server
     ├── NotFound              404  no such URL
     │   └── ModelNotFound          no such model
     ├── MethodNotAllowed      405
-    ├── RequestTimeout        408  the body came too slowly, or the answer took too long
+    ├── RequestTimeout        408  the request or its body took too long
     ├── BodyTooLarge          413
-    ├── UnsupportedMediaType  415  the body is compressed in a way that is not known here
-    ├── TooManyRequests       429  the key's share is used up, or the model's queue is full
-    ├── InternalError         500  our fault
-    └── ServiceUnavailable    503  the model cannot answer now, or the gateway is shutting down
+    ├── UnsupportedMediaType  415  the body's compression is not supported
+    ├── TooManyRequests       429  too many requests of a key, or the model's queue is full
+    ├── InternalError         500  a bug or failure of the server
+    └── ServiceUnavailable    503  the model is unavailable, or the gateway shuts down
 
-``type`` and ``code`` are OpenAI's own strings, so that its SDKs raise their own classes.
+``type`` and ``code`` are OpenAI's strings, so that its SDKs raise their own exceptions.
 """
 
 import logging
@@ -31,20 +31,20 @@ log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """Base of every error a client sees.
+    """Base of every error that a client receives.
 
     Args:
-        message: one sentence for people.
-        param: the request parameter it is about, such as ``messages[0].content``.
-        code: a word for programs; the class has a default.
-        headers: to send besides the class's own.
+        message: one sentence.
+        param: the request parameter that is wrong, such as ``messages[0].content``.
+        code: for programs; the class has a default.
+        headers: in addition to those of the class.
     """
 
     status: ClassVar[int]
     type: ClassVar[str] = "invalid_request_error"
     default_code: ClassVar[str | None] = None
     retry_after: ClassVar[int | None] = None
-    """Seconds after which a retry makes sense."""
+    """Seconds, the Retry-After header."""
 
     def __init__(
         self,
@@ -61,21 +61,21 @@ class ApiError(Exception):
         retry = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         self.headers = {**retry, **(headers or {})}
 
-    def envelope(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
         """The JSON body."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
 
     def response(self) -> JSONResponse:
-        """The whole HTTP answer."""
+        """The HTTP response."""
         return _ErrorResponse(self)
 
 
 class _ErrorResponse(JSONResponse):
-    """Leaves its code where the layers around it find it: ``state.error_code``."""
+    """Stores its code in ``state.error_code`` for the request log and the metrics."""
 
     def __init__(self, error: ApiError) -> None:
-        super().__init__(error.envelope(), error.status, headers=error.headers)
+        super().__init__(error.body(), error.status, headers=error.headers)
         self.error_code = error.code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +84,7 @@ class _ErrorResponse(JSONResponse):
 
 
 def note_error(scope: Scope, code: str | None) -> None:
-    """Tells the layers around (the log, the metrics) which error a request ended with."""
+    """Stores the error code of a request for the request log and the metrics."""
     scope.setdefault("state", {})["error_code"] = code or "invalid_request"
 
 
@@ -95,7 +95,7 @@ class BadRequest(ApiError):
 
 
 class MalformedRequest(BadRequest):
-    """What arrived is not HTTP, or a form of it that has two readings; the connection ends with it."""
+    """The data is not valid or not unambiguous HTTP; the connection is closed."""
 
     default_code = "malformed_http"
 
@@ -104,7 +104,7 @@ class MalformedRequest(BadRequest):
 
 
 class Unauthorized(ApiError):
-    """No API key, or a wrong one."""
+    """No API key, or an incorrect one."""
 
     status = 401
     default_code = "invalid_api_key"
@@ -114,7 +114,7 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """Asked under a host name that is not this server's."""
+    """The Host header is not a name of this server."""
 
     status = 403
     type = "request_forbidden"
@@ -145,9 +145,9 @@ class MethodNotAllowed(ApiError):
 
 
 class RequestTimeout(ApiError):
-    """The body came too slowly, or the answer took too long.
+    """The request or its body took too long.
 
-    OpenAI's clients would ask again at once, and wait as long for the same end: they are told not to.
+    OpenAI's clients retry a 408 at once and would time out again; ``x-should-retry`` prevents it.
     """
 
     status = 408
@@ -166,14 +166,14 @@ class BodyTooLarge(ApiError):
 
 
 class UnsupportedMediaType(ApiError):
-    """The request body is compressed in a way that is not known here."""
+    """The compression of the request body is not supported."""
 
     status = 415
     default_code = "unsupported_content_encoding"
 
 
 class TooManyRequests(ApiError):
-    """The key's share is used up, or the model's queue is full."""
+    """Too many requests of one API key, or the model's queue is full."""
 
     status = 429
     type = "requests"
@@ -182,7 +182,7 @@ class TooManyRequests(ApiError):
 
 
 class InternalError(ApiError):
-    """Our fault; what exactly is in the log, not in the answer."""
+    """A bug or failure of the server. The details are in the log, not in the response."""
 
     status = 500
     type = "server_error"
@@ -193,7 +193,7 @@ class InternalError(ApiError):
 
 
 class ServiceUnavailable(ApiError):
-    """The model cannot answer now, or the gateway is shutting down."""
+    """The model is unavailable, or the gateway shuts down."""
 
     status = 503
     type = "server_error"
@@ -202,11 +202,11 @@ class ServiceUnavailable(ApiError):
 
 
 def from_wire(error: wire.WireError, param: str | None = None) -> ApiError:
-    """What the model side said, as a client may see it.
+    """The API error for an error of the model server.
 
     Args:
         error: as it crossed Triton.
-        param: the culprit's name in the OpenAI request.
+        param: the parameter of the OpenAI request.
     """
     match error:
         case wire.InvalidRequest():

@@ -1,4 +1,4 @@
-"""Log probabilities, as chat completions and as plain completions tell them."""
+"""Log probabilities in the forms of chat completions, plain completions and prompts."""
 
 import codecs
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,22 +13,29 @@ import gemma_wire as wire
 
 
 class LegacyLogprobs(Logprobs):
-    """With ``null`` for a first token, which has none; so OpenAI answers, though its types do not say it."""
+    """The form of ``/v1/completions``. The first token has null, which OpenAI's type does not declare."""
 
     token_logprobs: list[float | None] | None = None  # type: ignore[assignment]
     top_logprobs: list[dict[str, float] | None] | None = None  # type: ignore[assignment]
 
 
-def for_chat(tokens: Iterable[wire.TokenLogprob], as_ids: bool = False) -> list[ChatCompletionTokenLogprob]:
-    """The entries of ``logprobs.content``; ``as_ids``: with tokens named by their ids."""
-    call = _id_name if as_ids else name
+def to_chat_logprobs(
+    tokens: Iterable[wire.TokenLogprob], as_ids: bool = False
+) -> list[ChatCompletionTokenLogprob]:
+    """The entries of ``logprobs.content``.
+
+    Args:
+        tokens: generated tokens.
+        as_ids: name tokens by their ids.
+    """
+    name = _id_name if as_ids else token_name
     return [
         ChatCompletionTokenLogprob(
-            token=call(token),
+            token=name(token),
             logprob=token.logprob,
             bytes=_bytes(token),
             top_logprobs=[
-                TopLogprob(token=call(other), logprob=other.logprob, bytes=_bytes(other))
+                TopLogprob(token=name(other), logprob=other.logprob, bytes=_bytes(other))
                 for other in token.top
             ],
         )
@@ -36,28 +43,35 @@ def for_chat(tokens: Iterable[wire.TokenLogprob], as_ids: bool = False) -> list[
     ]
 
 
-MANY: Final = 1000
-"""Log probabilities of a prompt that are told in about a millisecond; more are told in a thread."""
+LARGE: Final = 1000
+"""Log probabilities of a prompt that are formatted in about a millisecond; more are formatted in a thread."""
 
 
-def is_long(told: wire.PromptLogprobs | None) -> bool:
-    """Whether to tell them takes so long that the event loop should not wait for it."""
-    return told is not None and len(told.token_ids) + sum(map(len, told.top_ids)) > MANY
+def is_large(logprobs: wire.PromptLogprobs | None) -> bool:
+    """Whether formatting them would block the event loop for too long."""
+    return logprobs is not None and len(logprobs.token_ids) + sum(map(len, logprobs.top_ids)) > LARGE
 
 
-def for_prompt(told: wire.PromptLogprobs, top: int) -> list[dict[str, Any] | None]:
-    """``prompt_logprobs`` as vLLM tells them: null for the first token, then by the ids of tokens.
+def to_prompt_logprobs(logprobs: wire.PromptLogprobs, top: int) -> list[dict[str, Any] | None]:
+    """``prompt_logprobs`` in vLLM's form: null for the first token, then token id → entry for each position.
 
     Args:
-        told: by the model.
-        top: so many of the likeliest are told as well.
+        logprobs: from the engine.
+        top: the number of alternatives that are reported for each token.
     """
-    names = {token_id: name(told.alternative(token_id, 0.0)) for token_id in told.texts}
-    places = zip(told.token_ids, told.logprobs, told.ranks, told.top_ids, told.top_logprobs, strict=True)
-    return [None, *(_at_place(names, top, *place) for place in places)]
+    names = {token_id: token_name(logprobs.alternative(token_id, 0.0)) for token_id in logprobs.texts}
+    positions = zip(
+        logprobs.token_ids,
+        logprobs.logprobs,
+        logprobs.ranks,
+        logprobs.top_ids,
+        logprobs.top_logprobs,
+        strict=True,
+    )
+    return [None, *(_prompt_entries(names, top, *position) for position in positions)]
 
 
-def _at_place(
+def _prompt_entries(
     names: Mapping[int, str],
     top: int,
     token_id: int,
@@ -66,16 +80,16 @@ def _at_place(
     top_ids: Sequence[int],
     top_logprobs: Sequence[float],
 ) -> dict[str, Any]:
-    """The token that stands there comes first; the likeliest have their ranks in their order."""
-    likeliest = zip(top_ids[:top], top_logprobs, range(1, top + 1), strict=False)
+    """The prompt's own token is the first entry; the alternatives follow by rank."""
+    alternatives = zip(top_ids[:top], top_logprobs, range(1, top + 1), strict=False)
     return {
         str(other): {"logprob": value, "rank": place, "decoded_token": names[other]}
-        for other, value, place in ((token_id, logprob, rank), *likeliest)
+        for other, value, place in ((token_id, logprob, rank), *alternatives)
     }
 
 
 def id_name(token_id: int) -> str:
-    """A token by its id, as vLLM names it."""
+    """The name of a token by its id, in vLLM's form."""
     return f"token_id:{token_id}"
 
 
@@ -83,8 +97,8 @@ def _id_name(token: wire.Alternative) -> str:
     return id_name(token.token_id)
 
 
-def name(token: wire.Alternative, prefix: str = "") -> str:
-    r"""The token as text; one that is a piece of a character as ``\xf0\x9f``, so that no two look alike."""
+def token_name(token: wire.Alternative, prefix: str = "") -> str:
+    r"""The token's text. Incomplete UTF-8 is written as ``\xf0\x9f``, which keeps tokens distinct."""
     try:
         bytes(token.utf8).decode()
     except UnicodeDecodeError:
@@ -93,94 +107,96 @@ def name(token: wire.Alternative, prefix: str = "") -> str:
 
 
 def text_bytes(token: wire.Alternative) -> bytes:
-    """What a token adds to the text of a prompt, in which a control token is written."""
+    """The bytes that a token adds to the text of a prompt, where control tokens are written out."""
     return bytes(token.utf8) or token.token.encode()
 
 
-class Legacy:
-    """Tells the tokens of one choice as ``/v1/completions`` does; offsets go on from one call to the next.
+class LegacyLogprobsEncoder:
+    """Encodes the tokens of one choice as ``/v1/completions`` does; text offsets continue between calls.
 
     Args:
-        alternatives: so many are told of each token; ``None``: all that come with it.
-        as_ids: tokens are named by their ids.
+        alternatives: the number of alternatives per token; ``None``: all that the engine reports.
+        as_ids: name tokens by their ids.
     """
 
     def __init__(self, alternatives: int | None, as_ids: bool = False) -> None:
         self._alternatives = alternatives
-        self._name = _id_name if as_ids else partial(name, prefix="bytes:")
+        self._name = _id_name if as_ids else partial(token_name, prefix="bytes:")
         self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def tell(self, tokens: Sequence[wire.TokenLogprob]) -> LegacyLogprobs:
-        """The next tokens, with their alternatives."""
-        told = LegacyLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
+    def encode(self, tokens: Sequence[wire.TokenLogprob]) -> LegacyLogprobs:
+        """The next generated tokens, with their alternatives."""
+        encoded = LegacyLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
         for token in tokens:
             top = self._top(token, self._alternatives)
-            _append(told, self._offset, self._name(token), token.logprob, top)
+            _append(encoded, self._offset, self._name(token), token.logprob, top)
             self._offset += len(self._decoder.decode(bytes(token.utf8)))
-        return told
+        return encoded
 
-    def echo(self, first: "First | None", told: wire.PromptLogprobs, top: int) -> LegacyLogprobs:
-        """The tokens of a prompt, before any other; the first has no probability.
+    def encode_prompt(
+        self, first: "FirstToken | None", logprobs: wire.PromptLogprobs, top: int
+    ) -> LegacyLogprobs:
+        """The tokens of an echoed prompt, before any generated token. The first has no log probability.
 
         Args:
-            first: the one before those of ``told``; ``None``: the first of them is the first of all.
-            told: by the model.
-            top: so many alternatives are told of each.
+            first: the token before those of ``logprobs``; ``None``: the first of them is the first of all.
+            logprobs: from the engine.
+            top: the number of alternatives per token.
         """
-        echoed = LegacyLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
+        encoded = LegacyLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
         if first is not None:
-            _append(echoed, self._offset, first.name, None, None)
+            _append(encoded, self._offset, first.name, None, None)
             self._offset += len(first.text)
-        for place, (token_id, logprob) in enumerate(zip(told.token_ids, told.logprobs, strict=True)):
-            token, known = told.alternative(token_id, logprob), first is not None or place > 0
-            alternatives = self._at(told, place, top) | {self._name(token): logprob} if known else None
-            _append(echoed, self._offset, self._name(token), logprob if known else None, alternatives)
+        for place, (token_id, logprob) in enumerate(zip(logprobs.token_ids, logprobs.logprobs, strict=True)):
+            token, known = logprobs.alternative(token_id, logprob), first is not None or place > 0
+            alternatives = self._at(logprobs, place, top) | {self._name(token): logprob} if known else None
+            _append(encoded, self._offset, self._name(token), logprob if known else None, alternatives)
             self._offset += len(self._decoder.decode(text_bytes(token)))
-        return echoed
+        return encoded
 
-    def _at(self, told: wire.PromptLogprobs, place: int, top: int) -> dict[str, float]:
-        pairs = zip(told.top_ids[place][:top], told.top_logprobs[place], strict=False)
-        return {self._name(told.alternative(*pair)): pair[1] for pair in pairs}
+    def _at(self, logprobs: wire.PromptLogprobs, place: int, top: int) -> dict[str, float]:
+        pairs = zip(logprobs.top_ids[place][:top], logprobs.top_logprobs[place], strict=False)
+        return {self._name(logprobs.alternative(*pair)): pair[1] for pair in pairs}
 
     def _top(self, token: wire.TokenLogprob, count: int | None) -> dict[str, float]:
-        """The likeliest, and the token itself where it is not among them."""
+        """The most likely tokens, and the token itself if it is not among them."""
         shown = [*token.top[:count], token]
         return {self._name(other): other.logprob for other in shown}
 
 
-class First(NamedTuple):
-    """A prompt's first token, which has no probability: its name, and what it adds to the text."""
+class FirstToken(NamedTuple):
+    """A prompt's first token, which has no log probability: its name and the text that it adds."""
 
     name: str
     text: str
 
 
 def _append(
-    told: LegacyLogprobs, offset: int, token: str, logprob: float | None, top: dict[str, float] | None
+    encoded: LegacyLogprobs, offset: int, token: str, logprob: float | None, top: dict[str, float] | None
 ) -> None:
-    assert told.text_offset is not None
-    assert told.token_logprobs is not None
-    assert told.tokens is not None
-    assert told.top_logprobs is not None
-    told.text_offset.append(offset)
-    told.token_logprobs.append(logprob)
-    told.tokens.append(token)
-    told.top_logprobs.append(top)
+    assert encoded.text_offset is not None
+    assert encoded.token_logprobs is not None
+    assert encoded.tokens is not None
+    assert encoded.top_logprobs is not None
+    encoded.text_offset.append(offset)
+    encoded.token_logprobs.append(logprob)
+    encoded.tokens.append(token)
+    encoded.top_logprobs.append(top)
 
 
 def _bytes(token: wire.Alternative) -> list[int] | None:
-    """``null`` for a token that stands for no text."""
+    """``null`` for a token without text."""
     return list(token.utf8) or None
 
 
-def joined(told: Sequence[Logprobs | None]) -> LegacyLogprobs | None:
-    """The log probabilities of several pieces as one; ``None`` where none has any."""
-    known = [piece for piece in told if piece is not None]
+def join_logprobs(parts: Sequence[Logprobs | None]) -> LegacyLogprobs | None:
+    """The log probabilities of several deltas as one; ``None`` if no delta has any."""
+    known = [part for part in parts if part is not None]
     if not known:
         return None
     return LegacyLogprobs(
-        **{name: [item for piece in known for item in getattr(piece, name)] for name in _COLUMNS}
+        **{name: [item for part in known for item in getattr(part, name)] for name in _COLUMNS}
     )
 
 

@@ -1,4 +1,4 @@
-"""What an operator may set, read once from the environment."""
+"""The gateway's settings, read once from the environment."""
 
 import ipaddress
 import re
@@ -15,8 +15,8 @@ _ORIGIN: Final = re.compile(r"\*|https?://[^/,\s*]+")
 _DOMAIN: Final = re.compile(r"\*|[\w.:\[\]-]+")
 
 
-class Settings(BaseSettings):
-    """Each is the environment variable ``API_`` + its name, unless its description says otherwise."""
+class GatewaySettings(BaseSettings):
+    """Each field is the environment variable ``API_`` + its name, unless its description names another."""
 
     model_config = SettingsConfigDict(frozen=True, env_prefix="API_", env_ignore_empty=True)
 
@@ -26,92 +26,100 @@ class Settings(BaseSettings):
         "localhost:8001",
         pattern=r"[^,\s]",
         validation_alias=AliasChoices("triton_grpc_url", "TRITON_GRPC_URL"),
-        description="TRITON_GRPC_URL: host:port, several with commas between, or dns:///name:port.",
+        description="TRITON_GRPC_URL: host:port, several separated by commas, or dns:///name:port.",
     )
 
     keys: SecretStr | None = Field(
-        None, description="API keys, commas between; none: everybody who reaches the port may ask."
+        None, description="API keys, separated by commas; empty: anyone who can reach the port can use it."
     )
-    keys_file: Path | None = Field(None, description="File of further API keys, one a line; # comments.")
+    keys_file: Path | None = Field(
+        None, description="File with further API keys, one per line; # begins a comment."
+    )
     allowed_hosts: str = Field(
         "",
-        description="Host names to answer to, commas between, * for any. Empty: on loopback without keys "
-        "only localhost and addresses, so that no web page can ask through a name of its own; else any.",
+        description="Allowed names in the Host header, separated by commas; * for any. Empty: any, except on "
+        "loopback without keys, where only localhost and IP addresses are allowed (against DNS rebinding).",
     )
     cors_origins: str = Field(
         "",
-        description="Web pages that may ask: origins (https://app.example.org), commas between; * for any.",
+        description="CORS: origins of web pages that may use the API (https://app.example.org), separated by "
+        "commas; * for any.",
     )
 
     max_connections: int = Field(
         0,
         ge=0,
-        description="Connections of clients at a time. One more takes the place of the connection that has "
-        "waited longest for its client to send a request; where all are being answered it gets 503. 0: three "
-        "quarters of the limit on open files, and at most 10,000.",
+        description="Concurrent client connections. A further one replaces the connection that has waited "
+        "longest for a request; if all have a request in progress, it gets 503. 0: three quarters of the "
+        "limit on open files, at most 10,000.",
     )
     header_seconds: float = Field(
-        30, gt=0, description="A request whose head takes longer to come is refused with 408."
+        30, gt=0, description="A request whose head takes longer to arrive is refused with 408."
     )
-    keep_alive_seconds: float = Field(
-        75, gt=0, description="A connection without a request is closed after this time."
+    keep_alive_seconds: float = Field(75, gt=0, description="An idle connection is closed after this time.")
+    sse_ping_seconds: float = Field(
+        15,
+        gt=0,
+        description="A stream that has been silent for this long, as during a long prefill, gets a comment "
+        "(`: ping`), so that proxies keep the connection open. Shorter than the timeouts of all proxies.",
     )
     write_seconds: float = Field(
         60,
         gt=0,
-        description="A client that reads nothing of its answer for so long is cut off; its request ends.",
+        description="If a client reads nothing of its response for this long, the connection is closed and "
+        "the request cancelled.",
     )
 
     max_body_bytes: int = Field(64 * MIB, ge=1, description="A longer request body is refused with 413.")
-    body_seconds: float = Field(60, gt=0, description="A body that takes longer to come is refused with 408.")
+    body_seconds: float = Field(
+        60, gt=0, description="A body that takes longer to arrive is refused with 408."
+    )
     request_seconds: float = Field(
-        3600, gt=0, description="A request that takes longer, its answer included, is ended with 408."
+        3600, gt=0, description="A request that takes longer, including its response, is ended with 408."
     )
     max_concurrent: int = Field(
         0,
         ge=0,
-        description="Requests of one API key (without keys: of all) at a time; one more is refused with 429. "
-        "0: no limit.",
+        description="Concurrent requests per API key (without keys: of all clients); further ones are "
+        "refused with 429. 0: no limit.",
     )
 
-    max_images: int = Field(16, ge=0, description="Images in one request.")
+    max_images: int = Field(16, ge=0, description="Images per request.")
     max_image_bytes: int = Field(32 * MIB, ge=1, description="Encoded size of one image.")
     max_image_pixels: int = Field(
         50_000_000,
         ge=1,
         le=178_000_000,
-        description="Width x height of one image; Pillow itself stops at 178 M.",
+        description="Width x height of one image; Pillow's own limit is 178 million.",
     )
-    max_audio: int = Field(
-        16, ge=0, description="Sounds in one request; how long they may be is the model's."
-    )
-    max_audio_bytes: int = Field(32 * MIB, ge=1, description="Encoded size of one sound.")
+    max_audio: int = Field(16, ge=0, description="Audio files per request; the model limits their length.")
+    max_audio_bytes: int = Field(32 * MIB, ge=1, description="Encoded size of one audio file.")
     media_domains: str = Field(
         "",
-        description="Hosts from which images and audio are fetched by URL, commas between; a name covers its "
-        "subdomains, * is any public host. Empty: nothing is fetched.",
+        description="Hosts from which images and audio may be fetched by URL, separated by commas; a name "
+        "includes its subdomains, * is any public host. Empty: nothing is fetched.",
     )
-    media_seconds: float = Field(
-        10, gt=0, description="How long fetching one file may take, redirects included."
-    )
+    media_seconds: float = Field(10, gt=0, description="Timeout for fetching one file, including redirects.")
 
-    describe_seconds: float = Field(5, gt=0, description="How long a health check waits for the model.")
+    describe_seconds: float = Field(5, gt=0, description="Timeout of a health check for the model's answer.")
     shutdown_seconds: float = Field(
         3,
         ge=0,
-        description="How long open answers may go on after SIGTERM; SIGKILL should not come before 5 s more.",
+        description="How long requests may continue after SIGTERM. Allow 5 s more before SIGKILL.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Verbosity.")
-    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON for machines.")
-    log_prompts: bool = Field(False, description="Write what clients ask into the log.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Plain text, or one JSON object per line."
+    )
+    log_prompts: bool = Field(False, description="Log the prompts of requests.")
     otel_endpoint: str = Field(
         "",
         validation_alias=AliasChoices(
             "otel_endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
         ),
-        description="OTEL_EXPORTER_OTLP_ENDPOINT: where traces go, over HTTP; empty: none are made. "
-        "The SDK's other OTEL_ variables hold as well.",
+        description="OTEL_EXPORTER_OTLP_ENDPOINT: where traces are sent, over HTTP; empty: no traces. "
+        "The SDK's other OTEL_ variables apply, too.",
     )
 
     @field_validator("keys")
@@ -133,7 +141,7 @@ class Settings(BaseSettings):
     def _are_origins(cls, text: str) -> str:
         for origin in _listed(text):
             if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin; write https://app.example.org, or * alone")
+                raise ValueError(f"{origin!r} is not an origin; write https://app.example.org, or * alone")
         return text
 
     @field_validator("media_domains", "allowed_hosts")
@@ -141,33 +149,35 @@ class Settings(BaseSettings):
     def _are_domains(cls, text: str) -> str:
         for name in _listed(text):
             if not _DOMAIN.fullmatch(name):
-                raise ValueError(f"{name!r} is no host name; a name covers its subdomains, * alone is any")
+                raise ValueError(
+                    f"{name!r} is not a host name; a name includes its subdomains, * alone is any"
+                )
         return text
 
     @property
     def triton_targets(self) -> tuple[str, ...]:
-        """The servers of ``triton_grpc_url``, one target each."""
+        """``triton_grpc_url``, one gRPC target per server."""
         return _listed(self.triton_grpc_url)
 
     @cached_property
     def api_keys(self) -> tuple[str, ...]:
-        """Every key, of ``keys`` and of ``keys_file``; none: no key is asked for."""
+        """All keys, from ``keys`` and ``keys_file``; empty: no key is needed."""
         given = _listed(self.keys.get_secret_value()) if self.keys else ()
         return given + (_lines(self.keys_file) if self.keys_file else ())
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Of ``cors_origins``."""
+        """``cors_origins`` as a tuple."""
         return _listed(self.cors_origins)
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Of ``media_domains``, in lower case."""
+        """``media_domains`` as a tuple, in lower case."""
         return _listed(self.media_domains.lower())
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Names to answer to; none: any."""
+        """The allowed host names; empty: any."""
         given = _listed(self.allowed_hosts.lower())
         if not given and self.is_loopback and not self.api_keys:
             return ("localhost",)
@@ -175,7 +185,7 @@ class Settings(BaseSettings):
 
     @property
     def is_loopback(self) -> bool:
-        """Only this machine can reach the port."""
+        """Whether only this machine can reach the port."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -195,14 +205,14 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 def _check_keys(keys: tuple[str, ...]) -> None:
-    """Never says what a wrong key looks like: the sentence ends in a log."""
+    """The message never contains the invalid key: it is logged."""
     if not keys:
-        raise ValueError("there is no key in it; leave it empty to ask for none")
+        raise ValueError("it contains no key; leave it empty to need none")
     if not all(_KEY.fullmatch(key) for key in keys):
         raise ValueError("a key consists of visible ASCII characters")
 
 
 def variable(field: str) -> str:
     """The environment variable that sets a field."""
-    alias = Settings.model_fields[field].validation_alias
+    alias = GatewaySettings.model_fields[field].validation_alias
     return str(alias.choices[-1]) if isinstance(alias, AliasChoices) else f"API_{field.upper()}"

@@ -1,4 +1,7 @@
-"""Server-sent events."""
+"""Server-sent events: a stream of JSON objects with keep-alive pings, ended by ``[DONE]`` or an error.
+
+Why this is not sse-starlette: docs/decisions/015-server-sent-events.md.
+"""
 
 import asyncio
 import contextlib
@@ -6,99 +9,160 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from secrets import token_urlsafe
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gemma_gateway.disconnect import ClientGone, while_connected
+from gemma_gateway.disconnect import ClientDisconnected, while_connected
 from gemma_gateway.errors import ApiError, InternalError, ServiceUnavailable, note_error
-from gemma_gateway.schema_report import VALID, SchemaReport
+from gemma_gateway.json_schema_report import JsonSchemaReport
 
 log = logging.getLogger(__name__)
 Events = AsyncGenerator[BaseModel, None]
 DONE: Final = b"data: [DONE]\n\n"
+PING: Final = b": ping\n\n"
+"""A comment, which clients ignore (HTML standard, 9.2.6)."""
 PAD: Final = 64
-"""Sizes of padded events are multiples of it, bytes: most tokens differ by less."""
-LAST_WORDS: Final = 0.5
-"""Seconds for an error event to be sent."""
+"""Padded events have sizes that are multiples of this, bytes: most tokens differ by less."""
+ERROR_SEND_SECONDS: Final = 0.5
+"""How long the sending of an error event may take."""
 
 
 class EventStream(Response):
-    """Sends events as they come, then ``[DONE]``; an error on the way is the last event, without ``[DONE]``.
+    """Sends events as they come, then ``[DONE]``. After an error its event is the last, without ``[DONE]``.
 
-    Make one with ``open_stream``. A client that leaves ends the events at once.
+    Create it with ``open_stream``. When the client disconnects, the events are closed at once.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: BaseModel, rest: Events, padded: bool, report: SchemaReport) -> None:
-        told = report.headers
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **told})
+    def __init__(
+        self,
+        first: "asyncio.Future[BaseModel]",
+        rest: Events,
+        ping_seconds: float,
+        padded: bool,
+        report: JsonSchemaReport,
+    ) -> None:
+        known = report.headers
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **known})
         del self.headers["content-length"]
         self.first = first
         self.rest = rest
+        self.ping_seconds = ping_seconds
         self.padded = padded
         self.report = report
+        self._sending = False
+        self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it, or as much as the client waits for."""
+        """Sends the stream until it ends or the client disconnects."""
         async with aclosing(self.rest):
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
-                await while_connected(receive, self._pump(send))
-            except ClientGone:
-                log.info("the client left")
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                self._sent_at = asyncio.get_running_loop().time()
+                await while_connected(receive, self._run(send))
+            except ClientDisconnected:
+                log.info("the client disconnected")
             except ApiError as error:
-                await self._break_off(scope, send, error)
+                await self._send_error(scope, send, error)
             except Exception:
-                log.exception("the stream broke")
-                await self._break_off(scope, send, InternalError())
+                log.exception("the stream failed")
+                await self._send_error(scope, send, InternalError())
             except asyncio.CancelledError:  # the server shuts down
                 await _send(send, _error(ServiceUnavailable("The server is shutting down.")), last=True)
                 raise
+            finally:
+                await _cancelled(self.first)
 
-    async def _pump(self, send: Send) -> None:
-        async with aclosing(self._bytes()) as pieces:
-            async for piece in pieces:
-                await _send(send, piece)
+    async def _run(self, send: Send) -> None:
+        pings = asyncio.create_task(self._ping(send))
+        try:
+            async with aclosing(self._events()) as events:
+                async for event in events:
+                    await self._send_event(send, event)
+        finally:
+            await _cancelled(pings)
         await _send(send, b"", last=True)
 
-    async def _break_off(self, scope: Scope, send: Send, error: ApiError) -> None:
-        """Tells why; a client that does not read is not waited for."""
+    async def _send_event(self, send: Send, event: bytes) -> None:
+        self._sending = True
+        await _send(send, event)
+        self._sending = False
+        self._sent_at = asyncio.get_running_loop().time()
+
+    async def _ping(self, send: Send) -> None:
+        """Sends a ping whenever nothing was sent for ``ping_seconds``; none while an event waits to be sent.
+
+        Without pings a proxy would close the connection during a long prefill.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            if loop.time() - self._sent_at >= self.ping_seconds and not self._sending:
+                await _send(send, PING)
+                self._sent_at = loop.time()
+            due = self._sent_at + self.ping_seconds
+            await asyncio.sleep(max(due - loop.time(), self.ping_seconds / 10))
+
+    async def _send_error(self, scope: Scope, send: Send, error: ApiError) -> None:
+        """Sends the error as the last event; does not wait for a client that does not read."""
         note_error(scope, error.code)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
+            async with asyncio.timeout(ERROR_SEND_SECONDS):
                 await _send(send, _error(error), last=True)
 
-    async def _bytes(self) -> AsyncGenerator[bytes, None]:
-        yield _event(self.first, self.padded)
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        yield _event(await self.first, self.padded)
         async for event in self.rest:
             yield _event(event, self.padded)
-        if VALID not in self.headers and (comment := self.report.comment):
-            yield comment
+        for name, value in self.report.headers.items():
+            if name not in self.headers:  # became known after the headers were sent
+                yield f": {name}: {value}\n\n".encode()
         yield DONE
 
 
 async def open_stream(
-    receive: Receive, events: Events, padded: bool = False, report: SchemaReport | None = None
+    receive: Receive,
+    events: Events,
+    ping_seconds: float,
+    padded: bool = False,
+    report: JsonSchemaReport | None = None,
 ) -> EventStream:
-    """The response, once its first event is there: an error before that still gets its own status.
+    """The response, once its first event is available, so that an error before it has its own status.
+
+    If the first event takes longer than ``ping_seconds``, the response begins without it; a later error is
+    then an event.
 
     Args:
         receive: the ASGI channel.
         events: what is sent.
-        padded: each event gets a field ``obfuscation`` of random letters, so that its size tells less about
-            what it says.
-        report: about schemas; its headers are those that are known with the first event.
+        ping_seconds: how long the connection may be silent.
+        padded: each event gets a field ``obfuscation`` of random letters, so that its size reveals less about
+            its content.
+        report: about JSON schemas. What is known when the response begins is sent in headers, the rest in
+            comments at the end of the stream.
 
     Raises:
-        ClientGone: the client left first.
-        ApiError: what ``events`` raised.
+        ClientDisconnected: the client disconnected first.
+        ApiError: raised by ``events``.
     """
-    first = await while_connected(receive, anext(events))
-    return EventStream(first, events, padded, report or SchemaReport())
+    first = asyncio.ensure_future(anext(events))
+    try:
+        await while_connected(receive, asyncio.wait({first}, timeout=ping_seconds))
+    except BaseException:
+        await _cancelled(first)
+        raise
+    if first.done():
+        first.result()  # raises
+    return EventStream(first, events, ping_seconds, padded, report or JsonSchemaReport())
+
+
+async def _cancelled(task: "asyncio.Future[Any]") -> None:
+    """Cancels a task and waits until it has ended."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _send(send: Send, body: bytes, last: bool = False) -> None:
@@ -111,7 +175,7 @@ def _event(model: BaseModel, padded: bool) -> bytes:
 
 
 def _pad(data: bytes) -> bytes:
-    """A JSON object with a field more, its size a multiple of ``PAD``."""
+    """A JSON object with one more field, so that its size is a multiple of ``PAD``."""
     field = b',"obfuscation":"%b"}'
     size = -(len(data) - 1 + len(field) - 2) % PAD
     return data[:-1] + field % token_urlsafe(size)[:size].encode()

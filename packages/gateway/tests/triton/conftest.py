@@ -14,7 +14,7 @@ import pytest
 from packages.gateway.tests.conftest import END, INFO
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gemma_gateway.triton import TritonEngine
+from gemma_gateway.triton_client import TritonClient
 from gemma_wire import Chunk, Message, ModelInfo, Request, TokenizerInfo, Tokens
 
 ASK = Request(
@@ -86,8 +86,8 @@ async def listening(triton: FakeTriton) -> AsyncIterator[tuple[str, Any]]:
 
 
 @asynccontextmanager
-async def connected(*targets: str) -> AsyncIterator[TritonEngine]:
-    engine = TritonEngine(targets, describe_seconds=1)
+async def connected(*targets: str) -> AsyncIterator[TritonClient]:
+    engine = TritonClient(targets, describe_seconds=1)
     try:
         yield engine
     finally:
@@ -106,10 +106,10 @@ async def target(triton: FakeTriton) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def engine(target: str) -> AsyncIterator[TritonEngine]:
+async def engine(target: str) -> AsyncIterator[TritonClient]:
     async with connected(target) as engine:
         yield engine
 
 
-async def answer(engine: TritonEngine) -> list[Chunk]:
+async def answer(engine: TritonClient) -> list[Chunk]:
     return [chunk async for chunk in engine.generate(ASK, "req-1")]

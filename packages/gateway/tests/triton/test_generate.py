@@ -9,15 +9,15 @@ from packages.gateway.tests.conftest import END, INFO, until
 from packages.gateway.tests.triton.conftest import ASK, FakeTriton, Step, answer, connected, listening
 from tritonclient.grpc import service_pb2_grpc
 
-import gemma_gateway.triton as subject
-from gemma_gateway.triton import TimedOut, TritonEngine
+import gemma_gateway.triton_client as subject
+from gemma_gateway.triton_client import TimedOut, TritonClient
 from gemma_wire import Chunk, InvalidRequest, Options, Request, TokenizerInfo, Tokens, Unavailable, WireError
 from gemma_wire.tensors import MODEL
 
 TOKENS = Tokens(token_ids=(2, 5), text="<bos>x", pieces=("<bos>", "x"), context_length=9)
 
 
-async def test_generate(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_generate(engine: TritonClient, triton: FakeTriton) -> None:
     assert await answer(engine) == [Chunk(text="Hello"), Chunk(text=" world"), END]
     (request,) = triton.asked
     assert (request.model_name, request.id) == (MODEL, "req-1")
@@ -30,11 +30,11 @@ async def test_generate(engine: TritonEngine, triton: FakeTriton) -> None:
     }
 
 
-async def test_describe(engine: TritonEngine) -> None:
+async def test_describe(engine: TritonClient) -> None:
     assert await engine.describe() == INFO
 
 
-async def test_a_report_is_read_to_the_end_of_its_stream(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_a_report_is_read_to_the_end_of_its_stream(engine: TritonClient, triton: FakeTriton) -> None:
     end = asyncio.Event()
     triton.described = [INFO, end]
     asked = asyncio.create_task(engine.describe())
@@ -45,18 +45,18 @@ async def test_a_report_is_read_to_the_end_of_its_stream(engine: TritonEngine, t
     assert await asked == INFO
 
 
-async def test_tokens(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_tokens(engine: TritonClient, triton: FakeTriton) -> None:
     triton.script = [TOKENS]
     assert await engine.tokens(Request(prompt="x", options=Options(op="tokenize"))) == TOKENS
 
 
-async def test_tokenizer_info(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_tokenizer_info(engine: TritonClient, triton: FakeTriton) -> None:
     triton.script = [TokenizerInfo(config={"eos_token": "<eos>"})]
     assert await engine.tokenizer_info() == TokenizerInfo(config={"eos_token": "<eos>"})
 
 
 async def test_tokens_have_a_time_limit(
-    engine: TritonEngine, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+    engine: TritonClient, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subject, "TOKENS_SECONDS", 0.2)
     triton.script = [asyncio.Event()]
@@ -64,19 +64,19 @@ async def test_tokens_have_a_time_limit(
         await engine.tokens(Request(prompt="x", options=Options(op="tokenize")))
 
 
-async def test_describe_has_a_time_limit(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_describe_has_a_time_limit(engine: TritonClient, triton: FakeTriton) -> None:
     triton.described = [asyncio.Event()]
     with pytest.raises(TimedOut, match="did not answer in time"):
         await engine.describe()
 
 
-async def test_describe_without_an_answer(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_describe_without_an_answer(engine: TritonClient, triton: FakeTriton) -> None:
     triton.described = []
     with pytest.raises(Unavailable):
         await engine.describe()
 
 
-async def test_error_in_the_stream(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_error_in_the_stream(engine: TritonClient, triton: FakeTriton) -> None:
     triton.script = [InvalidRequest("too odd", "images[1]").to_line()]
     with pytest.raises(InvalidRequest, match="too odd") as caught:
         await answer(engine)
@@ -84,13 +84,13 @@ async def test_error_in_the_stream(engine: TritonEngine, triton: FakeTriton) -> 
 
 
 @pytest.mark.parametrize("script", [[], [Chunk(text="Hello")]])
-async def test_a_stream_that_ends_early(engine: TritonEngine, triton: FakeTriton, script: list[Step]) -> None:
+async def test_a_stream_that_ends_early(engine: TritonClient, triton: FakeTriton, script: list[Step]) -> None:
     triton.script = script
     with pytest.raises(Unavailable, match="before the answer was complete"):
         await answer(engine)
 
 
-async def test_closing_cancels(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_closing_cancels(engine: TritonClient, triton: FakeTriton) -> None:
     triton.script = [Chunk(text="a"), asyncio.Event()]
     async with aclosing(engine.generate(ASK, "")) as chunks:
         assert await anext(chunks) == Chunk(text="a")
@@ -98,7 +98,7 @@ async def test_closing_cancels(engine: TritonEngine, triton: FakeTriton) -> None
     await until(lambda: triton.running == 0, seconds=1)
 
 
-async def test_cancelling_who_waits_cancels(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_cancelling_who_waits_cancels(engine: TritonClient, triton: FakeTriton) -> None:
     triton.script = [asyncio.Event()]
     task = asyncio.create_task(answer(engine))
     await until(lambda: triton.running == 1)

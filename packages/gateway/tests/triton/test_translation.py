@@ -5,7 +5,7 @@ import struct
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from gemma_gateway.triton import TimedOut, from_message, from_status, to_inputs
+from gemma_gateway.triton_client import TimedOut, from_message, from_status, to_inputs
 from gemma_wire import (
     ContextLengthExceeded,
     EngineFailure,
@@ -28,7 +28,10 @@ from gemma_wire import (
         ("Stub process 'gemma3n_0_0' is not healthy.", Unavailable),
         ("Request for unknown model: 'gemma3n' is not found", Unavailable),
         ("Request for unknown model: 'gemma3n' has no available versions", Unavailable),
-        ("Server is stopping, scheduler for model has stopped accepting new inference requests", Unavailable),
+        (
+            "Server is stopping, scheduler for model has stopped accepting new inference requests",
+            Unavailable,
+        ),
         ("[StatusCode.INTERNAL] something else", EngineFailure),
     ],
 )

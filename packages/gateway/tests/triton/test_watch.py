@@ -6,8 +6,8 @@ import pytest
 from packages.gateway.tests.conftest import END, INFO, Pause, until
 from packages.gateway.tests.triton.conftest import ASK, FakeTriton, Step, answer, is_describe
 
-import gemma_gateway.triton as subject
-from gemma_gateway.triton import TritonEngine
+import gemma_gateway.triton_client as subject
+from gemma_gateway.triton_client import TritonClient
 from gemma_wire import Chunk, Unavailable
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -20,7 +20,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_dead_model_is_noticed_though_its_stream_is_silent(
-    engine: TritonEngine, triton: FakeTriton
+    engine: TritonClient, triton: FakeTriton
 ) -> None:
     triton.script = [Chunk(text="a"), asyncio.Event()]
     triton.described = ["Stub process 'gemma3n_0_0' is not healthy."]
@@ -32,7 +32,7 @@ async def test_a_dead_model_is_noticed_though_its_stream_is_silent(
     await until(lambda: triton.running == 0, seconds=1)
 
 
-async def test_health_checks_do_not_hide_a_dead_model(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_health_checks_do_not_hide_a_dead_model(engine: TritonClient, triton: FakeTriton) -> None:
     """What they hear is no sign of life of the stream."""
     triton.script = [asyncio.Event()]
     triton.described = ["Stub process 'gemma3n_0_0' is not healthy."]
@@ -45,7 +45,7 @@ async def test_health_checks_do_not_hide_a_dead_model(engine: TritonEngine, trit
     assert isinstance(task.exception(), Unavailable)
 
 
-async def test_a_server_that_hangs_is_noticed(engine: TritonEngine, triton: FakeTriton) -> None:
+async def test_a_server_that_hangs_is_noticed(engine: TritonClient, triton: FakeTriton) -> None:
     triton.script = [asyncio.Event()]
     triton.described = [asyncio.Event()]
     triton.live = [asyncio.Event()]
@@ -56,7 +56,7 @@ async def test_a_server_that_hangs_is_noticed(engine: TritonEngine, triton: Fake
 
 @pytest.mark.parametrize("described", [[asyncio.Event()], [INFO], ["some trouble of its own"]])
 async def test_a_busy_model_is_waited_for(
-    engine: TritonEngine, triton: FakeTriton, described: list[Step]
+    engine: TritonClient, triton: FakeTriton, described: list[Step]
 ) -> None:
     """Silence alone is no illness: a long prompt takes its time."""
     gate = asyncio.Event()
@@ -69,7 +69,7 @@ async def test_a_busy_model_is_waited_for(
 
 
 async def test_a_server_that_talks_is_not_asked(
-    engine: TritonEngine, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+    engine: TritonClient, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it talks for longer than a silence may last."""
     monkeypatch.setattr(subject, "QUIET_SECONDS", 1.0)

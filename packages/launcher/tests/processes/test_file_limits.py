@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from gemma_gateway import descriptors
+from gemma_gateway.http_server import file_descriptors
 from gemma_launcher.processes.file_limits import FileLimits
 from gemma_launcher.settings import load_settings
 from gemma_launcher.tools import doctor
@@ -14,7 +14,7 @@ from gemma_launcher.tools import doctor
 @pytest.mark.parametrize("wanted", [0, 100, 2000, 50_000])
 def test_the_number_of_connections_matches_the_gateways(limit: int, wanted: int) -> None:
     """The two packages know nothing of each other."""
-    assert FileLimits(limit, wanted).connections == descriptors.connection_limit(wanted, limit)
+    assert FileLimits(limit, wanted).connections == file_descriptors.connection_limit(wanted, limit)
 
 
 def test_the_warnings() -> None:

@@ -1,7 +1,7 @@
-"""Validation whose work is bounded, whatever is validated.
+"""Pydantic validation with bounded work, whatever the input.
 
-Pydantic goes on after an error and reports all of them, a million for a million wrong items. Only the first
-is ever told, so here it stops early.
+Pydantic reports all errors, a million for a million wrong items. Only the first one is ever used, so
+validation stops early here.
 """
 
 from collections.abc import Callable
@@ -11,20 +11,20 @@ from pydantic import BaseModel, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 MAX_KEYS: Final = 256
-"""Keys of an object whose keys are known; several times as many as any of them has."""
+"""Keys of an object with known fields; several times more than any schema has."""
 
 MAX_KEY_LENGTH: Final = 1024
-"""Characters of a key of such an object: an error would repeat it."""
+"""Characters of a key of such an object, since an error contains it."""
 _ARRAYS: Final = ("list", "tuple", "set", "frozenset")
 
 
 def _bounded(schema: Any) -> Any:
-    """The schema, or a part of one, with bounds on all that it holds."""
+    """A core schema, or a part of one, with bounds on everything in it."""
     if isinstance(schema, list):
         return [_bounded(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    kind = schema.get("type")  # text in a schema; in a map of fields it is the field of that name, if any
+    kind = schema.get("type")  # a string in a schema; in a map of fields it may be a field of this name
     kept = "metadata" if isinstance(kind, str) else None
     bounded = {name: part if name == kept else _bounded(part) for name, part in schema.items()}
     if kind in _ARRAYS:
@@ -36,19 +36,19 @@ def _bounded(schema: Any) -> Any:
 
 
 def _at_most(limit: int) -> Callable[[Any], Any]:
-    """Counts the items before they are looked at; pydantic by itself counts them as they pass, or later."""
+    """Counts the items before validation; pydantic counts them during validation, or after it."""
 
     def check(value: Any) -> Any:
         if isinstance(value, list | tuple | dict) and len(value) > limit:
-            told = {"count": f"{len(value):,}", "limit": f"{limit:,}", "max_length": limit}
-            raise PydanticCustomError("too_long", "has {count} items; {limit} are allowed", told)
+            counts = {"count": f"{len(value):,}", "limit": f"{limit:,}", "max_length": limit}
+            raise PydanticCustomError("too_long", "has {count} items; {limit} are allowed", counts)
         return value
 
     return check
 
 
 class Bounds:
-    """Marks an annotation whose values are bounded as the fields of ``Bounded`` are."""
+    """Marks an annotation whose values are bounded like the fields of ``Bounded``."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         bounded: CoreSchema = _bounded(handler(source))
@@ -56,7 +56,7 @@ class Bounds:
 
 
 class Bounded(BaseModel):
-    """Stops at the first wrong item of an array, and before an array or object that has too many items."""
+    """Stops at the first wrong item of an array, and before it validates a too large array or object."""
 
     @model_validator(mode="before")
     @classmethod

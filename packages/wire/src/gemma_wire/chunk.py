@@ -1,4 +1,4 @@
-"""What the model answers, as typed values and as tensors."""
+"""The model's responses, as typed values and as tensors."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -12,12 +12,12 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class _Frozen(BaseModel):
-    # Unknown fields are ignored: the other side may be newer.
+    # Unknown fields are ignored: the model may be newer than the gateway.
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class Usage(_Frozen):
-    """Token counts, by the model's own tokenizer; ``cached_tokens`` of the prompt were not run again."""
+    """Token counts by the model's tokenizer; ``cached_tokens`` were found in the prefix cache."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -25,7 +25,7 @@ class Usage(_Frozen):
 
 
 class Timings(_Frozen):
-    """Where the time of a request went, in seconds: in the queue, on the prompt, on the new tokens."""
+    """Durations in seconds: in the queue, prefill of the prompt, decoding of the new tokens."""
 
     queued: float
     prefill: float
@@ -33,12 +33,12 @@ class Timings(_Frozen):
 
 
 class Alternative(_Frozen):
-    """A token that could have come.
+    """A token with its log probability.
 
     Args:
-        token: as text; bytes that are no character of their own show as U+FFFD.
-        utf8: the bytes it stands for.
-        logprob: natural logarithm of its probability, before temperature and truncation; -9999 for none.
+        token: as text; incomplete UTF-8 is written as U+FFFD.
+        utf8: the token's bytes.
+        logprob: natural logarithm of its probability, before temperature and truncation; -9999 for zero.
     """
 
     token_id: int
@@ -48,28 +48,28 @@ class Alternative(_Frozen):
 
 
 class TokenLogprob(Alternative):
-    """A token of the prompt or the answer.
+    """A token of the prompt or of the generated text.
 
     Args:
-        top: the likeliest in its place, best first, or those that ``logprob_token_ids`` asks for.
+        top: the most likely tokens at its position, best first, or those in ``logprob_token_ids``.
     """
 
     top: tuple[Alternative, ...] = ()
 
 
 class PromptLogprobs(_Frozen):
-    """Log probabilities of the tokens of a prompt, in columns: there may be tens of thousands.
+    """Log probabilities of the tokens of a prompt, in columns, since there may be tens of thousands.
 
-    The first token has none, and is in no column.
+    The first token has no log probability and is in no column.
 
     Args:
         token_ids: ``[tokens]``.
         logprobs: ``[tokens]``.
-        ranks: of the tokens by their probabilities, 1 for the likeliest; ``[tokens]``.
-        top_ids: the likeliest in the place of each, best first; ``[tokens, alternatives]``.
-        top_logprobs: theirs; ``[tokens, alternatives]``.
-        texts: of all these tokens by their ids, as ``Alternative.token`` gives them.
-        utf8: the bytes of those whose text does not tell them.
+        ranks: of the tokens by probability, 1 for the most likely; ``[tokens]``.
+        top_ids: the most likely tokens at each position, best first; ``[tokens, alternatives]``.
+        top_logprobs: their log probabilities; ``[tokens, alternatives]``.
+        texts: token id → text, as in ``Alternative.token``, for all these tokens.
+        utf8: token id → bytes, for tokens whose bytes are not their text.
     """
 
     token_ids: tuple[int, ...] = ()
@@ -81,14 +81,14 @@ class PromptLogprobs(_Frozen):
     utf8: dict[int, tuple[int, ...]] = {}
 
     def alternative(self, token_id: int, logprob: float) -> Alternative:
-        """One of the tokens, in some place."""
+        """One of the tokens with its log probability at some position."""
         text = self.texts[token_id]
         utf8 = self.utf8[token_id] if token_id in self.utf8 else tuple(text.encode())
         return Alternative.model_construct(token_id=token_id, token=text, utf8=utf8, logprob=logprob)
 
 
 class ToolCallDelta(_Frozen):
-    """A piece of a call; ``id`` and ``name`` come in its first piece, the arguments' JSON in all."""
+    """A part of a tool call; the first has ``id`` and ``name``, each has a part of the arguments' JSON."""
 
     index: int
     id: str | None = None
@@ -97,22 +97,23 @@ class ToolCallDelta(_Frozen):
 
 
 class Chunk(_Frozen):
-    """A piece of an answer.
+    """A part of a response.
 
     Args:
-        text: the next piece; empty in a chunk that only finishes.
-        index: which choice it belongs to.
-        token_ids: of this piece, when they were asked for.
-        logprobs: of the tokens whose text this piece brings, when they were asked for.
-        prompt_token_ids: in the first chunk of all, beside the new tokens'.
-        prompt_logprobs: in the first chunk of all, when they were asked for.
-        tool_calls: the calls' next pieces.
+        text: the next text; may be empty.
+        index: the choice that it belongs to.
+        token_ids: of this chunk, if requested.
+        logprobs: of the tokens whose text is in this chunk, if requested.
+        prompt_token_ids: in the first chunk of the response, if token ids are requested.
+        prompt_logprobs: in the first chunk of the response, if requested.
+        tool_calls: the next parts of tool calls.
         finish_reason: set in the last chunk of a choice, and only there.
-        choice_usage: of this choice so far, when ``continuous_usage_stats`` asks for it.
-        usage: set in the last chunk of all choices; the prompt counts once.
-        timings: beside ``usage``.
+        choice_usage: of this choice so far, if ``continuous_usage_stats`` is set.
+        usage: set in the last chunk of the response; the prompt counts once.
+        timings: in the same chunk as ``usage``.
         unenforced: in the first chunk: keywords of the request's JSON schemas that are not enforced.
-        schema_valid: beside ``usage``, where ``unenforced`` is not empty: whether every choice fits.
+        schema_valid: in the same chunk as ``usage``, if ``unenforced`` was not empty: whether every choice is
+            valid.
     """
 
     text: str = ""
@@ -130,7 +131,7 @@ class Chunk(_Frozen):
     schema_valid: bool | None = None
 
     def to_tensors(self) -> dict[str, Array]:
-        """``text`` and ``chunk``; the text is not repeated in the JSON."""
+        """The tensors ``text`` and ``chunk``; the JSON does not contain the text."""
         rest = self.model_dump_json(exclude={"text"}, exclude_defaults=True)
         return {"text": tensors.pack(tensors.TEXT, [self.text]), "chunk": tensors.pack(tensors.CHUNK, [rest])}
 
@@ -141,11 +142,11 @@ class Chunk(_Frozen):
         return rest.model_copy(update={"text": arrays["text"].item().decode()})
 
 
-class _Report(_Frozen):
-    """An answer that is no text: ``text`` is empty, ``chunk`` holds the JSON."""
+class _JsonResponse(_Frozen):
+    """A response without text: ``text`` is empty, ``chunk`` has the JSON."""
 
     def to_tensors(self) -> dict[str, Array]:
-        """``text`` and ``chunk``."""
+        """The tensors ``text`` and ``chunk``."""
         chunk = tensors.pack(tensors.CHUNK, [self.model_dump_json()])
         return {"text": tensors.pack(tensors.TEXT, [""]), "chunk": chunk}
 
@@ -155,15 +156,15 @@ class _Report(_Frozen):
         return cls.model_validate_json(arrays["chunk"].item())
 
 
-class Tokens(_Report):
-    """The answer to ``op=tokenize`` and ``op=detokenize``.
+class Tokens(_JsonResponse):
+    """The response to ``op=tokenize`` and ``op=detokenize``.
 
     Args:
-        token_ids: with every control token, and the places of media expanded.
-        text: what they stand for, control tokens included.
-        pieces: what each stands for alone.
-        begins: whether the first is the one that the model puts before every text.
-        context_length: tokens, prompt and answer together.
+        token_ids: including control tokens and the soft-token placeholders of media.
+        text: of all tokens, with control tokens written out.
+        pieces: the text of each token.
+        begins: whether the first token is the BOS token.
+        context_length: tokens of prompt and generated text together.
     """
 
     token_ids: tuple[int, ...]
@@ -173,8 +174,8 @@ class Tokens(_Report):
     begins: bool = False
 
 
-class TokenizerInfo(_Report):
-    """The answer to ``op=tokenizer_info``.
+class TokenizerInfo(_JsonResponse):
+    """The response to ``op=tokenizer_info``.
 
     Args:
         config: the checkpoint's ``tokenizer_config.json``, with its chat template as ``chat_template``
@@ -184,16 +185,16 @@ class TokenizerInfo(_Report):
     config: dict[str, Any]
 
 
-class ModelInfo(_Report):
-    """The answer to ``op=describe``: what is served, and on what.
+class ModelInfo(_JsonResponse):
+    """The response to ``op=describe``: which models are served, and how.
 
     Args:
-        model: the checkpoint's name: a hub id, or the folder's last part.
-        variants: other models that are served from the same tensors, by the names a request may use.
+        model: the checkpoint's name: a hub id, or the last part of its path.
+        variants: names of the nested models that are served from the same tensors.
         created: Unix time of loading, seconds.
-        context_length: tokens, prompt and answer together.
-        memory_bytes: the weights, as loaded.
-        running, waiting: requests at this moment.
+        context_length: tokens of prompt and generated text together.
+        memory_bytes: of the loaded weights.
+        running, waiting: the current number of requests.
     """
 
     model: str

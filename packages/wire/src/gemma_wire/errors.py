@@ -1,15 +1,14 @@
 """The errors that cross Triton.
 
-A decoupled Triton stream carries an error as one line of text and no status code, so the line holds
-all of it: ``field: sentence [code]``, with ``request`` for no field in particular. It reads well in a
-terminal and parses back without loss.
+A decoupled Triton stream has one line of text for an error and no status code. So the line contains
+everything: ``field: message [code]``, with ``request`` for no particular field. It is parsed without loss.
 
     WireError
-    ├── InvalidRequest             the request is wrong; ``field`` names the culprit
+    ├── InvalidRequest             the request is wrong; ``field`` names the field
     │   └── ContextLengthExceeded
     ├── Overloaded                 the queue is full; try again later
     ├── Unavailable                the model cannot answer now (loading, restarting, shutting down)
-    └── EngineFailure              our fault
+    └── EngineFailure              the engine failed
 """
 
 import re
@@ -19,15 +18,15 @@ from pydantic import ValidationError
 
 _LINE = re.compile(r"(?P<field>[\w.\[\]]+): (?P<message>.*) \[(?P<code>[a-z_]+)\]", re.DOTALL)
 _NO_FIELD = "request"
-_SENTENCES = {"extra_forbidden": "is not known here", "missing": "is needed"}
+_MESSAGES = {"extra_forbidden": "is not known here", "missing": "is needed"}
 
 
 class WireError(Exception):
     """Base of every error that crosses Triton.
 
     Args:
-        message: one sentence for people.
-        field: the request field it is about, such as ``images[0]``; empty when it is about none.
+        message: one sentence.
+        field: the request field that is wrong, such as ``images[0]``; empty if there is none.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -52,13 +51,13 @@ class WireError(Exception):
 
 
 class InvalidRequest(WireError):
-    """The request is wrong: ``field`` names the culprit, ``message`` the limit."""
+    """The request is wrong: ``field`` names the field, ``message`` the reason."""
 
     code = "invalid_value"
 
     @staticmethod
     def from_validation(error: ValidationError, prefix: str = "") -> "InvalidRequest":
-        """The first complaint of pydantic, as a sentence that names the field.
+        """The first error that pydantic reports, with the name of the field.
 
         Args:
             error: what ``model_validate`` raised.
@@ -66,7 +65,7 @@ class InvalidRequest(WireError):
         """
         first = error.errors(include_url=False, include_context=False)[0]
         path = field_path((prefix, *first["loc"]) if prefix else first["loc"])
-        sentence = _SENTENCES.get(first["type"], first["msg"].removeprefix("Value error, "))
+        sentence = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, "))
         return InvalidRequest(sentence[0].lower() + sentence[1:], path)
 
 
@@ -89,7 +88,7 @@ class Unavailable(WireError):
 
 
 class EngineFailure(WireError):
-    """The engine broke; the request was fine."""
+    """The engine failed; the request was valid."""
 
     code = "internal_error"
 

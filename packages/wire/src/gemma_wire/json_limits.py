@@ -1,8 +1,8 @@
-"""Limits on JSON that hold before it is parsed.
+"""Limits on JSON that are checked before it is parsed.
 
-A parser keeps Python's global lock until it has read the whole text, and every other thread waits for it: the
-event loop of the gateway, the engine of the model. How long that takes depends on what the text holds more
-than on its size. ``JsonCounter`` counts that beforehand, piece by piece, at about the speed of a copy.
+A JSON parser holds Python's global lock for the complete text, and all other threads wait: the event loop of
+the gateway, the engine of the model. How long depends on the content more than on the size. ``JsonCounter``
+counts the content beforehand, piece by piece, about as fast as a copy.
 """
 
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ import numpy as np
 from gemma_wire.tensors import Array
 
 PIECE: Final = 2**16
-"""Bytes that are counted in one go, in less than a millisecond."""
+"""Bytes that are counted in less than a millisecond."""
 
 
 @dataclass(frozen=True)
 class JsonLimits:
-    """At most so many of each in one text.
+    """The maximum number of each in one text.
 
     Args:
         values: of every kind; the items of arrays and the members of objects.
         strings: keys included.
         containers: objects and arrays.
-        depth: containers inside each other.
-        escapes: in strings, such as a backslash and the letter n.
+        depth: levels of nesting.
+        escapes: in strings, such as an escaped line break.
         digits: of all numbers together.
-        non_ascii: bytes of characters beyond ASCII.
+        non_ascii: bytes of non-ASCII characters.
     """
 
     values: int = 2**18
@@ -52,12 +52,12 @@ _NAMES: Final = {
 
 
 class JsonLimitExceeded(ValueError):
-    """A text holds too much.
+    """A text exceeds a limit.
 
     Args:
         what: a field of ``JsonLimits``.
         limit: its value.
-        key_end: where the key of the outermost object ends that holds too much; 0 when there is none.
+        key_end: the end of the top-level key whose value exceeds the limit; 0 if there is none.
     """
 
     def __init__(self, what: str, limit: int, key_end: int = 0) -> None:
@@ -67,15 +67,15 @@ class JsonLimitExceeded(ValueError):
 
 
 class JsonCounter:
-    """Counts what a JSON text holds, as its pieces come.
+    """Counts the content of a JSON text while its pieces arrive.
 
-    What is no JSON may be counted wrongly from where it stops being JSON, which is where a parser stops too.
+    In invalid JSON, the counts may be wrong after the first error, where a parser stops, too.
     """
 
     def __init__(self, limits: JsonLimits = LIMITS) -> None:
         self._limits = limits
         self.counts = dict.fromkeys(_NAMES, 0)
-        """What was found so far, by the names of ``JsonLimits``."""
+        """The counts so far, by the names of ``JsonLimits``."""
         self._in_string = False
         self._escaped = False  # by the last byte
         self._depth = 0
@@ -83,10 +83,10 @@ class JsonCounter:
         self._key_end = self._deepest_key_end = 0
 
     def feed(self, piece: bytes) -> None:
-        """Count the next piece, best one of at most ``PIECE`` bytes.
+        """Counts the next piece, preferably of at most ``PIECE`` bytes.
 
         Raises:
-            JsonLimitExceeded: the text holds too much.
+            JsonLimitExceeded: the text exceeds a limit.
         """
         key_end = self._key_end if self._depth > 1 else 0
         if not piece.isascii():
@@ -100,7 +100,7 @@ class JsonCounter:
                 raise JsonLimitExceeded(what, limit, self._deepest_key_end if what == "depth" else key_end)
 
     def _without_escapes(self, piece: bytes) -> bytes:
-        """As long as the piece, with other letters where quotes and backslashes are escaped."""
+        """The piece with the same length, where escaped quotes and backslashes are replaced."""
         if self._escaped and piece:
             piece = b"_" + piece[1:]
             self._escaped = False
@@ -140,10 +140,10 @@ class JsonCounter:
 
 
 def check_json(text: bytes, limits: JsonLimits = LIMITS) -> None:
-    """Count a whole text.
+    """Counts a complete text.
 
     Raises:
-        JsonLimitExceeded: it holds too much.
+        JsonLimitExceeded: it exceeds a limit.
     """
     counter = JsonCounter(limits)
     view = memoryview(text)
@@ -163,4 +163,4 @@ for _letters, _kind in (
 ):
     _KINDS[list(_letters)] = _kind
 _STEPS: Final = np.array([0, 1, -1, 0, 0, 0], np.int8)
-"""Kind → how much deeper it leads."""
+"""Kind → change of the nesting depth."""

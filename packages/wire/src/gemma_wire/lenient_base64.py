@@ -1,36 +1,36 @@
-"""base64 in every form in which clients send it."""
+"""Decodes base64 in every form that clients send."""
 
 import binascii
 from typing import Final
 
 _SLICE: Final = 2**18
-"""Characters that are decoded at a time; between two, other threads get their turn."""
+"""Characters that are decoded at a time; other threads can run in between."""
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITESPACE: Final = b" \t\n\v\f\r"
 _ESCAPES: Final = {f"%{ord(letter):02X}".encode(): letter.encode() for letter in "+/=-_ \t\r\n"}
-"""What URL encoders write instead of the letters that base64 has besides the alphanumeric ones."""
+"""Percent escapes of the characters in base64 that are not alphanumeric."""
 
 
 class NotBase64(ValueError):
-    """The text is no base64."""
+    """The text is not base64."""
 
 
 class TooManyBytes(ValueError):
-    """More bytes than are allowed."""
+    """More bytes than allowed."""
 
 
 def decode_base64(text: str | bytes, max_bytes: int | None = None) -> bytes:
-    """The bytes that a base64 text stands for.
+    """The bytes of a base64 text.
 
-    The text may have whitespace anywhere, no padding, the URL-safe alphabet, and percent escapes as in URLs.
+    The text may have whitespace anywhere, no padding, the URL-safe alphabet, and percent escapes.
 
     Args:
         text: of any length.
-        max_bytes: where decoding stops.
+        max_bytes: the limit, at which decoding stops.
 
     Raises:
         TooManyBytes: there are more than ``max_bytes``.
-        NotBase64: the text is none.
+        NotBase64: the text is not base64.
     """
     decoding = _Decoding(max_bytes)
     try:
@@ -46,8 +46,8 @@ class _Decoding:
     def __init__(self, max_bytes: int | None) -> None:
         self._max_bytes = max_bytes
         self._decoded = bytearray()
-        self._escape = b""  # the beginning of one
-        self._letters = b""  # fewer than four
+        self._escape = b""  # an incomplete escape
+        self._letters = b""  # fewer than four, to be decoded with the next piece
         self._padded = False
 
     def feed(self, piece: bytes) -> None:
@@ -73,7 +73,7 @@ class _Decoding:
             raise TooManyBytes(f"more than {self._max_bytes} bytes")
 
     def _plain(self, piece: bytes) -> bytes:
-        """Letters of the usual alphabet alone."""
+        """The piece in the standard alphabet, without whitespace and escapes."""
         self._escape = b""
         if b"%" in piece:
             cut = piece.rfind(b"%", len(piece) - 2)

@@ -1,10 +1,10 @@
-"""What a request may ask that has no tensor of its own."""
+"""The options of a request that have no tensors of their own: sampling parameters, grammars, tools, …."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt
 
-from gemma_wire.messages import MAX_TOOLS, Frozen, Tool
+from gemma_wire.messages import MAX_TOOLS, Tool, WireModel
 
 INT32_MAX = 2**31 - 1
 SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
@@ -13,7 +13,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_LOGPROB_TOKEN_IDS = 128
 MAX_STOPS = 16
 LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY = 0.01, 10.0
-"""Logits are at most some hundreds: divided or multiplied by these they stay far inside fp32's range."""
+"""Logits are at most some hundreds: multiplied or divided by these they stay within fp32's range."""
 MAX_BIASES = 1024
 MAX_CACHE_SALT = 512
 """Characters of a ``cache_salt``."""
@@ -23,22 +23,22 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[StrictInt, BeforeValidator(_whole)]
-"""An integer, which JSON may write as ``5.0``; no boolean, and no text."""
-TokenId = Annotated[Whole, Field(ge=0, le=INT32_MAX)]
+JsonInt = Annotated[StrictInt, BeforeValidator(_whole)]
+"""An integer, which may be written as ``5.0``; not a boolean or a string."""
+TokenId = Annotated[JsonInt, Field(ge=0, le=INT32_MAX)]
 
 
 def _none_for_false(value: object) -> object:
     return None if value is False else value
 
 
-class JsonGrammar(Frozen):
-    """The answer is JSON that fits a schema; ``True`` is the schema that everything fits.
+class JsonGrammar(WireModel):
+    """The generated text is JSON that is valid for a schema; the schema ``True`` allows any JSON.
 
     Args:
         json_schema: ``{"type": "object"}`` is any object.
-        strict: refuse a schema that cannot be enforced entirely, and close its objects; otherwise keywords
-            that cannot be enforced are left out, and named in the first chunk.
+        strict: refuse a schema that cannot be enforced completely, and allow no additional properties.
+            Otherwise keywords that cannot be enforced are ignored, and named in the first chunk.
     """
 
     type: Literal["json"] = "json"
@@ -46,22 +46,22 @@ class JsonGrammar(Frozen):
     strict: StrictBool = False
 
 
-class RegexGrammar(Frozen):
-    """The whole answer matches a regular expression."""
+class RegexGrammar(WireModel):
+    """The complete generated text matches a regular expression."""
 
     type: Literal["regex"] = "regex"
     pattern: str = Field(min_length=1)
 
 
-class ChoiceGrammar(Frozen):
-    """The answer is one of these."""
+class ChoiceGrammar(WireModel):
+    """The generated text is one of these."""
 
     type: Literal["choice"] = "choice"
     choices: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
 
 
-class LarkGrammar(Frozen):
-    """The answer is what a context-free grammar in Lark's notation derives from ``start``."""
+class LarkGrammar(WireModel):
+    """The generated text is derived from ``start`` by a context-free grammar in Lark's notation."""
 
     type: Literal["lark"] = "lark"
     text: str = Field(min_length=1)
@@ -73,7 +73,7 @@ Grammar = Annotated[
 ]
 
 
-class SamplingParams(Frozen):
+class SamplingParams(WireModel):
     """How the next token is chosen, besides ``temperature`` and ``top_p``, which have tensors of their own.
 
     Each parameter is declared here, once, with its type, bounds and default. The gateway's request schema has
@@ -88,8 +88,8 @@ class SamplingParams(Frozen):
         logit_bias: token id → what is added to its logit.
     """
 
-    seed: Whole | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
-    top_k: Whole | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
+    seed: JsonInt | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
+    top_k: JsonInt | None = Field(None, ge=0, le=INT32_MAX, description="0 keeps every token")
     min_p: StrictFloat = Field(0.0, ge=0, le=1)
     repetition_penalty: StrictFloat = Field(1.0, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
     frequency_penalty: StrictFloat = Field(0.0, ge=-2, le=2)
@@ -100,28 +100,31 @@ class SamplingParams(Frozen):
 
 
 class Options(SamplingParams):
-    """What has no tensor of its own; ``None`` leaves the choice to the model.
+    """The options that have no tensors of their own. ``None`` means the model's default.
 
     Args:
-        op: what is wanted; everything but ``generate`` is answered at once, by one response.
-        model: which of the models that the server holds; the first when ``None``.
-        prompt_token_ids: a prompt that is tokenised already; with ``op=detokenize`` what is to become text.
-        n: how many answers to one prompt.
-        cache_salt: what was computed for other requests is reused only if they had the same salt, or none
-            either. Nobody can tell from the counts or the time of an answer what others have asked.
-        logprobs: tell each new token's log probability, and those of so many of the likeliest.
-        prompt_logprobs: tell each token's of the prompt, and those of so many of the likeliest.
-        logprob_token_ids: tell the log probabilities of these tokens instead of the likeliest, at each new
-            token; needs ``logprobs``.
-        return_token_ids: tell the ids of the prompt's and the new tokens.
-        continuous_usage_stats: tell the token counts so far with each piece.
-        skip_special_tokens: leave control tokens out of the text; false writes their names.
-        add_generation_prompt: the prompt of a conversation ends where the model's turn begins.
-        continue_final_message: the answer goes on with the last message, which is the assistant's.
-        grammar: the answer is derived from it, whatever the model would like.
-        tools: those that may be called.
-        tool_choice: whether one must be called.
-        parallel_tool_calls: whether an answer may hold several calls.
+        op: the operation. Every operation but ``generate`` has one response, at once.
+        model: one of the models that the server holds; ``None``: the main model.
+        prompt_token_ids: a tokenized prompt; with ``op=detokenize`` the tokens to convert to text.
+        stop: the generated text ends before any of these strings.
+        stop_token_ids: generation ends after any of these tokens.
+        min_tokens: no end before this number of new tokens.
+        ignore_eos: do not end at the checkpoint's end tokens.
+        n: the number of choices for the prompt.
+        logprobs: report the log probability of each new token and of this number of most likely tokens.
+        prompt_logprobs: the same for each token of the prompt.
+        logprob_token_ids: with ``logprobs``: report these tokens instead of the most likely ones.
+        cache_salt: only requests with the same salt share the prefix cache, so that the time and the token
+            counts of a response reveal nothing about other clients' requests.
+        return_token_ids: report the ids of the prompt's and of the new tokens.
+        continuous_usage_stats: report the token counts so far with each chunk.
+        skip_special_tokens: omit control tokens from the text; false writes them out.
+        add_generation_prompt: the prompt of a conversation ends with the start of the model's turn.
+        continue_final_message: the generated text continues the last message, which is the assistant's.
+        grammar: constrains the generated text.
+        tools: the tools that the model may call.
+        tool_choice: whether the model must call a tool.
+        parallel_tool_calls: whether there may be several tool calls.
     """
 
     op: Literal["generate", "describe", "tokenize", "detokenize", "tokenizer_info"] = "generate"
@@ -129,11 +132,11 @@ class Options(SamplingParams):
     prompt_token_ids: Annotated[tuple[TokenId, ...], Field(min_length=1)] | None = None
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=MAX_STOPS)
     stop_token_ids: tuple[TokenId, ...] = Field((), max_length=256)
-    min_tokens: Whole = Field(0, ge=0, le=INT32_MAX)
+    min_tokens: JsonInt = Field(0, ge=0, le=INT32_MAX)
     ignore_eos: StrictBool = False
-    n: Whole = Field(1, ge=1, le=MAX_CHOICES)
-    logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    prompt_logprobs: Annotated[Whole | None, BeforeValidator(_none_for_false)] = Field(
+    n: JsonInt = Field(1, ge=1, le=MAX_CHOICES)
+    logprobs: JsonInt | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    prompt_logprobs: Annotated[JsonInt | None, BeforeValidator(_none_for_false)] = Field(
         None, ge=0, le=MAX_TOP_LOGPROBS
     )
     logprob_token_ids: tuple[TokenId, ...] = Field((), max_length=MAX_LOGPROB_TOKEN_IDS)

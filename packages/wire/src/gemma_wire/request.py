@@ -12,21 +12,21 @@ from gemma_wire.bounded import Bounds
 from gemma_wire.errors import InvalidRequest
 from gemma_wire.json_limits import JsonLimitExceeded, check_json
 from gemma_wire.lenient_base64 import NotBase64, decode_base64
-from gemma_wire.messages import MAX_MESSAGES, Frozen, Message, check_parts
-from gemma_wire.options import INT32_MAX, Options, Whole
+from gemma_wire.messages import MAX_MESSAGES, Message, WireModel, check_parts
+from gemma_wire.options import INT32_MAX, JsonInt, Options
 from gemma_wire.tensors import Array
 
 MAX_FILES: Final = 256
-"""Elements of ``images`` and of ``audio``; how many are taken is a setting of the model, and far below."""
+"""Elements of ``images`` and of ``audio``; the model's own limits are far lower."""
 MAX_TEXT_BYTES: Final = 64 * 2**20
-"""Of ``prompt``, ``messages`` and ``options``, each."""
+"""Maximum size of each of ``prompt``, ``messages`` and ``options``."""
 MAX_PROMPT_CHARACTERS: Final = 2**24
-"""Far above what fits any context; so long a text is not sent to the model to be told so."""
+"""Far above any context length; a longer text is refused without sending it to the model."""
 MAX_PARAMETER_BYTES: Final = 2**20
 """Of all request parameters together, as JSON."""
 
-# How many of prompt, messages and options.prompt_token_ids each operation takes, and which.
-_QUESTIONS = {
+# Operation → the fields of which it needs exactly one.
+_PROMPT_FIELDS = {
     "generate": ("prompt", "messages", "prompt_token_ids"),
     "tokenize": ("prompt", "messages"),
     "detokenize": ("prompt_token_ids",),
@@ -35,42 +35,42 @@ _QUESTIONS = {
 }
 
 
-class Request(Frozen):
-    """Everything the model is asked.
+class Request(WireModel):
+    """A request to the model.
 
-    To generate takes exactly one of ``prompt``, ``messages`` and ``options.prompt_token_ids``; what the other
-    operations take stands in ``_QUESTIONS``.
+    ``op=generate`` needs exactly one of ``prompt``, ``messages`` and ``options.prompt_token_ids``; for other
+    operations see ``_PROMPT_FIELDS``.
 
     Args:
-        prompt: raw text, control tokens honoured.
+        prompt: raw text, in which control tokens have their meaning.
         messages: the conversation.
-        images: encoded files (PNG, JPEG, …), in the order of their places.
-        audio: encoded files (WAV, …), in the order of their places.
-        max_tokens: at most so many new tokens; ``None``: what the context holds.
-        temperature: 0 is greedy; ``None``: the checkpoint's own.
-        top_p: nucleus size; ``None``: the checkpoint's own.
-        stream: pieces as they are made, or all of it at once.
+        images: encoded files (PNG, JPEG, …), in the order of their positions.
+        audio: encoded files (WAV, …), in the order of their positions.
+        max_tokens: the maximum number of new tokens; ``None``: what the context has room for.
+        temperature: 0 is greedy; ``None``: the checkpoint's default.
+        top_p: nucleus sampling; ``None``: the checkpoint's default.
+        stream: respond with chunks as they are generated, or with one complete response.
     """
 
     prompt: str | None = None
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
     images: tuple[bytes, ...] = ()
     audio: tuple[bytes, ...] = ()
-    max_tokens: Whole | None = Field(None, ge=1, le=INT32_MAX)
+    max_tokens: JsonInt | None = Field(None, ge=1, le=INT32_MAX)
     temperature: StrictFloat | None = Field(None, ge=0, le=2)
     top_p: StrictFloat | None = Field(None, gt=0, le=1)
     stream: bool = False
     options: Options = Options()
 
     @model_validator(mode="after")
-    def _one_question(self) -> Self:
+    def _check_prompt_fields(self) -> Self:
         asked = {
             "prompt": self.prompt,
             "messages": self.messages,
             "prompt_token_ids": self.options.prompt_token_ids,
         }
         given = [name for name, value in asked.items() if value is not None]
-        allowed = _QUESTIONS[self.options.op]
+        allowed = _PROMPT_FIELDS[self.options.op]
         if len(given) != min(1, len(allowed)) or not set(given) <= set(allowed):
             names = " and ".join(filter(None, (", ".join(allowed[:-1]), *allowed[-1:])))
             takes = f"exactly one of {names}" if len(allowed) > 1 else names or "no question"
@@ -80,7 +80,7 @@ class Request(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _turns_end(self) -> Self:
+    def _check_turns(self) -> Self:
         if not self.options.continue_final_message:
             return self
         if self.options.add_generation_prompt and "add_generation_prompt" in self.options.model_fields_set:
@@ -92,13 +92,13 @@ class Request(Frozen):
 
     @property
     def size(self) -> int:
-        """Bytes of its tensors, about; tools and grammars are not counted."""
+        """Approximate bytes of its tensors, without tools and grammars."""
         files = sum(map(len, (*self.images, *self.audio)))
         return files + self.text_size + 6 * len(self.options.prompt_token_ids or ())
 
     @property
     def text_size(self) -> int:
-        """Characters of the prompt or the messages, about."""
+        """Approximate characters of the prompt or the messages."""
         return len(self.prompt or "") + sum(message.size for message in self.messages or ())
 
     def to_tensors(self) -> dict[str, Array]:
@@ -111,20 +111,20 @@ class Request(Frozen):
                 packed[name] = tensors.pack(tensors.INPUTS_BY_NAME[name], values)
         if self.messages is not None:
             packed["messages"] = tensors.pack(tensors.MESSAGES, [_MESSAGES.dump_json(self.messages)])
-        if asked := {name for name in Options.model_fields if getattr(self.options, name) != _SILENT[name]}:
-            packed["options"] = tensors.pack(tensors.OPTIONS, [self.options.model_dump_json(include=asked)])
+        if given := {name for name in Options.model_fields if getattr(self.options, name) != _DEFAULTS[name]}:
+            packed["options"] = tensors.pack(tensors.OPTIONS, [self.options.model_dump_json(include=given)])
         return packed
 
     @classmethod
     def from_tensors(cls, arrays: Mapping[str, Array], parameters: Mapping[str, Any] | None = None) -> Self:
-        """The request that these tensors and Triton request parameters stand for.
+        """The request in these tensors and Triton request parameters.
 
         Args:
             arrays: name → array of any shape; STRING elements are ``bytes``.
-            parameters: simple options given beside the tensors (``seed``, ``top_k``, …).
+            parameters: simple options that are not in ``options`` (``seed``, ``top_k``, …).
 
         Raises:
-            InvalidRequest: naming the field that is wrong.
+            InvalidRequest: names the field that is wrong.
         """
         values: dict[str, Any] = {}
         for name, array in arrays.items():
@@ -136,14 +136,14 @@ class Request(Frozen):
             raise InvalidRequest.from_validation(error) from None
 
 
-_SILENT = dict(Options())
+_DEFAULTS = dict(Options())
 _MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(
     Annotated[tuple[Message, ...], Field(max_length=MAX_MESSAGES), BeforeValidator(check_parts), Bounds()]
 )
 _OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
-_HEAD = 1000  # bytes that tell what a file is given as
+_HEAD = 1000  # bytes that are examined
 _DATA_URI = re.compile(rb"\s*data:[^,]*,", re.IGNORECASE)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_=%\s-]*")
 
@@ -184,10 +184,10 @@ def _count(name: str, text: bytes) -> None:
 
 
 def read_parameters(text: str) -> dict[str, Any]:
-    """Triton's request parameters, which it hands over as JSON.
+    """Triton's request parameters, which it passes as JSON.
 
     Raises:
-        InvalidRequest: they are too many.
+        InvalidRequest: there are too many.
     """
     if len(text) > MAX_PARAMETER_BYTES:
         raise InvalidRequest(f"has {len(text):,} bytes; {MAX_PARAMETER_BYTES:,} are the limit", "parameters")
@@ -203,9 +203,9 @@ def _text(name: str, data: bytes) -> str:
 
 
 def _file(data: bytes) -> bytes:
-    """A file, given as its bytes, as base64, or as a data URI.
+    """A file that is given as bytes, as base64, or as a data URI.
 
-    No image or audio format consists of base64 letters alone, so the two cannot be taken for each other.
+    No image or audio format consists of base64 characters only, so the two cannot be confused.
     """
     if _DATA_URI.match(data, 0, _HEAD):
         data = data[data.find(b",", 0, _HEAD) + 1 :]
@@ -218,7 +218,7 @@ def _file(data: bytes) -> bytes:
 
 
 def _merge(options: dict[str, Any] | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Options and request parameters as one; naming the same thing twice is an error."""
+    """Merges options and request parameters; giving the same one twice is an error."""
     merged = dict(options or {})
     for name, value in parameters.items():
         if name.startswith("triton_"):  # Triton's own, such as triton_enable_empty_final_response

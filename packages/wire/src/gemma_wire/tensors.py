@@ -1,4 +1,4 @@
-"""Names and types of the tensors, as ``config.pbtxt`` declares them."""
+"""Names and types of the tensors, as declared in ``config.pbtxt``."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,7 +34,7 @@ class Tensor:
 
     @property
     def wire_type(self) -> str:
-        """The name the KServe protocol uses."""
+        """The type's name in the KServe protocol."""
         return _KSERVE[self.data_type]
 
 

@@ -1,8 +1,8 @@
-"""Limits on TIFF directories, which hold the tags of a TIFF file and the EXIF of every other image.
+"""Limits on TIFF directories, which contain the tags of TIFF files and the EXIF data of other images.
 
-The values of tags may overlap, so a directory of some kilobytes can name gigabytes, and each value is read
-apart; and each strip of an image has an entry of its own. Pillow reads a directory while it opens an image,
-before anything could look at it, so both sides that open images have it call ``check_directory`` first.
+The values of tags may overlap, so a directory of some kilobytes can refer to gigabytes, and each value is
+read separately. Pillow reads a directory while it opens an image. So the gateway and the model make Pillow
+call ``check_directory`` first.
 """
 
 import struct
@@ -10,9 +10,9 @@ from typing import IO, Final
 
 MAX_TAGS: Final = 1024
 MAX_NUMBERS: Final = 65_536
-"""Numbers of one tag: as many strips and tiles may an image have."""
+"""Numbers of one tag, which is also the maximum number of strips and tiles."""
 MAX_BYTES: Final = 4 * 2**20
-"""All values of a directory together; a colour profile takes up to 3 MiB."""
+"""Of all values of a directory together; a colour profile has up to 3 MiB."""
 _UNIT: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 """Bytes of one number, by the type of a tag."""
 _OPAQUE: Final = (1, 2, 7)
@@ -20,7 +20,7 @@ _OPAQUE: Final = (1, 2, 7)
 
 
 def check_directory(file: IO[bytes], endian: str, big: bool) -> None:
-    """Look at the directory at the file's position, and go back there.
+    """Checks the directory at the file's position, to which it returns.
 
     Args:
         file: of the image, or of its EXIF.
@@ -28,7 +28,7 @@ def check_directory(file: IO[bytes], endian: str, big: bool) -> None:
         big: whether it is a BigTIFF.
 
     Raises:
-        OSError: it holds more than the limits.
+        OSError: it exceeds a limit.
     """
     start = file.tell()
     head, entry = ("Q", "HHQ8x") if big else ("H", "HHL4x")
@@ -48,7 +48,7 @@ def check_directory(file: IO[bytes], endian: str, big: bool) -> None:
 
 
 def _unpack(file: IO[bytes], layout: str) -> tuple[int, ...] | None:
-    """The next numbers; ``None`` where the file ends."""
+    """The next numbers; ``None`` at the end of the file."""
     size = struct.calcsize(layout)
     data = file.read(size)
     return struct.unpack(layout, data) if len(data) == size else None

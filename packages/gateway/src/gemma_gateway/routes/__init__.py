@@ -1,1 +1,1 @@
-"""Thin handlers, one file per family of endpoints."""
+"""Thin handlers, one file per group of endpoints."""

@@ -1,4 +1,4 @@
-"""What the handlers share."""
+"""What all handlers use: the gateway's parts, reading a JSON body, writing a JSON response."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -8,29 +8,29 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gemma_gateway.body import read_body
-from gemma_gateway.engine import Engine
+from gemma_gateway.engine_client import EngineClient
 from gemma_gateway.errors import BadRequest
-from gemma_gateway.metrics import Metrics
-from gemma_gateway.served import Served
-from gemma_gateway.settings import Settings
+from gemma_gateway.model_registry import ModelRegistry
+from gemma_gateway.observability.metrics import GatewayMetrics
+from gemma_gateway.request_body import read_body
+from gemma_gateway.settings import GatewaySettings
 
 Body = TypeVar("Body", bound=BaseModel)
 READ: Final = ["GET", "HEAD"]
-"""The methods of what is only read; the server leaves out the body of an answer to HEAD."""
+"""Methods of read-only endpoints. The server omits the body of a response to HEAD."""
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """What a running gateway is made of; ``app.state.gateway``."""
+    """The parts of a running gateway; ``app.state.gateway``."""
 
-    settings: Settings
-    engine: Engine
-    served: Served
-    metrics: Metrics
+    settings: GatewaySettings
+    engine: EngineClient
+    models: ModelRegistry
+    metrics: GatewayMetrics
 
 
-def gateway(request: Request) -> Gateway:
+def get_gateway(request: Request) -> Gateway:
     """The gateway that serves this request."""
     running = request.app.state.gateway
     assert isinstance(running, Gateway)
@@ -46,13 +46,13 @@ def json_body(schema: type[Body]) -> Callable[[Request], Awaitable[Body]]:
 
     async def read(request: Request) -> Body:
         _check_content_type(request.headers.get("content-type", ""))
-        return await read_body(request, schema, gateway(request).settings.max_body_bytes)
+        return await read_body(request, schema, get_gateway(request).settings.max_body_bytes)
 
     return read
 
 
 def _check_content_type(value: str) -> None:
-    """A browser sends JSON to another site only after that site has agreed, anything else at once."""
+    """A browser sends JSON to another origin only after a CORS preflight, other types without one."""
     kind = value.partition(";")[0].strip().lower()
     if kind != "application/json":
         sentence = f"The Content-Type must be 'application/json', not {kind[:100]!r}."
@@ -60,5 +60,5 @@ def _check_content_type(value: str) -> None:
 
 
 def json_response(model: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
-    """What was set, as JSON: the way OpenAI serialises, nulls where they were given."""
+    """The fields that were set, as JSON; null where it was set, as OpenAI serialises."""
     return Response(model.model_dump_json(exclude_unset=True), headers=headers, media_type="application/json")

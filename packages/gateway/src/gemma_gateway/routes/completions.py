@@ -6,14 +6,14 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gemma_gateway.answers import Head
-from gemma_gateway.asking import ask, together
-from gemma_gateway.completions.answer import Answer, fold, stream
-from gemma_gateway.completions.question import read
+from gemma_gateway.completions.request import parse
+from gemma_gateway.completions.response import CompletionResponseFormat, complete, stream
 from gemma_gateway.disconnect import while_connected
-from gemma_gateway.routes.common import Gateway, gateway, json_body, json_response
+from gemma_gateway.generation import generate, merge_streams
+from gemma_gateway.json_schema_report import JsonSchemaReport
+from gemma_gateway.response_base import ResponseBase
+from gemma_gateway.routes.common import Gateway, get_gateway, json_body, json_response
 from gemma_gateway.schema.completions import CompletionRequest
-from gemma_gateway.schema_report import SchemaReport
 from gemma_gateway.sse import open_stream
 
 router = APIRouter()
@@ -23,20 +23,21 @@ router = APIRouter()
 async def create(
     request: Request,
     body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest))],
-    at: Annotated[Gateway, Depends(gateway)],
+    gateway: Annotated[Gateway, Depends(get_gateway)],
 ) -> Response:
-    """Go on with one prompt or several, whole or streamed."""
-    served = await at.served.resolve(body.model)
-    prompts = await while_connected(request.receive, read(body, at.engine, served.option))
-    answer = Answer(Head.new("cmpl", served.id, served.info), body, prompts)
-    names = [request.state.request_id + (f"-{i}" if i else "") for i in range(len(prompts))]
-    report = SchemaReport()
-    chunks = together(
+    """The continuation of one prompt or several, complete or streamed."""
+    model = await gateway.models.resolve(body.model)
+    prompts = await while_connected(request.receive, parse(body, gateway.engine, model.option))
+    form = CompletionResponseFormat(ResponseBase.new("cmpl", model.id, model.info), body, prompts)
+    report, state = JsonSchemaReport(), request.state
+    ids = [state.request_id + (f"-{i}" if i else "") for i in range(len(prompts))]
+    chunks = merge_streams(
         [
-            ask(at.engine, at.served, prompt.question, name, request.state.cache_salt, report)
-            for prompt, name in zip(prompts, names, strict=True)
+            generate(gateway.engine, gateway.models, prompt.call, request_id, state.cache_salt, report)
+            for prompt, request_id in zip(prompts, ids, strict=True)
         ]
     )
     if body.stream:
-        return await open_stream(request.receive, stream(answer, chunks), body.include_obfuscation, report)
-    return json_response(await while_connected(request.receive, fold(answer, chunks)), report.headers)
+        ping, padded = gateway.settings.sse_ping_seconds, body.include_obfuscation
+        return await open_stream(request.receive, stream(form, chunks), ping, padded, report)
+    return json_response(await while_connected(request.receive, complete(form, chunks)), report.headers)

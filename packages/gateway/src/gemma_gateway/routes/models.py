@@ -7,20 +7,22 @@ from openai.pagination import SyncPage
 from openai.types import Model
 from starlette.responses import Response
 
-from gemma_gateway.routes.common import READ, Gateway, gateway, json_response
-from gemma_gateway.served import as_openai, names
+from gemma_gateway.model_registry import public_names, to_openai_model
+from gemma_gateway.routes.common import READ, Gateway, get_gateway, json_response
 
 router = APIRouter(prefix="/v1/models")
 
 
 @router.api_route("", methods=READ, response_model=None)
-async def index(at: Annotated[Gateway, Depends(gateway)]) -> Response:
+async def index(gateway: Annotated[Gateway, Depends(get_gateway)]) -> Response:
     """Every model, under each of its names."""
-    info = await at.served.cached()
-    return json_response(SyncPage[Model](object="list", data=[as_openai(info, name) for name in names(info)]))
+    info = await gateway.models.cached()
+    return json_response(
+        SyncPage[Model](object="list", data=[to_openai_model(info, name) for name in public_names(info)])
+    )
 
 
 @router.api_route("/{name:path}", methods=READ, response_model=None)
-async def retrieve(name: str, at: Annotated[Gateway, Depends(gateway)]) -> Response:
+async def retrieve(name: str, gateway: Annotated[Gateway, Depends(get_gateway)]) -> Response:
     """A model, by any of its names."""
-    return json_response(as_openai((await at.served.resolve(name)).info, name))
+    return json_response(to_openai_model((await gateway.models.resolve(name)).info, name))

@@ -1,4 +1,4 @@
-"""``/tokenize`` and ``/detokenize``, without ``/v1`` as in vLLM: they are not OpenAI's."""
+"""``/tokenize`` and ``/detokenize``: not in OpenAI's API, so without ``/v1``, as in vLLM."""
 
 from typing import Annotated
 
@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gemma_gateway import tokens
+from gemma_gateway import tokenization
 from gemma_gateway.disconnect import while_connected
-from gemma_gateway.routes.common import Gateway, gateway, json_body, json_response
+from gemma_gateway.routes.common import Gateway, get_gateway, json_body, json_response
 from gemma_gateway.schema.tokenize import DetokenizeRequest, TokenizeRequest
 
 router = APIRouter()
@@ -18,11 +18,11 @@ router = APIRouter()
 async def tokenize(
     request: Request,
     body: Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest))],
-    at: Annotated[Gateway, Depends(gateway)],
+    gateway: Annotated[Gateway, Depends(get_gateway)],
 ) -> Response:
-    """Count the tokens of a prompt or a conversation, and tell them."""
-    served = await at.served.resolve(body.model)
-    work = tokens.tokenize(body, at.engine, at.settings, served.option)
+    """The tokens of a prompt or a conversation, and their number."""
+    model = await gateway.models.resolve(body.model)
+    work = tokenization.tokenize(body, gateway.engine, gateway.settings, model.option)
     return json_response(await while_connected(request.receive, work))
 
 
@@ -30,9 +30,9 @@ async def tokenize(
 async def detokenize(
     request: Request,
     body: Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))],
-    at: Annotated[Gateway, Depends(gateway)],
+    gateway: Annotated[Gateway, Depends(get_gateway)],
 ) -> Response:
-    """Tell the text that tokens stand for."""
-    served = await at.served.resolve(body.model)
-    work = tokens.detokenize(body, at.engine, served.option)
+    """The text of tokens."""
+    model = await gateway.models.resolve(body.model)
+    work = tokenization.detokenize(body, gateway.engine, model.option)
     return json_response(await while_connected(request.receive, work))

@@ -1,1 +1,1 @@
-"""What the gateway accepts. Answers use the ``openai`` package's own types."""
+"""The request schemas. Responses use the types of the ``openai`` package."""

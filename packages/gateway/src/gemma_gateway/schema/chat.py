@@ -1,105 +1,106 @@
-"""``POST /v1/chat/completions``: what is honoured, what has no effect, what is refused."""
+"""``POST /v1/chat/completions``: supported, ignored and unsupported parameters."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gemma_gateway.schema.base import NoEffect, Only, Strict, clash
-from gemma_gateway.schema.messages import Conversation, TextContent, check_calls
-from gemma_gateway.schema.sampling import ACCOUNTS, MaxTokens, Sampled
-from gemma_gateway.schema.template import Templated
+from gemma_gateway.schema.base import Ignored, StrictModel, Unsupported, conflict
+from gemma_gateway.schema.chat_template import ChatTemplateParams
+from gemma_gateway.schema.messages import ChatMessages, TextContent, check_calls
+from gemma_gateway.schema.sampling import ACCOUNTS, GenerationRequest, MaxTokens
 from gemma_gateway.schema.tools import (
     AllowedToolsChoice,
+    AnyTool,
     NamedTool,
     ResponseFormat,
     TextFormat,
-    Tool,
     ToolChoice,
 )
 from gemma_wire.messages import MAX_TOOLS
 from gemma_wire.options import MAX_TOP_LOGPROBS
 
-_CACHE = NoEffect("what was computed before is always used again")
+_CACHE = Ignored("the prefix cache is always used")
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
 ]
 
 
-class Prediction(Strict):
-    """What the answer will probably be."""
+class Prediction(StrictModel):
+    """The expected response, as a hint."""
 
     type: Literal["content"]
     content: TextContent
 
 
-class ChatRequest(Sampled, Templated):
-    """The body. ``schema.policy.parameters`` lists what becomes of each parameter."""
+class ChatRequest(GenerationRequest, ChatTemplateParams):
+    """The request body. ``schema.parameter_table`` lists how each parameter is treated."""
 
-    messages: Conversation
+    messages: ChatMessages
     max_tokens: MaxTokens = None
     max_completion_tokens: MaxTokens = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat = TextFormat(type="text")
-    tools: list[Tool] = Field([], max_length=MAX_TOOLS)
+    tools: list[AnyTool] = Field([], max_length=MAX_TOOLS)
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
     service_tier: Annotated[
-        str | None, Field(description="there is one tier, and the answer tells its name: `default`")
+        str | None, Field(description="there is one tier; the response names it: `default`")
     ] = None
 
-    # Labels and hints: they never touch the answer.
+    # Labels and hints, which never change the response.
     safety_identifier: Annotated[str, Field(max_length=64), ACCOUNTS] = ""
     prompt_cache_key: Annotated[str, _CACHE] = ""
     prompt_cache_retention: Annotated[Any, _CACHE] = None
     prompt_cache_options: Annotated[Any, _CACHE] = None
     metadata: Annotated[Metadata | None, ACCOUNTS] = None
-    prediction: Annotated[Prediction | None, NoEffect("it could only make an answer come faster")] = None
-    verbosity: Annotated[Any, NoEffect("the model has no such control")] = None
-    store: Annotated[Any, NoEffect("nothing is stored here, whatever is asked")] = None
+    prediction: Annotated[Prediction | None, Ignored("a hint that could only make the response faster")] = (
+        None
+    )
+    verbosity: Annotated[Any, Ignored("the model has no such control")] = None
+    store: Annotated[Any, Ignored("nothing is stored")] = None
 
-    # Refused, except where the value asks for nothing.
-    functions: Annotated[Any, Only(hint="use 'tools'")] = None
-    function_call: Annotated[Any, Only("none", "auto", hint="use 'tool_choice'")] = None
-    modalities: Annotated[Any, Only(["text"])] = None
-    audio: Annotated[Any, Only(hint="the model does not speak")] = None
-    web_search_options: Annotated[Any, Only(hint="the model cannot search")] = None
-    moderation: Annotated[Any, Only()] = None
-    best_of: Annotated[Any, Only(1, hint="use 'n'")] = None
-    echo: Annotated[Any, Only(False)] = None
-    documents: Annotated[Any, Only(hint="put them into a message")] = None
+    # Unsupported, unless the value is a no-op.
+    functions: Annotated[Any, Unsupported(hint="use 'tools'")] = None
+    function_call: Annotated[Any, Unsupported("none", "auto", hint="use 'tool_choice'")] = None
+    modalities: Annotated[Any, Unsupported(["text"])] = None
+    audio: Annotated[Any, Unsupported(hint="the model does not generate audio")] = None
+    web_search_options: Annotated[Any, Unsupported(hint="there is no web search")] = None
+    moderation: Annotated[Any, Unsupported()] = None
+    best_of: Annotated[Any, Unsupported(1, hint="use 'n'")] = None
+    echo: Annotated[Any, Unsupported(False)] = None
+    documents: Annotated[Any, Unsupported(hint="put them into a message")] = None
 
     @model_validator(mode="after")
-    def _fits_together_in_chat(self) -> Self:
+    def _check_combinations(self) -> Self:
         check_calls(self.messages)
         self.check_turns(self.messages)
         self._check_counts()
-        self._check_form()
+        self._check_response_format()
         return self
 
     def _check_counts(self) -> None:
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
-            raise clash("max_tokens", "differs from 'max_completion_tokens'; give one of them")
+            raise conflict("max_tokens", "differs from 'max_completion_tokens'; give one of them")
         if self.min_tokens and self.limit and self.min_tokens > self.limit:
-            raise clash("min_tokens", "is greater than 'max_tokens'")
+            raise conflict("min_tokens", "is greater than 'max_tokens'")
         if self.top_logprobs and not self.logprobs:
-            raise clash("top_logprobs", "is only allowed when 'logprobs' is true")
+            raise conflict("top_logprobs", "is only allowed when 'logprobs' is true")
 
-    def _check_form(self) -> None:
-        formed = not isinstance(self.response_format, TextFormat)
-        if formed and self.forms:
+    def _check_response_format(self) -> None:
+        if not isinstance(self.response_format, TextFormat) and self.forms:
             form = self.forms[0][0].partition(".")[0]
-            raise clash(form, "and 'response_format' say the same thing; give one of them")
+            raise conflict(form, "and 'response_format' are alternatives; give one of them")
         for param, name in self._chosen_tools():
             if name not in {tool.function.name for tool in self.tools}:
-                raise clash(param, "is not the name of a function in 'tools'", "invalid_value")
+                raise conflict(param, "is not the name of a function in 'tools'", "invalid_value")
         if self.must_call and not self.callable_names:
-            raise clash("tool_choice", "asks for a call, but there is no tool that may be called")
+            raise conflict("tool_choice", "requires a tool call, but no tool is allowed")
 
     def _chosen_tools(self) -> list[tuple[str, str]]:
-        """The functions that ``tool_choice`` names, each with the name's path."""
+        """The path and name of each function that ``tool_choice`` names."""
         match self.tool_choice:
             case NamedTool(function=function):
                 return [("tool_choice.function.name", function.name)]
@@ -110,12 +111,12 @@ class ChatRequest(Sampled, Templated):
 
     @property
     def limit(self) -> int | None:
-        """At most so many new tokens."""
+        """The maximum number of new tokens; ``None``: what the context has room for."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def must_call(self) -> bool:
-        """Whether the answer must be a call."""
+        """Whether the model must call a tool."""
         match self.tool_choice:
             case AllowedToolsChoice(allowed_tools=allowed):
                 return allowed.mode == "required"
@@ -123,7 +124,7 @@ class ChatRequest(Sampled, Templated):
 
     @property
     def callable_names(self) -> set[str]:
-        """The functions that may be called."""
+        """The names of the functions that the model may call."""
         if self.tool_choice == "none":
             return set()
         if isinstance(self.tool_choice, NamedTool | AllowedToolsChoice):

@@ -1,21 +1,29 @@
-"""The messages of a conversation: roles, and the parts that a message may consist of."""
+"""The messages of a conversation: roles and content parts."""
 
 from typing import Annotated, Any, Literal, Never
 
 from pydantic import BeforeValidator, ConfigDict, Field, Tag
 
-from gemma_gateway.schema.base import NoEffect, Only, Strict, clash, null_as_text, tagged_by, text_or_parts
+from gemma_gateway.schema.base import (
+    Ignored,
+    StrictModel,
+    Unsupported,
+    conflict,
+    null_as_text,
+    tagged_by,
+    text_or_parts,
+)
 from gemma_wire.messages import MAX_MESSAGES, check_parts
 
 
-class History(Strict):
-    """What other servers wrote, or wrote down: fields that are unknown here are ignored."""
+class LenientModel(StrictModel):
+    """Ignores unknown fields: a history may contain what other servers added to it."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 def _as_url(value: object) -> object:
-    """Many clients give a URL where OpenAI's document has an object that holds one."""
+    """Many clients send a plain URL where OpenAI's specification has an object that contains it."""
     return {"url": value} if isinstance(value, str) else value
 
 
@@ -26,10 +34,10 @@ _PART_TYPES = {
     "thinking": "reasoning",
     "redacted_thinking": "reasoning",
 }
-"""Other names of the types of parts: those of the Responses API, and of other models' histories."""
+"""Other names of part types → ours: those of the Responses API, and of other models' histories."""
 
 
-def _with_our_type(part: object) -> object:
+def _normalized_type(part: object) -> object:
     if not isinstance(part, dict) or not isinstance(kind := part.get("type"), str):
         return part
     return {**part, "type": _PART_TYPES.get(kind, kind)}
@@ -38,34 +46,34 @@ def _with_our_type(part: object) -> object:
 AnyText = Annotated[str, null_as_text()]
 
 
-class TextPart(History):
-    """A piece of text."""
+class TextContentPart(LenientModel):
+    """Text."""
 
     type: Literal["text"]
     text: AnyText
 
 
-class RefusalPart(History):
-    """What the model said instead of an answer; to the model it is text of its own."""
+class RefusalContentPart(LenientModel):
+    """A refusal in an earlier turn. The model sees it as its own text."""
 
     type: Literal["refusal"]
     refusal: AnyText
 
 
-class ReasoningPart(History):
-    """What a model thought before it answered. Chat templates leave it out of the prompt, and so do we."""
+class ReasoningContentPart(LenientModel):
+    """A model's reasoning in an earlier turn. It is omitted from the prompt, as in chat templates."""
 
     type: Literal["reasoning"]
 
 
-class ImageUrl(History):
-    """Where an image is."""
+class ImageUrl(LenientModel):
+    """The URL of an image."""
 
     url: str
-    detail: Annotated[Any, NoEffect("every image is seen at the model's one resolution")] = "auto"
+    detail: Annotated[Any, Ignored("the model has one image resolution")] = "auto"
 
 
-class ImagePart(History):
+class ImageContentPart(LenientModel):
     """An image."""
 
     type: Literal["image_url"]
@@ -74,28 +82,28 @@ class ImagePart(History):
     )
 
 
-class InputAudio(History):
-    """Audio: the base64 of a file."""
+class InputAudio(LenientModel):
+    """An audio file in base64."""
 
     data: str
-    format: Annotated[Any, NoEffect("the content tells what the file is")] = ""
+    format: Annotated[Any, Ignored("the format is detected from the content")] = ""
 
 
-class AudioPart(History):
+class AudioContentPart(LenientModel):
     """Audio."""
 
     type: Literal["input_audio"]
     input_audio: InputAudio
 
 
-class AudioUrl(History):
-    """Where audio is."""
+class AudioUrl(LenientModel):
+    """The URL of an audio file."""
 
     url: str = Field(description="a data URL, or an http(s) URL as for images")
 
 
-class AudioUrlPart(History):
-    """Audio, by its URL; vLLM's name."""
+class AudioUrlContentPart(LenientModel):
+    """Audio by URL, named as in vLLM."""
 
     type: Literal["audio_url"]
     audio_url: Annotated[AudioUrl, BeforeValidator(_as_url)] = Field(
@@ -103,40 +111,40 @@ class AudioUrlPart(History):
     )
 
 
-class File(History):
-    """A file that is sent along; only images are understood."""
+class File(LenientModel):
+    """An attached file; only images are supported."""
 
-    file_id: Annotated[None, Only(hint="no files are stored here; send the image itself as 'file_data'")] = (
-        None
-    )
+    file_id: Annotated[None, Unsupported(hint="files are not stored; send the image as 'file_data'")] = None
     file_data: str = Field(description="a data URL of an image")
-    filename: Annotated[str, NoEffect("the content tells what the file is")] = ""
+    filename: Annotated[str, Ignored("the format is detected from the content")] = ""
 
 
-class FilePart(History):
-    """An image, sent as a file."""
+class FileContentPart(LenientModel):
+    """An image that is attached as a file."""
 
     type: Literal["file"]
     file: File
 
 
 UserPart = Annotated[
-    Annotated[TextPart, Tag("<text>")]
-    | Annotated[ImagePart, Tag("<image_url>")]
-    | Annotated[AudioPart, Tag("<input_audio>")]
-    | Annotated[AudioUrlPart, Tag("<audio_url>")]
-    | Annotated[FilePart, Tag("<file>")],
+    Annotated[TextContentPart, Tag("<text>")]
+    | Annotated[ImageContentPart, Tag("<image_url>")]
+    | Annotated[AudioContentPart, Tag("<input_audio>")]
+    | Annotated[AudioUrlContentPart, Tag("<audio_url>")]
+    | Annotated[FileContentPart, Tag("<file>")],
     tagged_by("type", "text", "image_url", "input_audio", "audio_url", "file"),
-    BeforeValidator(_with_our_type),
+    BeforeValidator(_normalized_type),
 ]
 AssistantPart = Annotated[
-    Annotated[TextPart, Tag("<text>")]
-    | Annotated[RefusalPart, Tag("<refusal>")]
-    | Annotated[ReasoningPart, NoEffect("the model is not shown earlier reasoning"), Tag("<reasoning>")],
+    Annotated[TextContentPart, Tag("<text>")]
+    | Annotated[RefusalContentPart, Tag("<refusal>")]
+    | Annotated[
+        ReasoningContentPart, Ignored("earlier reasoning is omitted from the prompt"), Tag("<reasoning>")
+    ],
     tagged_by("type", "text", "refusal"),
-    BeforeValidator(_with_our_type),
+    BeforeValidator(_normalized_type),
 ]
-SystemPart = Annotated[TextPart, BeforeValidator(_with_our_type)]
+SystemPart = Annotated[TextContentPart, BeforeValidator(_normalized_type)]
 TextContent = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[SystemPart], Tag("<array>")],
     text_or_parts(),
@@ -153,7 +161,7 @@ AssistantContent = Annotated[
 ]
 
 
-class SystemMessage(History):
+class SystemMessage(LenientModel):
     """Instructions. ``developer`` is the newer name of ``system``."""
 
     role: Literal["system", "developer"]
@@ -161,23 +169,23 @@ class SystemMessage(History):
     name: str = ""
 
 
-class UserMessage(History):
-    """What the user said and showed."""
+class UserMessage(LenientModel):
+    """The user's text, images and audio."""
 
     role: Literal["user"]
     content: UserContent
     name: str = ""
 
 
-class CalledFunction(History):
-    """Which function the model called, and with what; ``arguments`` is JSON as the model wrote it."""
+class CalledFunction(LenientModel):
+    """The function that the model called; ``arguments`` is JSON as the model wrote it."""
 
     name: str
     arguments: AnyText
 
 
-class ToolCall(History):
-    """A call that the model made."""
+class MessageToolCall(LenientModel):
+    """A tool call that the model made in an earlier turn; the API form of ``gemma_wire.ToolCall``."""
 
     id: str
     type: Literal["function"]
@@ -185,70 +193,72 @@ class ToolCall(History):
 
 
 AnyToolCall = Annotated[
-    Annotated[ToolCall, Tag("<function>")]
-    | Annotated[Never, Only(hint="the tools of this server are functions"), Tag("<custom>")],
+    Annotated[MessageToolCall, Tag("<function>")]
+    | Annotated[Never, Unsupported(hint="only function tools are supported"), Tag("<custom>")],
     tagged_by("type", "function"),
 ]
 
 
-class AssistantMessage(History):
-    """What the model said before; an answer's own ``message`` fits here as it is."""
+class AssistantMessage(LenientModel):
+    """An earlier turn of the model. The ``message`` of a response is valid here unchanged."""
 
     role: Literal["assistant"]
     content: AssistantContent = ""
     refusal: str | None = None
     name: str = ""
     tool_calls: list[AnyToolCall] | None = None
-    audio: Annotated[None, Only(hint="the model does not speak")] = None
-    function_call: Annotated[None, Only(hint="use 'tool_calls'")] = None
+    audio: Annotated[None, Unsupported(hint="the model does not generate audio")] = None
+    function_call: Annotated[None, Unsupported(hint="use 'tool_calls'")] = None
 
 
-class ToolMessage(History):
-    """What a call gave."""
+class ToolMessage(LenientModel):
+    """The result of a tool call."""
 
     role: Literal["tool"]
     content: UserContent
     tool_call_id: str
-    name: Annotated[str, NoEffect("the call tells the function's name")] = ""
+    name: Annotated[str, Ignored("the function's name is taken from the call")] = ""
 
 
-Message = Annotated[
+ChatMessage = Annotated[
     Annotated[SystemMessage, Tag("<system>")]
     | Annotated[SystemMessage, Tag("<developer>")]
     | Annotated[UserMessage, Tag("<user>")]
     | Annotated[AssistantMessage, Tag("<assistant>")]
     | Annotated[ToolMessage, Tag("<tool>")]
-    | Annotated[Never, Only(hint="use the role 'tool'"), Tag("<function>")],
+    | Annotated[Never, Unsupported(hint="use the role 'tool'"), Tag("<function>")],
     tagged_by("role", "system", "developer", "user", "assistant", "tool"),
 ]
 
-Conversation = Annotated[
-    list[Message], Field(min_length=1, max_length=MAX_MESSAGES), BeforeValidator(check_parts)
+ChatMessages = Annotated[
+    list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES), BeforeValidator(check_parts)
 ]
 
 
-def check_calls(messages: list[Message]) -> None:
-    """Every call is followed by its result before anybody else speaks, and every result has its call.
+def check_calls(messages: list[ChatMessage]) -> None:
+    """Checks that the results of all calls follow them before any other message, and match a call.
 
     Raises:
-        PydanticCustomError: naming the first message that does not fit.
+        PydanticCustomError: names the first message that violates this.
     """
     open_ids: set[str] = set()
-    made_in = 0
+    called_in = 0
     for index, message in enumerate(messages):
         if isinstance(message, ToolMessage):
             if message.tool_call_id not in open_ids:
-                raise clash(f"messages[{index}].tool_call_id", "is of no call that still waits for a result")
+                raise conflict(
+                    f"messages[{index}].tool_call_id", "does not match a tool call that still needs a result"
+                )
             open_ids.remove(message.tool_call_id)
             continue
-        _all_answered(open_ids, made_in)
+        _check_all_answered(open_ids, called_in)
         if isinstance(message, AssistantMessage):
-            open_ids, made_in = {call.id for call in message.tool_calls or ()}, index
-    _all_answered(open_ids, made_in)
+            open_ids, called_in = {call.id for call in message.tool_calls or ()}, index
+    _check_all_answered(open_ids, called_in)
 
 
-def _all_answered(open_ids: set[str], made_in: int) -> None:
+def _check_all_answered(open_ids: set[str], called_in: int) -> None:
     if open_ids:
         missing = ", ".join(sorted(open_ids))[:200]
         reason = f"must be followed by a message of the role 'tool' for each call; missing: {missing}"
-        raise clash(f"messages[{made_in}].tool_calls", reason)
+        raise conflict(f"messages[{called_in}].tool_calls", reason)

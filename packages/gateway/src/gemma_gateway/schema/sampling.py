@@ -1,14 +1,14 @@
-"""What chat completions and plain completions have in common."""
+"""The parameters that chat completions and plain completions share."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from gemma_gateway.schema.base import NoEffect, Strict, clash
-from gemma_gateway.schema.details import Details, TokenId
+from gemma_gateway.schema.base import Ignored, StrictModel, conflict
 from gemma_gateway.schema.extensions import Extensions
-from gemma_gateway.schema.guided import Guided
+from gemma_gateway.schema.output_details import OutputDetailParams, TokenId
+from gemma_gateway.schema.structured_outputs import StructuredOutputParams
 from gemma_wire.options import (
     INT32_MAX,
     LEAST_REPETITION_PENALTY,
@@ -22,17 +22,17 @@ from gemma_wire.options import (
 )
 
 MAX_STOP_IDS = 256
-ACCOUNTS = NoEffect("a label for OpenAI's own accounts, abuse detection and caches")
+ACCOUNTS = Ignored("a label for OpenAI's accounts, abuse detection and caches")
 
 
-class StreamOptions(Strict):
-    """How to stream."""
+class StreamOptions(StrictModel):
+    """Options of a streamed response."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = Field(
-        False, description="with `include_usage`, each chunk tells the `usage` of its choice so far"
+        False, description="with `include_usage`: each chunk reports the `usage` of its choice so far"
     )
-    include_obfuscation: bool = Field(True, description="pads events, so that their sizes tell less")
+    include_obfuscation: bool = Field(True, description="pads events, so that their sizes reveal less")
 
 
 def _as_list(value: object) -> object:
@@ -40,13 +40,13 @@ def _as_list(value: object) -> object:
 
 
 def _unlimited(value: object) -> object:
-    """-1 is no limit, as llama.cpp and its clients write it."""
+    """llama.cpp and its clients write -1 for no limit."""
     return INT32_MAX if value == -1 else value
 
 
 def _token_id(key: str) -> str:
     if not (key.isascii() and key.isdecimal() and len(key) <= 10 and int(key) <= INT32_MAX):
-        raise PydanticCustomError("token_id", "a key must be a token's id")
+        raise PydanticCustomError("token_id", "a key must be a token id")
     return key
 
 
@@ -57,7 +57,7 @@ Stop = Annotated[
 ]
 UNLIMITED = BeforeValidator(_unlimited)
 MaxTokens = Annotated[
-    int | None, Field(ge=1, le=INT32_MAX, description="-1: as many as the context holds"), UNLIMITED
+    int | None, Field(ge=1, le=INT32_MAX, description="-1: what the context has room for"), UNLIMITED
 ]
 LogitBias = Annotated[
     dict[Annotated[str, AfterValidator(_token_id)], Annotated[float, Field(ge=-100, le=100)]],
@@ -65,12 +65,24 @@ LogitBias = Annotated[
 ]
 
 
-class Sampled(Extensions, Guided, Details):
-    """How the tokens are chosen, how many, and how they are told."""
+ALIASES: Final = {"repetition_penalty": "repeat_penalty"}
+"""Parameter → its name in llama.cpp's API."""
+GREEDY_TOP_P: Final = 1e-6
+"""0 asks for the smallest set of tokens, which is the most likely token; the engine requires more than 0."""
+TopP = Annotated[float, Field(ge=0, le=1), AfterValidator(lambda top_p: max(top_p, GREEDY_TOP_P))]
+TopK = Annotated[int, Field(ge=-1, le=INT32_MAX), AfterValidator(lambda top_k: max(top_k, 0))]
+
+
+class GenerationRequest(Extensions, StructuredOutputParams, OutputDetailParams):
+    """Sampling, stopping and streaming.
+
+    A sampling parameter is a field with the name that it has in ``gemma_wire.SamplingParams``, where its
+    meaning and default are declared; it is passed on under this name (``generation.option_fields``).
+    """
 
     model: str
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
+    top_p: TopP | None = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: LogitBias | None = None
@@ -81,8 +93,8 @@ class Sampled(Extensions, Guided, Details):
     stream_options: StreamOptions | None = None
     user: Annotated[str, ACCOUNTS] = ""
 
-    # Not in OpenAI's API, named as vLLM names them.
-    top_k: int | None = Field(None, ge=-1, le=INT32_MAX, description="0 and -1 keep every token")
+    # Not in OpenAI's API; the names are vLLM's.
+    top_k: TopK | None = Field(None, description="0 and -1 keep every token")
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
     repeat_penalty: float | None = Field(
@@ -91,20 +103,26 @@ class Sampled(Extensions, Guided, Details):
         le=MOST_REPETITION_PENALTY,
         description="llama.cpp's name of `repetition_penalty`",
     )
-    do_sample: bool | None = Field(None, description="false: the likeliest token, as with `temperature` 0")
+    do_sample: bool | None = Field(None, description="false: the most likely token, as with `temperature` 0")
     min_tokens: int | None = Field(None, ge=0, le=INT32_MAX)
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
     cache_salt: str | None = Field(
-        None, max_length=MAX_CACHE_SALT, description="only requests with the same salt share a prefix cache"
+        None, max_length=MAX_CACHE_SALT, description="only requests with the same salt share the prefix cache"
     )
 
     @model_validator(mode="after")
-    def _one_repetition_penalty(self) -> Self:
-        both = (self.repetition_penalty, self.repeat_penalty)
-        if None not in both and both[0] != both[1]:
-            raise clash("repeat_penalty", "differs from 'repetition_penalty'; give one of them")
+    def _check_aliases(self) -> Self:
+        for name, alias in ALIASES.items():
+            both = getattr(self, name), getattr(self, alias)
+            if None not in both and both[0] != both[1]:
+                raise conflict(alias, f"differs from '{name}'; give one of them")
         return self
+
+    def value(self, name: str) -> Any:
+        """The value of a parameter, given by its own name or by its alias; ``None`` if it was not given."""
+        own = getattr(self, name)
+        return getattr(self, ALIASES[name]) if own is None and name in ALIASES else own
 
     @property
     def include_usage(self) -> bool:
@@ -113,7 +131,7 @@ class Sampled(Extensions, Guided, Details):
 
     @property
     def continuous_usage(self) -> bool:
-        """Whether each chunk of a stream tells the token counts so far."""
+        """Whether each chunk of a stream reports the token counts so far."""
         asked = self.stream_options is not None and self.stream_options.continuous_usage_stats
         return bool(self.stream and self.include_usage and asked)
 

@@ -1,44 +1,44 @@
-"""``POST /tokenize`` and ``POST /detokenize``, named as vLLM names them."""
+"""``POST /tokenize`` and ``POST /detokenize``, with vLLM's names."""
 
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from gemma_gateway.schema.base import Only, Strict, clash
-from gemma_gateway.schema.details import TokenId
-from gemma_gateway.schema.messages import Conversation, check_calls
-from gemma_gateway.schema.template import Templated
-from gemma_gateway.schema.tools import Tool
+from gemma_gateway.schema.base import StrictModel, Unsupported, conflict
+from gemma_gateway.schema.chat_template import ChatTemplateParams
+from gemma_gateway.schema.messages import ChatMessages, check_calls
+from gemma_gateway.schema.output_details import TokenId
+from gemma_gateway.schema.tools import AnyTool
 from gemma_wire.messages import MAX_TOOLS
 
 
-class TokenizeRequest(Templated):
-    """A prompt or a conversation, to be counted and told as tokens."""
+class TokenizeRequest(ChatTemplateParams):
+    """A prompt or a conversation to tokenize."""
 
     model: str | None = None
     prompt: str | None = None
-    messages: Conversation | None = None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    messages: ChatMessages | None = None
+    tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] | None = None
     add_special_tokens: bool | None = Field(
-        None, description="of a prompt: whether its first token begins it"
+        None, description="with `prompt`: whether to begin with the BOS token"
     )
     return_token_strs: bool | None = None
-    mm_processor_kwargs: Annotated[Any, Only()] = None
+    mm_processor_kwargs: Annotated[Any, Unsupported()] = None
 
     @model_validator(mode="after")
-    def _one_question(self) -> Self:
+    def _check_combinations(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
-            raise clash("prompt", "and 'messages': give exactly one of them")
+            raise conflict("prompt", "and 'messages': give exactly one of them")
         if self.messages is not None:
             check_calls(self.messages)
         self.check_turns(self.messages)
         if self.messages is None:
             if self.tools:
-                raise clash("tools", "is only allowed beside 'messages'")
+                raise conflict("tools", "is only allowed with 'messages'")
             return self
         if self.add_special_tokens:
-            raise clash(
-                "add_special_tokens", "is only allowed beside 'prompt': a conversation has them already"
+            raise conflict(
+                "add_special_tokens", "is only allowed with 'prompt': a conversation always has them"
             )
         return self
 
@@ -52,8 +52,8 @@ class TokenizeResponse(BaseModel):
     token_strs: list[str] | None = None
 
 
-class DetokenizeRequest(Strict):
-    """Tokens, to be told as text."""
+class DetokenizeRequest(StrictModel):
+    """Tokens to convert to text."""
 
     model: str | None = None
     tokens: list[TokenId]

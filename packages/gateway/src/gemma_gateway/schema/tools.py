@@ -1,72 +1,80 @@
-"""Tools, and the other ways to say what form an answer must have."""
+"""Tools, response formats and structured outputs."""
 
 from typing import Annotated, Any, Literal, Never, Self
 
 from pydantic import ConfigDict, Field, Tag, model_validator
 
-from gemma_gateway.schema.base import EmptyIsValue, NoEffect, Only, Strict, clash, one_of, tagged_by
+from gemma_gateway.schema.base import (
+    EmptyIsValue,
+    Ignored,
+    StrictModel,
+    Unsupported,
+    conflict,
+    one_of,
+    tagged_by,
+)
 from gemma_wire.messages import MAX_TOOLS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-_ONLY_FUNCTIONS = Only(hint="the tools of this server are functions")
+_ONLY_FUNCTIONS = Unsupported(hint="only function tools are supported")
 
 
-class Function(Strict):
-    """A function that the model may call; without ``parameters`` it takes none."""
+class FunctionDefinition(StrictModel):
+    """A function that the model may call; without ``parameters`` it has no arguments."""
 
     name: Name
     description: str = ""
     parameters: dict[str, Any] = Field({}, description="a JSON schema")
-    strict: bool | None = Field(None, description="refuse a schema that cannot be enforced entirely")
+    strict: bool | None = Field(None, description="refuse a schema that cannot be enforced completely")
 
 
-class FunctionTool(Strict):
-    """A tool."""
+class FunctionTool(StrictModel):
+    """A function tool; the API form of ``gemma_wire.Tool``."""
 
     type: Literal["function"]
-    function: Function
+    function: FunctionDefinition
 
 
-Tool = Annotated[
+AnyTool = Annotated[
     Annotated[FunctionTool, Tag("<function>")] | Annotated[Never, _ONLY_FUNCTIONS, Tag("<custom>")],
     tagged_by("type", "function"),
 ]
 
 
-class FunctionName(Strict):
-    """The name of a function among ``tools``."""
+class FunctionName(StrictModel):
+    """The name of a function in ``tools``."""
 
     name: str
 
 
-class NamedTool(Strict):
-    """A call of this function."""
+class NamedTool(StrictModel):
+    """Requires a call of this function."""
 
     type: Literal["function"]
     function: FunctionName
 
 
 class AllowedFunction(FunctionName):
-    """A function by its name; the rest of its definition may stand beside it, as the specification says."""
+    """A function by its name; the other fields of its definition are allowed and ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class AllowedTool(Strict):
-    """One of the tools."""
+class AllowedTool(StrictModel):
+    """One of ``tools``."""
 
     type: Literal["function"]
     function: AllowedFunction
 
 
-class AllowedTools(Strict):
-    """Some of the tools, of which one may or must be called."""
+class AllowedTools(StrictModel):
+    """The subset of ``tools`` of which one may or must be called."""
 
     mode: Literal["auto", "required"]
     tools: list[AllowedTool] = Field(max_length=MAX_TOOLS)
 
 
-class AllowedToolsChoice(Strict):
+class AllowedToolsChoice(StrictModel):
     """See ``AllowedTools``."""
 
     type: Literal["allowed_tools"]
@@ -86,14 +94,14 @@ ToolChoice = Annotated[
 ]
 
 
-class TextFormat(Strict):
-    """Any text."""
+class TextFormat(StrictModel):
+    """Unrestricted text."""
 
     type: Literal["text"]
 
 
-class JsonObjectFormat(Strict):
-    """Any JSON object, or JSON that fits a schema, as llama.cpp (``schema``) and TGI (``value``) take it."""
+class JsonObjectFormat(StrictModel):
+    """Any JSON object, or JSON that is valid for a schema (llama.cpp: ``schema``, TGI: ``value``)."""
 
     type: Literal["json_object"]
     schema_: dict[str, Any] | None = Field(None, alias="schema", description="a JSON schema")
@@ -102,21 +110,21 @@ class JsonObjectFormat(Strict):
     @model_validator(mode="after")
     def _one_schema(self) -> Self:
         if self.schema_ and self.value:
-            raise clash("value", "and 'schema' say the same thing; give one of them")
+            raise conflict("value", "and 'schema' are alternatives; give one of them")
         return self
 
 
-class JsonSchema(Strict):
-    """A schema with a name."""
+class JsonSchema(StrictModel):
+    """A named JSON schema."""
 
-    name: Annotated[Name, NoEffect("a label")]
-    description: Annotated[str, NoEffect("the schema alone decides the form")] = ""
-    schema_: dict[str, Any] = Field({}, alias="schema", description="a JSON schema; any JSON without one")
-    strict: bool | None = Field(None, description="refuse a schema that cannot be enforced entirely")
+    name: Annotated[Name, Ignored("a label")]
+    description: Annotated[str, Ignored("only the schema is used")] = ""
+    schema_: dict[str, Any] = Field({}, alias="schema", description="a JSON schema; default: any JSON")
+    strict: bool | None = Field(None, description="refuse a schema that cannot be enforced completely")
 
 
-class JsonSchemaFormat(Strict):
-    """JSON that fits a schema."""
+class JsonSchemaFormat(StrictModel):
+    """JSON that is valid for a schema."""
 
     type: Literal["json_schema"]
     json_schema: JsonSchema
@@ -136,26 +144,30 @@ SchemaOrBool = Annotated[
 ]
 
 
-class StructuredOutputs(Strict):
-    """What vLLM calls so: at most one of the forms."""
+class StructuredOutputs(StrictModel):
+    """vLLM's ``structured_outputs``: at most one of these forms."""
 
     json_: Annotated[SchemaOrBool | None, EmptyIsValue()] = Field(
         None, alias="json", description="a JSON schema"
     )
     json_object: Literal[True] | None = Field(None, description="any JSON object")
-    regex: Annotated[str, Field(min_length=1)] | None = Field(None, description="of the whole answer")
-    choice: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = Field(
-        None, description="the answer is one of these"
+    regex: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="must match the complete text"
     )
-    grammar: Annotated[str, Field(min_length=1)] | None = Field(None, description="Lark's notation")
+    choice: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = Field(
+        None, description="the text is one of these"
+    )
+    grammar: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="a grammar in Lark's notation"
+    )
 
     @model_validator(mode="after")
     def _at_most_one(self) -> Self:
         if len(self.given) > 1:
-            raise clash("", "takes one of 'json', 'json_object', 'regex', 'choice' and 'grammar'")
+            raise conflict("", "takes one of 'json', 'json_object', 'regex', 'choice' and 'grammar'")
         return self
 
     @property
     def given(self) -> list[str]:
-        """The names of the forms that are asked for."""
+        """The names of the requested forms."""
         return [name for name, value in dict(self).items() if value is not None]

@@ -1,0 +1,1 @@
+"""ASGI middleware: deadlines, limits and checks of every request."""

@@ -1,0 +1,279 @@
+"""The engine client for Triton's gRPC port; the only file of the gateway that uses Triton.
+
+Triton does not end a stream when the model's process has died or the server hangs: the stream stays silent
+forever. So while responses are awaited and nothing arrives, the health of each server is checked.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
+
+from gemma_gateway.observability import tracing
+from gemma_gateway.worker_thread import in_thread
+from gemma_wire import Chunk, ModelInfo, Options, Request, TokenizerInfo, Tokens, Unavailable, WireError
+from gemma_wire.tensors import INPUTS_BY_NAME, MODEL, OUTPUTS, Array
+
+log = logging.getLogger(__name__)
+
+SILENCE_SECONDS: Final = 1.0
+"""The health of a server is checked when it has been silent for this long."""
+CHECK_SECONDS: Final = 2.5
+"""Timeout of the check. Twice the former plus this is below 5 s, within which a failure is noticed."""
+TOKENS_SECONDS: Final = 30.0
+"""Timeout for tokenizing a prompt, including its images."""
+Report = TypeVar("Report", ModelInfo, TokenizerInfo, Tokens)
+_LARGE: Final = 2**16
+"""Bytes that are packed in less than a millisecond; more are packed in a thread."""
+_MAX_MESSAGE: Final = 2**31 - 1
+_CHANNEL: Final = (
+    ("grpc.max_send_message_length", _MAX_MESSAGE),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # reconnect to a restarted server within a second
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.lb_policy_name", "round_robin"),  # over the addresses of a dns:/// target
+)
+_DOWN: Final = re.compile(
+    r"is not healthy|unknown model|not ready|not at ready state|no available versions|server is stopping|"
+    r"stopped accepting|unloading",
+    re.IGNORECASE,
+)
+
+
+class TimedOut(Unavailable):
+    """The server did not answer in time."""
+
+
+class TritonClient:
+    """A client of one server, or of several in turn; if one is unavailable, the next is used.
+
+    Create it inside the event loop that uses it.
+
+    Args:
+        targets: ``host:port`` or any other gRPC target, one for each server.
+        describe_seconds: how long ``describe`` waits for a server.
+    """
+
+    def __init__(self, targets: Sequence[str], describe_seconds: float = 5) -> None:
+        self._servers = [_Server(target) for target in targets]
+        self._describe_seconds = describe_seconds
+        self._next = 0
+
+    async def generate(self, request: Request, request_id: str) -> AsyncGenerator[Chunk, None]:
+        """See ``EngineClient``."""
+        *others, last = self._in_turn()
+        for server in others:
+            started = False
+            try:
+                async with aclosing(server.generate(request, request_id)) as chunks:
+                    async for chunk in chunks:
+                        started = True
+                        yield chunk
+                return
+            except Unavailable:
+                if started:
+                    raise
+        async with aclosing(last.generate(request, request_id)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def tokens(self, request: Request) -> Tokens:
+        """See ``EngineClient``."""
+        return await self._first(lambda server: server.report(Tokens, request, TOKENS_SECONDS))
+
+    async def describe(self) -> ModelInfo:
+        """See ``EngineClient``."""
+        return await self._first(lambda server: server.describe(self._describe_seconds))
+
+    async def tokenizer_info(self) -> TokenizerInfo:
+        """See ``EngineClient``."""
+        ask = Request(options=Options(op="tokenizer_info"))
+        return await self._first(lambda server: server.report(TokenizerInfo, ask, TOKENS_SECONDS))
+
+    async def close(self) -> None:
+        """See ``EngineClient``."""
+        await asyncio.gather(*(server.close() for server in self._servers))
+
+    async def _first(self, ask: Callable[["_Server"], Awaitable[Report]]) -> Report:
+        """The result of the first server that is available."""
+        *others, last = self._in_turn()
+        for server in others:
+            try:
+                return await ask(server)
+            except Unavailable:
+                continue
+        return await ask(last)
+
+    def _in_turn(self) -> list["_Server"]:
+        """All servers, beginning with another one each time."""
+        start = self._next % len(self._servers)
+        self._next += 1
+        return self._servers[start:] + self._servers[:start]
+
+
+class _Server:
+    """One tritonserver: its gRPC channel, the responses awaited from it, and their supervision."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._client = InferenceServerClient(target, channel_args=_CHANNEL)
+        self._awaited: dict[Any, str | None] = {}  # gRPC call → why it was cancelled
+        self._received = 0  # chunks so far
+        self._supervisor: asyncio.Task[None] | None = None
+        self._last_error = ""  # each error is logged once, until the server answers again
+
+    async def generate(self, request: Request, request_id: str) -> AsyncGenerator[Chunk, None]:
+        """The chunks of one response.
+
+        Raises:
+            WireError: from the model; ``Unavailable`` when the connection was lost.
+        """
+        finished = False
+        call = self._call(await _to_inputs(request), request_id)
+        self._await(call)
+        try:
+            async with aclosing(self._responses(call)) as responses:
+                async for arrays in responses:
+                    self._received += 1
+                    chunk = Chunk.from_tensors(arrays)
+                    finished = chunk.usage is not None
+                    yield chunk
+        except asyncio.CancelledError:
+            if (reason := self._awaited[call]) is None:
+                raise
+            raise Unavailable(reason) from None
+        finally:
+            del self._awaited[call]
+        if not finished:
+            raise Unavailable("Triton closed the stream before the response was complete")
+
+    async def describe(self, seconds: float) -> ModelInfo:
+        """The model's description; raises what ``report`` raises."""
+        return await self.report(ModelInfo, Request(options=Options(op="describe")), seconds)
+
+    async def report(self, kind: type[Report], request: Request, seconds: float) -> Report:
+        """The single response of an operation that generates nothing.
+
+        The stream is read to its end: if it is cancelled right after its last response, Triton sometimes
+        considers the request open forever, and then neither unloads the model nor stops in time.
+
+        Raises:
+            TimedOut: no response within ``seconds``.
+            WireError: from the model.
+        """
+        call = self._call(await _to_inputs(request), "", seconds)
+        async with aclosing(self._responses(call)) as responses:
+            reports = [kind.from_tensors(arrays) async for arrays in responses]
+        if not reports:
+            raise Unavailable("Triton closed the stream without a response")
+        return reports[0]
+
+    async def close(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+        await self._client.close()
+
+    def _call(self, tensors: list[InferInput], request_id: str, seconds: float | None = None) -> Any:
+        inputs = {"model_name": MODEL, "inputs": tensors, "request_id": request_id}
+
+        async def once() -> AsyncGenerator[dict[str, Any], None]:
+            yield inputs
+
+        return self._client.stream_infer(once(), stream_timeout=seconds, headers=tracing.headers())
+
+    async def _responses(self, call: Any) -> AsyncGenerator[dict[str, Array], None]:
+        """The tensors of each response. A stream has one request, so it ends with its last response."""
+        try:
+            async for result, error in call:
+                if error is not None:
+                    raise self._logged(from_message(error.message()))
+                self._last_error = ""
+                yield {tensor.name: result.as_numpy(tensor.name) for tensor in OUTPUTS}
+        except grpc.RpcError as error:
+            raise self._logged(from_status(error.code()), error.details()) from error
+        finally:
+            call.cancel()
+
+    def _logged(self, error: WireError, details: str = "") -> WireError:
+        if isinstance(error, Unavailable) and error.message != self._last_error:
+            self._last_error = error.message
+            log.warning("Triton at %s: %s %s", self.target, error, details)
+        return error
+
+    def _await(self, call: Any) -> None:
+        self._awaited[call] = None
+        if self._supervisor is None or self._supervisor.done():
+            self._supervisor = asyncio.create_task(self._supervise())
+
+    async def _supervise(self) -> None:
+        """While responses are awaited: cancels them if the server has failed."""
+        while self._awaited:
+            received = self._received
+            await asyncio.sleep(SILENCE_SECONDS)
+            if self._awaited and received == self._received and (reason := await self._failure()):
+                log.warning(
+                    "Triton at %s: %s; %d requests cancelled", self.target, reason, len(self._awaited)
+                )
+                self._cancel_all(reason)
+
+    def _cancel_all(self, reason: str) -> None:
+        for call in self._awaited:
+            self._awaited[call] = reason
+            call.cancel()
+
+    async def _failure(self) -> str | None:
+        """The reason why the server has failed, or ``None``.
+
+        A slow model is busy; a server that does not answer the liveness check has failed.
+        """
+        described: ModelInfo | BaseException
+        live: Any
+        described, live = await asyncio.gather(
+            self.describe(CHECK_SECONDS),
+            self._client.is_server_live(client_timeout=CHECK_SECONDS),
+            return_exceptions=True,
+        )
+        if live is not True:
+            return "Triton does not answer"
+        dead = isinstance(described, Unavailable) and not isinstance(described, TimedOut)
+        return str(described) if dead else None
+
+
+async def _to_inputs(request: Request) -> list[InferInput]:
+    """``to_inputs``, in a thread when the request is large."""
+    work = partial(to_inputs, request)
+    return await in_thread(work) if request.size > _LARGE else work()
+
+
+def to_inputs(request: Request) -> list[InferInput]:
+    """The request's tensors in the form of Triton's client."""
+    inputs = []
+    for name, array in request.to_tensors().items():
+        tensor = InferInput(name, list(array.shape), INPUTS_BY_NAME[name].wire_type)
+        inputs.append(tensor.set_data_from_numpy(array))
+    return inputs
+
+
+def from_message(text: str) -> WireError:
+    """The error in a stream's response: from the model, or from Triton about the model."""
+    error = WireError.from_line(text)
+    is_ours = error.message != text
+    return Unavailable(text) if not is_ours and _DOWN.search(text) else error
+
+
+def from_status(code: grpc.StatusCode) -> Unavailable:
+    """The error for the gRPC status that ended a stream."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TimedOut("the model did not answer in time")
+    return Unavailable(f"Triton cannot be reached ({code.name})")

@@ -1,4 +1,4 @@
-"""Plain completions as clients ask for them, and what they make of a stream."""
+"""Requests for plain completions, and the joining of their streams."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ async def answered(client: httpx.AsyncClient, body: Any) -> Any:
 
 
 async def streamed(client: httpx.AsyncClient, body: Any) -> list[Any]:
-    """The events but ``[DONE]``: what the document says, but that a choice has no end until it ends."""
+    """The events without ``[DONE]``, checked against the document, except for ``finish_reason`` null."""
     *chunks, done = events(await post_completion(client, body))
     assert done == "[DONE]"
     for chunk in chunks:
@@ -44,7 +44,7 @@ def said(answer: Any) -> list[tuple[int, str, str]]:
 
 
 def joined(chunks: list[Any]) -> list[tuple[int, str, str]]:
-    """What a client makes of a stream."""
+    """The stream joined, as a client does it."""
     texts: dict[int, str] = {}
     finish: dict[int, str] = {}
     for choice in (choice for chunk in chunks for choice in chunk["choices"]):
@@ -59,7 +59,7 @@ def prompt_of(request: Request) -> str | tuple[int, ...] | None:
 
 
 def by_prompt(request: Request) -> list[Step]:
-    """Two choices of each prompt; the second comes first."""
+    """Two choices of each prompt; the second one begins first."""
     usage = Usage(prompt_tokens=len(request.prompt or ""), completion_tokens=4, cached_tokens=1)
     return [
         Chunk(text=f"{request.prompt}1", index=1, finish_reason="length"),

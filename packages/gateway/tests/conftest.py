@@ -125,7 +125,7 @@ def app(engine: FakeEngine, settings: GatewaySettings) -> FastAPI:
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """In process. It cannot leave early: for that there is ``url``."""
+    """In process. It cannot disconnect early; use ``url`` for that."""
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -160,7 +160,7 @@ async def url(app: FastAPI) -> AsyncIterator[str]:
 
 
 class Pause(asyncio.Event):
-    """A step of a script that takes its time, as a token does."""
+    """A step of a script that takes some time."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A server and a resolver that mean harm, in a net where every address leads to that server."""
+"""A malicious server and resolver, in a network where every address leads to that server."""
 
 import asyncio
 import gzip
@@ -10,16 +10,16 @@ import httpx
 import pytest
 from packages.gateway.tests.message_helpers import png
 
-from gemma_gateway.media.fetcher import Fetcher, Limits, Refused
+from gemma_gateway.media.fetcher import Fetcher, FetchLimits, FetchRefused
 from gemma_gateway.media.public_addresses import Address
 
 PUBLIC = "93.184.215.14"
-ANY = Limits(domains=("*",), max_bytes=100_000, seconds=30)
-BRIEF = Limits(ANY.domains, ANY.max_bytes, seconds=0.5)  # where time is what it is about
+ANY = FetchLimits(domains=("*",), max_bytes=100_000, seconds=30)
+BRIEF = FetchLimits(ANY.domains, ANY.max_bytes, seconds=0.5)  # where time is what it is about
 
 
 class Resolver:
-    """Gives each name's answers in turn, and the last one for ever."""
+    """Returns the results of each name in turn, and the last one from then on."""
 
     def __init__(self, **answers: Sequence[str]) -> None:
         self.answers = {name.replace("_", "."): list(texts) for name, texts in answers.items()}
@@ -33,7 +33,7 @@ class Resolver:
 
 
 class Rewired(httpx.AsyncBaseTransport):
-    """Every address is the test's server; notes which were asked for."""
+    """Connects every address to the test's server, and records the addresses."""
 
     def __init__(self, port: int, dead: Sequence[str] = ()) -> None:
         self._port = port
@@ -55,7 +55,7 @@ class Rewired(httpx.AsyncBaseTransport):
 
 
 class Hostile:
-    """An HTTP server that answers by path, byte by byte as it likes."""
+    """An HTTP server whose raw response depends on the path."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -120,7 +120,7 @@ PAGES = {
 
 
 class Net:
-    """A fetcher in a net of one hostile server."""
+    """A fetcher in a network with one malicious server."""
 
     def __init__(self, port: int, server: Hostile) -> None:
         self.port = port
@@ -128,15 +128,15 @@ class Net:
         self.resolver = Resolver()
         self.transport = Rewired(port)
 
-    def fetcher(self, limits: Limits = ANY, total: int = 10**6) -> Fetcher:
+    def fetcher(self, limits: FetchLimits = ANY, total: int = 10**6) -> Fetcher:
         return Fetcher(limits, total, self.resolver, self.transport)
 
-    async def get(self, url: str, limits: Limits = ANY) -> bytes:
+    async def get(self, url: str, limits: FetchLimits = ANY) -> bytes:
         async with self.fetcher(limits) as fetcher:
             return await fetcher.get(url)
 
-    async def refused(self, url: str, limits: Limits = ANY) -> Refused:
-        with pytest.raises(Refused) as caught:
+    async def refused(self, url: str, limits: FetchLimits = ANY) -> FetchRefused:
+        with pytest.raises(FetchRefused) as caught:
             await self.get(url, limits)
         return caught.value
 

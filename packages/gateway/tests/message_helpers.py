@@ -1,4 +1,4 @@
-"""What a message may consist of, as a client writes it."""
+"""Messages and content parts as a client writes them."""
 
 from base64 import b64encode
 from io import BytesIO

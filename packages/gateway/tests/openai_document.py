@@ -1,4 +1,4 @@
-"""OpenAI's own document: what it calls a request's parameters, and whether an answer is what it says."""
+"""OpenAI's document: the parameters of a request, and the validation of responses."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -27,7 +27,7 @@ def component(name: str) -> Schema:
 
 
 def parameters(name: str) -> set[str]:
-    """Every property of a request, nested ones too, in every branch, by the paths of ``schema.policy``."""
+    """Every property of a request, including nested ones, by the paths of ``schema.parameter_table``."""
     return set(_properties(component(name), ""))
 
 
@@ -49,7 +49,7 @@ def _properties(schema: Schema, path: str, chosen: bool = False) -> Iterator[str
 
 
 def _tags(properties: Schema) -> list[str]:
-    """What ``role`` or ``type`` may be, in brackets: it tells an object's form from others."""
+    """The ``role`` or ``type`` in brackets, which selects one of several forms of an object."""
     for key in ("role", "type"):
         if key in properties:
             return [f"[{value}]" for value in properties[key]["enum"]]
@@ -57,7 +57,7 @@ def _tags(properties: Schema) -> list[str]:
 
 
 def assert_valid(answer: Any, name: str) -> None:
-    """The answer is what the document's component says."""
+    """Checks the response against the document's component."""
     _validator(name).validate(answer)
 
 
@@ -68,7 +68,7 @@ def _validator(name: str) -> Draft202012Validator:
 
 
 def _modern(schema: Any) -> Any:
-    """With ``nullable``, which the document still uses and JSON schema never knew, written out."""
+    """Replaces ``nullable``, which the document uses, by JSON schema's own form."""
     if isinstance(schema, list):
         return [_modern(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""HTTP by hand, byte by byte."""
+"""Raw HTTP requests and responses."""
 
 import asyncio
 import json
@@ -29,13 +29,13 @@ def head(length: int | None, path: str = "/v1/chat/completions", version: str = 
 
 
 def question(version: str = "1.1", **options: Any) -> bytes:
-    """A whole chat request."""
+    """A complete chat request."""
     body = json.dumps(chat(**options)).encode()
     return head(len(body), version=version) + body
 
 
 async def everything(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the server ends the connection, as it does in a moment."""
+    """Everything until the server closes the connection, which must be soon."""
     async with asyncio.timeout(10):
         return await reader.read()
 

@@ -1,4 +1,4 @@
-"""Who may ask: keys, host names, origins; and what every answer bears."""
+"""API keys, host names, and the headers of every response."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -35,7 +35,7 @@ def bearer(key: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-async def test_every_key_opens(closed: httpx.AsyncClient, key: str, scheme: str) -> None:
+async def test_every_configured_key_is_accepted(closed: httpx.AsyncClient, key: str, scheme: str) -> None:
     response = await closed.get("/v1/models", headers={"Authorization": f"{scheme} {key}"})
     assert response.status_code == 200
 
@@ -73,7 +73,7 @@ async def test_wrong_missing_and_other_case_keys(
     assert "first" not in (response.text + caplog.text).lower()
 
 
-async def test_the_sdk_raises_its_own(engine: FakeEngine) -> None:
+async def test_the_sdk_raises_its_own_exceptions(engine: FakeEngine) -> None:
     transport = httpx2.ASGITransport(create_app(GatewaySettings(keys="k"), engine))
     async with httpx2.AsyncClient(transport=transport) as http:
         client = openai.AsyncOpenAI(api_key="wrong", base_url="http://localhost/v1", http_client=http)
@@ -94,21 +94,21 @@ OTHERS = ("/metrics", "/", "/nope", "/docs", "/openapi.json")
 ODD = ("/HEALTH", "/healthy", "/health-x", "//health", "/health/", "/health/live/x", "/health%2Flive/..%2f")
 
 
-async def test_health_is_open(closed: httpx.AsyncClient) -> None:
+async def test_health_checks_need_no_key(closed: httpx.AsyncClient) -> None:
     for path in HEALTH:
         assert (await closed.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize("path", [*OURS, *OTHERS, *ODD])
-async def test_nothing_but_health_is_open(closed: httpx.AsyncClient, path: str) -> None:
-    """What there is, what there is not, and spellings that a careless check would let through."""
+async def test_everything_but_health_checks_needs_a_key(closed: httpx.AsyncClient, path: str) -> None:
+    """Allowed hosts, other hosts, and spellings that a careless check would accept."""
     where = httpx.URL(scheme="http", host="localhost", raw_path=path.encode())
     for method in ("GET", "POST", "OPTIONS", "HEAD"):
         assert (await closed.send(closed.build_request(method, where))).status_code == 401, method
 
 
 async def test_a_refused_body_is_not_read(engine: FakeEngine) -> None:
-    """Nor parsed: what is wrong with it is nobody's business."""
+    """Nor parsed: no error is reported about it."""
 
     read: list[bytes] = []
 
@@ -124,7 +124,7 @@ async def test_a_refused_body_is_not_read(engine: FakeEngine) -> None:
 
 
 class Counting:
-    """Stands where the comparison of two digests stands."""
+    """Replaces the comparison of two digests."""
 
     def __init__(self) -> None:
         self.lengths: list[tuple[int, int]] = []
@@ -139,8 +139,8 @@ class Counting:
     | st.sampled_from([known.encode()[:length] for known in KEYS for length in range(13)])
 )
 @hypothesis_settings(deadline=None, max_examples=50)
-def test_what_is_compared_does_not_depend_on_the_key(key: bytes) -> None:
-    """So timing cannot: whatever is given, each digest is compared once and whole, by ``compare_digest``."""
+def test_the_comparison_does_not_depend_on_the_key(key: bytes) -> None:
+    """So it reveals nothing by its time: each digest is compared once, completely, by ``compare_digest``."""
     with pytest.MonkeyPatch.context() as patch:
         comparison = Counting()
         patch.setattr(auth, "compare_digest", comparison)
@@ -148,7 +148,7 @@ def test_what_is_compared_does_not_depend_on_the_key(key: bytes) -> None:
     assert comparison.lengths == [(32, 32)] * len(KEYS)
 
 
-def test_which_key_it_is() -> None:
+def test_the_index_of_a_key() -> None:
     assert [Keys(KEYS).find(key.encode()) for key in (*KEYS, "other", "")] == [0, 1, 2, None, None]
 
 
@@ -162,8 +162,8 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "content"), [(",", None), (" , ", None), ("a b", None), ("schlüssel", None), (None, "# none\n")]
 )
-def test_no_key_is_not_taken_for_openness(keys: str | None, content: str | None, tmp_path: Path) -> None:
-    """Who sets the variable wants keys; a mistake in it must not open the door, nor be printed."""
+def test_a_mistake_in_the_keys_is_an_error(keys: str | None, content: str | None, tmp_path: Path) -> None:
+    """An invalid value must neither disable the keys nor be printed."""
     file = tmp_path / "keys"
     if content is not None:
         file.write_text(content)
@@ -192,7 +192,7 @@ def test_keys_are_not_shown() -> None:
         ("0.0.0.0", "k", False),
     ],
 )
-def test_openness_is_warned_of(
+def test_a_warning_is_logged_without_keys(
     host: str, keys: str | None, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     warn_if_open(GatewaySettings(host=host, keys=keys))
@@ -222,7 +222,7 @@ def test_openness_is_warned_of(
     ],
 )
 async def test_host_names(engine: FakeEngine, settings: dict[str, str], host: str, allowed: bool) -> None:
-    """A web page whose name resolves to 127.0.0.1 cannot ask the gateway of who looks at it."""
+    """A web page whose name resolves to 127.0.0.1 cannot use the gateway of its visitor."""
     async with gateway(engine, **settings) as client:
         response = await client.get("/v1/models", headers={"Host": host, **bearer("k")})
         if allowed:
@@ -235,25 +235,25 @@ async def test_host_names(engine: FakeEngine, settings: dict[str, str], host: st
 
 @pytest.mark.parametrize("domains", ["*.example.org", "https://example.org", "a b"])
 def test_wrong_domains(domains: str) -> None:
-    with pytest.raises(ValidationError, match="no host name"):
+    with pytest.raises(ValidationError, match="not a host name"):
         GatewaySettings(media_domains=domains)
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/nope", "/health/live"])
-async def test_what_every_answer_bears(client: httpx.AsyncClient, path: str) -> None:
+async def test_every_response_has_the_common_headers(client: httpx.AsyncClient, path: str) -> None:
     headers = (await client.get(path)).headers
     assert headers["openai-version"] == "2020-10-01"
     assert headers["openai-processing-ms"].isdecimal()
     assert headers["x-request-id"]
 
 
-async def test_a_key_alone_is_enough_for_a_chat(closed: httpx.AsyncClient) -> None:
+async def test_a_key_is_sufficient_for_a_chat(closed: httpx.AsyncClient) -> None:
     closed.headers.update(bearer("x"))
     assert (await post(closed, chat())).status_code == 200
 
 
 async def salts(client: httpx.AsyncClient, engine: FakeEngine, key: str, **rest: object) -> str | None:
-    """The salt with which the model is asked, by chat and by completion alike."""
+    """The salt that reaches the model, the same for chat and completions."""
     engine.asked.clear()
     headers = bearer(key) if key else {}
     said = chat() | rest
@@ -265,17 +265,17 @@ async def salts(client: httpx.AsyncClient, engine: FakeEngine, key: str, **rest:
     return salt
 
 
-async def test_each_key_has_caches_of_its_own(closed: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_each_key_has_its_own_cache_salt(closed: httpx.AsyncClient, engine: FakeEngine) -> None:
     found = [await salts(closed, engine, key) for key in KEYS]
     assert len(set(found)) == len(KEYS)
     assert found == [await salts(closed, engine, key) for key in KEYS]
     assert all(salt and key not in salt for salt, key in zip(found[:2], KEYS[:2], strict=True))
 
 
-async def test_a_client_s_salt_divides_its_key_s_caches_and_no_others(
+async def test_a_client_salt_divides_only_the_cache_of_its_own_key(
     closed: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
-    """Not even by naming what the gateway gave to somebody else."""
+    """Not even with the salt of another key as its own salt."""
     plain = [await salts(closed, engine, key) for key in KEYS]
     wanted = ["ward 1", "ward 2", *map(str, plain)]
     found = {await salts(closed, engine, key, cache_salt=salt) for key in KEYS for salt in wanted}
@@ -285,7 +285,7 @@ async def test_a_client_s_salt_divides_its_key_s_caches_and_no_others(
     assert await salts(closed, engine, KEYS[0], cache_salt="") == plain[0]
 
 
-async def test_without_keys_a_client_s_salt_is_the_model_s(
+async def test_without_keys_the_client_salt_is_passed_on(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
     assert await salts(client, engine, "") is None

@@ -1,4 +1,4 @@
-"""Sounds: base64, within the limits; what is in them is the model's."""
+"""Audio: base64, data URLs and limits; the model parses the files."""
 
 from base64 import b64encode
 
@@ -19,7 +19,7 @@ LIMITS = GatewaySettings(max_audio=2, max_audio_bytes=2000)
 PARAM = "messages[0].content[1].input_audio.data"
 
 
-async def test_sounds_in_order() -> None:
+async def test_audio_files_keep_their_order() -> None:
     other = b64encode(b"ID3").decode()
     assert await read_audio([("a", TEXT), ("b", f"data:audio/mpeg;base64,{other}")], LIMITS) == (WAVE, b"ID3")
     assert await read_audio([], LIMITS) == ()
@@ -49,7 +49,7 @@ async def test_too_many() -> None:
     assert (caught.value.param, caught.value.code) == ("c", "too_many_audio_files")
 
 
-async def test_audio_by_url_is_fetched_as_images_are() -> None:
+async def test_audio_urls_are_fetched_like_image_urls() -> None:
     settings = GatewaySettings(media_domains="*")
     async with hostile() as net:
         places = [("a", "http://a.example/cat.png"), ("b", TEXT), ("c", "http://a.example/cat.png")]
@@ -67,7 +67,7 @@ async def test_audio_by_url_is_fetched_as_images_are() -> None:
         ("ftp://b.example/a.wav", "invalid_base64_audio"),
     ],
 )
-async def test_what_is_not_fetched(url: str, code: str) -> None:
+async def test_audio_urls_that_are_not_fetched(url: str, code: str) -> None:
     async with hostile() as net:
         with pytest.raises(BadRequest) as caught:
             await read_audio([("a", TEXT), (PARAM, url)], GatewaySettings(media_domains="*"), net.fetcher())
@@ -76,7 +76,7 @@ async def test_what_is_not_fetched(url: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["wav", "mp3", "flac", "ogg", "opus", "m4a", "webm", "pcm16", None])
-async def test_the_content_tells_what_a_file_is(
+async def test_the_format_is_detected_from_the_content(
     client: httpx.AsyncClient, engine: FakeEngine, kind: str | None
 ) -> None:
     part = {"type": "input_audio", "input_audio": {"data": TEXT, "format": kind}}
@@ -91,7 +91,7 @@ async def test_audio_url(client: httpx.AsyncClient, engine: FakeEngine, url: obj
     assert request.messages[0].content == (AudioPart(),)
 
 
-async def test_audio_url_names_its_place(client: httpx.AsyncClient) -> None:
+async def test_an_error_names_the_audio_url(client: httpx.AsyncClient) -> None:
     part = {"type": "audio_url", "audio_url": {"url": "https://example.org/a.wav"}}
     response = await post(client, chat([part]))
     assert_error(response, 400, "messages[0].content[0].audio_url.url", "invalid_audio_url")

@@ -1,4 +1,4 @@
-"""What a successful answer looks like, byte by byte where clients depend on it."""
+"""Chat responses, complete and streamed."""
 
 import asyncio
 from typing import Any, Literal
@@ -87,7 +87,7 @@ async def test_stream_with_usage(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("asked", [{}, {"stream_options": {}}, {"stream_options": {"include_usage": True}}])
-async def test_events_are_padded_unless_told_otherwise(client: httpx.AsyncClient, asked: Any) -> None:
+async def test_events_are_padded_by_default(client: httpx.AsyncClient, asked: Any) -> None:
     """As the specification says; the sizes of pieces of similar length are equal."""
     response = await post(client, chat(stream=True, **asked))
     *lines, done = response.text.removesuffix("\n\n").split("\n\n")
@@ -96,14 +96,14 @@ async def test_events_are_padded_unless_told_otherwise(client: httpx.AsyncClient
     assert all("obfuscation" in event for event in events(response)[:-1])
 
 
-async def test_padding_is_random_and_can_be_left_out(client: httpx.AsyncClient) -> None:
+async def test_padding_is_random_and_can_be_disabled(client: httpx.AsyncClient) -> None:
     padded = [events(await post(client, chat(stream=True)))[0]["obfuscation"] for _ in range(2)]
     assert padded[0] != padded[1]
     plain = await post(client, chat(stream=True, stream_options={"include_obfuscation": False}))
     assert "obfuscation" not in plain.text
 
 
-async def test_choices_come_mixed_and_are_told_apart(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_interleaved_choices_are_separated(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.script = [
         Chunk(text="a", index=1),
         Chunk(text="b"),
@@ -133,7 +133,7 @@ async def test_choices_come_mixed_and_are_told_apart(client: httpx.AsyncClient, 
     assert last["usage"] == body["usage"]
 
 
-async def test_service_tier_is_told_to_who_asks(client: httpx.AsyncClient) -> None:
+async def test_service_tier_is_reported_on_request(client: httpx.AsyncClient) -> None:
     whole = await post(client, chat(service_tier="auto"))
     assert whole.json()["service_tier"] == "default"
     *chunks, _ = events(await post(client, chat(service_tier="default", stream=True)))
@@ -165,7 +165,7 @@ TOKENS = st.builds(
 
 @st.composite
 def choices(draw: st.DrawFn, index: int) -> list[Chunk]:
-    """One choice: text, then calls; the arguments of a call in several pieces."""
+    """One choice: text, then calls; the arguments of a call are in several chunks."""
     pieces = [Chunk(text=text) for text in draw(st.lists(PIECES, max_size=4))]
     for call in range(draw(st.integers(0, 2))):
         first = ToolCallDelta(index=call, id=f"call_{call}", name="f", arguments=draw(PIECES))
@@ -178,7 +178,7 @@ def choices(draw: st.DrawFn, index: int) -> list[Chunk]:
 
 @st.composite
 def scripts(draw: st.DrawFn) -> list[Chunk]:
-    """Up to three choices, mixed as they come."""
+    """Up to three choices, interleaved."""
     waiting = [draw(choices(index)) for index in range(draw(st.integers(1, 3)))]
     script: list[Chunk] = []
     while waiting := [pieces for pieces in waiting if pieces]:
@@ -188,7 +188,7 @@ def scripts(draw: st.DrawFn) -> list[Chunk]:
 
 
 def joined(chunks: list[Any]) -> Any:
-    """What a client makes of a stream: every field as it is, the deltas joined."""
+    """The stream joined, as a client does it: every field unchanged, the deltas concatenated."""
     told: dict[int, Any] = {}
     for chunk in chunks:
         for piece in chunk["choices"]:
@@ -222,7 +222,7 @@ def join(message: dict[str, Any], delta: dict[str, Any]) -> None:
 def test_the_complete_response_is_the_joined_stream(
     script: list[Chunk], empty: Literal[""] | None, logprobs: bool
 ) -> None:
-    """Whatever the model says: several choices, calls, any characters."""
+    """For any output: several choices, tool calls, any characters."""
     n = max(chunk.index for chunk in script) + 1
     base = ResponseBase("chatcmpl-1", 1, MODEL, "fp_1")
     form = ChatResponseFormat(base, n, empty, logprobs, include_usage=True)

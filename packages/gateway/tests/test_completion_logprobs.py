@@ -1,4 +1,4 @@
-"""Plain completions: the best of several, echoes, and log probabilities."""
+"""Plain completions: ``best_of``, ``echo`` and log probabilities."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -48,7 +48,7 @@ def ranked(request: Request) -> list[Step]:
 async def test_best_of(
     client: httpx.AsyncClient, engine: FakeEngine, n: int, expected: list[tuple[int, str, str]]
 ) -> None:
-    """The highest mean log probability of a token wins; every candidate counts as used."""
+    """The highest mean log probability wins; the tokens of every candidate are counted."""
     engine.answer = ranked
     answer = await answered(client, ask(n=n, best_of=3))
     assert (engine.asked[0].options.n, engine.asked[0].options.logprobs) == (3, 0)
@@ -65,7 +65,9 @@ async def test_best_of_with_logprobs(client: httpx.AsyncClient, engine: FakeEngi
     assert answer["choices"][1]["logprobs"]["text_offset"] == [0, 2]
 
 
-async def test_as_many_as_are_told_are_not_ranked(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_candidates_are_not_ranked_when_all_are_returned(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
     engine.answer = by_prompt
     body = ask("a", n=2, best_of=2, stream=True)
     assert joined(await streamed(client, body)) == [(0, "a0", "stop"), (1, "a1", "length")]
@@ -73,7 +75,7 @@ async def test_as_many_as_are_told_are_not_ranked(client: httpx.AsyncClient, eng
 
 
 def with_prompt_scores(*tokens: TokenLogprob) -> Callable[[Request], list[Step]]:
-    """One choice or two; the prompt's scores, the first token's missing, in the first chunk."""
+    """One choice or two; the first chunk has the prompt's log probabilities, without the first token."""
 
     def answer(request: Request) -> list[Step]:
         assert request.options.prompt_logprobs is not None
@@ -90,7 +92,7 @@ def with_prompt_scores(*tokens: TokenLogprob) -> Callable[[Request], list[Step]]
 @pytest.mark.parametrize("prompt", ["Hé", [2, 72, 233]])
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_echo(client: httpx.AsyncClient, engine: FakeEngine, prompt: Any, streaming: bool) -> None:
-    """Of tokens the model tells the text; what begins every text is none of it."""
+    """The model detokenizes the prompt; the BOS token is not part of the text."""
     text = "Hé"
     if streaming:
         chunks = await streamed(client, ask(prompt, echo=True, stream=True))
@@ -102,9 +104,9 @@ async def test_echo(client: httpx.AsyncClient, engine: FakeEngine, prompt: Any, 
 
 
 async def test_echo_with_logprobs(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """The token that the model begins every text with is not the client's, and is not told.
+    """The BOS token, which the model adds, is omitted.
 
-    The first that is told has no probability, as OpenAI answers.
+    The first token that is reported has no log probability, as in OpenAI's responses.
     """
     engine.answer = with_prompt_scores(scored("H", -1), scored("é", -2))
     answer = (await post_completion(client, ask("Hé", echo=True, logprobs=1, n=2))).json()
@@ -123,10 +125,10 @@ async def test_echo_with_logprobs(client: httpx.AsyncClient, engine: FakeEngine)
 @pytest.mark.parametrize(
     ("prompt", "first", "tokens"), [([2, 72], "<bos>", ("H",)), ("<bos>H", "<bos>", ("H",)), ("H", "H", ())]
 )
-async def test_a_first_token_of_the_clients_own(
+async def test_the_first_token_of_a_prompt_of_tokens(
     client: httpx.AsyncClient, engine: FakeEngine, prompt: Any, first: str, tokens: tuple[str, ...]
 ) -> None:
-    """It is told, and it has no probability: null, as OpenAI says it, which its document does not know."""
+    """It is reported without a log probability: null, which OpenAI sends but does not document."""
     engine.answer = with_prompt_scores(*(scored(token, -1) for token in tokens))
     choice = (await post_completion(client, ask(prompt, echo=True, logprobs=0))).json()["choices"][0]
     logprobs = choice["logprobs"]
@@ -150,10 +152,10 @@ async def test_streamed_echo_with_logprobs(client: httpx.AsyncClient, engine: Fa
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_choice_that_ends_first_takes_nothing_of_the_prompt(
+async def test_a_choice_that_ends_first_does_not_lose_the_prompt_fields(
     client: httpx.AsyncClient, engine: FakeEngine, streaming: bool
 ) -> None:
-    """The model's first chunk tells of the prompt, whichever choice it is of."""
+    """The engine's first chunk has the data about the prompt, whichever choice it belongs to."""
     scores = prompt_scores(scored("H", -1), scored("é", -2))
     engine.script = [
         Chunk(text="?", index=1, prompt_logprobs=scores, logprobs=(scored("?", -4),), finish_reason="stop"),
@@ -177,7 +179,7 @@ TEXTS = st.lists(st.text(max_size=5), max_size=4)
 
 @st.composite
 def scripts(draw: st.DrawFn) -> list[tuple[int, Chunk]]:
-    """Two choices of each of two prompts, mixed as they come; the counts come last."""
+    """Two choices of each of two prompts, interleaved; the token counts are last."""
     waiting = []
     for number, index in ((0, 0), (0, 1), (1, 0), (1, 1)):
         pieces = [Chunk(text=text, index=index, logprobs=(scored(text, -1.0),)) for text in draw(TEXTS)]
@@ -191,7 +193,7 @@ def scripts(draw: st.DrawFn) -> list[tuple[int, Chunk]]:
 
 @given(script=scripts(), echo=st.booleans(), logprobs=st.sampled_from((None, 0)))
 @settings(max_examples=40, deadline=None)
-def test_a_stream_joined_is_the_whole_answer(
+def test_the_complete_response_is_the_joined_stream(
     script: list[tuple[int, Chunk]], echo: bool, logprobs: int | None
 ) -> None:
     body = CompletionRequest(model="m", prompt=["a", "b"], n=2, echo=echo, logprobs=logprobs)
@@ -217,8 +219,10 @@ def test_a_stream_joined_is_the_whole_answer(
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_only_the_prompt(client: httpx.AsyncClient, engine: FakeEngine, streaming: bool) -> None:
-    """To score a prompt the model makes a token, which is not told and not counted."""
+async def test_scoring_only_the_prompt(
+    client: httpx.AsyncClient, engine: FakeEngine, streaming: bool
+) -> None:
+    """Scoring a prompt generates one token, which is neither returned nor counted."""
     engine.answer = with_prompt_scores(scored("H", -1), scored("é", -2))
     body = ask("Hé", echo=True, logprobs=0, max_tokens=0)
     if streaming:

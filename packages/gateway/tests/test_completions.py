@@ -1,4 +1,4 @@
-"""Plain completions: prompts of every kind, several at once, and what is refused."""
+"""Plain completions: all kinds of prompts, several prompts, and refused requests."""
 
 import asyncio
 from typing import Any
@@ -150,10 +150,10 @@ async def test_prompts_run_at_the_same_time(
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_an_error_of_one_prompt_ends_all(
+async def test_an_error_of_one_prompt_ends_all_generations(
     client: httpx.AsyncClient, engine: FakeEngine, streaming: bool
 ) -> None:
-    """Before anything was said it has its own status; the culprit is the prompt that it is about."""
+    """An error before the first event has its own status; ``param`` names the prompt."""
 
     def answer(request: Request) -> list[Step]:
         wrong = wire.ContextLengthExceeded("too long", "prompt")

@@ -1,4 +1,4 @@
-"""How many connections there may be, and how long each: idle ones, slow ones, those that do not read."""
+"""Limits and timeouts of connections: idle, slow, and not reading clients."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ async def closed_after(reader: asyncio.StreamReader) -> tuple[float, bytes]:
 
 
 async def test_a_connection_without_a_request_is_closed(app: FastAPI) -> None:
-    """A new one after the time for a head, one that had a request after the time between two."""
+    """A new connection after the header timeout, a used one after the keep-alive timeout."""
     async with serve(app, header_seconds=0.3, keep_alive_seconds=1) as (server, url):
         async with connection(url) as (reader, _):
             seconds, rest = await closed_after(reader)
@@ -62,8 +62,8 @@ async def test_a_connection_without_a_request_is_closed(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", LIVE], ids=["first", "second"])
-async def test_a_head_that_comes_byte_by_byte(app: FastAPI, before: bytes) -> None:
-    """Its time begins with the connection, or the first byte, and no byte prolongs it."""
+async def test_a_head_that_arrives_byte_by_byte_times_out(app: FastAPI, before: bytes) -> None:
+    """The timeout begins with the connection, or the first byte; further bytes do not extend it."""
     async with serve(app, header_seconds=0.5, keep_alive_seconds=30) as (server, url):
         async with connection(url) as (reader, writer):
             if before:
@@ -83,8 +83,10 @@ async def test_a_head_that_comes_byte_by_byte(app: FastAPI, before: bytes) -> No
         await until(lambda: not len(server.pool))
 
 
-async def test_a_body_that_nobody_wants_has_an_end(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is there before it; then it is thrown away for a while, and no longer."""
+async def test_an_unread_body_is_drained_for_a_limited_time(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The response arrives before the body; then the body is discarded for a limited time."""
     async with serve(app) as (server, url), connection(url) as (reader, writer):
         object.__setattr__(server.pool.timeouts, "drain", 0.5)
         writer.write(head(10**9))
@@ -97,7 +99,7 @@ async def test_a_body_that_nobody_wants_has_an_end(app: FastAPI, monkeypatch: py
         await until(lambda: not len(server.pool))
 
 
-async def test_a_wanted_connection_goes_on_after_an_unwanted_body(url: str) -> None:
+async def test_a_connection_can_be_reused_after_an_unread_body(url: str) -> None:
     async with connection(url) as (reader, writer):
         body = b"x" * 100_000
         writer.write(head(len(body), "/nowhere"))
@@ -108,8 +110,10 @@ async def test_a_wanted_connection_goes_on_after_an_unwanted_body(url: str) -> N
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_stops_reading_is_cut_off(app: FastAPI, engine: FakeEngine, stream: bool) -> None:
-    """Its request ends, and its connection too, when the whole answer was written before."""
+async def test_a_client_that_stops_reading_is_disconnected(
+    app: FastAPI, engine: FakeEngine, stream: bool
+) -> None:
+    """Its request ends; its connection, too, if the complete response has been written before."""
     engine.script = [*(Chunk(text="x" * 100_000) for _ in range(500)), END]
     async with serve(app, write_seconds=0.5) as (server, url), connection(url) as (reader, writer):
         writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -120,7 +124,7 @@ async def test_a_client_that_stops_reading_is_cut_off(app: FastAPI, engine: Fake
         del reader
 
 
-async def test_a_client_that_reads_slowly_is_waited_for(app: FastAPI, engine: FakeEngine) -> None:
+async def test_a_client_that_reads_slowly_receives_everything(app: FastAPI, engine: FakeEngine) -> None:
     engine.script = [*(Chunk(text="x" * 100_000) for _ in range(100)), END]
     async with serve(app, write_seconds=0.5) as (_, url), connection(url) as (reader, writer):
         writer.write(question(stream=True))
@@ -139,7 +143,7 @@ async def many(url: str, count: int) -> AsyncIterator[list[asyncio.StreamReader]
         yield [(await stack.enter_async_context(connection(url)))[0] for _ in range(count)]
 
 
-async def test_a_new_connection_takes_the_place_of_the_oldest_that_waits(app: FastAPI) -> None:
+async def test_a_new_connection_replaces_the_oldest_idle_one(app: FastAPI) -> None:
     async with serve(app, max_connections=8) as (server, url):
         async with connection(url) as (reader, writer), many(url, 7) as idle:
             await live(reader, writer)  # so that it is the youngest
@@ -152,7 +156,7 @@ async def test_a_new_connection_takes_the_place_of_the_oldest_that_waits(app: Fa
         await until(lambda: not len(server.pool))
 
 
-async def test_where_all_are_answered_there_is_a_place_for_health_checks_alone(
+async def test_when_all_connections_are_busy_only_health_checks_are_served(
     app: FastAPI, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = asyncio.Event()
@@ -185,8 +189,8 @@ async def test_where_all_are_answered_there_is_a_place_for_health_checks_alone(
     assert (engine.running, len(server.pool)) == (0, 0)
 
 
-async def test_over_everything_it_is_said_at_once(app: FastAPI, engine: FakeEngine) -> None:
-    """Not even a place to read a request: a plain 503 that was not asked for."""
+async def test_connections_over_all_limits_get_503_at_once(app: FastAPI, engine: FakeEngine) -> None:
+    """A 503 without reading a request."""
     engine.script = [asyncio.Event()]
     busy = question()
     async with AsyncExitStack() as stack, serve(app, max_connections=2) as (server, url):
@@ -201,10 +205,10 @@ async def test_over_everything_it_is_said_at_once(app: FastAPI, engine: FakeEngi
         assert b"\r\nRetry-After: " in response
 
 
-async def test_no_descriptor_is_no_flood_of_tracebacks(
+async def test_running_out_of_descriptors_is_logged_once(
     app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What asyncio does when accept fails, thousands of times a second; room is made meanwhile."""
+    """asyncio reports a failed accept thousands of times per second; other connections are evicted."""
     loop = asyncio.get_running_loop()
     context = {
         "message": "socket.accept() out of system resource",
@@ -225,7 +229,7 @@ async def test_no_descriptor_is_no_flood_of_tracebacks(
 
 
 async def test_four_hundred_idle_connections_and_256_descriptors(tmp_path: object) -> None:
-    """The process itself: whoever comes is still answered, and the log stays short."""
+    """The process itself: new clients still get responses, and the log stays short."""
     environment = os.environ | {"API_PORT": "0", "TRITON_GRPC_URL": "127.0.0.1:1"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gemma_gateway"),
@@ -286,8 +290,8 @@ def test_throttle(monkeypatch: pytest.MonkeyPatch) -> None:
     assert throttle.count() == 0
 
 
-async def test_long_waits_of_the_model_are_not_idle(app: FastAPI, engine: FakeEngine) -> None:
-    """No time of a connection runs while its request is answered."""
+async def test_waiting_for_the_model_is_not_idle_time(app: FastAPI, engine: FakeEngine) -> None:
+    """No timeout of a connection applies while a request is in progress."""
     engine.script = [Pause(1.5), Chunk(text="late"), END]
     short = {"header_seconds": 0.3, "keep_alive_seconds": 0.3, "write_seconds": 0.3}
     async with serve(app, **short) as (_, url), httpx.AsyncClient(base_url=url) as client:

@@ -1,4 +1,4 @@
-"""Bodies as clients encode them: compressed, or with a byte order mark."""
+"""Compressed bodies, and bodies with a byte order mark."""
 
 import gzip
 import json
@@ -78,7 +78,7 @@ async def test_unknown_encodings(client: httpx.AsyncClient, engine: FakeEngine, 
     ],
 )
 @pytest.mark.parametrize("piece", [1, 2**16])
-async def test_what_is_not_compressed_as_it_says(
+async def test_a_wrong_content_encoding_is_refused(
     client: httpx.AsyncClient, engine: FakeEngine, encoding: str, data: bytes, piece: int
 ) -> None:
     response = await post(client, data, encoding, piece)
@@ -87,15 +87,15 @@ async def test_what_is_not_compressed_as_it_says(
 
 
 @pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", raw_deflate)])
-async def test_a_bomb(engine: FakeEngine, encoding: str, pack: type[bytes]) -> None:
-    """It would unfold to 30 MB; it is refused after the first."""
+async def test_a_decompression_bomb_is_refused(engine: FakeEngine, encoding: str, pack: type[bytes]) -> None:
+    """It would decompress to 30 MB; it is refused after the first."""
     async with gateway(engine) as client:
         response = await post(client, pack(BOMB), encoding)
     assert "more than 100 times" in assert_error(response, 413, None, "request_too_large")
     assert engine.asked == []
 
 
-async def test_the_limit_is_of_what_was_decompressed(engine: FakeEngine) -> None:
+async def test_the_limit_applies_to_the_decompressed_size(engine: FakeEngine) -> None:
     noise = random.Random(0).randbytes(150_000).hex()
     text = json.dumps(chat(noise)).encode()
     async with gateway(engine, max_body_bytes=200_000) as client:

@@ -1,4 +1,4 @@
-"""Web pages: which may ask, and that they may read what they are answered."""
+"""CORS: which web pages may use the API, and that they can read errors."""
 
 import pytest
 from packages.gateway.tests.conftest import FakeEngine, chat, gateway
@@ -13,7 +13,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-async def test_a_page_on_the_list(engine: FakeEngine) -> None:
+async def test_a_page_with_an_allowed_origin(engine: FakeEngine) -> None:
     async with gateway(engine, keys="k", cors_origins=f"{PAGE}, https://other.example") as client:
         preflight = await client.options(
             "/v1/chat/completions",
@@ -35,7 +35,7 @@ async def test_a_page_on_the_list(engine: FakeEngine) -> None:
         assert "access-control-allow-credentials" not in answer.headers
 
 
-async def test_a_page_may_read_errors_too(engine: FakeEngine) -> None:
+async def test_a_page_can_read_errors(engine: FakeEngine) -> None:
     async with gateway(engine, keys="k", cors_origins=PAGE, max_body_bytes=100) as client:
         origin = {"Origin": PAGE}
         engine.script = [ZeroDivisionError()]
@@ -50,7 +50,7 @@ async def test_a_page_may_read_errors_too(engine: FakeEngine) -> None:
             assert response.headers["access-control-allow-origin"] == PAGE
 
 
-async def test_other_pages_and_no_list(engine: FakeEngine) -> None:
+async def test_pages_with_other_origins_and_without_a_list(engine: FakeEngine) -> None:
     async with gateway(engine, cors_origins=PAGE) as client:
         answer = await client.get("/v1/models", headers={"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in answer.headers
@@ -66,5 +66,5 @@ async def test_other_pages_and_no_list(engine: FakeEngine) -> None:
     "origins", ["app.example.org", "https://app.example.org/", "https://*.example.org", "null"]
 )
 def test_wrong_origins(origins: str) -> None:
-    with pytest.raises(ValidationError, match="no origin"):
+    with pytest.raises(ValidationError, match="not an origin"):
         GatewaySettings(cors_origins=origins)

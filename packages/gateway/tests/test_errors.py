@@ -1,4 +1,4 @@
-"""Every error: its status, its envelope, its headers."""
+"""Every error: its status, body and headers."""
 
 import json
 import logging
@@ -46,7 +46,7 @@ async def test_the_models_errors(
     assert ("retry-after" in response.headers) == (status in (429, 503))
 
 
-async def test_engine_failure_keeps_its_details_for_the_log(
+async def test_an_engine_failure_has_its_details_only_in_the_log(
     client: httpx.AsyncClient, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.script = [wire.EngineFailure("secret path /models")]
@@ -55,7 +55,9 @@ async def test_engine_failure_keeps_its_details_for_the_log(
     assert "secret path" in caplog.text
 
 
-async def test_the_models_picture_becomes_the_clients(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_errors_about_images_name_the_clients_parameter(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
     engine.script = [wire.InvalidRequest("cannot be decoded", "images[2]")]
     picture = image_part(data_url(png()))
     messages = [
@@ -67,7 +69,7 @@ async def test_the_models_picture_becomes_the_clients(client: httpx.AsyncClient,
     assert_error(response, 400, "messages[2].content[1].image_url.url", "invalid_value")
 
 
-async def test_max_tokens_is_blamed_under_the_name_that_was_used(
+async def test_an_error_names_the_max_tokens_parameter_that_was_used(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
     engine.script = [wire.InvalidRequest("too many", "max_tokens")]
@@ -112,7 +114,7 @@ async def test_a_bug_is_a_500_without_its_traceback(
     assert response.headers["x-request-id"] in caplog.text
 
 
-async def test_an_answer_without_an_end_is_a_500(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_a_stream_without_an_end_is_a_500(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     for script in ([Chunk(text="a")], []):
         engine.script = list(script)
         assert_error(await post(client, chat()), 500, None, "internal_error")
@@ -171,7 +173,7 @@ async def test_request_id(
 
 
 @pytest.mark.parametrize("insane", ["", "a b", "x" * 129, "ä", "a\tb"])
-async def test_insane_request_ids_are_replaced(client: httpx.AsyncClient, insane: str) -> None:
+async def test_invalid_request_ids_are_replaced(client: httpx.AsyncClient, insane: str) -> None:
     response = await client.get("/health/live", headers={b"x-request-id": insane.encode()})
     assert response.headers["x-request-id"].startswith("req_")
 
@@ -181,8 +183,8 @@ async def test_request_ids_differ(client: httpx.AsyncClient) -> None:
     assert len(ids) == 5
 
 
-async def test_wire_errors_read_like_they_were_written(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """The whole way: written by the model, carried as one line, told to the client."""
+async def test_wire_errors_become_sentences(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """From the model, as one line through Triton, to the client."""
     line = wire.ContextLengthExceeded("5000 tokens, the context holds 4096", "messages").to_line()
     engine.script = [WireError.from_line(line)]
     sentence = assert_error(await post(client, chat()), 400, "messages", "context_length_exceeded")

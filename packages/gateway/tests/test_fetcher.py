@@ -1,4 +1,4 @@
-"""Pictures by URL, from a server and a resolver that mean harm: all of it is refused within the limits."""
+"""Fetching images by URL from malicious servers and resolvers."""
 
 import asyncio
 import ipaddress
@@ -21,7 +21,7 @@ async def net() -> AsyncIterator[Net]:
         yield net
 
 
-async def test_a_picture(net: Net) -> None:
+async def test_an_image_is_fetched(net: Net) -> None:
     assert await net.get("http://img.example.org/cat.png?a=b#c") == png()
     assert net.dialled == [PUBLIC]
     head = net.server.heads[0].decode().lower()
@@ -30,15 +30,15 @@ async def test_a_picture(net: Net) -> None:
     assert "accept-encoding: identity" in head
 
 
-async def test_the_certificates_name_stays_the_urls(net: Net) -> None:
+async def test_the_tls_name_is_the_urls_host(net: Net) -> None:
     await net.get("https://IMG.example.org/cat.png")
     assert net.transport.asked[0].extensions["sni_hostname"] == "img.example.org"
 
 
-async def test_the_name_is_told_in_the_handshake_and_the_address_is_connected_to(
+async def test_the_tls_handshake_has_the_name_and_the_connection_the_checked_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Through httpx's own transport, to a server that has no certificate and only listens to the name."""
+    """With httpx's transport and a server without a certificate, which records the SNI name."""
     told: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sni_callback = lambda _, name, __: told.append(name)
@@ -96,7 +96,7 @@ async def test_the_name_is_told_in_the_handshake_and_the_address_is_connected_to
         "",
     ],
 )
-async def test_refused_without_asking_anybody(net: Net, url: str) -> None:
+async def test_urls_that_are_refused_without_a_lookup(net: Net, url: str) -> None:
     assert (await net.refused(url)).code == "invalid_image_url"
     assert net.resolver.asked == []
     assert net.dialled == []
@@ -106,7 +106,7 @@ async def test_refused_without_asking_anybody(net: Net, url: str) -> None:
     "addresses",
     ["127.0.0.1", "10.0.0.1", "::ffff:127.0.0.1", "fd00:ec2::254", f"{PUBLIC} 10.0.0.1", f"{PUBLIC} ::1", ""],
 )
-async def test_a_name_with_an_address_that_is_not_public(net: Net, addresses: str) -> None:
+async def test_a_host_with_a_private_address_is_refused(net: Net, addresses: str) -> None:
     net.resolver = Resolver(evil_example=[addresses])
     refused = await net.refused("http://evil.example/cat.png")
     assert refused.code == "invalid_image_url"
@@ -115,7 +115,7 @@ async def test_a_name_with_an_address_that_is_not_public(net: Net, addresses: st
 
 
 async def test_dns_rebinding(net: Net) -> None:
-    """The name is looked up once; what was checked is what is connected to."""
+    """The name is looked up once; the connection is made to the address that was checked."""
     net.resolver = Resolver(evil_example=[PUBLIC, "127.0.0.1"])
     assert await net.get("http://evil.example/cat.png") == png()
     assert net.resolver.asked == ["evil.example"]
@@ -160,8 +160,8 @@ async def test_three_redirects_and_no_more(net: Net) -> None:
 
 
 @pytest.mark.parametrize("path", ["/endless", "/chunked", "/liar"])
-async def test_ten_gigabytes(net: Net, path: str) -> None:
-    """However it was announced; what the server gets rid of fits into the buffers of the sockets."""
+async def test_an_endless_response_is_refused(net: Net, path: str) -> None:
+    """With and without a Content-Length; the server sends no more than the socket buffers hold."""
     if path == "/liar":
         assert await net.get(f"http://img.example.org{path}") == bytes(1000)
     else:
@@ -169,12 +169,12 @@ async def test_ten_gigabytes(net: Net, path: str) -> None:
     assert net.server.sent < 50_000_000
 
 
-async def test_announced_as_ten_gigabytes(net: Net) -> None:
+async def test_a_large_content_length_is_refused(net: Net) -> None:
     assert (await net.refused("http://img.example.org/huge")).code == "image_file_too_large"
 
 
 @pytest.mark.parametrize("path", ["/drip", "/drip-head"])
-async def test_a_slow_drip(net: Net, path: str) -> None:
+async def test_a_slow_response_times_out(net: Net, path: str) -> None:
     refused = await net.refused(f"http://img.example.org{path}", BRIEF)
     assert refused.code == "failed_to_download_image"
     assert "0.5 seconds" in refused.message
@@ -190,7 +190,7 @@ async def test_a_slow_drip(net: Net, path: str) -> None:
         ("/garbage", "failed_to_download_image"),
     ],
 )
-async def test_bad_answers(net: Net, path: str, code: str) -> None:
+async def test_bad_responses(net: Net, path: str, code: str) -> None:
     assert (await net.refused(f"http://img.example.org{path}")).code == code
 
 
@@ -204,7 +204,7 @@ async def test_a_resolver_that_never_answers(net: Net) -> None:
             await fetcher.get("http://img.example.org/cat.png")
 
 
-async def test_the_next_address_when_one_is_dead(net: Net) -> None:
+async def test_the_next_address_is_tried_when_one_fails(net: Net) -> None:
     other = "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
     net.resolver = Resolver(two_example=[f"{other} {PUBLIC}"])
     net.transport = Rewired(net.port, dead=[PUBLIC])
@@ -246,7 +246,7 @@ async def test_a_redirect_away_from_the_allowed_domains(net: Net) -> None:
     assert net.dialled == [PUBLIC]
 
 
-async def test_all_files_together_have_a_limit(net: Net) -> None:
+async def test_the_total_size_of_all_files_is_limited(net: Net) -> None:
     async with net.fetcher(total=len(png()) * 2) as fetcher:
         for _ in range(2):
             await fetcher.get("http://img.example.org/cat.png")

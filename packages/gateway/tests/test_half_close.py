@@ -1,4 +1,4 @@
-"""Clients that close their sending side and wait, and clients that look the same and have left."""
+"""Clients that close their sending side and wait, and clients that have closed the connection."""
 
 import asyncio
 import json
@@ -24,10 +24,10 @@ def body_of(response: bytes) -> bytes:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("seconds", [0, 0.05, 1.5])
-async def test_a_half_closed_client_is_answered(
+async def test_a_half_closed_client_receives_its_response(
     url: str, engine: FakeEngine, stream: bool, version: str, seconds: float
 ) -> None:
-    """At once, and after several probes; what it gets is what every client gets."""
+    """At once, and after several probes; the response is the same as for every client."""
     pauses = [Pause(seconds)] if seconds else []
     engine.script = [*pauses, Chunk(text="Hello"), *pauses, Chunk(text=" world"), END]
     async with connection(url) as (reader, writer):
@@ -44,7 +44,7 @@ async def test_a_half_closed_client_is_answered(
 
 
 async def test_the_sdk_understands_a_stream_with_probes(url: str, engine: FakeEngine) -> None:
-    """Comments between events are no events."""
+    """Comments between events are ignored."""
     engine.script = [Chunk(text="a"), Pause(1), Chunk(text="b"), END]
     async with connection(url) as (reader, writer):
         writer.write(question("1.0", stream=True))
@@ -59,10 +59,10 @@ async def test_the_sdk_understands_a_stream_with_probes(url: str, engine: FakeEn
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("half_closed", [True, False])
-async def test_who_has_left_is_noticed(
+async def test_a_closed_connection_is_noticed(
     url: str, engine: FakeEngine, app: FastAPI, stream: bool, version: str, begun: bool, half_closed: bool
 ) -> None:
-    """By closing the connection, or first one side of it and then the other."""
+    """By closing the connection at once, or one side after the other."""
     engine.script = [*([Chunk(text="a")] if begun else []), asyncio.Event(), END]
     async with connection(url) as (_, writer):
         writer.write(question(version, stream=stream))
@@ -76,10 +76,10 @@ async def test_who_has_left_is_noticed(
 
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("more", [b"\r\n", LIVE, b"x" * 100_000], ids=["line", "request", "much"])
-async def test_who_leaves_after_sending_more_is_noticed(
+async def test_a_disconnect_after_pipelined_data_is_noticed(
     url: str, engine: FakeEngine, more: bytes, reset: bool
 ) -> None:
-    """Nothing is read from a connection while a request is answered and another one waits."""
+    """Nothing is read from a connection while a request is in progress and another one waits."""
     engine.script = [asyncio.Event(), END]
     async with connection(url) as (_, writer):
         writer.write(question())
@@ -94,7 +94,7 @@ async def test_who_leaves_after_sending_more_is_noticed(
 
 
 @pytest.mark.parametrize("header", [UPGRADE, b"Connection: close\r\n"], ids=["upgrade", "close"])
-async def test_other_requests_that_stop_the_reading(url: str, engine: FakeEngine, header: bytes) -> None:
+async def test_other_requests_that_pause_reading(url: str, engine: FakeEngine, header: bytes) -> None:
     """Java's HTTP client offers h2c with every request."""
     engine.script = [Pause(0.3), Chunk(text="Hello"), END]
     whole = question().replace(b"Content-Type", header + b"Content-Type")
@@ -110,7 +110,7 @@ async def test_other_requests_that_stop_the_reading(url: str, engine: FakeEngine
     await until(lambda: engine.running == 0, seconds=1)
 
 
-async def test_every_request_of_a_half_closed_pipeline_is_answered(url: str, engine: FakeEngine) -> None:
+async def test_every_request_of_a_half_closed_pipeline_gets_a_response(url: str, engine: FakeEngine) -> None:
     engine.script = [Pause(0.3), Chunk(text="Hello"), END]
     async with connection(url) as (reader, writer):
         writer.write(question() + LIVE + question(stream=True) + LIVE)
@@ -121,7 +121,7 @@ async def test_every_request_of_a_half_closed_pipeline_is_answered(url: str, eng
 
 @pytest.mark.parametrize("stage", range(6))
 async def test_a_half_close_at_every_stage(url: str, app: FastAPI, stage: int, engine: FakeEngine) -> None:
-    """Where no complete request came there is no answer but the reason; nothing of it is left."""
+    """Without a complete request there is only an error; no state is left."""
     whole = question()
     body = len(whole) - len(whole.partition(b"\r\n\r\n")[2])
     sent = (b"", whole[:1], whole[:20], whole[: body - 2], whole[:body], whole[:-1])[stage]
@@ -137,7 +137,7 @@ async def test_a_half_close_at_every_stage(url: str, app: FastAPI, stage: int, e
     assert engine.asked == []
 
 
-async def test_nothing_is_left_of_a_thousand_connections(app: FastAPI, engine: FakeEngine) -> None:
+async def test_a_thousand_connections_leave_no_state(app: FastAPI, engine: FakeEngine) -> None:
     """Opened and closed at every stage, by FIN and by RST."""
     engine.script = [Chunk(text="Hello"), Pause(0.05), END]
     whole = question(stream=True)
@@ -161,7 +161,7 @@ async def test_nothing_is_left_of_a_thousand_connections(app: FastAPI, engine: F
         assert server.server_state.connections == set()
 
 
-async def test_an_unread_body_does_not_hold_a_half_closed_connection(url: str) -> None:
+async def test_an_unread_body_does_not_keep_a_half_closed_connection_open(url: str) -> None:
     async with connection(url) as (reader, writer):
         writer.write(head(10**9))
         assert b"413" in await reader.readline()

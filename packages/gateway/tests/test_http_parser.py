@@ -1,4 +1,4 @@
-"""What is no HTTP, or HTTP of which two readers may think differently."""
+"""Invalid and ambiguous HTTP."""
 
 import asyncio
 import json
@@ -29,9 +29,9 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2.0 is not supported"),
         (GET + b"\r\n", "Host header is missing"),
         (GET + HOST + HOST + b"\r\n", "more than one Host"),
-        (GET + b"Host: a b\r\n\r\n", "no host name"),
-        (GET + b"Host: user@localhost\r\n\r\n", "no host name"),
-        (GET + b"Host: localhost/x\r\n\r\n", "no host name"),
+        (GET + b"Host: a b\r\n\r\n", "not a host name"),
+        (GET + b"Host: user@localhost\r\n\r\n", "not a host name"),
+        (GET + b"Host: localhost/x\r\n\r\n", "not a host name"),
         (GET + HOST + b"Bad Name: x\r\n\r\n", "'Bad Name'"),
         (GET + HOST + b"Name : x\r\n\r\n", "'Name '"),
         (GET + HOST + b": x\r\n\r\n", "header line"),
@@ -67,10 +67,10 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
         (b"GET http://[/ HTTP/1.1\r\n" + HOST + b"\r\n", "malformed"),
     ],
 )
-async def test_the_reason_is_told(
+async def test_invalid_http_gets_400_with_the_reason(
     url: str, sent: bytes, reason: str, engine: FakeEngine, app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And the connection is closed, what follows is not read, and nobody is alarmed."""
+    """The connection is closed, further data is not read, and no error is logged."""
     async with connection(url) as (reader, writer):
         writer.write(sent)
         await asyncio.sleep(0.05)
@@ -84,8 +84,8 @@ async def test_the_reason_is_told(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-async def test_a_client_that_still_sends_gets_the_reason(url: str) -> None:
-    """Megabytes of it: closing at once would reset the connection, and the reason with it."""
+async def test_a_client_that_still_sends_receives_the_error(url: str) -> None:
+    """With megabytes of data, closing at once would reset the connection before the error is read."""
     async with connection(url) as (reader, writer):
         writer.write(POST + CHUNKED + b"Content-Length: 5\r\n\r\n")
         for _ in range(100):
@@ -94,10 +94,10 @@ async def test_a_client_that_still_sends_gets_the_reason(url: str) -> None:
         assert refusal(await asyncio.wait_for(reader.read(2000), 5))[0] == 400
 
 
-async def test_a_fault_after_the_answer_is_no_second_answer(
+async def test_invalid_http_after_a_response_gets_no_second_response(
     url: str, app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The body of a request that was answered before it came."""
+    """The body of a request whose response was sent before it arrived."""
     async with connection(url) as (reader, writer):
         writer.write(head(None, "/health/nowhere"))
         first = await reader.readuntil(b"}}")
@@ -108,7 +108,7 @@ async def test_a_fault_after_the_answer_is_no_second_answer(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-async def test_no_key_is_logged_or_told(url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_api_keys_are_neither_logged_nor_returned(url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with connection(url) as (reader, writer):
         writer.write(GET + HOST + b"Authorization : Bearer sk-secret\r\n\r\n")
@@ -147,8 +147,8 @@ async def test_targets(url: str, target: bytes, host: bytes, status: int) -> Non
     assert b"\r\nx-injected" not in response.lower()
 
 
-async def test_the_host_of_an_absolute_url_counts(url: str) -> None:
-    """The default server answers to localhost alone: no page may ask through a name of its own."""
+async def test_the_host_of_an_absolute_url_is_used(url: str) -> None:
+    """By default only localhost is allowed, against DNS rebinding."""
     for target, header, status in (
         (b"http://evil.example/v1/models", b"localhost", b"403"),
         (b"http://localhost/v1/models", b"evil.example", b"200"),
@@ -181,8 +181,8 @@ async def test_line_breaks_between_requests(url: str) -> None:
                 await reader.readuntil(b'ok"}')
 
 
-async def test_a_body_is_asked_for_when_it_is_wanted(url: str) -> None:
-    """100-continue: after the checks that need no body."""
+async def test_expect_100_continue(url: str) -> None:
+    """The interim response is sent after the checks that need no body."""
     expecting = question().replace(b"Content-Type", b"Expect: 100-continue\r\nContent-Type")
     start, _, body = expecting.partition(b"\r\n\r\n")
     async with connection(url) as (reader, writer):
@@ -195,8 +195,8 @@ async def test_a_body_is_asked_for_when_it_is_wanted(url: str) -> None:
         assert b" 413 " in await asyncio.wait_for(reader.readline(), 5)
 
 
-async def test_many_tiny_chunks_do_not_hold_up_others(url: str) -> None:
-    """Whoever sends 50,000 chunks of a byte has the processor only in turn with others."""
+async def test_many_tiny_chunks_do_not_delay_other_connections(url: str) -> None:
+    """50,000 chunks of one byte are handled in turn with other connections."""
     content = json.dumps({"model": "gemma3n", "messages": [{"role": "user", "content": "x" * 50_000}]})
     async with connection(url) as (reader, writer), connection(url) as (other_reader, other):
         writer.write(head(None) + b"".join(b"1\r\n%c\r\n" % byte for byte in content.encode()) + b"0\r\n\r\n")
@@ -211,8 +211,8 @@ async def test_many_tiny_chunks_do_not_hold_up_others(url: str) -> None:
     assert turns > 15
 
 
-async def test_an_answer_in_mid_flight_is_not_hurt_by_what_follows(app: FastAPI) -> None:
-    """A second request on the connection that is no request."""
+async def test_invalid_data_after_a_request_does_not_affect_its_response(app: FastAPI) -> None:
+    """The second request on the connection is invalid."""
     async with serve(app) as (_, url), connection(url) as (reader, writer):
         writer.write(LIVE + b"hello\r\n\r\n")
         response = await everything(reader)

@@ -1,4 +1,4 @@
-"""Pictures: what passes, and what is refused before it reaches the model."""
+"""Images: which are accepted, and which are refused before they reach the model."""
 
 import contextlib
 import struct
@@ -25,7 +25,7 @@ LIMITS = GatewaySettings(max_image_bytes=100_000, max_image_pixels=1_000_000)
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises so many pixels and holds none."""
+    """A PNG whose header declares this size, without pixel data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -107,7 +107,7 @@ async def test_refused(client: httpx.AsyncClient, engine: FakeEngine, url: str, 
     assert (await post(client, chat())).status_code == 200
 
 
-async def test_the_bomb_is_small(client: httpx.AsyncClient) -> None:
+async def test_the_decompression_bomb_is_small(client: httpx.AsyncClient) -> None:
     bomb = png_header(50_000, 50_000)
     assert len(bomb) < 2000
     response = await post(client, chat([text_part("x"), image_part(data_url(bomb))]))
@@ -126,7 +126,7 @@ async def test_too_many(client: httpx.AsyncClient, engine: FakeEngine) -> None:
 async def test_a_truncated_body_passes_the_header_check(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
-    """Whole decoding is the model's, once; its complaint finds the way back (``test_errors``)."""
+    """The model decodes the image completely; for its errors see ``test_errors``."""
     truncated = png(100, 100)[:60]
     assert (await post(client, chat([image_part(data_url(truncated))]))).status_code == 200
     assert engine.asked[0].images == (truncated,)
@@ -154,7 +154,7 @@ def test_padding_only_at_the_end_of_the_last_slice() -> None:
     noise=st.binary(max_size=300),
 )
 @hypothesis_settings(max_examples=300, deadline=None)
-def test_hostile_bytes_are_a_picture_or_a_bad_request(start: bytes, noise: bytes) -> None:
+def test_any_bytes_are_an_image_or_a_bad_request(start: bytes, noise: bytes) -> None:
     with contextlib.suppress(BadRequest):
         assert read_image("p", data_url(start + noise), LIMITS) == start + noise
 
@@ -167,7 +167,7 @@ def test_hostile_urls_are_a_bad_request(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["BMP", "TIFF"])
-async def test_the_limit_of_pixels_holds_for_every_format(client: httpx.AsyncClient, kind: str) -> None:
+async def test_the_pixel_limit_applies_to_every_format(client: httpx.AsyncClient, kind: str) -> None:
     buffer = BytesIO()
     Image.new("1", (1001, 1000)).save(buffer, kind, **({"compression": "group4"} if kind == "TIFF" else {}))
     response = await post(client, chat([text_part("x"), image_part(data_url(buffer.getvalue()))]))
@@ -175,8 +175,8 @@ async def test_the_limit_of_pixels_holds_for_every_format(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("tags", [1000, 60_000])
-def test_a_directory_that_names_its_bytes_often_is_refused_at_once(tags: int) -> None:
-    """Pillow reads it while it opens the file: the value of each tag apart, and each strip of the picture."""
+def test_a_directory_with_overlapping_values_is_refused_at_once(tags: int) -> None:
+    """Pillow reads it while it opens the file: each value of a tag and each strip separately."""
     entries = b"".join(struct.pack("<HHLL", 1000 + i, 7, 90_000, 8) for i in range(tags))
     data = (b"II*\0" + struct.pack("<LH", 8, tags) + entries).ljust(100_000, b"\0")
     with pytest.raises(BadRequest, match="cannot be read"):

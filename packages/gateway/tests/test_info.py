@@ -1,4 +1,4 @@
-"""``/version``, ``/load``, ``/tokenizer_info``, and what ``/v1/models`` says beyond OpenAI's document."""
+"""``/version``, ``/load``, ``/tokenizer_info``, and vLLM's fields in ``/v1/models``."""
 
 import asyncio
 from importlib.metadata import version
@@ -29,7 +29,7 @@ async def test_tokenizer_info(client: httpx.AsyncClient) -> None:
     assert answer == {"eos_token": "<eos>", "chat_template": "{{ messages }}"}
 
 
-async def test_models_tell_their_length(client: httpx.AsyncClient) -> None:
+async def test_models_report_their_context_length(client: httpx.AsyncClient) -> None:
     models = (await client.get("/v1/models")).json()["data"]
     assert [(model["id"], model["root"], model["parent"], model["max_model_len"]) for model in models] == [
         (MODEL, MODEL, None, INFO.context_length),

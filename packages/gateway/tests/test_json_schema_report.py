@@ -1,4 +1,4 @@
-"""Headers that tell which keywords of a schema are not enforced, and whether the answer fits."""
+"""Headers about JSON schemas: unenforced keywords, and whether the result is valid."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def _script(valid: bool) -> list[Any]:
 
 
 @pytest.mark.parametrize("strict", [True, False, None])
-async def test_strict_reaches_the_model(
+async def test_strict_is_passed_on(
     client: httpx.AsyncClient, engine: FakeEngine, strict: bool | None
 ) -> None:
     await client.post("/v1/chat/completions", json=_body(strict))
@@ -40,7 +40,7 @@ async def test_strict_reaches_the_model(
 
 
 @pytest.mark.parametrize("valid", [True, False])
-async def test_a_whole_answer_tells_all_in_its_headers(
+async def test_a_complete_response_reports_everything_in_headers(
     client: httpx.AsyncClient, engine: FakeEngine, valid: bool
 ) -> None:
     engine.script = _script(valid)
@@ -52,7 +52,7 @@ async def test_a_whole_answer_tells_all_in_its_headers(
 
 
 @pytest.mark.parametrize("valid", [True, False])
-async def test_a_stream_tells_what_is_not_enforced_first_and_whether_it_fits_last(
+async def test_a_stream_reports_unenforced_keywords_first_and_validity_last(
     client: httpx.AsyncClient, engine: FakeEngine, valid: bool
 ) -> None:
     engine.script = _script(valid)
@@ -64,7 +64,7 @@ async def test_a_stream_tells_what_is_not_enforced_first_and_whether_it_fits_las
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_where_all_is_enforced_nothing_is_told(
+async def test_nothing_is_reported_when_everything_is_enforced(
     client: httpx.AsyncClient, engine: FakeEngine, stream: bool
 ) -> None:
     answer = await client.post("/v1/chat/completions", json=_body(True, stream))

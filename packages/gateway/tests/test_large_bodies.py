@@ -1,4 +1,4 @@
-"""Bodies that are large, or hold very many small things: others must not wait for them."""
+"""Large bodies, and bodies with very many small values: other requests must not be delayed."""
 
 import asyncio
 import gc
@@ -25,14 +25,14 @@ USER = '{"role":"user","content":"a"}'
 
 
 async def sent(body: bytes) -> AsyncIterator[bytes]:
-    """As a socket gives it."""
+    """As received from a socket."""
     for start in range(0, len(body), 2**16):
         yield body[start : start + 2**16]
         await asyncio.sleep(0)
 
 
 async def lag(client: httpx.AsyncClient, path: str, body: bytes) -> tuple[float, httpx.Response]:
-    """The longest that the event loop was busy while a body was answered, in seconds; and the answer.
+    """The longest time for which the event loop was blocked by a request, in seconds; and the response.
 
     It is the processor's time, also that of other threads, which keep Python's lock: what other processes do
     meanwhile does not count.
@@ -77,7 +77,7 @@ def tool(schema: str) -> str:
 
 
 def user(letters: str, bytes_each: int, count: int) -> bytes:
-    """A string of ``count`` items that are counted, less those that are in the rest of the request."""
+    """A JSON string with which the request has exactly ``count`` of the counted items."""
     return body(user=f'"{letters * (count // bytes_each - 1)}"')
 
 
@@ -125,7 +125,7 @@ def without_the_tests_objects() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", MOST)
-async def test_others_have_their_turn(engine: FakeEngine, name: str) -> None:
+async def test_a_large_body_does_not_delay_other_requests(engine: FakeEngine, name: str) -> None:
     status, make = MOST[name]
     text = make()
     seen: list[float] = []
@@ -141,7 +141,7 @@ async def test_others_have_their_turn(engine: FakeEngine, name: str) -> None:
 
 
 async def test_tokens_of_many_prompts(engine: FakeEngine) -> None:
-    """128 prompts of 2,000 tokens: a batch as evaluations send it."""
+    """128 prompts of 2,000 tokens, a typical batch of an evaluation."""
     prompts = f"[{','.join([array('1234', 2000)] * 128)}]"
     text = f'{{"model":"gemma3n","prompt":{prompts},"max_tokens":1}}'.encode()
     async with gateway(engine) as client:
@@ -166,7 +166,7 @@ async def test_tokens_of_many_prompts(engine: FakeEngine) -> None:
     ],
     ids=range(9),
 )
-async def test_what_is_too_much_is_refused_by_name(
+async def test_an_error_names_the_parameter_over_a_json_limit(
     engine: FakeEngine, text: bytes, param: str | None, says: str
 ) -> None:
     async with gateway(engine) as client:
@@ -178,7 +178,7 @@ async def test_what_is_too_much_is_refused_by_name(
     assert engine.asked == []
 
 
-async def test_what_is_too_much_is_refused_before_the_rest_has_come(engine: FakeEngine) -> None:
+async def test_a_body_over_a_json_limit_is_refused_before_it_is_complete(engine: FakeEngine) -> None:
     read = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -198,7 +198,7 @@ async def test_what_is_too_much_is_refused_before_the_rest_has_come(engine: Fake
     "schema", [ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, wire.Request]
 )
 def test_validation_stops_at_the_first_wrong_item(schema: type[BaseModel]) -> None:
-    """In every array of every request, whoever adds it."""
+    """In every array of every request, including future ones."""
     arrays = list(_arrays(schema.__pydantic_core_schema__))
     assert arrays
     assert all(array.get("fail_fast") for array in arrays), arrays
@@ -212,14 +212,14 @@ def _arrays(schema: Any) -> Iterator[dict[str, Any]]:
             yield from _arrays(inner)
 
 
-def test_of_very_many_errors_one_is_made() -> None:
+def test_only_the_first_of_many_errors_is_built() -> None:
     message = {"role": "user", "content": [{"type": "text"}] * 1000, **{f"k{i}": 1 for i in range(200)}}
     with pytest.raises(ValidationError) as caught:
         ChatRequest.model_validate({"model": "m", "messages": [message] * 4})
     assert caught.value.error_count() < 256
 
 
-async def test_a_text_that_fits_no_context_is_not_sent(engine: FakeEngine) -> None:
+async def test_a_text_longer_than_any_context_is_not_sent(engine: FakeEngine) -> None:
     text = body(messages=f"[{said(chr(34) + 'a' * 2**24 + chr(34))}]")
     async with gateway(engine) as client:
         response = await client.post("/v1/chat/completions", content=text, headers=JSON)

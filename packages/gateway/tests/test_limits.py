@@ -1,4 +1,4 @@
-"""Time and number: slow bodies, long answers, too many at once."""
+"""Slow bodies, long requests, and concurrency limits."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def envelope(text: str) -> Any:
     return json.loads(text.removesuffix("\n\n").split("\n\n")[-1].removeprefix("data: "))["error"]
 
 
-async def test_a_body_that_drips(engine: FakeEngine) -> None:
+async def test_a_slow_body_times_out(engine: FakeEngine) -> None:
     async def drip() -> AsyncIterator[bytes]:
         while True:
             yield b" "
@@ -37,7 +37,7 @@ async def test_a_body_that_drips(engine: FakeEngine) -> None:
     assert engine.asked == []
 
 
-async def test_the_bodys_time_does_not_bind_the_answer(engine: FakeEngine) -> None:
+async def test_the_body_timeout_does_not_apply_to_the_response(engine: FakeEngine) -> None:
     gate = asyncio.Event()
     engine.script = [Chunk(text="a"), gate, END]
     async with gateway(engine, body_seconds=0.1) as client:
@@ -48,8 +48,8 @@ async def test_the_bodys_time_does_not_bind_the_answer(engine: FakeEngine) -> No
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_takes_too_long(engine: FakeEngine, stream: bool) -> None:
-    """The generation is cancelled, and the client is told not to ask for the same again."""
+async def test_a_request_that_takes_too_long(engine: FakeEngine, stream: bool) -> None:
+    """The generation is cancelled, and ``x-should-retry`` prevents a retry."""
     engine.script = [asyncio.Event()]
     async with gateway(engine, request_seconds=0.1) as client:
         response = await post(client, chat(stream=stream))
@@ -67,7 +67,7 @@ async def test_a_stream_that_takes_too_long(engine: FakeEngine) -> None:
     assert engine.running == 0
 
 
-async def test_the_sdk_does_not_ask_again(engine: FakeEngine) -> None:
+async def test_the_sdk_does_not_retry_a_timeout(engine: FakeEngine) -> None:
     engine.script = [asyncio.Event()]
     app = create_app(GatewaySettings(request_seconds=1), engine)
     transport = httpx2.ASGITransport(app)
@@ -81,7 +81,7 @@ async def test_the_sdk_does_not_ask_again(engine: FakeEngine) -> None:
     assert len(engine.asked) == 1
 
 
-async def test_one_too_many_at_once(engine: FakeEngine) -> None:
+async def test_one_request_over_the_concurrency_limit(engine: FakeEngine) -> None:
     gate = asyncio.Event()
     engine.script = [gate, END]
     async with gateway(engine, max_concurrent=2) as client:
@@ -90,7 +90,7 @@ async def test_one_too_many_at_once(engine: FakeEngine) -> None:
         second = asyncio.create_task(post(client, chat(stream=True)))
         await until(lambda: engine.running == 2)
         refused = await post(client, chat())
-        assert "2 requests" in assert_error(refused, 429, None, "rate_limit_exceeded")
+        assert "2 concurrent requests" in assert_error(refused, 429, None, "rate_limit_exceeded")
         assert refused.json()["error"]["type"] == "requests"
         assert (refused.headers[LIMIT], refused.headers[LEFT]) == ("2", "0")
         assert (refused.headers["retry-after"], refused.headers["x-ratelimit-reset-requests"]) == ("1", "1s")
@@ -100,7 +100,7 @@ async def test_one_too_many_at_once(engine: FakeEngine) -> None:
         assert (await post(client, chat())).headers[LEFT] == "1"
 
 
-async def test_each_key_has_its_share(engine: FakeEngine) -> None:
+async def test_the_concurrency_limit_is_per_key(engine: FakeEngine) -> None:
     gate = asyncio.Event()
     engine.script = [gate, END]
     one, other = ({"Authorization": f"Bearer {key}"} for key in ("one", "other"))
@@ -119,12 +119,12 @@ async def test_each_key_has_its_share(engine: FakeEngine) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, chat(temperature=9), chat(), chat(stream=True)])
-async def test_whatever_happens_the_share_comes_back(engine: FakeEngine, body: dict[str, Any]) -> None:
+async def test_a_finished_request_frees_its_share(engine: FakeEngine, body: dict[str, Any]) -> None:
     engine.script = [Chunk(text="a"), ValueError("a bug")]
     async with gateway(engine, max_concurrent=1) as client:
         for _ in range(3):
             assert (await post(client, body)).status_code != 429
 
 
-async def test_without_a_limit_nothing_is_told(client: httpx.AsyncClient) -> None:
+async def test_without_a_limit_there_are_no_rate_limit_headers(client: httpx.AsyncClient) -> None:
     assert not [name for name in (await post(client, chat())).headers if name.startswith("x-ratelimit")]

@@ -1,4 +1,4 @@
-"""Log probabilities: as the model tells them, and as chat completions and plain completions do."""
+"""Log probabilities of chat completions and plain completions."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ async def test_chat(client: httpx.AsyncClient, engine: FakeEngine) -> None:
 
 
 async def test_streamed_chat(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """Every piece has those of its own tokens; those that brought no text come with the next piece."""
+    """Every chunk has those of its own tokens; tokens without text are reported with the next chunk."""
     engine.script = list(SCRIPT)
     *chunks, _ = events(await post(client, chat(**ASK, stream=True)))
     for chunk in chunks:
@@ -67,13 +67,13 @@ async def test_streamed_chat(client: httpx.AsyncClient, engine: FakeEngine) -> N
     assert told == [[], CONTENT[:1], CONTENT[1:3], CONTENT[3:]]
 
 
-async def test_not_asked_not_told(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_logprobs_are_absent_by_default(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.script = list(SCRIPT)
     assert (await post(client, chat())).json()["choices"][0]["logprobs"] is None
 
 
 async def test_plain(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """Offsets count characters; alternatives that are no characters are told apart by their bytes."""
+    """Offsets count characters; alternatives with incomplete UTF-8 are distinguished by their bytes."""
     engine.script = list(SCRIPT)
     body = {"model": "gemma3n", "prompt": "x", "logprobs": 2}
     answer = (await client.post("/v1/completions", json=body)).json()

@@ -1,4 +1,4 @@
-"""What the log tells, and what it does not."""
+"""What is logged, and what is not."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ SECRET = "the prince is a frog"
 
 @pytest.fixture
 def written() -> Iterator[StringIO]:
-    """All that is logged, at the most talkative level, as JSON lines."""
+    """Everything that is logged at debug level, as JSON lines."""
     stream = StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
@@ -72,7 +72,7 @@ async def test_a_traceback_stays_one_line(
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-async def test_prompts_and_answers_are_not_told(
+async def test_prompts_and_responses_are_not_logged(
     client: httpx.AsyncClient, engine: FakeEngine, written: StringIO, script: list[Any], stream: bool
 ) -> None:
     engine.script = script
@@ -83,8 +83,8 @@ async def test_prompts_and_answers_are_not_told(
     assert SECRET not in written.getvalue()
 
 
-async def test_prompts_are_told_when_they_are_asked_for(engine: FakeEngine, written: StringIO) -> None:
-    """Without the pictures."""
+async def test_prompts_are_logged_with_log_prompts(engine: FakeEngine, written: StringIO) -> None:
+    """Without images."""
     app = create_app(GatewaySettings(log_prompts=True), engine)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
@@ -95,7 +95,7 @@ async def test_prompts_are_told_when_they_are_asked_for(engine: FakeEngine, writ
     assert "PNG" not in line["message"]
 
 
-async def test_probes_are_told_when_they_change(
+async def test_health_checks_are_logged_when_the_status_changes(
     client: httpx.AsyncClient, engine: FakeEngine, written: StringIO
 ) -> None:
     async def probe() -> None:
@@ -104,7 +104,7 @@ async def test_probes_are_told_when_they_change(
 
     await probe()
     engine.info = wire.Unavailable("loading")
-    client._transport.app.state.gateway.served.forget()  # type: ignore[attr-defined]
+    client._transport.app.state.gateway.models.forget()  # type: ignore[attr-defined]
     await probe()
     engine.info = wire.Unavailable("still loading")
     await probe()

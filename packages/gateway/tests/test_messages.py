@@ -1,4 +1,4 @@
-"""Conversations: roles, contents, and the body around them."""
+"""Conversations: roles, contents, and the request body."""
 
 import json
 from base64 import b64encode
@@ -23,7 +23,7 @@ MISSING = "missing_required_parameter"
 
 
 async def test_messages(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """Every role and kind of part, in any order: how Gemma is told is the model's matter."""
+    """Every role and kind of part, in any order; the model formats them for Gemma."""
     picture, other, sound = png(), png(2, 2), b"RIFF"
     parts = [
         text_part("a"),
@@ -97,7 +97,9 @@ async def test_every_call_has_one_result(client: httpx.AsyncClient, messages: li
     assert_error(response, 400, param, "invalid_parameter_combination")
 
 
-async def test_an_answers_message_can_be_sent_back(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_the_message_of_a_response_is_a_valid_request_message(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
     message = (await post(client, chat())).json()["choices"][0]["message"]
     body = {"model": "gemma3n", "messages": [{"role": "user", "content": "Hi"}, message]}
     request = await asked(client, engine, body)
@@ -213,7 +215,7 @@ async def test_malformed_json(client: httpx.AsyncClient, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [[], "x", 5, None])
-async def test_body_is_no_object(client: httpx.AsyncClient, body: Any) -> None:
+async def test_a_body_that_is_not_an_object(client: httpx.AsyncClient, body: Any) -> None:
     content, headers = json.dumps(body), {"content-type": "application/json"}
     response = await client.post("/v1/chat/completions", content=content, headers=headers)
     assert_error(response, 400, None, "invalid_type")
@@ -237,7 +239,7 @@ async def test_content_type_with_charset(client: httpx.AsyncClient) -> None:
     assert response.status_code == 200
 
 
-async def test_sentences_do_not_echo_floods(client: httpx.AsyncClient) -> None:
+async def test_error_messages_do_not_repeat_long_values(client: httpx.AsyncClient) -> None:
     flood = "x" * 100_000
     for body in (
         chat() | {"model": flood},

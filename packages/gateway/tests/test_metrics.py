@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Prometheus metrics."""
 
 import asyncio
 from collections.abc import Callable
@@ -44,7 +44,7 @@ async def test_requests(client: httpx.AsyncClient) -> None:
 
 
 async def test_errors_by_code(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """Each once, whichever way it was told."""
+    """Each error is counted once, as a response or in a stream."""
     await client.get("/nope")
     await client.post("/v1/chat/completions", content=b"x" * 3_000_000)
     engine.script = [wire.Overloaded("full")]
@@ -90,7 +90,7 @@ async def test_tokens_and_times(client: httpx.AsyncClient, engine: FakeEngine, s
     assert value("num_requests_running") == 0
 
 
-async def test_each_choice_has_its_own_pace(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_inter_token_latency_is_per_choice(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     ends = [Chunk(index=index, finish_reason="stop") for index in range(2)]
     pieces = [Chunk(index=index, text="a") for index in (0, 1, 0, 1)]
     engine.script = [*pieces, ends[0], ends[1].model_copy(update={"usage": END.usage})]

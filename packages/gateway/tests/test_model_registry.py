@@ -1,4 +1,4 @@
-"""Models and health: what the model says about itself, and how often it is asked."""
+"""Models and health: the model's description and its cache."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from packages.gateway.tests.conftest import INFO, MODEL, FakeEngine, assert_erro
 
 from gemma_gateway.errors import ModelNotFound
 from gemma_gateway.model_registry import HEALTH_MAX_AGE, REQUEST_MAX_AGE, ModelRegistry
-from gemma_gateway.response_base import fingerprint
+from gemma_gateway.response_base import system_fingerprint
 from gemma_wire import ModelInfo, Unavailable
 
 OWN = {
@@ -51,7 +51,7 @@ async def test_both_names_are_accepted(client: httpx.AsyncClient, name: str) -> 
 
 
 async def test_variants(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """Other models of the same tensors: listed, and asked for by their names."""
+    """Nested models: they are listed, and requested by their names."""
     small = "google/gemma-3n-E2B-it"
     engine.info = INFO.model_copy(update={"variants": (small,)})
     body = (await client.get("/v1/models")).json()
@@ -80,14 +80,22 @@ async def test_head(url: str, path: str) -> None:
     assert head.headers["content-type"] == get.headers["content-type"]
 
 
-def test_the_fingerprint_tells_what_makes_the_answers() -> None:
+def test_the_fingerprint_depends_on_model_and_engine() -> None:
     def changed(**update: Any) -> str:
-        return fingerprint(INFO.model_copy(update=update))
+        return system_fingerprint(INFO.model_copy(update=update))
 
-    assert fingerprint(INFO).startswith("fp_")
-    assert changed(running=5, created=1) == fingerprint(INFO)
+    assert system_fingerprint(INFO).startswith("fp_")
+    assert changed(running=5, created=1) == system_fingerprint(INFO)
     assert (
-        len({fingerprint(INFO), changed(dtype="bfloat16"), changed(device="cuda:0"), changed(model="m")}) == 4
+        len(
+            {
+                system_fingerprint(INFO),
+                changed(dtype="bfloat16"),
+                changed(device="cuda:0"),
+                changed(model="m"),
+            }
+        )
+        == 4
     )
 
 
@@ -120,13 +128,15 @@ async def test_health_while_the_model_cannot_answer(client: httpx.AsyncClient, e
     assert (await client.get("/health/live")).status_code == 200
 
 
-async def test_a_generation_is_one_call(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_a_request_uses_the_cached_description(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     for _ in range(5):
         await post(client, chat())
     assert (engine.described, len(engine.asked)) == (1, 5)
 
 
-async def test_a_lost_model_is_asked_again(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_the_description_is_refreshed_after_a_failure(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
     await post(client, chat())
     engine.script = [Unavailable("lost")]
     await post(client, chat())
@@ -143,7 +153,7 @@ class Clock:
         return self.time
 
 
-async def test_ages() -> None:
+async def test_maximum_ages() -> None:
     engine, clock = FakeEngine(), Clock()
     models = ModelRegistry(engine, clock)
     for time, max_age, described in [
@@ -157,7 +167,7 @@ async def test_ages() -> None:
         assert engine.described == described
 
 
-async def test_unknown_names_ask_again_but_not_always() -> None:
+async def test_unknown_names_refresh_at_most_once_per_second() -> None:
     engine, clock = FakeEngine(), Clock()
     models = ModelRegistry(engine, clock)
     for _ in range(3):
@@ -169,14 +179,14 @@ async def test_unknown_names_ask_again_but_not_always() -> None:
     assert (await models.resolve("other/model")).info.model == "other/model"
 
 
-async def test_many_ask_once() -> None:
+async def test_concurrent_calls_share_one_refresh() -> None:
     engine = FakeEngine()
     models = ModelRegistry(engine)
     assert await asyncio.gather(*(models.info(HEALTH_MAX_AGE) for _ in range(9))) == [INFO] * 9
     assert engine.described == 1
 
 
-async def test_failures_are_not_remembered() -> None:
+async def test_failures_are_not_cached() -> None:
     engine = FakeEngine()
     engine.info = Unavailable("down")
     models = ModelRegistry(engine)
@@ -187,8 +197,8 @@ async def test_failures_are_not_remembered() -> None:
     assert engine.described == 2
 
 
-async def test_who_asks_may_leave() -> None:
-    """The answer is still fetched for the others; a failure that nobody waits for makes no noise."""
+async def test_a_cancelled_caller_does_not_cancel_the_refresh() -> None:
+    """The others still get the result; a failure that nobody awaits is not logged by asyncio."""
 
     class Slow(FakeEngine):
         async def describe(self) -> ModelInfo:
@@ -219,8 +229,8 @@ class Held(FakeEngine):
         return await super().describe()
 
 
-async def test_requests_use_the_old_description_while_a_new_one_is_fetched() -> None:
-    """A health check, or an age over ``REQUEST_MAX_AGE``, has asked for a new one, which does not come."""
+async def test_requests_use_the_old_description_during_a_refresh() -> None:
+    """A refresh is in progress, because of a health check or the maximum age, and does not finish."""
     engine, clock = Held(), Clock()
     models = ModelRegistry(engine, clock)
     await models.info(HEALTH_MAX_AGE)
@@ -239,7 +249,7 @@ async def test_requests_use_the_old_description_while_a_new_one_is_fetched() -> 
     assert engine.described == 2
 
 
-async def test_an_old_description_is_renewed_beside_requests() -> None:
+async def test_an_old_description_is_refreshed_in_the_background() -> None:
     engine, clock = FakeEngine(), Clock()
     models = ModelRegistry(engine, clock)
     await models.cached()
@@ -251,7 +261,7 @@ async def test_an_old_description_is_renewed_beside_requests() -> None:
 
 
 async def test_a_failed_health_check_fails_no_request(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """Busy for a moment, or lost and described too late: the request itself finds out what is wrong."""
+    """Busy for a moment, or failed without a timely description: the request itself finds out."""
     await post(client, chat())
     engine.info, engine.script = Unavailable("the model did not answer in time"), [Unavailable("lost")]
     await post(client, chat())  # the model is asked again next time, and does not answer
@@ -264,5 +274,5 @@ async def test_a_failed_health_check_fails_no_request(client: httpx.AsyncClient,
 @pytest.mark.parametrize(
     "path", ["/v1/models/gemma3n%0a", "/v1/models%0a", "/health/live%0A", "/v1/models/gemma3n%0d%0a", "/%00"]
 )
-async def test_a_line_break_is_no_end_of_a_path(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_path_with_a_line_break_is_unknown(client: httpx.AsyncClient, path: str) -> None:
     assert_error(await client.get(path), 404, None, "unknown_url")

@@ -1,4 +1,4 @@
-"""Values that ask for nothing: null, false, an empty list or object, a parameter's default."""
+"""No-op values: null, false, an empty list or object, a parameter's default."""
 
 from typing import Any
 
@@ -45,8 +45,8 @@ TOP_LEVEL = [
 
 
 @pytest.mark.parametrize(("schema", "name", "value"), TOP_LEVEL)
-def test_every_parameter_takes_what_asks_for_nothing(schema: type[BaseModel], name: str, value: Any) -> None:
-    """Also those that are refused, and those that nobody knows."""
+def test_every_parameter_accepts_noop_values(schema: type[BaseModel], name: str, value: Any) -> None:
+    """Including unsupported and unknown parameters."""
     plain = schema.model_validate(QUESTIONS[schema])
     given = schema.model_validate({**QUESTIONS[schema], name: value})
     differ = {
@@ -58,7 +58,7 @@ def test_every_parameter_takes_what_asks_for_nothing(schema: type[BaseModel], na
 
 
 @pytest.mark.parametrize("value", NOTHING)
-async def test_all_of_them_at_once_change_nothing(
+async def test_all_noop_values_together_change_nothing(
     client: httpx.AsyncClient, engine: FakeEngine, value: Any
 ) -> None:
     names = ChatRequest.model_fields.keys() - {"model", "messages"}
@@ -96,7 +96,7 @@ async def test_empty_contents(client: httpx.AsyncClient, engine: FakeEngine, rol
 
 
 @pytest.mark.parametrize("content", [None, [], ""])
-async def test_a_call_that_gave_nothing(client: httpx.AsyncClient, engine: FakeEngine, content: Any) -> None:
+async def test_an_empty_tool_result(client: httpx.AsyncClient, engine: FakeEngine, content: Any) -> None:
     messages = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": content, "tool_calls": [call("c1")]},
@@ -119,7 +119,7 @@ async def test_a_call_that_gave_nothing(client: httpx.AsyncClient, engine: FakeE
         ),
     ],
 )
-async def test_what_asks_for_something_unknown_is_refused(
+async def test_unknown_parameters_with_a_value_are_refused(
     client: httpx.AsyncClient, engine: FakeEngine, rest: Any, param: str, value: Any
 ) -> None:
     assert_error(await post(client, chat(**rest(value))), 400, param, "unknown_parameter")
@@ -127,7 +127,7 @@ async def test_what_asks_for_something_unknown_is_refused(
 
 
 @pytest.mark.parametrize("name", ["messages", "model"])
-async def test_what_is_needed_is_needed(client: httpx.AsyncClient, name: str) -> None:
+async def test_required_parameters_are_required(client: httpx.AsyncClient, name: str) -> None:
     for value in NOTHING:
         response = await post(client, chat() | {name: value})
         assert response.status_code == 400
@@ -184,7 +184,7 @@ HARMLESS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name in HARMLESS for value in HARMLESS[name]])
-async def test_harmless_values_of_other_servers_parameters(
+async def test_noop_values_of_other_servers_parameters(
     client: httpx.AsyncClient, engine: FakeEngine, name: str, value: Any
 ) -> None:
     request = await asked(client, engine, chat(**{name: value}))
@@ -193,7 +193,7 @@ async def test_harmless_values_of_other_servers_parameters(
 
 
 async def test_history_as_other_servers_write_it(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """Unknown fields of messages and parts are ignored; other names of parts are understood."""
+    """Unknown fields of messages and parts are ignored; other names of part types are accepted."""
     messages = [
         {"role": "system", "content": [{"type": "input_text", "text": "s", "cache_control": {"type": "x"}}]},
         {"role": "user", "content": [text_part("a") | {"id": 5}], "id": "msg_1", "timestamp": 5},
@@ -231,7 +231,7 @@ async def test_history_as_other_servers_write_it(client: httpx.AsyncClient, engi
     assert [part.type for part in shown.parts] == ["image"]
 
 
-async def test_greedy_as_transformers_says_it(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_do_sample_false_is_greedy(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     assert (await asked(client, engine, chat(do_sample=False, temperature=1))).temperature == 0
 
 
@@ -302,7 +302,7 @@ NUMERIC = {
 async def test_extreme_numbers(
     client: httpx.AsyncClient, engine: FakeEngine, schema: type[BaseModel], name: str, number: str
 ) -> None:
-    """None of them overflows on its way, and a boolean is no number."""
+    """None of them overflows, and a boolean is not a number."""
     path, rest = ("chat/completions", '"messages": [{"role": "user", "content": "x"}]')
     if schema is CompletionRequest:
         path, rest = ("completions", '"prompt": "x"')

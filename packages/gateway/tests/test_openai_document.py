@@ -1,4 +1,4 @@
-"""The look into OpenAI's document finds what it should: a broken answer, a new parameter."""
+"""The helpers for OpenAI's document find invalid responses and new parameters."""
 
 import copy
 from typing import Any
@@ -17,7 +17,7 @@ CHUNK: dict[str, Any] = {
 }
 
 
-def test_a_valid_one() -> None:
+def test_a_valid_response_passes() -> None:
     openai_document.assert_valid(CHUNK, "CreateChatCompletionStreamResponse")
 
 
@@ -35,7 +35,7 @@ def test_a_valid_one() -> None:
         (("choices", 0, "logprobs"), {"content": []}),
     ],
 )
-def test_a_broken_one(place: tuple[str | int, ...], value: Any) -> None:
+def test_an_invalid_response_is_found(place: tuple[str | int, ...], value: Any) -> None:
     broken: Any = {"whole": copy.deepcopy(CHUNK)}
     *way, last = ("whole", *place)
     inner = broken

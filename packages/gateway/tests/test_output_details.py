@@ -1,4 +1,4 @@
-"""What vLLM's clients ask for beside the text: ids, log probabilities, counts; and how the prompt ends."""
+"""vLLM's extensions: token ids, log probabilities, token counts, the end of the prompt."""
 
 from typing import Any
 
@@ -102,7 +102,7 @@ async def test_token_ids_of_a_completion(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_who_does_not_ask_is_not_told(client: httpx.AsyncClient, stream: bool) -> None:
+async def test_extra_fields_are_absent_by_default(client: httpx.AsyncClient, stream: bool) -> None:
     for path, body in (("/v1/chat/completions", chat()), ("/v1/completions", ask())):
         text = (await client.post(path, json=body | {"stream": stream, "n": 2})).text
         assert not any(name in text for name in ("token_ids", "prompt_logprobs", "token_id:"))
@@ -113,7 +113,7 @@ async def test_who_does_not_ask_is_not_told(client: httpx.AsyncClient, stream: b
 async def test_prompt_logprobs(
     client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, stream: bool, many: int
 ) -> None:
-    """Many are told in a thread."""
+    """Many log probabilities are formatted in a thread."""
     monkeypatch.setattr("gemma_gateway.logprobs.LARGE", many)
     body = chat(prompt_logprobs=2, n=2)
     if stream:
@@ -130,7 +130,7 @@ async def test_prompt_logprobs(
 async def test_prompt_logprobs_of_a_completion(
     client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, stream: bool, many: int
 ) -> None:
-    """Each choice tells them; an echo may take more of the likeliest than they do, and fewer."""
+    """Each choice has them; ``echo`` may need more or fewer alternatives than ``prompt_logprobs``."""
     monkeypatch.setattr("gemma_gateway.logprobs.LARGE", many)
     body = ask(prompt_logprobs=0, n=2, echo=True, logprobs=1)
     answers = (
@@ -146,7 +146,7 @@ async def test_prompt_logprobs_of_a_completion(
     assert engine.asked[-1].options.prompt_logprobs == 1
 
 
-async def test_a_limit_of_prompt_logprobs_is_called_by_its_name(
+async def test_the_limit_of_prompt_logprobs_names_the_parameter(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
     engine.script = [InvalidRequest("asks for too many", "options.prompt_logprobs")]
@@ -194,7 +194,7 @@ async def test_tokens_named_by_their_ids(client: httpx.AsyncClient) -> None:
         ([2, 97, 99], ["token_id:2", "token_id:10", "token_id:12", "token_id:10"], [0, 0, 1, 2]),
     ],
 )
-async def test_tokens_of_a_completion_named_by_their_ids(
+async def test_completion_tokens_named_by_ids(
     client: httpx.AsyncClient, prompt: Any, tokens: list[str], offsets: list[int]
 ) -> None:
     body = ask(prompt, n=2, logprobs=2, return_tokens_as_token_ids=True, echo=True)
@@ -219,7 +219,7 @@ async def test_log_probabilities_of_given_tokens(client: httpx.AsyncClient, engi
         assert (await client.post(path, json=rest | {"logprob_token_ids": []})).status_code == 200
 
 
-async def test_counts_in_every_chunk(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_continuous_usage(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     chunks = await _chunks(client, "/v1/chat/completions", chat(n=2, stream_options=options))
     assert engine.asked[-1].options.continuous_usage_stats
@@ -236,10 +236,8 @@ async def test_counts_in_every_chunk(client: httpx.AsyncClient, engine: FakeEngi
     assert chunks[-1]["usage"]["completion_tokens"] == 5
 
 
-async def test_counts_in_every_chunk_are_part_of_the_counts(
-    client: httpx.AsyncClient, engine: FakeEngine
-) -> None:
-    """As in vLLM: without ``include_usage`` they are not told."""
+async def test_continuous_usage_needs_include_usage(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """As in vLLM, it has no effect without ``include_usage``."""
     options = {"continuous_usage_stats": True}
     chunks = await _chunks(client, "/v1/chat/completions", chat(n=2, stream_options=options))
     assert not any("usage" in chunk for chunk in chunks)
@@ -278,7 +276,7 @@ COUNT = [{"role": "user", "content": "Count."}, {"role": "assistant", "content":
         ({"chat_template_kwargs": {}}, True, False),
     ],
 )
-async def test_the_end_of_the_prompt(
+async def test_generation_prompt_and_continued_messages(
     client: httpx.AsyncClient, engine: FakeEngine, fields: dict[str, Any], begins: bool, continues: bool
 ) -> None:
     options = (await asked(client, engine, chat(n=2) | {"messages": COUNT} | fields)).options
@@ -318,7 +316,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
         ({"chat_template": "{{ messages }}"}, "chat_template"),
     ],
 )
-async def test_what_cannot_be_is_refused_by_name(
+async def test_conflicting_parameters_are_refused_by_name(
     client: httpx.AsyncClient, path: str, fields: dict[str, Any], param: str
 ) -> None:
     body = {"model": "gemma3n", "messages": COUNT} | fields
@@ -326,7 +324,7 @@ async def test_what_cannot_be_is_refused_by_name(
     assert error["param"] == param
 
 
-async def test_an_empty_last_message_is_a_beginning(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_an_empty_last_message_can_be_continued(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     messages = [COUNT[0], {"role": "assistant", "content": ""}]
     request = await asked(client, engine, chat(n=2) | {"messages": messages, "continue_final_message": True})
     assert request.options.continue_final_message
@@ -373,7 +371,7 @@ async def test_older_names_of_structured_outputs(
         ({"guided_whitespace_pattern": " *"}, "guided_whitespace_pattern", "unsupported_parameter"),
     ],
 )
-async def test_forms_that_cannot_be(
+async def test_conflicting_structured_outputs(
     client: httpx.AsyncClient, fields: dict[str, Any], param: str, code: str
 ) -> None:
     assert_error(await post(client, chat(**fields)), 400, param, code)

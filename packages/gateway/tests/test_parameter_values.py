@@ -10,13 +10,15 @@ import gemma_wire as wire
 from gemma_wire import Message, Options, Request
 
 
-async def test_defaults_are_the_models_own(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_parameters_that_are_not_given_are_not_passed_on(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
     assert await asked(client, engine, chat()) == Request(
         messages=(Message(role="user", content="Hi"),), stream=True
     )
 
 
-async def test_honoured_parameters_reach_the_model(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_supported_parameters_reach_the_model(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     alike = {
         "seed": -(2**63),
         "stop": ("a", "b", "c", "d"),
@@ -49,11 +51,11 @@ async def test_logprobs_reach_the_model(
     assert (await asked(client, engine, chat(**asked_for))).options.logprobs == logprobs
 
 
-async def test_top_p_zero_is_the_likeliest_token(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_top_p_zero_is_the_most_likely_token(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     assert (await asked(client, engine, chat(top_p=0))).top_p == pytest.approx(1e-6)
 
 
-async def test_other_ways_to_say_it(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_equivalent_parameters(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     request = await asked(
         client, engine, chat(max_completion_tokens=5, stop="x", top_k=-1, temperature=2, top_p=1)
     )

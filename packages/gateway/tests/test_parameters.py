@@ -1,4 +1,4 @@
-"""Every parameter: honoured, without effect, or unsupported by its name."""
+"""Every parameter: supported, ignored, or unsupported."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ TEMPLATE = {*TURNS, "chat_template", "chat_template_kwargs"} | {
 
 
 def decided_by(path: str, table: dict[str, Any]) -> str | None:
-    """The row that decides what becomes of a parameter: its own, or of what is not honoured as a whole."""
+    """The row for a parameter: its own, or that of an object that is not supported."""
     if path in table:
         return path
     while path := path[: max(path.rfind("."), path.rfind("["))].rstrip("."):
@@ -63,12 +63,12 @@ def decided_by(path: str, table: dict[str, Any]) -> str | None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_every_official_parameter_has_a_disposition(name: str) -> None:
+def test_every_official_parameter_has_a_treatment(name: str) -> None:
     table = parameter_table(REQUESTS[name])
     assert {path for path in openai_document.parameters(name) if decided_by(path, table) is None} == set()
 
 
-def test_a_parameter_without_a_disposition_is_found() -> None:
+def test_a_parameter_without_a_treatment_is_found() -> None:
     table = parameter_table(ChatRequest)
     paths = ("surprise", "messages[user].surprise", "messages[wizard].role", "tools[function].function.z")
     assert [decided_by(path, table) for path in paths] == [None] * 4
@@ -96,8 +96,8 @@ def test_a_parameter_without_a_disposition_is_found() -> None:
         ("CreateCompletionRequest", {"reasoning_effort"}),
     ],
 )
-def test_parameters_beyond_the_document(name: str, more: set[str]) -> None:
-    """The extras are few, and known; what is unsupported as a whole has a row, and its parts have none."""
+def test_parameters_that_are_not_in_the_document(name: str, more: set[str]) -> None:
+    """Few and known. An unsupported object has one row, and none for its fields."""
     named = openai_document.parameters(name)
     beyond = {
         path
@@ -109,7 +109,7 @@ def test_parameters_beyond_the_document(name: str, more: set[str]) -> None:
     assert beyond - inside == SAMPLING | FORMS | DETAILS | extensions | more
 
 
-def test_the_sdks_parameters_are_known() -> None:
+def test_the_parameters_of_the_sdk_are_known() -> None:
     """The SDK is newer than the document."""
     names = completion_create_params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
     assert names <= parameter_table(ChatRequest).keys()
@@ -156,12 +156,12 @@ def own(schema: type[BaseModel], treatment: str) -> set[str]:
         (CompletionRequest, {"user"}, {"suffix", "guided_whitespace_pattern"}),
     ],
 )
-def test_dispositions(schema: type[BaseModel], ignored: set[str], unsupported: set[str]) -> None:
+def test_treatments(schema: type[BaseModel], ignored: set[str], unsupported: set[str]) -> None:
     assert own(schema, "ignored") == ignored
     assert own(schema, "unsupported") == unsupported
     assert all(row.note for row in parameter_table(schema).values() if row.treatment == "ignored")
 
 
-def test_what_other_servers_define_is_honoured_nowhere_in_extensions() -> None:
-    """What is honoured stands where it belongs; a parameter of ``Extensions`` is one of the other two."""
+def test_extensions_has_no_supported_parameters() -> None:
+    """Parameters in ``Extensions`` are ignored or unsupported; supported ones are in other classes."""
     assert {row.treatment for row in parameter_table(Extensions).values()} == {"ignored", "unsupported"}

@@ -1,4 +1,4 @@
-"""Settings, and the gateway as a process of its own."""
+"""Settings, and the gateway as a process."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ def test_settings_are_frozen_and_described() -> None:
     assert all(field.description for field in GatewaySettings.model_fields.values())
 
 
-def test_a_wrong_setting_is_one_sentence() -> None:
+def test_an_invalid_setting_is_reported_in_one_line() -> None:
     result = subprocess.run(
         COMMAND, env=os.environ | {"API_PORT": "many"}, capture_output=True, text=True, check=False
     )
@@ -54,7 +54,7 @@ def test_a_wrong_setting_is_one_sentence() -> None:
     assert line.startswith("gemma-gateway: API_PORT: Input should be a valid integer")
 
 
-def test_settings_are_named_as_they_are_set() -> None:
+def test_errors_name_the_environment_variable() -> None:
     names = {variable(field) for field in GatewaySettings.model_fields}
     assert {"API_PORT", "TRITON_GRPC_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= names
 
@@ -68,8 +68,8 @@ def test_nothing_heavy_is_imported() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_a_signal_while_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first process of a container hears a signal only if it has a handler for it."""
+def test_a_signal_during_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 of a container only receives signals for which it has a handler."""
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     monkeypatch.setattr(
         "gemma_gateway.observability.logs.configure_logging", lambda *_: signal.raise_signal(signal.SIGTERM)
@@ -84,7 +84,7 @@ def test_a_signal_while_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_process_starts_without_triton_and_ends_when_told(number: signal.Signals) -> None:
+async def test_the_process_starts_without_triton_and_ends_on_sigterm(number: signal.Signals) -> None:
     environment = os.environ | {"API_PORT": "0", "TRITON_GRPC_URL": "127.0.0.1:1"}
     process = await asyncio.create_subprocess_exec(
         *COMMAND, env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL

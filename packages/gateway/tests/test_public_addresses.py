@@ -1,4 +1,4 @@
-"""Which hosts and addresses may be fetched from."""
+"""Which hosts and addresses are public."""
 
 import ipaddress
 

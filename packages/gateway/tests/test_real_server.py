@@ -1,4 +1,4 @@
-"""The gateway on a real port: clients that leave, bodies that are too large, the end of the process."""
+"""The gateway on a real port: disconnects, too large bodies, the shutdown."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from gemma_gateway.settings import GatewaySettings
 from gemma_wire import Chunk
 
 
-async def test_an_endless_head_is_refused_and_a_long_one_is_not(url: str) -> None:
+async def test_a_head_over_the_limit_is_refused(url: str) -> None:
     async with connection(url) as (reader, writer):
         writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 60_000)
         await asyncio.sleep(0.1)
@@ -27,7 +27,7 @@ async def test_an_endless_head_is_refused_and_a_long_one_is_not(url: str) -> Non
         assert b"65,536 bytes at most" in await asyncio.wait_for(reader.read(), 5)
 
 
-async def test_the_first_chunk_comes_before_the_last_is_made(url: str, engine: FakeEngine) -> None:
+async def test_the_first_chunk_is_sent_before_the_last_is_generated(url: str, engine: FakeEngine) -> None:
     gate = asyncio.Event()
     engine.script = [Chunk(text="first"), gate, Chunk(text="last"), END]
     async with (
@@ -47,7 +47,9 @@ async def test_the_first_chunk_comes_before_the_last_is_made(url: str, engine: F
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("begun", [True, False])
-async def test_a_client_that_leaves_cancels(url: str, engine: FakeEngine, stream: bool, begun: bool) -> None:
+async def test_a_disconnect_cancels_the_generation(
+    url: str, engine: FakeEngine, stream: bool, begun: bool
+) -> None:
     """Streaming or waiting, before the first chunk or after it."""
     script: list[Chunk | Exception | asyncio.Event] = [Chunk(text="a")] if begun else []
     engine.script = [*script, asyncio.Event(), END]
@@ -63,7 +65,7 @@ async def test_a_client_that_leaves_cancels(url: str, engine: FakeEngine, stream
         assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
 
 
-async def test_a_client_that_leaves_while_it_sends(
+async def test_a_disconnect_while_the_body_is_sent(
     url: str, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -76,8 +78,8 @@ async def test_a_client_that_leaves_while_it_sends(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-async def test_a_client_that_does_not_read_is_waited_for(url: str, engine: FakeEngine) -> None:
-    """Its answer does not pile up in memory: the engine's generator stands still."""
+async def test_a_client_that_does_not_read_stops_the_engine(url: str, engine: FakeEngine) -> None:
+    """Its response does not accumulate in memory: the engine's generator is suspended."""
     engine.script = [*(Chunk(text="x" * 100_000) for _ in range(500)), END]
     body = json.dumps(chat(stream=True)).encode()
     async with connection(url) as (_, writer):
@@ -91,7 +93,7 @@ async def test_a_client_that_does_not_read_is_waited_for(url: str, engine: FakeE
 async def test_a_hundred_clients_that_leave_at_random_moments(
     url: str, engine: FakeEngine, app: FastAPI
 ) -> None:
-    """While they send, wait, or read; whole answers and streams. A second later nothing of them is left."""
+    """While they send, wait, or read; complete responses and streams. A second later no state is left."""
     random = Random(7)
     engine.script = [step for _ in range(200) for step in (Chunk(text="a" * 200), Pause(0.02))]
 
@@ -121,7 +123,7 @@ async def test_many_streams_at_once(url: str, engine: FakeEngine) -> None:
 
 
 async def test_a_declared_body_over_the_limit_is_refused_unread(url: str, settings: GatewaySettings) -> None:
-    """Not a byte of the body is sent, and the answer is there."""
+    """The response arrives before a byte of the body is sent."""
     async with connection(url) as (reader, writer):
         writer.write(head(settings.max_body_bytes + 1))
         status = await asyncio.wait_for(reader.readline(), 5)
@@ -130,7 +132,7 @@ async def test_a_declared_body_over_the_limit_is_refused_unread(url: str, settin
         assert json.loads(body)["error"]["code"] == "request_too_large"
 
 
-async def test_a_chunked_body_over_the_limit_is_refused_while_it_comes(
+async def test_a_chunked_body_over_the_limit_is_refused_while_it_arrives(
     url: str, settings: GatewaySettings
 ) -> None:
     async with connection(url) as (reader, writer):
@@ -161,7 +163,7 @@ async def test_the_limit_is_exact(url: str, settings: GatewaySettings, extra: in
             assert_error(response, 413, None, "request_too_large")
 
 
-async def test_shutdown_tells_who_still_waits(app: FastAPI, engine: FakeEngine) -> None:
+async def test_the_shutdown_sends_an_error_to_waiting_requests(app: FastAPI, engine: FakeEngine) -> None:
     engine.script = [Chunk(text="a"), asyncio.Event()]
     async with serve(app, shutdown_seconds=1) as (server, url), httpx.AsyncClient(base_url=url) as client:
         streamed = asyncio.create_task(client.post("/v1/chat/completions", json=chat(stream=True)))

@@ -1,4 +1,4 @@
-"""Pictures by URL, as a request names them: their order, and which of them is to blame."""
+"""Images by URL in requests: their order, and the parameter that an error names."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ async def net() -> AsyncIterator[Net]:
         yield net
 
 
-async def test_pictures_keep_their_order_and_each_is_fetched_once(net: Net) -> None:
+async def test_images_keep_their_order_and_each_is_fetched_once(net: Net) -> None:
     urls = ["http://a.example/cat.png", "HTTP://b.example/cat.png", "http://a.example/cat.png"]
     places = [(f"p[{index}]", url) for index, url in enumerate(urls)]
     assert await read_images(places, SETTINGS, net.fetcher()) == (png(),) * 3
@@ -42,8 +42,8 @@ async def test_pictures_keep_their_order_and_each_is_fetched_once(net: Net) -> N
         ("/to/http://127.0.0.1/", "invalid_image_url"),
     ],
 )
-async def test_the_url_is_to_blame(net: Net, path: str, code: str) -> None:
-    """The content decides what it is: no header of the server makes a picture of a page."""
+async def test_an_error_names_the_url(net: Net, path: str, code: str) -> None:
+    """The content decides: no response header turns an HTML page into an image."""
     places = [
         ("messages[0].content[0].image_url.url", "http://a.example/cat.png"),
         (PARAM, f"http://b.example{path}"),
@@ -73,7 +73,7 @@ async def test_through_the_api(engine: FakeEngine, url: str) -> None:
     assert engine.asked == []
 
 
-async def test_a_client_that_leaves_ends_the_fetch(net: Net) -> None:
+async def test_a_disconnect_cancels_the_fetch(net: Net) -> None:
     limits = FetchLimits(("*",), ANY.max_bytes, 60)
     task = asyncio.create_task(read_images([("p", "http://a.example/drip")], SETTINGS, net.fetcher(limits)))
     async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""The official SDK, sync and async, against a real port."""
+"""OpenAI's SDK, sync and async, against a real port."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ async def test_stream(sdk: AsyncOpenAI) -> None:
 
 
 async def test_stream_helper(sdk: AsyncOpenAI) -> None:
-    """The SDK's own accumulation agrees with the whole answer."""
+    """The SDK's own accumulation agrees with the complete response."""
     messages: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "Hi"}]
     async with sdk.chat.completions.stream(model="gemma3n", messages=messages) as stream:
         final = await stream.get_final_completion()
@@ -164,7 +164,7 @@ async def test_exceptions_of_our_own(sdk: AsyncOpenAI) -> None:
 
 
 async def test_too_large(sdk: AsyncOpenAI) -> None:
-    """The client sends all of it, and still reads the answer."""
+    """The client sends all of the body, and then reads the response."""
     with pytest.raises(openai.APIStatusError) as caught:
         await sdk.chat.completions.create(
             model="gemma3n", messages=[{"role": "user", "content": "x" * 5_000_000}]

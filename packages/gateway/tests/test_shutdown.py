@@ -1,4 +1,4 @@
-"""SIGTERM: nobody new, open answers may finish, who still waits is told; in process, and as a process."""
+"""SIGTERM: new requests are refused, running ones may finish, waiting ones get an error."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def ask(client: httpx.AsyncClient, stream: bool) -> "asyncio.Task[httpx.Response
     return asyncio.create_task(client.post(CHAT, json=chat(stream=stream)))
 
 
-async def test_open_answers_finish_and_nobody_new_is_let_in(
+async def test_requests_in_progress_finish_and_new_ones_are_refused(
     app: FastAPI, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -56,7 +56,7 @@ async def test_open_answers_finish_and_nobody_new_is_let_in(
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_who_still_waits_is_told(
+async def test_waiting_requests_get_an_error(
     app: FastAPI, engine: FakeEngine, begun: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -88,7 +88,9 @@ async def test_a_second_signal_ends_the_rest_at_once(app: FastAPI, engine: FakeE
             assert_error(await running, 503, None, "service_unavailable")
 
 
-async def test_a_client_that_does_not_read_is_cut_off(app: FastAPI, engine: FakeEngine) -> None:
+async def test_a_client_that_does_not_read_does_not_delay_the_shutdown(
+    app: FastAPI, engine: FakeEngine
+) -> None:
     engine.script = [*(Chunk(text="x" * 100_000) for _ in range(500)), END]
     async with asyncio.timeout(20), serve(app, shutdown_seconds=0.1) as (server, url):
         host, port = url.removeprefix("http://").split(":")
@@ -154,7 +156,7 @@ def asked(fake: FakeTriton) -> int:
 
 
 async def test_sixteen_streams(process: Gateway, triton: tuple[FakeTriton, str]) -> None:
-    """Half of them finish within the limit, the other half are told; exit code 0, and nothing alarming."""
+    """Half of them finish in time, the others get an error; exit status 0, and no error in the log."""
     fake, _ = triton
     gate = asyncio.Event()
     fake.script = [Chunk(text="a"), gate, END]

@@ -1,4 +1,4 @@
-"""Forms that an answer must have: what the model is asked, and what is refused."""
+"""Response formats and grammars: what is passed on, and what is refused."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ async def test_forms(
     param: str,
     path: str,
 ) -> None:
-    """The form reaches the model, and the model's complaint about it the client, under the client's name."""
+    """The form reaches the model; the model's error reaches the client, with the client's parameter."""
     if path == "/v1/completions" and "response_format" in form:
         return  # not a parameter of plain completions
     body = chat(**form) if "chat" in path else {"model": "gemma3n", "prompt": "x", **form}

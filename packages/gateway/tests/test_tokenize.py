@@ -1,4 +1,4 @@
-"""``/tokenize`` and ``/detokenize``, as vLLM's clients know them."""
+"""``/tokenize`` and ``/detokenize`` as in vLLM."""
 
 from typing import Any
 
@@ -29,14 +29,14 @@ async def test_without_a_model_and_with_pieces(client: httpx.AsyncClient) -> Non
 
 @pytest.mark.parametrize(("prompt", "tokens"), [("Hi", [72, 105]), ("", [])])
 async def test_without_special_tokens(client: httpx.AsyncClient, prompt: str, tokens: list[int]) -> None:
-    """What begins every text is the model's own, and so is left out."""
+    """The BOS token is added by the model, so it is omitted."""
     response = await tokenize(client, prompt=prompt, add_special_tokens=False, return_token_strs=True)
     body = response.json()
     assert (body["tokens"], body["count"]) == (tokens, len(tokens))
     assert body["token_strs"] == list(prompt)
 
 
-async def test_what_was_typed_stays(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_a_bos_token_in_the_text_stays(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.begins = ()
     body = (await tokenize(client, prompt="Hi", add_special_tokens=False)).json()
     assert body["tokens"] == [72, 105]
@@ -59,7 +59,7 @@ async def test_a_conversation(client: httpx.AsyncClient, engine: FakeEngine) -> 
     ]
 
 
-async def test_there_and_back(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_tokenize_and_detokenize_are_inverse(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     tokens = (await tokenize(client, prompt="Häß 🙂", add_special_tokens=False)).json()["tokens"]
     response = await client.post("/detokenize", json={"model": MODEL, "tokens": tokens})
     assert response.json() == {"prompt": "Häß 🙂"}
@@ -67,7 +67,7 @@ async def test_there_and_back(client: httpx.AsyncClient, engine: FakeEngine) -> 
     assert engine.asked[-1] == Request(options=expected)
 
 
-async def test_no_tokens_are_no_text(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_an_empty_token_list_is_an_empty_text(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     assert (await client.post("/detokenize", json={"tokens": []})).json() == {"prompt": ""}
     assert engine.asked == []
 
@@ -127,6 +127,6 @@ async def test_the_models_errors(client: httpx.AsyncClient, engine: FakeEngine) 
     assert_error(await tokenize(client, model="gpt-4o", prompt="x"), 404, "model", "model_not_found")
 
 
-async def test_only_at_the_root(client: httpx.AsyncClient) -> None:
+async def test_paths_have_no_v1_prefix(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/tokenize", json={"prompt": "x"})
     assert_error(response, 404, None, "unknown_url")

@@ -1,4 +1,4 @@
-"""Tools: what the model is asked, and how its calls are told."""
+"""Tools: what the model receives, and how its calls are returned."""
 
 import json
 from typing import Any
@@ -42,7 +42,7 @@ def allowed(mode: str, *names: str) -> dict[str, Any]:
 async def test_tool_choice(
     client: httpx.AsyncClient, engine: FakeEngine, choice: Any, tools: tuple[Tool, ...], required: bool
 ) -> None:
-    """What may not be called, the model is not told of."""
+    """Tools that may not be called are not shown to the model."""
     body = chat(tools=TOOLS) | ({} if choice is None else {"tool_choice": choice})
     options = (await asked(client, engine, body)).options
     assert (options.tools, options.tool_choice == "required") == (tools, required)
@@ -55,13 +55,13 @@ async def test_tool_choice(
 async def test_several_calls(
     client: httpx.AsyncClient, engine: FakeEngine, rest: dict[str, Any], parallel: bool
 ) -> None:
-    """A function that is named is called once."""
+    """A function that ``tool_choice`` names is called once."""
     options = (await asked(client, engine, chat(tools=TOOLS, **rest))).options
     assert options.parallel_tool_calls == parallel
 
 
 async def test_definitions_among_the_allowed(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """A whole definition may stand where its name is enough."""
+    """A complete definition is allowed where only its name is needed."""
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [TOOLS[0]]}}
     assert (await asked(client, engine, chat(tools=TOOLS, tool_choice=choice))).options.tools == (WEATHER,)
 
@@ -122,7 +122,7 @@ async def test_refused(client: httpx.AsyncClient, body: dict[str, Any], param: s
         ("options.tool_choice", "tool_choice"),
     ],
 )
-async def test_the_models_tools_are_the_clients(
+async def test_errors_about_tools_name_the_clients_parameter(
     client: httpx.AsyncClient, engine: FakeEngine, field: str, param: str
 ) -> None:
     engine.script = [wire.InvalidRequest("cannot be honoured", field)]
@@ -193,7 +193,9 @@ async def test_text_before_a_call(client: httpx.AsyncClient, engine: FakeEngine)
     assert (message["content"], len(message["tool_calls"])) == ("Let me see.", 2)
 
 
-async def test_an_answer_with_calls_can_be_sent_back(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_a_response_with_tool_calls_is_a_valid_request_message(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
     engine.script = list(CALLS)
     message = (await post(client, chat(tools=TOOLS))).json()["choices"][0]["message"]
     results = [

@@ -30,14 +30,14 @@ def test_nothing_is_imported_when_it_is_off() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_where_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_endpoint_of_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     assert GatewaySettings().otel_endpoint == ""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
     assert GatewaySettings().otel_endpoint == "http://collector:4318"
 
 
 class Collector:
-    """Takes OTLP over HTTP."""
+    """Receives OTLP over HTTP."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -58,7 +58,7 @@ class Collector:
 
 
 async def test_a_trace_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the client's header to Triton's metadata, and both are the same trace's in the collector."""
+    """From the client's header to Triton's metadata; both belong to the same trace in the collector."""
     collector, triton = Collector(), FakeTriton()
     server = await asyncio.start_server(collector.serve, "127.0.0.1", 0)
     endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -45,9 +45,7 @@ def held(value: Any, depth: int = 1) -> dict[str, int]:
 
 
 @given(value=values, ascii_only=st.booleans(), indent=st.none() | st.just(1), piece=st.integers(1, 40))
-def test_what_is_counted_is_what_is_there(
-    value: Any, ascii_only: bool, indent: int | None, piece: int
-) -> None:
+def test_the_counts_are_exact(value: Any, ascii_only: bool, indent: int | None, piece: int) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     found = counted(text, piece)
     assert held(value) == {name: found[name] for name in held(value)}
@@ -78,7 +76,7 @@ def test_one_more_than_the_limit_is_refused(limit: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1000])
-def test_the_outer_key_of_what_is_too_much(piece: int) -> None:
+def test_the_top_level_key_that_exceeds_a_limit(piece: int) -> None:
     text = b'{"a":[1,2],"m\\"":{"x":' + b"[" + b"1," * 5000 + b"1]}}"
     counter = JsonCounter(replace(ENDLESS, values=4000))
     pieces = [text[start : start + piece] for start in range(0, len(text), piece)]

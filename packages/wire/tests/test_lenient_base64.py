@@ -31,14 +31,14 @@ def test_every_form(data: bytes, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shift", range(6))
-def test_beyond_one_slice(form: str, shift: int) -> None:
+def test_texts_longer_than_one_slice(form: str, shift: int) -> None:
     """Wherever the border between two slices falls."""
     data = b"\xfb\xef\xbe\xff" * 200_000 + bytes(shift)
     assert decode_base64(" " * shift + FORMS[form](base64.b64encode(data).decode())) == data
 
 
 @pytest.mark.parametrize("text", ["a", "aGk=a", "aGk=aGk=", "aGk*", "aG%", "aG%2", "aGk%41", "äöü=", "a\0Gk"])
-def test_what_is_no_base64(text: str) -> None:
+def test_invalid_base64(text: str) -> None:
     with pytest.raises(NotBase64):
         decode_base64(text)
     with pytest.raises(NotBase64):
@@ -47,7 +47,7 @@ def test_what_is_no_base64(text: str) -> None:
         decode_base64("A" * 2**18 + text)
 
 
-def test_it_stops_at_the_limit() -> None:
+def test_decoding_stops_at_the_limit() -> None:
     assert decode_base64("aGk", 2) == b"hi"
     for text in ("aGk", "aGkh", "A" * 10**6):
         with pytest.raises(TooManyBytes):

@@ -14,7 +14,7 @@ def directory(*tags: tuple[int, int, int], big: bool = False) -> bytes:
 
 
 @pytest.mark.parametrize("big", [False, True])
-def test_what_images_hold_is_within_the_limits(big: bool) -> None:
+def test_images_are_within_the_limits(big: bool) -> None:
     usual = [(256, 4, 1), (273, 4, MAX_NUMBERS), (34_675, 7, 3 * 2**20), (700, 1, 2**16)]
     file = io.BytesIO(b"before" + directory(*usual, big=big))
     file.seek(6)

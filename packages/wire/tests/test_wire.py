@@ -96,7 +96,7 @@ requests = st.builds(
 
 
 @given(requests)
-def test_a_request_survives_the_crossing(request: Request) -> None:
+def test_request_round_trip(request: Request) -> None:
     assert Request.from_tensors(request.to_tensors()) == request
 
 
@@ -124,16 +124,16 @@ chunks = st.builds(
 
 
 @given(chunks)
-def test_a_chunk_survives_the_crossing(chunk: Chunk) -> None:
+def test_chunk_round_trip(chunk: Chunk) -> None:
     assert Chunk.from_tensors(chunk.to_tensors()) == chunk
 
 
-def test_tokens_survive_the_crossing() -> None:
+def test_tokens_round_trip() -> None:
     tokens = Tokens(token_ids=(1, 2), text="ab", pieces=("a", "b"), context_length=8)
     assert Tokens.from_tensors(tokens.to_tensors()) == tokens
 
 
-def test_model_info_survives_the_crossing() -> None:
+def test_model_info_round_trip() -> None:
     info = ModelInfo(
         model="m",
         created=1,
@@ -154,7 +154,7 @@ def test_model_info_survives_the_crossing() -> None:
     text,
     st.booleans(),
 )
-def test_an_error_survives_the_crossing(kind: type[WireError], message: str, named: bool) -> None:
+def test_error_round_trip(kind: type[WireError], message: str, named: bool) -> None:
     error = kind(f"broken: {message}", "messages[0].content" if named else "")
     back = WireError.from_line(error.to_line())
     assert (type(back), back.message, back.field) == (kind, error.message, error.field)
@@ -216,7 +216,7 @@ def test_base64_may_have_any_of_its_forms(before: bytes) -> None:
     assert request.images == (PNG, PNG + b"\0", PNG)
 
 
-def test_what_only_begins_like_base64_is_a_file() -> None:
+def test_data_that_only_begins_like_base64_is_a_file() -> None:
     """Linear in its length, too: a pattern that backtracks would not come to an end here."""
     blanks = b"GIF89a" + b" " * 10**6 + b","
     assert _from(prompt="x", images=[blanks]).images == (blanks,)
@@ -256,7 +256,7 @@ def test_arrays_may_have_any_shape() -> None:
         ({"prompt": "x", "options": '{"logit_bias": {"5": 101}}'}, "options.logit_bias.5", "100"),
         ({"prompt": "x", "options": '{"prompt_logprobs": true}'}, "options.prompt_logprobs", "integer"),
         ({"prompt": "x", "options": '{"continue_final_message": true}'}, "", "needs a last message"),
-        ({"messages": '[{"role": "tool", "content": "x"}]'}, "messages[0]", "needs it"),
+        ({"messages": '[{"role": "tool", "content": "x"}]'}, "messages[0]", "is required"),
         ({"messages": '[{"role": "user", "tool_calls": [{}]}]'}, "messages[0].tool_calls[0].id", "needed"),
     ],
 )  # fmt: skip
@@ -275,7 +275,7 @@ def test_bad_input_names_the_field_and_the_limit(values: dict[str, object], fiel
         ({"role": "assistant", "content": "x"}, {"add_generation_prompt": True}, "exclude each other"),
     ],
 )
-def test_what_cannot_be_continued_is_refused(
+def test_invalid_continue_final_message_is_refused(
     last: dict[str, object], options: dict[str, object], says: str
 ) -> None:
     asked = json.dumps({"continue_final_message": True} | options)
@@ -283,7 +283,7 @@ def test_what_cannot_be_continued_is_refused(
         _from(messages=json.dumps([last]), options=asked)
 
 
-def test_a_false_prompt_logprobs_asks_for_nothing() -> None:
+def test_prompt_logprobs_false_is_a_noop() -> None:
     assert _from(prompt="x", options='{"prompt_logprobs": false}').options.prompt_logprobs is None
 
 
@@ -323,7 +323,7 @@ SAID = '{"role":"user","content":"a"}'
     ],
     ids=range(11),
 )
-def test_too_much_names_the_field_and_the_limit(values: dict[str, object], field: str, says: str) -> None:
+def test_an_error_names_the_field_and_the_limit(values: dict[str, object], field: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says) as caught:
         _from(**values)
     assert caught.value.field == field
@@ -392,7 +392,7 @@ def test_a_repetition_penalty_that_would_overflow_logits_is_refused(value: float
         Options(repetition_penalty=value)
 
 
-def test_whole_numbers_may_have_a_point() -> None:
+def test_integers_may_have_a_decimal_point() -> None:
     options = Options.model_validate({"top_k": 5.0, "seed": -0.0, "stop_token_ids": [7.0]})
     assert (options.top_k, options.seed, options.stop_token_ids) == (5, 0, (7,))
     with pytest.raises(ValidationError):

@@ -1,4 +1,4 @@
-"""A small gRPC server that speaks Triton's protocol, and the engine in front of it.
+"""A small gRPC server with Triton's protocol, and the client in front of it.
 
 What the real Triton does in each of these cases is the end-to-end tests' matter.
 """

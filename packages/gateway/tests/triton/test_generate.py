@@ -1,4 +1,4 @@
-"""Requests and answers over gRPC, with one server and with several."""
+"""Requests and responses over gRPC, with one server and with several."""
 
 import asyncio
 from contextlib import aclosing
@@ -34,7 +34,7 @@ async def test_describe(engine: TritonClient) -> None:
     assert await engine.describe() == INFO
 
 
-async def test_a_report_is_read_to_the_end_of_its_stream(engine: TritonClient, triton: FakeTriton) -> None:
+async def test_the_stream_of_a_report_is_read_to_its_end(engine: TritonClient, triton: FakeTriton) -> None:
     end = asyncio.Event()
     triton.described = [INFO, end]
     asked = asyncio.create_task(engine.describe())
@@ -86,11 +86,11 @@ async def test_error_in_the_stream(engine: TritonClient, triton: FakeTriton) -> 
 @pytest.mark.parametrize("script", [[], [Chunk(text="Hello")]])
 async def test_a_stream_that_ends_early(engine: TritonClient, triton: FakeTriton, script: list[Step]) -> None:
     triton.script = script
-    with pytest.raises(Unavailable, match="before the answer was complete"):
+    with pytest.raises(Unavailable, match="before the response was complete"):
         await answer(engine)
 
 
-async def test_closing_cancels(engine: TritonClient, triton: FakeTriton) -> None:
+async def test_closing_the_generator_cancels_the_request(engine: TritonClient, triton: FakeTriton) -> None:
     triton.script = [Chunk(text="a"), asyncio.Event()]
     async with aclosing(engine.generate(ASK, "")) as chunks:
         assert await anext(chunks) == Chunk(text="a")
@@ -98,7 +98,7 @@ async def test_closing_cancels(engine: TritonClient, triton: FakeTriton) -> None
     await until(lambda: triton.running == 0, seconds=1)
 
 
-async def test_cancelling_who_waits_cancels(engine: TritonClient, triton: FakeTriton) -> None:
+async def test_cancelling_the_consumer_cancels_the_request(engine: TritonClient, triton: FakeTriton) -> None:
     triton.script = [asyncio.Event()]
     task = asyncio.create_task(answer(engine))
     await until(lambda: triton.running == 1)
@@ -108,14 +108,14 @@ async def test_cancelling_who_waits_cancels(engine: TritonClient, triton: FakeTr
     await until(lambda: triton.running == 0, seconds=1)
 
 
-async def test_nobody_listens() -> None:
+async def test_no_server_is_listening() -> None:
     async with connected("127.0.0.1:1") as engine:
         for attempt in (engine.describe(), answer(engine)):
             with pytest.raises(Unavailable, match="cannot be reached"):
                 await attempt
 
 
-async def test_a_server_that_goes_away_in_mid_stream(triton: FakeTriton) -> None:
+async def test_a_server_that_fails_during_a_stream(triton: FakeTriton) -> None:
     triton.script = [Chunk(text="a"), asyncio.Event()]
     async with listening(triton) as (target, server), connected(target) as engine:
         chunks = engine.generate(ASK, "")
@@ -162,7 +162,7 @@ async def test_several_servers_take_turns() -> None:
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "unhealthy"])
-async def test_a_server_that_cannot_answer_is_passed_over(triton: FakeTriton, trouble: str) -> None:
+async def test_an_unavailable_server_is_skipped(triton: FakeTriton, trouble: str) -> None:
     sick = FakeTriton()
     sick.script = sick.described = ["Stub process 'gemma3n_0_0' is not healthy."]
     async with listening(triton) as (good, _), listening(sick) as (unhealthy, _):
@@ -183,7 +183,7 @@ async def test_a_server_that_cannot_answer_is_passed_over(triton: FakeTriton, tr
         pytest.param(InvalidRequest("no", "prompt").to_line(), InvalidRequest, id="an invalid request"),
     ],
 )
-async def test_what_is_not_tried_on_another_server(
+async def test_errors_that_are_not_retried_on_another_server(
     triton: FakeTriton, step: Step, error: type[WireError]
 ) -> None:
     other = FakeTriton()

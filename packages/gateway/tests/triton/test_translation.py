@@ -1,4 +1,4 @@
-"""Errors and tensors, between Triton's words and ours."""
+"""The conversion of errors and tensors between Triton's form and ours."""
 
 import struct
 

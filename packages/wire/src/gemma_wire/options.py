@@ -19,11 +19,11 @@ MAX_CACHE_SALT = 512
 """Characters of a ``cache_salt``."""
 
 
-def _whole(value: object) -> object:
+def _as_integer(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-JsonInt = Annotated[StrictInt, BeforeValidator(_whole)]
+JsonInt = Annotated[StrictInt, BeforeValidator(_as_integer)]
 """An integer, which may be written as ``5.0``; not a boolean or a string."""
 TokenId = Annotated[JsonInt, Field(ge=0, le=INT32_MAX)]
 

@@ -23,12 +23,6 @@ from gemma_gateway.chat.response_format import ChatResponseFormat
 from gemma_gateway.logprobs import to_chat_logprobs
 
 
-class ChatStreamChoice(ChunkChoice):
-    """With the token ids, which vLLM adds for clients that request them."""
-
-    token_ids: list[int] | None = None
-
-
 class _Tokens(NamedTuple):
     """Tokens that are reported, and in which way."""
 
@@ -53,12 +47,12 @@ class ChatChoiceStreamer:
         self._form = form
         self._held = _NO_TOKENS
 
-    def start(self) -> ChatStreamChoice:
+    def start(self) -> ChunkChoice:
         """The first delta, which names the role."""
         delta = ChoiceDelta(role="assistant", content=self._form.empty_content, refusal=None)
         return self._choice(delta, _NO_TOKENS)
 
-    def next(self, chunk: wire.Chunk) -> list[ChatStreamChoice]:
+    def next(self, chunk: wire.Chunk) -> list[ChunkChoice]:
         """The deltas that a chunk makes; none if it has neither content nor an end."""
         choices = []
         tokens = self._held.plus(chunk)
@@ -73,13 +67,13 @@ class ChatChoiceStreamer:
 
     def _choice(
         self, delta: ChoiceDelta, tokens: _Tokens | None, finish: wire.FinishReason | None = None
-    ) -> ChatStreamChoice:
+    ) -> ChunkChoice:
         """A delta with its tokens; ``None``: nothing is reported about tokens."""
-        token_ids: dict[str, Any] = {}
+        token_ids: dict[str, Any] = {}  # vLLM's, and unknown to the SDK's type
         if self._form.token_ids:
             token_ids["token_ids"] = list(tokens.token_ids) if tokens else []
         logprobs = None if tokens is None or not self._form.logprobs else self._logprobs(tokens)
-        return ChatStreamChoice(
+        return ChunkChoice(
             index=self._index, delta=delta, logprobs=logprobs, finish_reason=finish, **token_ids
         )
 
@@ -124,12 +118,12 @@ class ChatChoiceAccumulator:
         self._token_ids: list[int] = []
         self._finish_reason: Any = None
 
-    def add(self, choice: ChatStreamChoice) -> None:
+    def add(self, choice: ChunkChoice) -> None:
         """Takes in the next delta."""
         self._texts.append(choice.delta.content or "")
         if choice.logprobs:
             self._logprobs += choice.logprobs.content or ()
-        self._token_ids += choice.token_ids or ()
+        self._token_ids += (choice.model_extra or {}).get("token_ids", ())
         self._finish_reason = choice.finish_reason or self._finish_reason
         for call in choice.delta.tool_calls or ():
             assert call.function is not None

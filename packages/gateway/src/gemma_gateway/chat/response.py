@@ -8,9 +8,10 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
 
 import gemma_wire as wire
-from gemma_gateway.chat.choices import ChatChoiceAccumulator, ChatChoiceStreamer, ChatStreamChoice
+from gemma_gateway.chat.choices import ChatChoiceAccumulator, ChatChoiceStreamer
 from gemma_gateway.chat.response_format import ChatResponseFormat
 from gemma_gateway.generation import Chunks
 from gemma_gateway.response_base import to_openai_usage
@@ -68,7 +69,7 @@ class _Update(NamedTuple):
         usage: the final token counts, in the last update.
     """
 
-    choices: list[ChatStreamChoice]
+    choices: list[ChunkChoice]
     prompt_fields: dict[str, Any]
     usage_so_far: wire.Usage | None = None
     usage: wire.Usage | None = None

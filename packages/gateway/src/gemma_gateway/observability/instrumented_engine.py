@@ -87,10 +87,10 @@ class _Measurement:
         now = time.perf_counter()
         if self._first is None:
             self._first = now
-            self._metrics.first.observe(now - self._began)
+            self._metrics.time_to_first_token.observe(now - self._began)
         if chunk.text or chunk.tool_calls:
             if chunk.index in self._last:
-                self._metrics.between.observe(now - self._last[chunk.index])
+                self._metrics.inter_token_latency.observe(now - self._last[chunk.index])
             self._last[chunk.index] = now
         if chunk.finish_reason:
             self._metrics.finished.labels(chunk.finish_reason).inc()
@@ -106,13 +106,13 @@ class _Measurement:
             self._metrics.aborted.labels(self.reason).inc()
 
     def _record_timings(self, timings: Timings) -> None:
-        self._metrics.queued.observe(timings.queued)
-        self._metrics.prefill.observe(timings.prefill)
-        self._metrics.decode.observe(timings.decode)
+        self._metrics.queue_time.observe(timings.queued)
+        self._metrics.prefill_time.observe(timings.prefill)
+        self._metrics.decode_time.observe(timings.decode)
 
     def _finish(self, usage: Usage, now: float) -> None:
         self._done = True
-        self._metrics.whole.observe(now - self._began)
+        self._metrics.e2e_latency.observe(now - self._began)
         self._metrics.prompt_tokens.inc(usage.prompt_tokens)
         self._metrics.cached_tokens.inc(usage.cached_tokens)
         self._metrics.generation_tokens.inc(usage.completion_tokens)
@@ -121,4 +121,4 @@ class _Measurement:
         choices = len(self._last)
         rest = usage.completion_tokens - choices
         if rest > 0 and self._first is not None:
-            self._metrics.per_token.observe((now - self._first) * choices / rest)
+            self._metrics.time_per_output_token.observe((now - self._first) * choices / rest)

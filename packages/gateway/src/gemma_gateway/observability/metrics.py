@@ -13,8 +13,8 @@ from prometheus_client.exposition import choose_encoder
 _PREFIX: Final = "gemma_api"
 # Seconds. A token of a small model on a GPU takes milliseconds, a long response on a Jetson many minutes.
 _TOKEN: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5)
-_FIRST: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
-_WHOLE: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 3600)
+_FIRST_TOKEN: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+_REQUEST: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 3600)
 _COUNTS: Final = tuple(2**power for power in range(16))
 
 
@@ -30,7 +30,7 @@ class GatewayMetrics:
         self.http_seconds = self._histogram(
             "http_request_duration_seconds",
             "From the head of a request to the end of its response.",
-            _WHOLE,
+            _REQUEST,
             "handler",
         )
         self.http_in_flight = self._gauge("http_requests_in_flight", "HTTP requests in progress.")
@@ -52,23 +52,29 @@ class GatewayMetrics:
         self.request_generation = self._histogram(
             "request_generation_tokens", "Generated tokens of a request.", _COUNTS
         )
-        self.first = self._histogram(
-            "time_to_first_token_seconds", "From the call of the model to its first chunk.", _FIRST
+        self.time_to_first_token = self._histogram(
+            "time_to_first_token_seconds", "From the call of the model to its first chunk.", _FIRST_TOKEN
         )
-        self.between = self._histogram(
+        self.inter_token_latency = self._histogram(
             "inter_token_latency_seconds",
             "Between two chunks of a choice; a chunk has one token or several.",
             _TOKEN,
         )
-        self.per_token = self._histogram(
+        self.time_per_output_token = self._histogram(
             "request_time_per_output_token_seconds", "Mean over a request, without its first token.", _TOKEN
         )
-        self.whole = self._histogram(
-            "e2e_request_latency_seconds", "From the call of the model to its last chunk.", _WHOLE
+        self.e2e_latency = self._histogram(
+            "e2e_request_latency_seconds", "From the call of the model to its last chunk.", _REQUEST
         )
-        self.queued = self._histogram("request_queue_time_seconds", "Time in the model's queue.", _FIRST)
-        self.prefill = self._histogram("request_prefill_time_seconds", "Prefill of the prompt.", _FIRST)
-        self.decode = self._histogram("request_decode_time_seconds", "Decoding of the new tokens.", _WHOLE)
+        self.queue_time = self._histogram(
+            "request_queue_time_seconds", "Time in the model's queue.", _FIRST_TOKEN
+        )
+        self.prefill_time = self._histogram(
+            "request_prefill_time_seconds", "Prefill of the prompt.", _FIRST_TOKEN
+        )
+        self.decode_time = self._histogram(
+            "request_decode_time_seconds", "Decoding of the new tokens.", _REQUEST
+        )
 
     @property
     def generations(self) -> int:

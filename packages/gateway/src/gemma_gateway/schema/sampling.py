@@ -70,6 +70,7 @@ ALIASES: Final = {"repetition_penalty": "repeat_penalty"}
 GREEDY_TOP_P: Final = 1e-6
 """0 asks for the smallest set of tokens, which is the most likely token; the engine requires more than 0."""
 TopP = Annotated[float, Field(ge=0, le=1), AfterValidator(lambda top_p: max(top_p, GREEDY_TOP_P))]
+CacheSalt = Annotated[str, Field(max_length=MAX_CACHE_SALT), AfterValidator(lambda salt: salt or None)]
 TopK = Annotated[int, Field(ge=-1, le=INT32_MAX), AfterValidator(lambda top_k: max(top_k, 0))]
 
 
@@ -107,8 +108,8 @@ class GenerationRequest(Extensions, StructuredOutputParams, OutputDetailParams):
     min_tokens: int | None = Field(None, ge=0, le=INT32_MAX)
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
-    cache_salt: str | None = Field(
-        None, max_length=MAX_CACHE_SALT, description="only requests with the same salt share the prefix cache"
+    cache_salt: CacheSalt | None = Field(
+        None, description="only requests with the same salt share the prefix cache"
     )
 
     @model_validator(mode="after")

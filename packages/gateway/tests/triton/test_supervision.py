@@ -1,4 +1,4 @@
-"""What nobody says: that the model has died, or that the server hangs."""
+"""Finding out that Triton or the model has failed while a stream is silent."""
 
 import asyncio
 
@@ -15,11 +15,11 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(subject, "ANSWER_SECONDS", 1.5)
+    monkeypatch.setattr(subject, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(subject, "CHECK_SECONDS", 1.5)
 
 
-async def test_a_dead_model_is_noticed_though_its_stream_is_silent(
+async def test_a_dead_model_is_noticed_while_its_stream_is_silent(
     engine: TritonClient, triton: FakeTriton
 ) -> None:
     triton.script = [Chunk(text="a"), asyncio.Event()]
@@ -33,7 +33,7 @@ async def test_a_dead_model_is_noticed_though_its_stream_is_silent(
 
 
 async def test_health_checks_do_not_hide_a_dead_model(engine: TritonClient, triton: FakeTriton) -> None:
-    """What they hear is no sign of life of the stream."""
+    """The responses to health checks do not count as activity of the stream."""
     triton.script = [asyncio.Event()]
     triton.described = ["Stub process 'gemma3n_0_0' is not healthy."]
     task = asyncio.create_task(answer(engine))
@@ -55,10 +55,10 @@ async def test_a_server_that_hangs_is_noticed(engine: TritonClient, triton: Fake
 
 
 @pytest.mark.parametrize("described", [[asyncio.Event()], [INFO], ["some trouble of its own"]])
-async def test_a_busy_model_is_waited_for(
+async def test_a_busy_model_is_not_considered_dead(
     engine: TritonClient, triton: FakeTriton, described: list[Step]
 ) -> None:
-    """Silence alone is no illness: a long prompt takes its time."""
+    """Silence alone is not a failure: a long prompt takes time."""
     gate = asyncio.Event()
     triton.script = [gate, END]
     triton.described = described
@@ -68,11 +68,11 @@ async def test_a_busy_model_is_waited_for(
     assert await task == [END]
 
 
-async def test_a_server_that_talks_is_not_asked(
+async def test_an_active_server_is_not_checked(
     engine: TritonClient, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though it talks for longer than a silence may last."""
-    monkeypatch.setattr(subject, "QUIET_SECONDS", 1.0)
+    """Even if the stream takes longer than ``SILENCE_SECONDS``."""
+    monkeypatch.setattr(subject, "SILENCE_SECONDS", 1.0)
     triton.script = [step for _ in range(50) for step in (Pause(0.05), Chunk(text="a"))]
     triton.script.append(END)
     triton.described = ["not healthy"]

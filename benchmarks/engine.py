@@ -15,16 +15,18 @@ from gemma_model.protocol import Engine, Generation, Prompt, Sampling, Step
 from gemma_model.settings import Settings
 
 
-class Client:
-    """One request, and when its tokens came."""
+class GenerationListener:
+    """Receives the tokens of one request, with the times of their arrival."""
 
     def __init__(self) -> None:
+        self.tokens: list[int] = []
         self.times: list[float] = []
         self.ended = threading.Event()
 
     def __call__(self, step: Step) -> None:
         """Listen."""
         assert step.error is None, step.error
+        self.tokens += step.token_ids
         self.times += [time.perf_counter()] * len(step.token_ids)
         if step.last:
             self.ended.set()
@@ -32,7 +34,7 @@ class Client:
 
 def measure(engine: Engine, clients: int, prompt: int, tokens: int, salt: int) -> tuple[float, float]:
     """Output tokens/s of all clients together, and the median time to the first token in seconds."""
-    listeners = [Client() for _ in range(clients)]
+    listeners = [GenerationListener() for _ in range(clients)]
     began = time.perf_counter()
     for i, listener in enumerate(listeners):
         ids = (2, *(100 + (salt * 7919 + i * 104729 + j * 31) % 300 for j in range(prompt - 1)))

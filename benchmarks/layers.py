@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.engine import measure as run_engine
 from benchmarks.machine import about
 from benchmarks.rounds import Ratio, Rounds, alternate
-from benchmarks.stack import Stack, serving
+from benchmarks.stack import ServingStack, serving
 
 from gemma_gateway.triton_client import TritonClient
 from gemma_launcher.tools import api_client
@@ -62,7 +62,7 @@ def main() -> None:
         given.json.write_text(text + "\n", encoding="utf-8")
 
 
-async def measure(engine: Engine, stack: Stack, given: argparse.Namespace) -> dict[int, Rounds[float]]:
+async def measure(engine: Engine, stack: ServingStack, given: argparse.Namespace) -> dict[int, Rounds[float]]:
     """Clients → output tokens/s of each layer, round by round. Each round has prompts of its own."""
     with api_client.create_client(stack.api) as client:
         model = api_client.select_model(client, None)
@@ -99,7 +99,7 @@ async def measure(engine: Engine, stack: Stack, given: argparse.Namespace) -> di
 
 
 @contextlib.asynccontextmanager
-async def _open(stack: Stack) -> AsyncIterator[tuple[TritonClient, Any]]:
+async def _open(stack: ServingStack) -> AsyncIterator[tuple[TritonClient, Any]]:
     triton = TritonClient([stack.triton_grpc])
     try:
         async with api_client.create_async_client(stack.api) as client:

@@ -8,7 +8,6 @@ import asyncio
 import json
 import random
 import statistics
-import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from benchmarks.engine import GenerationListener
 from benchmarks.rounds import Ratio, Rounds, alternate
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.protocol import Generation, Prompt, Sampling, Step
+from gemma_model.protocol import Generation, Prompt, Sampling
 from gemma_model.settings import Settings
 from gemma_model.weights import open_weights
 
@@ -73,32 +73,15 @@ def skipping(folder: Path, length: int, chunk: int, rounds: int, most_busy: floa
     return asyncio.run(alternate(sides, rounds, most_busy))
 
 
-class Client:
-    """One request, and when its tokens came."""
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.times: list[float] = []
-        self.ended = threading.Event()
-
-    def __call__(self, step: Step) -> None:
-        """Listen."""
-        assert step.error is None, step.error
-        self.tokens += step.token_ids
-        self.times += [time.perf_counter()] * len(step.token_ids)
-        if step.last:
-            self.ended.set()
-
-
 def text(length: int, seed: int) -> tuple[int, ...]:
     """Token ids; no two seeds begin alike."""
     rng = random.Random(seed)
     return tuple(rng.randrange(LEAST_ID, MOST_ID) for _ in range(length))
 
 
-def ask(engine: NativeEngine, ids: Sequence[int], tokens: int) -> tuple[Client, float]:
+def ask(engine: NativeEngine, ids: Sequence[int], tokens: int) -> tuple[GenerationListener, float]:
     """A request, and the seconds to its first token."""
-    client, began = Client(), time.perf_counter()
+    client, began = GenerationListener(), time.perf_counter()
     engine.submit(Generation(Prompt(tuple(ids)), GREEDY, tokens), client)
     client.ended.wait()
     return client, client.times[0] - began
@@ -114,7 +97,7 @@ def turns(engine: NativeEngine, length: int, seed: int) -> tuple[float, float]:
 
 def gap(engine: NativeEngine, length: int, chunk: int, seed: int) -> tuple[float, float]:
     """The worst gap of a running answer while a long prompt is read, and the time of a chunk of that."""
-    running, long = Client(), Client()
+    running, long = GenerationListener(), GenerationListener()
     number = engine.submit(Generation(Prompt(text(NEW, seed)), GREEDY, 3000), running)
     while len(running.tokens) < SAID:
         time.sleep(0.01)

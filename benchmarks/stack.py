@@ -17,7 +17,7 @@ PORTS = ("port", "triton-http-port", "triton-grpc-port", "triton-metrics-port")
 
 
 @dataclass(frozen=True)
-class Stack:
+class ServingStack:
     """Where it listens, and the launcher's process id."""
 
     api: str
@@ -26,7 +26,7 @@ class Stack:
 
 
 @contextmanager
-def serving(model: str, playground: bool = False) -> Iterator[Stack]:
+def serving(model: str, playground: bool = False) -> Iterator[ServingStack]:
     """``gemma-triton serve`` until the end; what it prints goes to standard error.
 
     Args:
@@ -42,7 +42,7 @@ def serving(model: str, playground: bool = False) -> Iterator[Stack]:
     command = [sys.executable, "-m", "gemma_launcher", "serve", "--model", model, *flags]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     api, grpc = f"http://{LOOPBACK}:{ports['port']}/v1", f"{LOOPBACK}:{ports['triton-grpc-port']}"
-    stack = Stack(api, grpc, process.pid)
+    stack = ServingStack(api, grpc, process.pid)
     try:
         _wait(process, f"http://{LOOPBACK}:{ports['port']}/health/ready")
         yield stack

@@ -26,7 +26,7 @@ CODES: dict[int, set[str]] = {
 
 
 @dataclass(frozen=True)
-class Exchange:
+class HttpExchange:
     """A request and its answer.
 
     Args:
@@ -58,7 +58,7 @@ class Exchange:
         return isinstance(self.request, dict) and self.request.get("stream") is True
 
 
-def problems(exchange: Exchange) -> list[str]:
+def problems(exchange: HttpExchange) -> list[str]:
     """What is wrong with an answer, one sentence each; nothing when it is as promised."""
     responses = contract()["paths"][exchange.path][exchange.method.lower()]["responses"]
     response = responses.get(str(exchange.status))
@@ -76,7 +76,7 @@ def problems(exchange: Exchange) -> list[str]:
     return found + _typed(exchange, "application/json") + _whole_problems(exchange, response)
 
 
-def error_problems(exchange: Exchange) -> list[str]:
+def error_problems(exchange: HttpExchange) -> list[str]:
     """What is wrong with the envelope of an error."""
     found = _typed(exchange, "application/json")
     try:
@@ -98,7 +98,7 @@ def error_problems(exchange: Exchange) -> list[str]:
     return found
 
 
-def _header_problems(exchange: Exchange, response: Json) -> list[str]:
+def _header_problems(exchange: HttpExchange, response: Json) -> list[str]:
     return [
         f"the header {name} is missing"
         for name, header in response.get("headers", {}).items()
@@ -106,12 +106,12 @@ def _header_problems(exchange: Exchange, response: Json) -> list[str]:
     ]
 
 
-def _typed(exchange: Exchange, expected: str) -> list[str]:
+def _typed(exchange: HttpExchange, expected: str) -> list[str]:
     got = exchange.headers.get("content-type", "")
     return [] if got.partition(";")[0] == expected else [f"the content type is {got!r}, not {expected}"]
 
 
-def _whole_problems(exchange: Exchange, response: Json) -> list[str]:
+def _whole_problems(exchange: HttpExchange, response: Json) -> list[str]:
     try:
         answer = exchange.json
     except ValueError as error:
@@ -123,7 +123,7 @@ def _whole_problems(exchange: Exchange, response: Json) -> list[str]:
     return found
 
 
-def _usage_problems(exchange: Exchange, answer: Json) -> list[str]:
+def _usage_problems(exchange: HttpExchange, answer: Json) -> list[str]:
     usage = answer["usage"]
     found = []
     if usage["total_tokens"] != usage["prompt_tokens"] + usage["completion_tokens"]:
@@ -141,7 +141,7 @@ def _limit(request: Json) -> int | None:
     return limit if isinstance(limit, int) and limit >= 0 else None  # -1: as many as the context holds
 
 
-def _choice_problems(exchange: Exchange, answer: Json) -> list[str]:
+def _choice_problems(exchange: HttpExchange, answer: Json) -> list[str]:
     found = []
     choices, count = answer["choices"], wanted(exchange.path, exchange.request)
     if count is not None and [choice["index"] for choice in choices] != list(range(count)):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
 
-from checks import Exchange, error_problems, problems
+from checks import HttpExchange, error_problems, problems
 from deviations import UNSAID
 from repair import repaired, tamed
 
@@ -53,11 +53,11 @@ def contract(ctx: CheckContext, response: Response, case: AnyCase) -> None:
     assert not found, "\n".join(found)
 
 
-def _exchange(response: Response, case: AnyCase) -> Exchange:
+def _exchange(response: Response, case: AnyCase) -> HttpExchange:
     headers = {name.lower(): values[0] for name, values in response.headers.items()}
     method = str(response.request.method or "").lower()
     request = _sent(response)
-    return Exchange(method, case.operation.path, request, response.status_code, headers, response.content)
+    return HttpExchange(method, case.operation.path, request, response.status_code, headers, response.content)
 
 
 def _sent(response: Response) -> Any:
@@ -79,7 +79,7 @@ def _is_positive(case: AnyCase) -> bool:
     return case.meta is not None and case.meta.generation.mode.is_positive
 
 
-def _refusal_problems(exchange: Exchange) -> list[str]:
+def _refusal_problems(exchange: HttpExchange) -> list[str]:
     """Data that fits the schemas may be refused only for what they cannot say, and by name."""
     param = exchange.json["error"]["param"] or ""
     if any(re.fullmatch(unsaid, param) for unsaid in UNSAID):

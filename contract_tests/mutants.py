@@ -39,7 +39,7 @@ class Mutant:
     change: Change
 
 
-class Recorded(httpx.BaseTransport):
+class RecordedTransport(httpx.BaseTransport):
     """The real server, asked the same thing only once."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Recorded(httpx.BaseTransport):
 class Mutating(httpx.BaseTransport):
     """Breaks the answers of the real server."""
 
-    def __init__(self, recorded: Recorded, change: Change) -> None:
+    def __init__(self, recorded: RecordedTransport, change: Change) -> None:
         self._recorded, self._change = recorded, change
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

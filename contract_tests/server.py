@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from checks import Exchange, problems
+from checks import HttpExchange, problems
 
 FOREIGN = os.environ.get("CONTRACT_BASE_URL", "")
 KEY = os.environ.get("CONTRACT_API_KEY", "none")
@@ -47,28 +47,30 @@ class Api:
     def __init__(self, http: httpx.Client, model: str) -> None:
         self.http, self.model = http, model
 
-    def ask(self, path: str, body: Mapping[str, Any], expect: int = 200) -> Exchange:
+    def ask(self, path: str, body: Mapping[str, Any], expect: int = 200) -> HttpExchange:
         """POST a body; the answer, which has this status and nothing wrong with it."""
         request = {"model": self.model, **body}
         answer = self.http.post(path, json=request)
         return self._checked("post", path, request, answer, expect)
 
-    def get(self, path: str, template: str, expect: int = 200) -> Exchange:
+    def get(self, path: str, template: str, expect: int = 200) -> HttpExchange:
         """GET a path; ``template`` is how the document writes it."""
         return self._checked("get", template, None, self.http.get(path), expect)
 
-    def chat(self, expect: int = 200, **body: Any) -> Exchange:
+    def chat(self, expect: int = 200, **body: Any) -> HttpExchange:
         """A chat completion of at most eight tokens, where the body does not say otherwise."""
         limit = {} if "max_completion_tokens" in body else {"max_tokens": 8}
         return self.ask(CHAT, {"messages": HI, **limit, **body}, expect)
 
-    def complete(self, expect: int = 200, **body: Any) -> Exchange:
+    def complete(self, expect: int = 200, **body: Any) -> HttpExchange:
         """A completion of at most eight tokens, where the body does not say otherwise."""
         return self.ask(COMPLETIONS, {"prompt": "Once upon a time", "max_tokens": 8, **body}, expect)
 
-    def _checked(self, method: str, path: str, request: Any, answer: httpx.Response, expect: int) -> Exchange:
+    def _checked(
+        self, method: str, path: str, request: Any, answer: httpx.Response, expect: int
+    ) -> HttpExchange:
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        exchange = Exchange(method, path, request, answer.status_code, headers, answer.content)
+        exchange = HttpExchange(method, path, request, answer.status_code, headers, answer.content)
         assert answer.status_code == expect, answer.text[:500]
         found = problems(exchange)
         assert not found, "\n".join([f"{method} {path} {request}", *found, answer.text[:500]])

@@ -15,15 +15,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gemma_gateway.errors import ApiError, MalformedRequest, RequestTimeout
 from gemma_gateway.http_server.connections import Admission, ConnectionPhase, ConnectionPool
+from gemma_gateway.http_server.error_responses import error_response, only_health, overloaded
 from gemma_gateway.http_server.parser import RequestParser, as_scope, malformed
-from gemma_gateway.http_server.response_writer import (
-    ReadFlowControl,
-    ResponseCycle,
-    ResponseWriter,
-    error_response,
-    only_health,
-    overloaded,
-)
+from gemma_gateway.http_server.response_writer import ReadFlowControl, ResponseCycle, ResponseWriter
 from gemma_gateway.http_server.tcp import TCPState, enable_keep_alive, tcp_state
 
 log = logging.getLogger(__name__)
@@ -74,10 +68,7 @@ class HTTPProtocol(H11Protocol):
         """See asyncio."""
         if self.writer.is_closing():
             return
-        if self.conn.their_state in (
-            h11.MUST_CLOSE,
-            h11.CLOSED,
-        ):  # the client has announced that it sends nothing more
+        if self.conn.their_state in (h11.MUST_CLOSE, h11.CLOSED):  # it has announced its last request
             self._pause_reading()
             return
         if self.phase is ConnectionPhase.IDLE:

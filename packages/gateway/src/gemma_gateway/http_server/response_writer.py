@@ -1,22 +1,15 @@
-"""Writing responses to a connection, including those that the application does not see."""
+"""Writing responses to a connection: byte counts, probes, flow control."""
 
 import asyncio
-import http
-import json
-import uuid
 from collections.abc import Callable
 from typing import Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
-from gemma_gateway.auth import HEALTH
-from gemma_gateway.errors import ApiError, ServiceUnavailable
-
 _STATUS_LINE: Final = b"HTTP/1.1 "
 """The beginning of every response."""
-_MONITORING_PATHS: Final = (*HEALTH, "/metrics")
 
 
 class ResponseWriter:
@@ -107,40 +100,3 @@ class ReadFlowControl(FlowControl):
         """See uvicorn."""
         if not self.held:
             super().resume_reading()
-
-
-def error_response(error: ApiError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The complete response to a request that the application has not seen; it ends the connection."""
-    body = json.dumps(error.body()).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "x-request-id": _request_id(),
-        **error.headers,
-        "Connection": "close",
-    }
-    lines = [f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}".encode()]
-    lines += [b"%b: %b" % header for header in default_headers]
-    lines += [f"{name}: {value}".encode("latin-1") for name, value in headers.items()]
-    return b"\r\n".join([*lines, b"", body])
-
-
-def overloaded(limit: int) -> ServiceUnavailable:
-    """The error for a connection over the limit."""
-    sentence = f"The server has reached its limit of {limit} connections with requests in progress."
-    headers = {"Connection": "close", "x-request-id": _request_id()}
-    return ServiceUnavailable(sentence, code="too_many_connections", headers=headers)
-
-
-def only_health(app: ASGIApp, limit: int) -> ASGIApp:
-    """The application for health checks and metrics; 503 for all other paths."""
-
-    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-        chosen = app if scope["path"] in _MONITORING_PATHS else overloaded(limit).response()
-        await chosen(scope, receive, send)
-
-    return respond
-
-
-def _request_id() -> str:
-    return f"req_{uuid.uuid4().hex}"

@@ -101,9 +101,7 @@ def _status(url: str) -> int:
 
 def test_make_serve_answers_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """The README's first command. Ctrl-C is a signal to make as well, which ends by it when all else has."""
-    began = time.monotonic()
     with running(tmp_path / "log", command=MAKE_SERVE, playground=True, TMPDIR=str(tmp_path)) as stack:
-        assert time.monotonic() - began < 40, "a second start is ready within 40 s"
         _ends_and_leaves_nothing(stack, tmp_path, signal.SIGINT, code=-signal.SIGINT)
 
 

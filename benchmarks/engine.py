@@ -10,8 +10,14 @@ import time
 from pathlib import Path
 
 from gemma_model import allocator
-from gemma_model.engines import make_engine
-from gemma_model.protocol import Engine, Generation, Prompt, Sampling, Step
+from gemma_model.engine import create_engine
+from gemma_model.engine_types import (
+    Engine,
+    EngineOutput,
+    EngineRequest,
+    EngineSamplingParams,
+    TokenizedPrompt,
+)
 from gemma_model.settings import Settings
 
 
@@ -23,7 +29,7 @@ class GenerationListener:
         self.times: list[float] = []
         self.ended = threading.Event()
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: EngineOutput) -> None:
         """Listen."""
         assert step.error is None, step.error
         self.tokens += step.token_ids
@@ -38,7 +44,9 @@ def measure(engine: Engine, clients: int, prompt: int, tokens: int, salt: int) -
     began = time.perf_counter()
     for i, listener in enumerate(listeners):
         ids = (2, *(100 + (salt * 7919 + i * 104729 + j * 31) % 300 for j in range(prompt - 1)))
-        engine.submit(Generation(Prompt(ids), Sampling(temperature=0), tokens), listener)
+        engine.submit(
+            EngineRequest(TokenizedPrompt(ids), EngineSamplingParams(temperature=0), tokens), listener
+        )
     for listener in listeners:
         listener.ended.wait()
     elapsed = time.perf_counter() - began
@@ -60,7 +68,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    engines = {name: make_engine(given.folder, Settings(engine=name)) for name in ("native", "reference")}
+    engines = {name: create_engine(given.folder, Settings(engine=name)) for name in ("native", "reference")}
     print("| clients | native tok/s (TTFT ms) | reference tok/s (TTFT ms) | ratio |")
     print("| --- | --- | --- | --- |")
     for clients in given.clients:

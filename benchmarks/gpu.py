@@ -19,12 +19,12 @@ from torch import Tensor
 from transformers import Gemma3nTextConfig, Gemma3nTextModel
 
 from gemma_model.device import describe_device
-from gemma_model.engine.decoding import CudaGraphs, Direct, Step, recorded
-from gemma_model.engine.sampler import Draw, sample
+from gemma_model.engine.cuda_graphs import CudaGraphs, DecodeStep, EagerStep, capture_graphs
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.tiny import Shape
+from gemma_model.sampling.sampler import SamplingRow, sample_rows
+from gemma_model.testing.tiny_checkpoint import Shape
 from gemma_model.weights import Weights
 
 CHUNK, GIB = 512, 2**30  # tokens of a prompt at once; bytes
@@ -79,20 +79,20 @@ def bytes_read(config: TextConfig, weights: Weights, rows: int, context: int) ->
     return weights.taken_bytes + rows * columns * 2 * config.num_key_value_heads * config.head_dim * 2
 
 
-def decode(step: Step, rows: int, context: int) -> None:
+def decode(step: DecodeStep, rows: int, context: int) -> None:
     """One token for each of so many sequences, from ids to ids."""
     places = range(rows)
-    sample(step([2] * rows, list(places), [context - 1] * rows), [Draw()] * rows)
+    sample_rows(step([2] * rows, list(places), [context - 1] * rows), [SamplingRow()] * rows)
 
 
-def line(steps: dict[str, Step], rows: int, given: argparse.Namespace, bound: float) -> str:
-    """Tokens a second, eagerly and recorded, and what of the bound (seconds a step) that is."""
-    eager, replayed = (
+def line(steps: dict[str, DecodeStep], rows: int, given: argparse.Namespace, bound: float) -> str:
+    """Tokens a second, eagerly and with graphs, and what of the bound (seconds a step) that is."""
+    eager, graphed = (
         rows / seconds(partial(decode, step, rows, given.context), given.rounds, given.device)
         for step in steps.values()
     )
     most = rows / bound
-    cells = f"{eager:.1f} | {replayed:.1f} | {replayed / eager:.2f} | {most:.1f} | {replayed / most:.0%}"
+    cells = f"{eager:.1f} | {graphed:.1f} | {graphed / eager:.2f} | {most:.1f} | {graphed / most:.0%}"
     return f"| {rows} | {cells} |"
 
 
@@ -108,16 +108,16 @@ def run(given: argparse.Namespace) -> None:
     )
     held = sum(layer.nbytes for layer in cache.layers)
     print(f"weights {weights.taken_bytes / GIB:.2f} GiB, cache {held / GIB:.2f} GiB of {slots} slots")
-    direct = Direct(decoder, cache)
+    eager = EagerStep(decoder, cache)
     ways = {"compiled layers": True} if cuda else {}
     ways["PyTorch's own operations"] = False
-    replayed = recorded({None: direct}, CudaGraphs if cuda else lambda: lambda step: step, ways)
+    graphed = capture_graphs({None: eager}, CudaGraphs if cuda else lambda: lambda step: step, ways)
     speed = copy_bandwidth(device, GIB if cuda else 2**24)
     print(f"copying: {speed / 1e9:,.0f} GB/s; each row attends to {given.context} tokens\n")
-    print("| batch | eager tok/s | recorded tok/s | ratio | bound tok/s | share |\n" + "| --- " * 6 + "|")
+    print("| batch | eager tok/s | graphs tok/s | ratio | bound tok/s | share |\n" + "| --- " * 6 + "|")
     for rows in given.batch:
         bound = bytes_read(config, weights, rows, given.context) / speed
-        print(line({"eager": direct, "recorded": replayed[None]}, rows, given, bound), flush=True)
+        print(line({"eager": eager, "graphs": graphed[None]}, rows, given, bound), flush=True)
     print("\n| prompt | until its first token ms |\n| --- | --- |")
     for tokens in given.prompt:
         took = seconds(partial(prefill, decoder, cache, [2] * tokens, CHUNK), 3, device)

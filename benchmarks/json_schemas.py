@@ -24,9 +24,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from gemma_model.checkpoint import Checkpoint, open_checkpoint
-from gemma_model.grammar import Constrained, Grammars
-from gemma_model.output import TextStream, TokenBytes
-from gemma_model.protocol import Step, StopCause
+from gemma_model.detokenizer import Detokenizer, TokenBytes
+from gemma_model.engine_types import EngineOutput, StopCause
+from gemma_model.structured_output.compiler import CompiledGrammar, GrammarCompiler
 from gemma_wire import InvalidRequest, JsonGrammar, Options
 
 MAX_GRAMMAR_BYTES: Final = 2 * 2**20
@@ -60,20 +60,20 @@ class Compiler:
     def __init__(self, checkpoint: Checkpoint) -> None:
         tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
         self.table, self.stops = TokenBytes(tokenizer), checkpoint.eos_token_ids
-        self.grammars = Grammars(
+        self.grammars = GrammarCompiler(
             tokenizer, self.table, checkpoint.vocabulary, (), self.stops, MAX_GRAMMAR_BYTES
         )
 
-    def compile(self, schema: Any, strict: bool) -> Constrained:
+    def compile(self, schema: Any, strict: bool) -> CompiledGrammar:
         """Raises InvalidRequest."""
         options = Options(grammar=JsonGrammar(json_schema=schema, strict=strict))
-        made = self.grammars.constrain(options, MAX_TOKENS, self.stops)
+        made = self.grammars.compile(options, MAX_TOKENS, self.stops)
         assert made is not None
         return made
 
-    def response(self, made: Constrained, seed: int) -> tuple[str, StopCause | None]:
+    def response(self, made: CompiledGrammar, seed: int) -> tuple[str, StopCause | None]:
         """Text and finish reason; all tokens that are allowed have equal probabilities."""
-        constraint, tail, rng = made.constraint.fork(), made.tail(), random.Random(seed)
+        constraint, budget, rng = made.constraint.fork(), made.budget(), random.Random(seed)
         sent: list[int] = []
         finish: StopCause | None = None
         for count in range(1, MAX_TOKENS + 1):
@@ -82,10 +82,10 @@ class Compiler:
             finish = "stop" if token_id in self.stops else "length" if count == MAX_TOKENS else None
             if finish is None:
                 constraint.advance(token_id)
-            sent += tail.take(Step((token_id,), finish=finish))[0]
+            sent += budget.add(EngineOutput((token_id,), finish=finish))[0]
             if finish:
                 break
-        stream = TextStream(self.table, (), self.stops)
+        stream = Detokenizer(self.table, (), self.stops)
         return stream.feed(sent).text + stream.finish().text, finish
 
 
@@ -113,7 +113,7 @@ def measure(compiler: Compiler, path: Path, strict: bool, walks: int, rates: Rat
             continue
         if finish == "length" and not is_json(text):
             rates.truncated += 1
-        elif made.fits and not made.fits(text, []):
+        elif made.is_valid and not made.is_valid(text, []):
             rates.reported += 1
         else:
             rates.wrong.append(f"{path.parent.name}/{path.name} (seed {seed}): {text[:200]}")

@@ -26,8 +26,8 @@ from gemma_launcher.tools.bench import prompts
 from gemma_launcher.tools.bench.load_generator import Workload, run_load_level
 from gemma_launcher.tools.bench.token_counter import token_counter
 from gemma_model import allocator
-from gemma_model.engines import make_engine
-from gemma_model.protocol import Engine
+from gemma_model.engine import create_engine
+from gemma_model.engine_types import Engine
 from gemma_model.settings import Settings
 from gemma_wire import Message, Options, Request
 
@@ -49,7 +49,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    engine = make_engine(given.folder, Settings(engine="native"))
+    engine = create_engine(given.folder, Settings(engine="native"))
     try:
         with serving(str(given.folder)) as stack:
             measured = asyncio.run(measure(engine, stack, given))

@@ -8,6 +8,7 @@ import asyncio
 import json
 import random
 import statistics
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from benchmarks.engine import GenerationListener
 from benchmarks.rounds import Ratio, Rounds, alternate
 from torch import Tensor
 
@@ -23,15 +23,16 @@ from gemma_model import allocator
 from gemma_model.cpu import kernels
 from gemma_model.device import pick_device
 from gemma_model.engine.engine import NativeEngine
+from gemma_model.engine.model_loader import start_engine
+from gemma_model.engine_types import EngineOutput, EngineRequest, EngineSamplingParams, TokenizedPrompt
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.protocol import Generation, Prompt, Sampling
 from gemma_model.settings import Settings
 from gemma_model.weights import open_weights
 
-GREEDY = Sampling(temperature=0)
+GREEDY = EngineSamplingParams(temperature=0)
 SAID = 32  # tokens of an answer
 NEW = 20  # tokens of the next question
 LEAST_ID, MOST_ID = 100, 400  # plain text in every checkpoint
@@ -73,16 +74,33 @@ def skipping(folder: Path, length: int, chunk: int, rounds: int, most_busy: floa
     return asyncio.run(alternate(sides, rounds, most_busy))
 
 
+class Client:
+    """One request, and when its tokens came."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.times: list[float] = []
+        self.ended = threading.Event()
+
+    def __call__(self, step: EngineOutput) -> None:
+        """Listen."""
+        assert step.error is None, step.error
+        self.tokens += step.token_ids
+        self.times += [time.perf_counter()] * len(step.token_ids)
+        if step.last:
+            self.ended.set()
+
+
 def text(length: int, seed: int) -> tuple[int, ...]:
     """Token ids; no two seeds begin alike."""
     rng = random.Random(seed)
     return tuple(rng.randrange(LEAST_ID, MOST_ID) for _ in range(length))
 
 
-def ask(engine: NativeEngine, ids: Sequence[int], tokens: int) -> tuple[GenerationListener, float]:
+def ask(engine: NativeEngine, ids: Sequence[int], tokens: int) -> tuple[Client, float]:
     """A request, and the seconds to its first token."""
-    client, began = GenerationListener(), time.perf_counter()
-    engine.submit(Generation(Prompt(tuple(ids)), GREEDY, tokens), client)
+    client, began = Client(), time.perf_counter()
+    engine.submit(EngineRequest(TokenizedPrompt(tuple(ids)), GREEDY, tokens), client)
     client.ended.wait()
     return client, client.times[0] - began
 
@@ -97,12 +115,12 @@ def turns(engine: NativeEngine, length: int, seed: int) -> tuple[float, float]:
 
 def gap(engine: NativeEngine, length: int, chunk: int, seed: int) -> tuple[float, float]:
     """The worst gap of a running answer while a long prompt is read, and the time of a chunk of that."""
-    running, long = GenerationListener(), GenerationListener()
-    number = engine.submit(Generation(Prompt(text(NEW, seed)), GREEDY, 3000), running)
+    running, long = Client(), Client()
+    number = engine.submit(EngineRequest(TokenizedPrompt(text(NEW, seed)), GREEDY, 3000), running)
     while len(running.tokens) < SAID:
         time.sleep(0.01)
     began = time.perf_counter()
-    engine.submit(Generation(Prompt(text(length, seed + 1)), GREEDY, 1), long)
+    engine.submit(EngineRequest(TokenizedPrompt(text(length, seed + 1)), GREEDY, 1), long)
     long.ended.wait()
     engine.cancel(number)
     running.ended.wait()
@@ -130,7 +148,7 @@ def main() -> None:
     of = skipping(given.folder, given.prompt, given.chunk, given.rounds, given.most_busy).kept
     print(f"| {given.prompt:,} tokens | seconds | beside it | ratio |\n| --- | --- | --- | --- |")
     row("prefill, shared layers skipped; all layers", of["skipping"], of["all layers"])
-    engine = NativeEngine(given.folder, settings)
+    engine = start_engine(given.folder, settings)
     turns(engine, given.prompt, -2)  # to warm up
     told = [turns(engine, given.prompt, 10 * number) for number in range(given.rounds)]
     row("TTFT of the second turn; of the first", [b for _, b in told], [a for a, _ in told])

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from demo.lessons import Lesson
-from gemma_model.prompt import (
+from gemma_model.chat_template import (
     TURN_END,
     TURN_START,
-    Piece,
-    Place,
-    PromptEncoder,
-    Template,
-    Text,
+    MediaPlaceholder,
+    PromptPart,
+    TemplateText,
+    UserText,
     format_messages_to_prompt,
 )
-from gemma_model.protocol import Media
+from gemma_model.engine_types import Media
+from gemma_model.prompt_encoder import PromptEncoder
 
 MODEL_SPEAKS = f"{TURN_START}model\n"
 IGNORED = -100
@@ -58,32 +58,34 @@ def encode(encoder: PromptEncoder, lesson: Lesson) -> tuple[list[int], list[int]
     token_ids: list[int] = []
     labels: list[int] = []
     for spoken, pieces in _raw(lesson) if lesson.raw else _turns(lesson):
-        media = [Media(p.modality, b"", np.zeros(0, np.float32)) for p in pieces if isinstance(p, Place)]
+        media = [
+            Media(p.modality, b"", np.zeros(0, np.float32)) for p in pieces if isinstance(p, MediaPlaceholder)
+        ]
         ids = encoder.encode(pieces, media).token_ids
         token_ids += ids
         labels += ids if spoken else [IGNORED] * len(ids)
     return token_ids, labels
 
 
-def _raw(lesson: Lesson) -> Iterator[tuple[bool, list[Piece]]]:
+def _raw(lesson: Lesson) -> Iterator[tuple[bool, list[PromptPart]]]:
     """A question and its answer as lines of text."""
     asked, answered = lesson.conversation.messages
-    yield False, [Template("<bos>"), Text(str(asked.content))]
-    yield True, [Text(f"\n{answered.content}"), Template(TURN_END)]
+    yield False, [TemplateText("<bos>"), UserText(str(asked.content))]
+    yield True, [UserText(f"\n{answered.content}"), TemplateText(TURN_END)]
 
 
-def _turns(lesson: Lesson) -> Iterator[tuple[bool, list[Piece]]]:
+def _turns(lesson: Lesson) -> Iterator[tuple[bool, list[PromptPart]]]:
     """The pieces in runs: whether the model speaks, and what is said, its end of turn included."""
     conversation = lesson.conversation
-    run: list[Piece] = []
+    run: list[PromptPart] = []
     speaks = False
     for piece in format_messages_to_prompt(conversation.messages, conversation.tools)[:-1]:
-        if speaks and isinstance(piece, Template) and piece.text == f"{TURN_END}\n":
-            yield True, [*run, Template(TURN_END)]
-            run, speaks = [Template("\n")], False
+        if speaks and isinstance(piece, TemplateText) and piece.text == f"{TURN_END}\n":
+            yield True, [*run, TemplateText(TURN_END)]
+            run, speaks = [TemplateText("\n")], False
             continue
         run.append(piece)
-        if isinstance(piece, Template) and piece.text == MODEL_SPEAKS:
+        if isinstance(piece, TemplateText) and piece.text == MODEL_SPEAKS:
             yield False, run
             run, speaks = [], True
     if run and not speaks:

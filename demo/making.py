@@ -33,8 +33,8 @@ from demo.reading import (
 from demo.sizes import AUDIO_TOKENS, CONTEXT, IMAGE_TOKENS
 from demo.together import Team, together
 from demo.towers import sight, train_vision
-from gemma_model import tiny
-from gemma_model.prompt import PromptEncoder
+from gemma_model.prompt_encoder import PromptEncoder
+from gemma_model.testing import tiny_checkpoint
 
 HEADS = {"picture": "vision-heads.pt", "sound": "audio-heads.pt"}
 HELD_OUT = 1_000_000
@@ -192,6 +192,6 @@ def export(model: Any, tokenizer: PreTrainedTokenizerFast, output: Path) -> None
     model.config.vision_config.model_args = (
         config.vision_config.model_args
     )  # timm leaves its marks on the other
-    model.generation_config = tiny.generation_config(tokenizer)
-    tiny.write(output, model.eval().to(torch.bfloat16), nano.build_processor(tokenizer))
+    model.generation_config = tiny_checkpoint.generation_config(tokenizer)
+    tiny_checkpoint.write(output, model.eval().to(torch.bfloat16), nano.build_processor(tokenizer))
     write_card(output)

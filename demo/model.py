@@ -23,8 +23,8 @@ from demo import sizes
 from demo.lessons import chat_lesson, picture_lesson, sound_lesson
 from demo.pictures import make_scene
 from demo.sounds import Sound, make_sound
-from gemma_model import tiny
-from gemma_model.tools import describe_tools, render_calls
+from gemma_model.testing import tiny_checkpoint
+from gemma_model.tool_calls import describe_tools, render_calls
 from gemma_wire import TextPart
 
 CORPUS_LESSONS = 6_000
@@ -35,7 +35,9 @@ ADDED = 0.2
 
 def build_tokenizer(seed: int, lessons: int = CORPUS_LESSONS) -> PreTrainedTokenizerFast:
     """A tokenizer whose tokens are mostly the words of the lessons."""
-    return tiny.build_tokenizer(list(_corpus(seed, lessons)), sizes.TEXT_VOCAB, sizes.MM_VOCAB, words=True)
+    return tiny_checkpoint.build_tokenizer(
+        list(_corpus(seed, lessons)), sizes.TEXT_VOCAB, sizes.MM_VOCAB, words=True
+    )
 
 
 def _corpus(seed: int, lessons: int) -> Iterator[str]:
@@ -71,7 +73,9 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3nConfig:
     audio = Gemma3nAudioConfig(
         **sizes.AUDIO, vocab_offset=sizes.TEXT_VOCAB + sizes.MM_VOCAB, vocab_size=sizes.MM_VOCAB
     )
-    return tiny.join_configs(text, vision, audio, tokenizer, sizes.IMAGE_TOKENS, sizes.AUDIO_TOKENS)
+    return tiny_checkpoint.join_configs(
+        text, vision, audio, tokenizer, sizes.IMAGE_TOKENS, sizes.AUDIO_TOKENS
+    )
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Any:
@@ -120,7 +124,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Gemma3nProcessor:
             do_convert_rgb=True,
         ),
         tokenizer=tokenizer,
-        chat_template=tiny.CHAT_TEMPLATE,
+        chat_template=tiny_checkpoint.CHAT_TEMPLATE,
         image_seq_length=sizes.IMAGE_TOKENS,
         audio_seq_length=sizes.AUDIO_TOKENS,
     )

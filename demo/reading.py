@@ -31,7 +31,7 @@ from demo.schedule import schedule
 from demo.sizes import IMAGE_GRID, VISION_WIDTH
 from demo.together import Team
 from demo.towers import see
-from gemma_model.prompt import PromptEncoder
+from gemma_model.prompt_encoder import PromptEncoder
 
 CHECKPOINT_EVERY = 250  # steps
 

@@ -21,8 +21,9 @@ from demo.pool import items_of
 from demo.sizes import AUDIO_TOKENS, CONTEXT, IMAGE_TOKENS, TEXT_VOCAB
 from demo.towers import mirrored, picture_targets
 
-from gemma_model.output import TokenBytes
-from gemma_model.prompt import PromptEncoder, format_messages_to_prompt
+from gemma_model.chat_template import format_messages_to_prompt
+from gemma_model.detokenizer import TokenBytes
+from gemma_model.prompt_encoder import PromptEncoder
 
 SCENES = [make_scene(random.Random(seed)) for seed in range(40)]
 
@@ -56,7 +57,7 @@ def test_labels_are_the_answers_and_their_ends(encoder: PromptEncoder) -> None:
     for lesson in lessons(60):
         token_ids, labels = encode(encoder, lesson)
         assert len(token_ids) == len(labels) <= CONTEXT
-        said = table.spell_out([label for label in labels if label != IGNORED])
+        said = table.decode([label for label in labels if label != IGNORED])
         for message in lesson.conversation.messages:
             if message.role == "assistant":
                 assert str(message.content) in said

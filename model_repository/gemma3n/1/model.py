@@ -1,1 +1,1 @@
-from gemma_model.backend import TritonPythonModel  # noqa: F401
+from gemma_model.triton_backend import TritonPythonModel  # noqa: F401

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import Gemma3nForConditionalGeneration
 
-from gemma_model import tiny as checkpoints
 from gemma_model.cpu import kernels
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.towers import Towers
+from gemma_model.testing import tiny_checkpoint as checkpoints
 from gemma_model.weights import Weights, open_weights
 
 

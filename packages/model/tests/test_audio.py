@@ -262,7 +262,7 @@ def test_too_many_channels_or_samples_a_second_are_refused(decoder: AudioDecoder
     ],
 )
 def test_what_is_no_sound_is_refused_with_the_formats(decoder: AudioDecoder, data: bytes) -> None:
-    assert "not a sound of a known format: WAV, FLAC, OGG, MP3" in _refusal(decoder, data)
+    assert "not audio of a known format: WAV, FLAC, OGG, MP3" in _refusal(decoder, data)
 
 
 @pytest.mark.parametrize(("fmt", "subtype"), [("AIFF", "PCM_16"), ("CAF", "PCM_16"), ("AU", "PCM_16")])

@@ -93,13 +93,13 @@ def _png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "not a picture"),
-        (b"hello", "not a picture"),
+        (b"", "not an image"),
+        (b"hello", "not an image"),
         (_encode(Image.effect_noise((200, 200), 50))[:900], "cannot be decoded"),
         (_encode(Image.effect_noise((200, 200), 50), "JPEG")[:900], "cannot be decoded"),
         (_png_header(50_000, 50_000), "50,000 × 50,000 pixels; 6,000,000"),
         (_encode(Image.new("L", (2001, 3000))), "is 2,001 × 3,000 pixels; 6,000,000 pixels are the limit"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     ],
     ids=["empty", "text", "cut PNG", "cut JPEG", "bomb", "one row too many", "PostScript"],
 )
@@ -297,7 +297,7 @@ def test_the_pictures_of_a_request_share_a_budget(decoder: ImageDecoder) -> None
     with pytest.raises(InvalidRequest) as caught:
         decoder.decode(data, "images[2]", budget)
     assert caught.value.field == "images[2]"
-    says = "brings the pictures of the request to 30,000 pixels; 25,000 are the limit"
+    says = "brings the images of the request to 30,000 pixels; 25,000 are the limit"
     assert caught.value.message == says
 
 

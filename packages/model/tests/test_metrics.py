@@ -3,8 +3,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from gemma_model.engine_types import EngineInfo, EngineTotals, Observation
 from gemma_model.metrics import BUCKETS, Metrics
-from gemma_model.protocol import EngineInfo, Observation, Totals
 
 IDLE = EngineInfo("native", "cpu", "float32", 1, max_num_seqs=16, running=0, waiting=0, cache_tokens=1000)
 BUSY = replace(
@@ -13,7 +13,7 @@ BUSY = replace(
     waiting=1,
     slots_used=5,
     cache_tokens_used=70,
-    totals=Totals(90, 12, 90, 40, {"stop": 3, "failed": 1}),
+    totals=EngineTotals(90, 12, 90, 40, {"stop": 3, "failed": 1}),
 )
 
 
@@ -69,7 +69,7 @@ def made() -> dict[str, FakeMetric]:
 
 def test_everything_is_shown_under_its_name(made: dict[str, FakeMetric]) -> None:
     metrics = Metrics(FakeTriton, "gemma")
-    metrics.show(BUSY, [Observation("queue", 0.5), Observation("inter_token", 0.02)])
+    metrics.update(BUSY, [Observation("queue", 0.5), Observation("inter_token", 0.02)])
     assert {name: metric.value for name, metric in made.items() if metric.kind != "histogram"} == {
         "gemma_requests_running": 2,
         "gemma_requests_waiting": 1,
@@ -97,9 +97,9 @@ def test_everything_is_shown_under_its_name(made: dict[str, FakeMetric]) -> None
 
 def test_only_what_has_changed_costs_a_round_trip(made: dict[str, FakeMetric]) -> None:
     metrics = Metrics(FakeTriton, "gemma")
-    more = replace(BUSY, totals=Totals(91, 12, 90, 40))
+    more = replace(BUSY, totals=EngineTotals(91, 12, 90, 40))
     for info in (IDLE, IDLE, BUSY, BUSY, replace(BUSY, waiting=7), more):
-        metrics.show(info)
+        metrics.update(info)
     assert made["gemma_requests_waiting"].calls == 3
     assert made["gemma_requests_running"].calls == 1
     assert (made["gemma_prompt_tokens_total"].calls, made["gemma_prompt_tokens_total"].value) == (2, 91)
@@ -114,5 +114,5 @@ def test_an_error_of_a_metric_costs_no_answer(
         raise RuntimeError("the server is gone")
 
     monkeypatch.setattr(made["gemma_requests_running"], "set", fail)
-    metrics.show(BUSY)
+    metrics.update(BUSY)
     assert "the metrics could not be set" in caplog.text

@@ -8,53 +8,53 @@ from typing import Any
 import pytest
 
 from gemma_model.checkpoint import open_checkpoint
-from gemma_model.intake import Intake
-from gemma_model.protocol import Generation, Listener, Step
+from gemma_model.engine_types import EngineOutput, EngineRequest, OutputCallback
+from gemma_model.request_processor import RequestProcessor
 from gemma_model.settings import Settings
 from gemma_model.warmup import warm_up
 from gemma_wire import ContextLengthExceeded
 
 
 class FakeEngine:
-    def __init__(self, last: Step | None) -> None:
-        self.last, self.asked = last, list[Generation]()
+    def __init__(self, last: EngineOutput | None) -> None:
+        self.last, self.asked = last, list[EngineRequest]()
 
-    def submit(self, generation: Generation, listen: Listener) -> int:
+    def submit(self, engine_request: EngineRequest, listen: OutputCallback) -> int:
         if self.last is None:
             raise ContextLengthExceeded("no room", "messages")
-        self.asked.append(generation)
-        listen(Step((1,)))
+        self.asked.append(engine_request)
+        listen(EngineOutput((1,)))
         listen(self.last)
         return 0
 
 
-def warmed(folder: Path, last: Step | None) -> FakeEngine:
+def warmed(folder: Path, last: EngineOutput | None) -> FakeEngine:
     checkpoint = open_checkpoint(folder, None)
-    intake = Intake(checkpoint, Settings(checkpoint=folder))
+    processor = RequestProcessor(checkpoint, Settings(checkpoint=folder))
     engine: Any = FakeEngine(last)
     try:
-        warm_up(intake, engine, checkpoint.soft_tokens)
+        warm_up(processor, engine, checkpoint.soft_tokens)
     finally:
-        intake.close()
+        processor.close()
     fake: FakeEngine = engine
     return fake
 
 
 def test_it_asks_about_all_that_the_model_takes(folder_of: Callable[[str], Path]) -> None:
-    (generation,) = warmed(folder_of("quick"), Step(finish="length")).asked
-    assert [span.media.modality for span in generation.prompt.spans] == ["image", "audio"]
-    assert generation.sampling.temperature > 0
+    (engine_request,) = warmed(folder_of("quick"), EngineOutput(finish="length")).asked
+    assert [span.media.modality for span in engine_request.prompt.spans] == ["image", "audio"]
+    assert engine_request.sampling.temperature > 0
 
 
 @pytest.mark.parametrize(
     ("last", "says"),
     [
         (None, "warming up was refused: messages: no room"),
-        (Step(error="broken"), "warming up failed: broken"),
+        (EngineOutput(error="broken"), "warming up failed: broken"),
     ],
 )
 def test_what_goes_wrong_is_said_and_the_start_goes_on(
-    folder_of: Callable[[str], Path], last: Step | None, says: str, caplog: pytest.LogCaptureFixture
+    folder_of: Callable[[str], Path], last: EngineOutput | None, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         warmed(folder_of("quick"), last)

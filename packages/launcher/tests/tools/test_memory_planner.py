@@ -49,7 +49,7 @@ def test_e2b_matches_the_published_figures() -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from gemma_model.tiny import make  # noqa: PLC0415 - imports torch
+    from gemma_model.testing.tiny_checkpoint import make  # noqa: PLC0415 - imports torch
 
     folder = tmp_path_factory.mktemp("plan") / "tiny"
     make(folder)

@@ -1,4 +1,4 @@
-"""The memory of the process that runs the engine."""
+"""Settings of the C library's memory allocator for the engine's process."""
 
 import ctypes
 import os
@@ -9,18 +9,18 @@ M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 """Names and numbers of ``malloc.h``."""
 LARGEST_KEPT: Final = 2**27
-"""Bytes of one allocation; the logits of 64 rows are half of it."""
+"""Largest allocation that stays in the heap, in bytes; the logits of 64 rows are half of it."""
 KEPT: Final = 2**28
-"""Bytes that are free at the end of the heap before any of them go back to the system."""
+"""Free bytes at the end of the heap before any are returned to the system."""
 
 
 def tune() -> None:
-    """Large pages for PyTorch's tensors, and memory that is free again stays with the process.
+    """Use large pages for PyTorch's tensors, and keep freed memory in the process.
 
-    The logits of 16 rows are 17 MB. By default the C library maps them anew for each step and gives them back
-    after it, and the kernel clears every page in between. To be called before the first tensor is made.
+    The logits of 16 rows have 17 MB. By default the C library maps them again in each step, and the kernel
+    clears every page. To be called before the first tensor is created.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # weights are read from end to end
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # weights are read sequentially
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)

@@ -1,4 +1,4 @@
-"""Finds a checkpoint and reads its JSON files. It does not read weights, and does not need torch."""
+"""Finds a checkpoint's folder and reads its JSON files; no weights, no torch."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gemma_model.protocol import Modality, Sampling
+from gemma_model.engine_types import EngineSamplingParams, Modality
 from gemma_wire import InvalidRequest
 
 
@@ -16,37 +16,37 @@ class Checkpoint:
 
     Args:
         config: ``config.json``.
-        defaults: sampling as ``generation_config.json`` recommends it.
-        eos_token_ids: ids that end a response.
-        context_length: tokens of prompt and response together.
-        text_only: its vision and audio towers, if it has any, are not used.
+        defaults: sampling parameters that ``generation_config.json`` recommends.
+        eos_token_ids: ids that end an output.
+        context_length: maximum tokens of prompt and output together.
+        text_only: its towers, if it has any, are not used.
     """
 
     folder: Path
     config: Mapping[str, Any] = field(repr=False)
-    defaults: Sampling
+    defaults: EngineSamplingParams
     eos_token_ids: frozenset[int]
     context_length: int
     text_only: bool = False
 
     @property
     def soft_tokens(self) -> dict[Modality, int]:
-        """The modalities besides text, and the number of soft tokens of one image or one audio clip."""
+        """The supported media, and the number of soft tokens of each image or audio clip."""
         towers: dict[Modality, str] = {"image": "vision", "audio": "audio"}
         return {
-            modality: int(self.config[f"{tower}_soft_tokens_per_image"])  # the name of the key for audio too
+            modality: int(self.config[f"{tower}_soft_tokens_per_image"])  # also the name of the key for audio
             for modality, tower in towers.items()
             if self.config.get(f"{tower}_config") and not self.text_only
         }
 
     @property
     def vocabulary(self) -> int:
-        """The number of token ids, including those that do not stand for text."""
+        """Number of logits of the model."""
         return int(self.config.get("text_config", self.config)["vocab_size"])
 
     @property
     def tokenizer_config(self) -> dict[str, Any]:
-        """``tokenizer_config.json``, with the chat template from whichever file has it; it may be empty."""
+        """``tokenizer_config.json``, with the chat template from whichever file has it; may be empty."""
         name = "tokenizer_config.json"
         config = _read(self.folder / name) if _has(self.folder, name) else {}
         if _has(self.folder, "chat_template.jinja"):
@@ -62,10 +62,10 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
     Args:
         folder: of the checkpoint.
         max_model_len: a shorter context than the checkpoint's own, in tokens.
-        text_only: take neither images nor audio.
+        text_only: support neither images nor audio.
 
     Raises:
-        InvalidRequest: naming the file or the setting that is wrong.
+        InvalidRequest: names the wrong file or setting.
     """
     config = read_config(folder)
     generation = _read(folder / "generation_config.json") if _has(folder, "generation_config.json") else {}
@@ -83,20 +83,11 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
     )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a checkpoint.
-
-    Raises:
-        InvalidRequest: when it cannot be read.
-    """
-    return _read(folder / "config.json")
-
-
 def find_folder(name: str, checkpoint: Path | None) -> Path:
-    """The folder of a checkpoint: ``checkpoint``, or ``name`` if it is one, or a snapshot from the hub.
+    """The folder ``checkpoint``, or ``name`` if it is a folder, or the hub's snapshot (downloaded if needed).
 
     Raises:
-        InvalidRequest: when there is no such folder or model.
+        InvalidRequest: there is nothing with that name.
     """
     if checkpoint is not None:
         return checkpoint
@@ -104,7 +95,7 @@ def find_folder(name: str, checkpoint: Path | None) -> Path:
         raise InvalidRequest("is not set: give a folder or a hub id", "MODEL_NAME")
     if Path(name).is_dir():
         return Path(name)
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only the hub's users pay for it
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow, and rarely needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
     try:
@@ -114,6 +105,15 @@ def find_folder(name: str, checkpoint: Path | None) -> Path:
         raise InvalidRequest(
             f"no folder and no model of the hub is called {name!r}: {reason}", "MODEL_NAME"
         ) from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json``.
+
+    Raises:
+        InvalidRequest: it cannot be read.
+    """
+    return _read(folder / "config.json")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -128,11 +128,11 @@ def _has(folder: Path, name: str) -> bool:
     return (folder / name).is_file()
 
 
-def _defaults(generation: Mapping[str, Any]) -> Sampling:
-    """The sampling of ``generation_config.json``; greedy if it has ``do_sample: false``."""
+def _defaults(generation: Mapping[str, Any]) -> EngineSamplingParams:
+    """The recommendation of ``generation_config.json``; greedy with ``do_sample: false``."""
     if not generation.get("do_sample", True):
-        return Sampling(temperature=0.0)
-    return Sampling(
+        return EngineSamplingParams(temperature=0.0)
+    return EngineSamplingParams(
         temperature=float(generation.get("temperature") or 1.0),
         top_k=int(generation.get("top_k") or 0),
         top_p=float(generation.get("top_p") or 1.0),

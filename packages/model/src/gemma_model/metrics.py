@@ -1,15 +1,14 @@
-"""What the engine measures, on Triton's metrics port.
+"""The engine's metrics, on Triton's metrics port.
 
-Setting a Triton metric is a round trip to the server. So the outbox shows them a few times a second, only
-what has changed is set, however many steps there were since, and what all streams of a step share is observed
-once.
+Setting a Triton metric is a round trip to the server. So the response sender updates them only a few times a
+second, whatever the number of steps, and only those that have changed.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gemma_model.protocol import Duration, EngineInfo, Finish, Observation
+from gemma_model.engine_types import Duration, EngineInfo, Finish, Observation
 
 log = logging.getLogger(__name__)
 
@@ -68,28 +67,28 @@ class Metrics:
             kind: self._new_family(name, text, "HISTOGRAM").Metric(labels=self._labels, buckets=BUCKETS)
             for kind, (name, text) in HISTOGRAMS.items()
         }
-        self._shown: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
 
-    def show(self, info: EngineInfo, observations: Iterable[Observation] = ()) -> None:
-        """Set what has changed since the last call; no error of a metric ever costs an answer."""
+    def update(self, info: EngineInfo, observations: Iterable[Observation] = ()) -> None:
+        """Set what has changed since the last call; an error of a metric never affects a response."""
         try:
             for name, (_, read) in GAUGES.items():
-                if self._grown(name, read(info)):
+                if self._increase(name, read(info)):
                     self._gauges[name].set(read(info))
             for name, (_, read) in COUNTERS.items():
-                if more := self._grown(name, read(info)):
+                if more := self._increase(name, read(info)):
                     self._counters[name].increment(more)
             for finish, metric in self._finished.items():
-                if more := self._grown(finish, info.totals.finished.get(finish, 0)):
+                if more := self._increase(finish, info.totals.finished.get(finish, 0)):
                     metric.increment(more)
             for observation in observations:
                 self._histograms[observation.kind].observe(observation.seconds)
         except Exception:
             log.exception("the metrics could not be set")
 
-    def _grown(self, name: str, value: int) -> int:
-        """By how much; 0 when it was shown already. What has never been shown stands at 0."""
-        before, self._shown[name] = self._shown.get(name, 0), value
+    def _increase(self, name: str, value: int) -> int:
+        """The change since the last report; metrics start at 0."""
+        before, self._reported[name] = self._reported.get(name, 0), value
         return value - before
 
     def _metric(self, name: str, text: str, kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""The model's settings, read once."""
+"""The model's settings, from ``config.pbtxt`` and the environment."""
 
 import os
 from collections.abc import Mapping
@@ -13,78 +13,80 @@ PREFIX = "GEMMA_"
 
 
 class Settings(BaseModel):
-    """What an operator can set: in ``config.pbtxt`` as parameters, or in the environment.
+    """Settings of an operator, from the parameters of ``config.pbtxt`` or the environment.
 
-    The environment wins: ``max_queue`` is ``GEMMA_MAX_QUEUE`` there.
+    The environment has priority: ``max_queue`` is ``GEMMA_MAX_QUEUE`` there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model_name: str = Field("", description="Hub id or folder of the checkpoint; the environment: MODEL_NAME")
+    model_name: str = Field(
+        "", description="Hub id or folder of the checkpoint; in the environment: MODEL_NAME"
+    )
     checkpoint: Path | None = Field(
-        None, description="Folder of the checkpoint, when it is not where MODEL_NAME says"
+        None, description="Folder of the checkpoint, if it is not that of MODEL_NAME"
     )
     engine: Literal["native", "reference"] = Field(
-        "native", description="Which engine runs the model; reference: plain transformers, slow and exact"
+        "native", description="Engine that runs the model; reference: transformers, slow and exact"
     )
     device: str = Field("auto", description="auto, cpu, cuda, or cuda:N")
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="auto: as stored; fp16 is never used, activations overflow in it"
+        "auto", description="auto: as stored; fp16 is never used, because activations overflow"
     )
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Context in tokens; the checkpoint's own when not set"
+        None, description="Context in tokens; default: the checkpoint's own"
     )
     max_num_seqs: int = Field(16, ge=1, description="Requests that run at once")
-    max_queue: int = Field(256, ge=0, description="Requests that wait; one more is told to come back later")
+    max_queue: int = Field(256, ge=0, description="Requests that may wait; more are refused with an error")
     prefill_chunk: int = Field(
-        512, ge=1, description="Prompt tokens in one step; while they run, nothing else does"
+        512, ge=1, description="Prompt tokens in one step; running streams wait for them"
     )
     rewind: int = Field(
         0,
         ge=0,
-        description="Tokens by which a conversation longer than the sliding window may be taken back and "
-        "still continue from the cache",
+        description="Tokens that may be removed from a conversation longer than the sliding window, "
+        "so that it still continues from the cache",
     )
     ple: Literal["auto", "host", "device"] = Field(
         "auto",
-        description="Where the table of per-layer embeddings lives; host: memory-mapped from the file; auto: "
-        "the same, and copied into host memory while requests run if it takes at most half of what is free",
+        description="Where the table of per-layer embeddings is; host: memory-mapped from the file; auto: "
+        "the same, and copied to host memory while requests run if it takes at most half of the free memory",
     )
     towers: Literal["auto", "none"] = Field(
         "auto",
-        description="auto: those that the checkpoint has, for pictures and sounds; none: text alone, without "
-        "the memory that they take",
+        description="Encoders of images and audio; auto: those of the checkpoint; none: text only, which "
+        "saves their memory",
     )
     variants: str = Field(
         "auto",
-        description="Nested models that are served under names of their own, from the same tensors: names of "
-        "published slices of E4B with commas between (E2B, E1.96B, E2.54B), a .json file with others, or "
-        "none; auto: E2B, when the checkpoint is E4B",
+        description="Nested models that are served under their own names, from the same tensors: "
+        "comma-separated names of published slices of E4B (E2B, E1.96B, E2.54B), a .json file with others, "
+        "or none; auto: E2B, if the checkpoint is E4B",
     )
     compile: Literal["auto", "off"] = Field(
         "auto",
-        description="auto: a CPU uses kernels compiled at the first start, if there is a C++ "
-        "compiler, a GPU with compiled layers in CUDA graphs; off: with PyTorch's own operations",
+        description="auto: a CPU uses C++ kernels, which are compiled at the first start, if there is a "
+        "compiler; a GPU uses compiled layers in CUDA graphs; off: PyTorch's own operations",
     )
     media_cache_bytes: int = Field(
-        256 * 2**20, ge=0, description="Soft tokens of pictures and sounds that are kept"
+        256 * 2**20, ge=0, description="Size of the cache for soft tokens of images and audio, in bytes"
     )
-    max_images: int = Field(16, ge=0, description="Pictures in one request")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="Pixels in one picture, before resizing")
+    max_images: int = Field(16, ge=0, description="Images in one request")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="Pixels in one image, before resizing")
     max_request_pixels: int = Field(
-        200_000_000, ge=1, description="Pixels in all pictures of one request, before resizing"
+        200_000_000, ge=1, description="Pixels in all images of one request, before resizing"
     )
-    max_audio: int = Field(4, ge=0, description="Sounds in one request")
+    max_audio: int = Field(4, ge=0, description="Audio clips in one request")
     max_audio_seconds: float = Field(
-        30.0, gt=0, description="Length of one sound; never more than the checkpoint can hear"
+        30.0, gt=0, description="Length of one audio clip; never more than the checkpoint supports"
     )
     max_grammar_bytes: int = Field(
-        4 * 2**20, ge=1, description="A grammar, or all tools of one request, as JSON"
+        4 * 2**20, ge=1, description="Size of a grammar, or of all tools of one request, as JSON"
     )
 
     @property
     def public_name(self) -> str:
-        """What clients call the model: the hub id, or the last part of the folder."""
+        """The name of the model for clients: the hub id, or the last part of the folder."""
         name = self.model_name or str(self.checkpoint)
         return Path(name).resolve().name if Path(name).is_dir() else name
 
@@ -93,7 +95,7 @@ class Settings(BaseModel):
         """Parameters of ``config.pbtxt``, overridden by the environment.
 
         Raises:
-            InvalidRequest: naming the setting that is wrong.
+            InvalidRequest: names the wrong setting.
         """
         values = dict(parameters)
         for name in Settings.model_fields:

@@ -8,20 +8,33 @@ import numpy as np
 import pytest
 import torch
 
-from gemma_model import tiny
-from gemma_model.engine.choice import Choice
-from gemma_model.engine.loop import Loop
-from gemma_model.engine.outcome import Outcome
-from gemma_model.engine.plan import Plan
-from gemma_model.engine.runner import Loaded, Runner
+from gemma_model.engine.engine import NativeEngine
+from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.model_loader import LoadedRunner
+from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine.scheduler import Scheduler
-from gemma_model.engine.sequence import Key, Name
-from gemma_model.engine.slots import Slots
+from gemma_model.engine.sequence import MediaKey, SeqId
+from gemma_model.engine.step_plan import StepPlan
+from gemma_model.engine.step_result import StepResult
+from gemma_model.engine_types import (
+    EngineOutput,
+    EngineRequest,
+    Media,
+    MediaSpan,
+    PositionLogprobs,
+    TokenizedPrompt,
+)
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.protocol import Generation, Media, MediaSpan, Prompt, Scores, Step
+from gemma_model.sampling.sampling_state import SamplingState
 from gemma_model.settings import Settings
+from gemma_model.testing import tiny_checkpoint
 
-IMAGE, SOUND = tiny.TEXT_VOCAB + 1, tiny.TEXT_VOCAB + tiny.MM_VOCAB + 1  # ids of soft tokens
+from .counting import native_engine
+
+IMAGE, SOUND = (
+    tiny_checkpoint.TEXT_VOCAB + 1,
+    tiny_checkpoint.TEXT_VOCAB + tiny_checkpoint.MM_VOCAB + 1,
+)  # ids of soft tokens
 LENGTH = 512
 
 
@@ -29,9 +42,9 @@ class Answer:
     """A listener that remembers."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[EngineOutput] = []
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: EngineOutput) -> None:
         assert not any(before.last and before.choice == step.choice for before in self.steps)
         self.steps.append(step)
 
@@ -41,83 +54,83 @@ class Answer:
         return self.choice(0)
 
     @property
-    def end(self) -> Step | None:
+    def end(self) -> EngineOutput | None:
         """Of choice 0."""
         return next((step for step in self.steps if step.last and step.choice == 0), None)
 
     def choice(self, index: int) -> list[int]:
         return [token for step in self.steps if step.choice == index for token in step.token_ids]
 
-    def scores(self, index: int = 0) -> list[Scores]:
-        return [score for step in self.steps if step.choice == index for score in step.scores]
+    def scores(self, index: int = 0) -> list[PositionLogprobs]:
+        return [score for step in self.steps if step.choice == index for score in step.logprobs]
 
     @property
-    def prompt_scores(self) -> list[Scores]:
-        return [score for step in self.steps for score in step.prompt_scores]
+    def prompt_logprobs(self) -> list[PositionLogprobs]:
+        return [score for step in self.steps for score in step.prompt_logprobs]
 
 
 @dataclass
 class Recorder:
     """A runner that notes the plans it is given."""
 
-    runner: Runner
-    plans: list[Plan] = field(default_factory=list)
+    runner: ModelRunner
+    plans: list[StepPlan] = field(default_factory=list)
 
     @property
-    def encoded(self) -> Container[Key]:
+    def encoded(self) -> Container[MediaKey]:
         return self.runner.encoded
 
-    def retain(self, needed: Collection[Key]) -> None:
+    def retain(self, needed: Collection[MediaKey]) -> None:
         self.runner.retain(needed)
 
-    def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
+    def run(self, plan: StepPlan, states: Mapping[SeqId, SamplingState]) -> StepResult:
         self.plans.append(plan)
-        return self.runner.run(plan, choices)
+        return self.runner.run(plan, states)
 
     def tokens_run(self, number: int) -> int:
-        """Prompt tokens of a request that were not reused."""
-        return sum(p.stop - p.start for plan in self.plans for p in plan.prefills if p.name[0] == number)
+        """TokenizedPrompt tokens of a request that were not reused."""
+        return sum(p.stop - p.start for plan in self.plans for p in plan.prefills if p.seq_id[0] == number)
 
 
 @dataclass
 class Native:
     """The engine without its thread."""
 
-    loop: Loop
+    engine: NativeEngine
     recorder: Recorder
-    slots: Slots
+    slots: KVSlots
 
     def run(self) -> None:
-        while self.loop.step():
+        while self.engine.step():
             pass
 
-    def listened(self, *generations: Generation) -> list[Answer]:
-        answers = [Answer() for _ in generations]
-        for generation, answer in zip(generations, answers, strict=True):
-            self.loop.submit(generation, answer)
+    def listened(self, *requests: EngineRequest) -> list[Answer]:
+        answers = [Answer() for _ in requests]
+        for engine_request, answer in zip(requests, answers, strict=True):
+            self.engine.submit(engine_request, answer)
         self.run()
         return answers
 
-    def answers(self, generations: Sequence[Generation]) -> list[list[int]]:
-        return [answer.tokens for answer in self.listened(*generations)]
+    def answers(self, requests: Sequence[EngineRequest]) -> list[list[int]]:
+        return [answer.tokens for answer in self.listened(*requests)]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights that are loaded once, for engines with slots of their own."""
 
-    loaded: Loaded
+    loaded: LoadedRunner
     oracle: Any
     folder: Path
 
     def native(self, slots: int = 4, chunk: int = 16, rewind: int = 0) -> Native:
         cache = KVCache(self.loaded.model.cache_spec, slots, LENGTH, rewind)
         of = self.loaded.runner
-        recorder = Recorder(Runner(of._decoder, cache, of._soft_tokens))
-        free = Slots(slots, self.loaded.window, cache.ring)
-        return Native(Loop(recorder, Scheduler(free, 10_000, chunk), LENGTH), recorder, free)
+        recorder = Recorder(ModelRunner(of._decoder, cache, of._encoder_cache))
+        free = KVSlots(slots, self.loaded.window, cache.ring)
+        return Native(native_engine(recorder, Scheduler(free, 10_000, chunk), LENGTH), recorder, free)
 
-    def greedy(self, prompts: Sequence[Prompt], new: int) -> list[list[int]]:
+    def greedy(self, prompts: Sequence[TokenizedPrompt], new: int) -> list[list[int]]:
         """What transformers' own generate says to prompts of one length."""
         ids = torch.tensor([prompt.token_ids for prompt in prompts])
         pictures = [torch.from_numpy(s.media.features) for prompt in prompts for s in prompt.spans]
@@ -134,32 +147,36 @@ class Checkpoint:
         return Answer()
 
     @staticmethod
-    def text(length: int, seed: int) -> Prompt:
-        ids = np.random.default_rng(seed).integers(5, tiny.TEXT_VOCAB, length)
-        return Prompt(tuple(ids.tolist()))
+    def text(length: int, seed: int) -> TokenizedPrompt:
+        ids = np.random.default_rng(seed).integers(5, tiny_checkpoint.TEXT_VOCAB, length)
+        return TokenizedPrompt(tuple(ids.tolist()))
 
     @staticmethod
     def picture(seed: int) -> Media:
-        pixels = np.random.default_rng(seed).random((3, tiny.IMAGE_SIDE, tiny.IMAGE_SIDE), dtype=np.float32)
+        pixels = np.random.default_rng(seed).random(
+            (3, tiny_checkpoint.IMAGE_SIDE, tiny_checkpoint.IMAGE_SIDE), dtype=np.float32
+        )
         return Media("image", hashlib.sha256(pixels.tobytes()).digest(), pixels)
 
-    def with_picture(self, length: int, seed: int, media: Media | None = None) -> Prompt:
+    def with_picture(self, length: int, seed: int, media: Media | None = None) -> TokenizedPrompt:
         """Text with a picture in it, ``length`` tokens in all."""
         ids, start = list(self.text(length, seed).token_ids), 4
-        ids[start : start + tiny.IMAGE_TOKENS] = [IMAGE] * tiny.IMAGE_TOKENS
-        return Prompt(tuple(ids), (MediaSpan(start, tiny.IMAGE_TOKENS, media or self.picture(seed)),))
+        ids[start : start + tiny_checkpoint.IMAGE_TOKENS] = [IMAGE] * tiny_checkpoint.IMAGE_TOKENS
+        return TokenizedPrompt(
+            tuple(ids), (MediaSpan(start, tiny_checkpoint.IMAGE_TOKENS, media or self.picture(seed)),)
+        )
 
-    def with_sound(self, length: int, seed: int, frames: int) -> tuple[Prompt, torch.Tensor]:
+    def with_sound(self, length: int, seed: int, frames: int) -> tuple[TokenizedPrompt, torch.Tensor]:
         """Text with a sound in it, ``length`` tokens in all, and what is to be heard."""
         log_mel = np.random.default_rng(seed).standard_normal((frames, 128), dtype=np.float32)
         ids = list(self.text(length, seed).token_ids)
-        ids[2 : 2 + tiny.AUDIO_TOKENS] = [SOUND] * tiny.AUDIO_TOKENS
-        span = MediaSpan(2, tiny.AUDIO_TOKENS, Media("audio", log_mel.tobytes()[:32], log_mel))
-        return Prompt(tuple(ids), (span,)), torch.from_numpy(log_mel)
+        ids[2 : 2 + tiny_checkpoint.AUDIO_TOKENS] = [SOUND] * tiny_checkpoint.AUDIO_TOKENS
+        span = MediaSpan(2, tiny_checkpoint.AUDIO_TOKENS, Media("audio", log_mel.tobytes()[:32], log_mel))
+        return TokenizedPrompt(tuple(ids), (span,)), torch.from_numpy(log_mel)
 
     @staticmethod
-    def longer(prompt: Prompt, *more: int) -> Prompt:
-        return Prompt((*prompt.token_ids, *more), prompt.spans)
+    def longer(prompt: TokenizedPrompt, *more: int) -> TokenizedPrompt:
+        return TokenizedPrompt((*prompt.token_ids, *more), prompt.spans)
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +191,7 @@ def checkpoints(
             oracle, folder = oracle_of(shape), folder_of(shape)
             oracle.generation_config.update(eos_token_id=None, top_k=None, top_p=None, do_sample=False)
             settings = Settings(device="cpu", max_num_seqs=1, max_model_len=LENGTH)
-            made[shape] = Checkpoint(Loaded(folder, settings), oracle, folder)
+            made[shape] = Checkpoint(LoadedRunner(folder, settings), oracle, folder)
         return made[shape]
 
     return get

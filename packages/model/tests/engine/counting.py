@@ -1,15 +1,22 @@
-"""The engine's loop around a model of ten lines, and what it is asked."""
+"""The engine with a model of ten lines, and requests to it."""
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 
-from gemma_model.engine.choice import Choice
-from gemma_model.engine.loop import Loop
-from gemma_model.engine.outcome import Outcome
-from gemma_model.engine.plan import Plan
+from gemma_model.engine.engine import NativeEngine
+from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.scheduler import Scheduler
-from gemma_model.engine.sequence import Key, Name
-from gemma_model.engine.slots import Slots
-from gemma_model.protocol import Generation, Prompt, Sampling, Step
+from gemma_model.engine.sequence import MediaKey, SeqId
+from gemma_model.engine.step_plan import StepPlan
+from gemma_model.engine.step_result import StepResult, StepRunner
+from gemma_model.engine_types import (
+    EngineInfo,
+    EngineOutput,
+    EngineRequest,
+    EngineSamplingParams,
+    TokenizedPrompt,
+)
+from gemma_model.sampling.sampling_state import SamplingState
 
 
 class Counter:
@@ -19,27 +26,29 @@ class Counter:
         self.broken = False
         self.refused = -1
 
-        self.encoded: set[Key] = set()
+        self.encoded: set[MediaKey] = set()
 
-    def retain(self, needed: Collection[Key]) -> None:
+    def retain(self, needed: Collection[MediaKey]) -> None:
         self.encoded &= set(needed)
 
-    def run(self, plan: Plan, choices: Mapping[Name, Choice]) -> Outcome:
+    def run(self, plan: StepPlan, states: Mapping[SeqId, SamplingState]) -> StepResult:
         if self.broken:
             raise RuntimeError("out of memory")
         if plan.encode is not None:
             self.encoded.add(plan.encode.key)
-        failed = {name: "no" for p in plan.prefills for name in p.names if name[0] == self.refused}
-        ending = [name for p in plan.prefills if p.ends_prompt for name in p.names if name not in failed]
-        tokens = {name: choices[name].generation.prompt.token_ids[-1] + 1 + name[1] for name in ending}
-        return Outcome(tokens | {d.name: d.token_id + 1 for d in plan.decodes}, failed)
+        failed = {seq_id: "no" for p in plan.prefills for seq_id in p.seq_ids if seq_id[0] == self.refused}
+        ending = [
+            seq_id for p in plan.prefills if p.ends_prompt for seq_id in p.seq_ids if seq_id not in failed
+        ]
+        tokens = {seq_id: states[seq_id].request.prompt.token_ids[-1] + 1 + seq_id[1] for seq_id in ending}
+        return StepResult(tokens | {d.seq_id: d.token_id + 1 for d in plan.decodes}, failed)
 
 
 class Listener:
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[EngineOutput] = []
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: EngineOutput) -> None:
         assert not any(before.last and before.choice == step.choice for before in self.steps)
         self.steps.append(step)
 
@@ -64,16 +73,26 @@ class Clock:
         return self.now
 
 
-def loop(slots: int = 2, max_queue: int = 4, clock: Clock | None = None) -> tuple[Loop, Counter]:
-    model, slots_ = Counter(), Slots(slots, 100, 100)
-    return Loop(model, Scheduler(slots_, max_queue, chunk=4), length=100, clock=clock or Clock()), model
+def make_engine(
+    slots: int = 2, max_queue: int = 4, clock: Clock | None = None
+) -> tuple[NativeEngine, Counter]:
+    model, slots_ = Counter(), KVSlots(slots, 100, 100)
+    return native_engine(model, Scheduler(slots_, max_queue, chunk=4), 100, clock=clock or Clock()), model
 
 
-def idle(engine: Loop) -> bool:
-    load = engine.load()
+def native_engine(
+    runner: StepRunner, scheduler: Scheduler, length: int, clock: Callable[[], float] = time.monotonic
+) -> NativeEngine:
+    """An engine without a thread."""
+    info = EngineInfo("native", "cpu", "float32", 0, scheduler.slots, running=0, waiting=0)
+    return NativeEngine(runner, scheduler, info, length, clock=clock)
+
+
+def idle(engine: NativeEngine) -> bool:
+    load = engine.info()
     return (load.running, load.waiting, load.slots_used, load.cache_tokens_used) == (0, 0, 0, 0)
 
 
-def generation(first: int = 1, max_tokens: int = 3, prompt: int = 1, **rest: object) -> Generation:
+def make_request(first: int = 1, max_tokens: int = 3, prompt: int = 1, **rest: object) -> EngineRequest:
     ids = tuple(range(first - prompt + 1, first + 1))
-    return Generation(Prompt(ids), Sampling(), max_tokens, **rest)  # type: ignore[arg-type]
+    return EngineRequest(TokenizedPrompt(ids), EngineSamplingParams(), max_tokens, **rest)  # type: ignore[arg-type]

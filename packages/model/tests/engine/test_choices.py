@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 
-from gemma_model.protocol import Generation, Sampling
+from gemma_model.engine_types import EngineRequest, EngineSamplingParams
 
-GREEDY = Sampling(temperature=0.0)
-HOT = Sampling(temperature=1.3, seed=5)
+GREEDY = EngineSamplingParams(temperature=0.0)
+HOT = EngineSamplingParams(temperature=1.3, seed=5)
 
 
 def test_four_choices_take_one_prefill_and_the_first_is_the_only_one_of_one(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(), checkpoint.with_picture(50, 1)
-    (four,) = native.listened(Generation(prompt, HOT, 16, n=4))
+    (four,) = native.listened(EngineRequest(prompt, HOT, 16, n=4))
     answers = [four.choice(i) for i in range(4)]
     assert native.recorder.tokens_run(0) == 50
-    assert [answers[0]] == checkpoint.native().answers([Generation(prompt, HOT, 16)])
+    assert [answers[0]] == checkpoint.native().answers([EngineRequest(prompt, HOT, 16)])
     assert len(set(map(tuple, answers))) == 4
     assert [len(answer) for answer in answers] == [16] * 4
     assert [(x.choice, x.finish) for x in four.steps if x.last] == [(i, "length") for i in range(4)]
-    (fewer,) = checkpoint.native().listened(Generation(prompt, HOT, 16, n=3))
+    (fewer,) = checkpoint.native().listened(EngineRequest(prompt, HOT, 16, n=3))
     assert [fewer.choice(i) for i in range(3)] == answers[:3]
 
 
@@ -28,25 +28,25 @@ def test_four_choices_take_one_prefill_and_the_first_is_the_only_one_of_one(chec
 def test_greedily_all_choices_are_the_same_and_transformers_own(each_checkpoint: Any, length: int) -> None:
     """Before and beyond the end of the rings; in slots that others have used."""
     native, prompt = each_checkpoint.native(chunk=7), each_checkpoint.text(length, 3)
-    native.answers([Generation(each_checkpoint.text(60, 9 + i), GREEDY, 5) for i in range(4)])
-    (answer,) = native.listened(Generation(prompt, GREEDY, 12, n=3))
+    native.answers([EngineRequest(each_checkpoint.text(60, 9 + i), GREEDY, 5) for i in range(4)])
+    (answer,) = native.listened(EngineRequest(prompt, GREEDY, 12, n=3))
     assert [answer.choice(i) for i in range(3)] == each_checkpoint.greedy([prompt], 12) * 3
 
 
 def test_the_next_turn_continues_whichever_choice_was_taken(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(), checkpoint.text(60, 2)
-    (first,) = native.listened(Generation(prompt, HOT, 20, n=3))
+    (first,) = native.listened(EngineRequest(prompt, HOT, 20, n=3))
     for choice in range(3):
         turn = checkpoint.longer(prompt, *first.choice(choice), 11, 12)
-        (answer,) = native.listened(Generation(turn, GREEDY, 10))
+        (answer,) = native.listened(EngineRequest(turn, GREEDY, 10))
         assert answer.end.cached_tokens == 60 + 20 - 1
         assert [answer.tokens] == checkpoint.greedy([turn], 10)
 
 
 def test_a_cached_prompt_is_reused_for_all_choices(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(), checkpoint.text(40, 2)
-    (one,) = native.listened(Generation(prompt, HOT, 1))
-    (four,) = native.listened(Generation(prompt, HOT, 6, n=4))
+    (one,) = native.listened(EngineRequest(prompt, HOT, 1))
+    (four,) = native.listened(EngineRequest(prompt, HOT, 6, n=4))
     assert native.recorder.tokens_run(1) == 1
     assert {step.cached_tokens for step in four.steps} == {39}
     assert four.choice(0)[:1] == one.tokens
@@ -58,43 +58,43 @@ def test_a_slot_that_was_taken_back_is_copied_as_far_as_it_is_needed(
 ) -> None:
     """Behind what it holds, its rings of 48 columns still have what a longer text had written."""
     native, before = checkpoint.native(chunk=7, rewind=16), checkpoint.text(length, 4)
-    native.answers([Generation(before, GREEDY, 8)])
-    native.answers([Generation(checkpoint.text(70, 9 + i), GREEDY, 5) for i in range(3)])  # other slots
+    native.answers([EngineRequest(before, GREEDY, 8)])
+    native.answers([EngineRequest(checkpoint.text(70, 9 + i), GREEDY, 5) for i in range(3)])  # other slots
     other = checkpoint.text(2, 77).token_ids
     prompt = replace(before, token_ids=before.token_ids[:kept] + other)
-    (first,) = native.listened(Generation(prompt, HOT, 20, n=3))
+    (first,) = native.listened(EngineRequest(prompt, HOT, 20, n=3))
     assert {step.cached_tokens for step in first.steps} == {kept}
-    assert [first.choice(i) for i in range(3)] == _fresh(checkpoint, Generation(prompt, HOT, 20, n=3))
+    assert [first.choice(i) for i in range(3)] == _fresh(checkpoint, EngineRequest(prompt, HOT, 20, n=3))
     for choice in range(3):
         turn = checkpoint.longer(prompt, *first.choice(choice), 11, 12)
-        (answer,) = native.listened(Generation(turn, GREEDY, 10))
+        (answer,) = native.listened(EngineRequest(turn, GREEDY, 10))
         assert answer.end.cached_tokens == kept + 2 + 20 - 1
         assert [answer.tokens] == checkpoint.greedy([turn], 10)
 
 
-def _fresh(checkpoint: Any, generation: Generation) -> list[list[int]]:
-    (answer,) = checkpoint.native().listened(generation)
-    return [answer.choice(i) for i in range(generation.n)]
+def _fresh(checkpoint: Any, engine_request: EngineRequest) -> list[list[int]]:
+    (answer,) = checkpoint.native().listened(engine_request)
+    return [answer.choice(i) for i in range(engine_request.n)]
 
 
 def test_each_choice_counts_its_own_tokens(checkpoint: Any) -> None:
     """A token that a penalty keeps from coming twice comes once in each."""
-    never_again = replace(HOT, presence_penalty=1e6)
-    (answer,) = checkpoint.native().listened(Generation(checkpoint.text(10, 1), never_again, 30, n=4))
+    never_again = HOT.model_copy(update={"presence_penalty": 1e6})
+    (answer,) = checkpoint.native().listened(EngineRequest(checkpoint.text(10, 1), never_again, 30, n=4))
     for choice in range(4):
         assert len(set(answer.choice(choice))) == 30
 
 
 def test_the_prompt_s_scores_come_once(checkpoint: Any) -> None:
-    generation = Generation(checkpoint.text(20, 1), HOT, 4, n=3, prompt_logprobs=1, logprobs=1)
-    (answer,) = checkpoint.native().listened(generation)
-    assert [(x.choice, len(x.prompt_scores)) for x in answer.steps if x.prompt_scores] == [(0, 19)]
+    engine_request = EngineRequest(checkpoint.text(20, 1), HOT, 4, n=3, prompt_logprobs=1, logprobs=1)
+    (answer,) = checkpoint.native().listened(engine_request)
+    assert [(x.choice, len(x.prompt_logprobs)) for x in answer.steps if x.prompt_logprobs] == [(0, 19)]
     assert [len(answer.scores(choice)) for choice in range(3)] == [4] * 3
 
 
 def test_log_probabilities_of_given_tokens_are_told_instead_of_the_likeliest(checkpoint: Any) -> None:
     every = tuple(range(0, 500, 3))
-    asked = Generation(checkpoint.text(20, 1), HOT, 4, logprobs=3, logprob_token_ids=every[::-1])
+    asked = EngineRequest(checkpoint.text(20, 1), HOT, 4, logprobs=3, logprob_token_ids=every[::-1])
     given, likeliest = checkpoint.native().listened(asked, replace(asked, logprob_token_ids=()))
     assert given.tokens == likeliest.tokens
     for told, best in zip(given.scores(), likeliest.scores(), strict=True):
@@ -107,14 +107,14 @@ def test_log_probabilities_of_given_tokens_are_told_instead_of_the_likeliest(che
 
 def test_many_choices_are_not_starved_by_those_who_come_later(checkpoint: Any) -> None:
     native, four = checkpoint.native(), checkpoint.answer()
-    native.loop.submit(Generation(checkpoint.text(5, 1), GREEDY, 10), checkpoint.answer())
-    native.loop.step()
-    native.loop.submit(Generation(checkpoint.text(5, 2), HOT, 3, n=4), four)
+    native.engine.submit(EngineRequest(checkpoint.text(5, 1), GREEDY, 10), checkpoint.answer())
+    native.engine.step()
+    native.engine.submit(EngineRequest(checkpoint.text(5, 2), HOT, 3, n=4), four)
     later = [checkpoint.answer() for _ in range(20)]
     for i, answer in enumerate(later):
-        native.loop.submit(Generation(checkpoint.text(5, 10 + i), GREEDY, 3), answer)
+        native.engine.submit(EngineRequest(checkpoint.text(5, 10 + i), GREEDY, 3), answer)
     while not any(answer.steps for answer in later):
-        native.loop.step()
+        native.engine.step()
     assert [len(four.choice(i)) for i in range(4)] == [3] * 4
     native.run()
     assert all(len(answer.tokens) == 3 for answer in later)

@@ -9,14 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gemma_model import tiny
-from gemma_model.protocol import Generation, Prompt, Sampling, Scores, Step
-from gemma_model.reference import ReferenceEngine
+from gemma_model.engine.transformers_engine import TransformersEngine
+from gemma_model.engine_types import (
+    EngineOutput,
+    EngineRequest,
+    EngineSamplingParams,
+    PositionLogprobs,
+    TokenizedPrompt,
+)
 from gemma_model.settings import Settings
+from gemma_model.testing import tiny_checkpoint
 
-VOCAB = tiny.TEXT_VOCAB + 2 * tiny.MM_VOCAB
+VOCAB = tiny_checkpoint.TEXT_VOCAB + 2 * tiny_checkpoint.MM_VOCAB
 STOP = 1
-GREEDY = Sampling(temperature=0.0)
+GREEDY = EngineSamplingParams(temperature=0.0)
 
 
 class Counting:
@@ -71,26 +77,30 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def asking(prompt: Prompt, name: str, max_tokens: int = 12, **sampling: Any) -> Generation:
+def asking(prompt: TokenizedPrompt, name: str, max_tokens: int = 12, **sampling: Any) -> EngineRequest:
     mine, rest = OPTIONS[name]
-    return Generation(prompt, Sampling(**{"temperature": 0.0, **mine, **sampling}), max_tokens, **rest)
+    return EngineRequest(
+        prompt, EngineSamplingParams(**{"temperature": 0.0, **mine, **sampling}), max_tokens, **rest
+    )
 
 
 @pytest.fixture(scope="module")
-def reference(checkpoints: Callable[[str], Any]) -> Iterator[Callable[[str, Generation], list[Step]]]:
-    engines: dict[str, ReferenceEngine] = {}
+def reference(
+    checkpoints: Callable[[str], Any],
+) -> Iterator[Callable[[str, EngineRequest], list[EngineOutput]]]:
+    engines: dict[str, TransformersEngine] = {}
 
-    def run(shape: str, generation: Generation) -> list[Step]:
+    def run(shape: str, engine_request: EngineRequest) -> list[EngineOutput]:
         if shape not in engines:
-            engines[shape] = ReferenceEngine(checkpoints(shape).folder, Settings(device="cpu"))
-        steps, ended = list[Step](), threading.Event()
+            engines[shape] = TransformersEngine(checkpoints(shape).folder, Settings(device="cpu"))
+        steps, ended = list[EngineOutput](), threading.Event()
 
-        def listen(step: Step) -> None:
+        def listen(step: EngineOutput) -> None:
             steps.append(step)
-            if step.last and step.choice == generation.n - 1:
+            if step.last and step.choice == engine_request.n - 1:
                 ended.set()
 
-        engines[shape].submit(generation, listen)
+        engines[shape].submit(engine_request, listen)
         assert ended.wait(60)
         return steps
 
@@ -99,7 +109,7 @@ def reference(checkpoints: Callable[[str], Any]) -> Iterator[Callable[[str, Gene
         engine.close()
 
 
-def assert_same(found: list[Scores], expected: list[Scores]) -> None:
+def assert_same(found: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
@@ -109,42 +119,44 @@ def assert_same(found: list[Scores], expected: list[Scores]) -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_greedy_text_and_its_log_probabilities_are_the_reference_engine_s(
-    checkpoint: Any, reference: Callable[[str, Generation], list[Step]], name: str
+    checkpoint: Any, reference: Callable[[str, EngineRequest], list[EngineOutput]], name: str
 ) -> None:
     """The scores are the model's own: no option changes them but through the tokens that came."""
-    generation = replace(asking(checkpoint.text(10, 5), name), logprobs=5)
-    expected = reference("quick", generation)
-    (answer,) = checkpoint.native().listened(generation)
+    engine_request = replace(asking(checkpoint.text(10, 5), name), logprobs=5)
+    expected = reference("quick", engine_request)
+    (answer,) = checkpoint.native().listened(engine_request)
     assert answer.tokens == [token for step in expected for token in step.token_ids]
     assert answer.end.finish == expected[-1].finish
-    assert_same(answer.scores(), [score for step in expected for score in step.scores])
+    assert_same(answer.scores(), [score for step in expected for score in step.logprobs])
 
 
 @pytest.mark.parametrize("chunk", [3, 64])
 @pytest.mark.parametrize("top", [0, 3])
 def test_a_prompt_s_log_probabilities_are_the_reference_engine_s(
     each_checkpoint: Any,
-    reference: Callable[[str, Generation], list[Step]],
+    reference: Callable[[str, EngineRequest], list[EngineOutput]],
     request: pytest.FixtureRequest,
     top: int,
     chunk: int,
 ) -> None:
     shape = request.node.callspec.params["each_checkpoint"]
     prompt = each_checkpoint.with_picture(70, 3)
-    generation = Generation(prompt, GREEDY, 3, logprobs=1, prompt_logprobs=top)
-    expected = reference(shape, generation)
-    (answer,) = each_checkpoint.native(chunk=chunk).listened(generation)
-    assert len(answer.prompt_scores) == 69
-    assert_same(answer.prompt_scores, [x for step in expected for x in step.prompt_scores])
-    assert [x.rank for x in answer.prompt_scores] == [x.rank for step in expected for x in step.prompt_scores]
-    assert {len(x.top) for x in answer.prompt_scores} == {top}
-    assert_same(answer.scores(), [x for step in expected for x in step.scores])
+    engine_request = EngineRequest(prompt, GREEDY, 3, logprobs=1, prompt_logprobs=top)
+    expected = reference(shape, engine_request)
+    (answer,) = each_checkpoint.native(chunk=chunk).listened(engine_request)
+    assert len(answer.prompt_logprobs) == 69
+    assert_same(answer.prompt_logprobs, [x for step in expected for x in step.prompt_logprobs])
+    assert [x.rank for x in answer.prompt_logprobs] == [
+        x.rank for step in expected for x in step.prompt_logprobs
+    ]
+    assert {len(x.top) for x in answer.prompt_logprobs} == {top}
+    assert_same(answer.scores(), [x for step in expected for x in step.logprobs])
     assert answer.tokens == [x for step in expected for x in step.token_ids]
 
 
 def test_who_asks_for_a_prompt_s_log_probabilities_reuses_nothing_and_leaves_all(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(slots=1), checkpoint.text(20, 1)
-    plain, scored = Generation(prompt, GREEDY, 3), Generation(prompt, GREEDY, 3, prompt_logprobs=0)
+    plain, scored = EngineRequest(prompt, GREEDY, 3), EngineRequest(prompt, GREEDY, 3, prompt_logprobs=0)
     answers = [native.listened(x)[0] for x in (plain, scored, plain)]
     assert answers[0].tokens == answers[1].tokens == answers[2].tokens
     assert [answer.end.cached_tokens for answer in answers] == [0, 0, 19]
@@ -169,20 +181,20 @@ def test_a_seed_gives_the_same_text_and_scores_in_any_company(checkpoint: Any) -
         )
         for i, name in enumerate(OPTIONS)
     ]
-    alone = [checkpoint.native(slots=3).listened(generation)[0] for generation in wanted]
-    others = [Generation(checkpoint.text(30 + i, 70 + i), GREEDY, 9, logprobs=i) for i in range(5)]
+    alone = [checkpoint.native(slots=3).listened(engine_request)[0] for engine_request in wanted]
+    others = [EngineRequest(checkpoint.text(30 + i, 70 + i), GREEDY, 9, logprobs=i) for i in range(5)]
     for slots in (5, 16):
         together = checkpoint.native(slots=slots).listened(*others, *wanted)[len(others) :]
-        for generation, one, same in zip(wanted, alone, together, strict=True):
-            for choice in range(generation.n):
+        for engine_request, one, same in zip(wanted, alone, together, strict=True):
+            for choice in range(engine_request.n):
                 assert same.choice(choice) == one.choice(choice)
                 assert_same(same.scores(choice), one.scores(choice))
 
 
 def test_a_constraint_is_asked_in_other_threads_and_its_neighbours_are_left_alone(checkpoint: Any) -> None:
     constraint = Counting(30)
-    bound = Generation(checkpoint.text(10, 1), Sampling(seed=3), 14, constraint=constraint)
-    free = Generation(checkpoint.text(10, 2), Sampling(seed=4), 14)
+    bound = EngineRequest(checkpoint.text(10, 1), EngineSamplingParams(seed=3), 14, constraint=constraint)
+    free = EngineRequest(checkpoint.text(10, 2), EngineSamplingParams(seed=4), 14)
     alone = checkpoint.native().answers([free])[0]
     told, untold = checkpoint.native().answers([bound, free])
     assert [token % 7 for token in told] == [place % 7 for place in range(14)]
@@ -194,11 +206,11 @@ def test_a_constraint_is_asked_in_other_threads_and_its_neighbours_are_left_alon
 
 def test_a_constraint_that_raises_fails_alone(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(), checkpoint.text(10, 1)
-    bad = Generation(prompt, GREEDY, 9, constraint=Counting(breaks_at=3))
-    worse = Generation(prompt, GREEDY, 9, constraint=Counting(breaks_at=0), n=2)
-    broken, worst, fine = native.listened(bad, worse, Generation(prompt, GREEDY, 9))
+    bad = EngineRequest(prompt, GREEDY, 9, constraint=Counting(breaks_at=3))
+    worse = EngineRequest(prompt, GREEDY, 9, constraint=Counting(breaks_at=0), n=2)
+    broken, worst, fine = native.listened(bad, worse, EngineRequest(prompt, GREEDY, 9))
     assert (len(broken.tokens), broken.end.error) == (3, "RuntimeError: the grammar is broken")
     assert [step.error for step in worst.steps] == ["RuntimeError: the grammar is broken"] * 2
     assert fine.tokens == checkpoint.greedy([prompt], 9)[0]
-    assert (native.slots.free, native.loop.load().slots_used) == (4, 0)
-    assert native.answers([Generation(prompt, GREEDY, 9)]) == [fine.tokens]
+    assert (native.slots.free, native.engine.info().slots_used) == (4, 0)
+    assert native.answers([EngineRequest(prompt, GREEDY, 9)]) == [fine.tokens]

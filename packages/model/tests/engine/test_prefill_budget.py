@@ -4,10 +4,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.prefill_budget import Demand, divide_budget
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.sequence import Sequence
-from gemma_model.engine.slots import Slots
 
 DEMANDS = st.lists(st.builds(Demand, st.integers(0, 60), st.integers(1, 5)), max_size=8)
 CHUNK = 512
@@ -54,12 +54,12 @@ def test_a_token_that_costs_more_than_the_budget_still_runs() -> None:
 
 
 def scheduler(slots: int = 16) -> Scheduler:
-    return Scheduler(Slots(slots, 512, 512), 1000, CHUNK)
+    return Scheduler(KVSlots(slots, 512, 512), 1000, CHUNK)
 
 
 def request(number: int, prompt: int, prompt_cost: int = 1) -> list[Sequence]:
-    keys = [(number, i) for i in range(prompt)]
-    return [Sequence((number, 0), list(keys), max_tokens=2, prompt_cost=prompt_cost)]
+    token_keys = [(number, i) for i in range(prompt)]
+    return [Sequence((number, 0), list(token_keys), max_tokens=2, prompt_cost=prompt_cost)]
 
 
 def first_tokens(engine: Scheduler, steps: int) -> dict[int, int]:
@@ -67,8 +67,8 @@ def first_tokens(engine: Scheduler, steps: int) -> dict[int, int]:
     answered: dict[int, int] = {}
     for step in range(1, steps + 1):
         plan = engine.plan()
-        engine.commit(plan, {row.name: 9 for row in plan.rows})
-        answered |= {row.name[0]: step for row in plan.rows if row.generated == 0}
+        engine.commit(plan, {row.seq_id: 9 for row in plan.rows})
+        answered |= {row.seq_id[0]: step for row in plan.rows if row.generated == 0}
     return answered
 
 

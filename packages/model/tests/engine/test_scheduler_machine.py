@@ -7,10 +7,10 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from gemma_model.engine.plan import Decode, Encode, Plan, Prefill
+from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.scheduler import QueueFull, Scheduler
-from gemma_model.engine.sequence import EncoderInput, Key, Name, Sequence
-from gemma_model.engine.slots import Slots
+from gemma_model.engine.sequence import EncoderInput, MediaKey, SeqId, Sequence, TokenKey
+from gemma_model.engine.step_plan import Decode, Encode, Prefill, StepPlan
 
 SLOTS, WAITING, CHUNK, WINDOW, STOP = 4, 2, 5, 4, 0
 SOFT = 3
@@ -18,24 +18,24 @@ SOFT = 3
 
 
 class PretendCache:
-    """One full and one sliding layer that hold keys in the plain sense: what token stands at a position."""
+    """One full and one sliding layer that hold, for each position, the key of its token."""
 
     def __init__(self, ring: int) -> None:
         self._ring = ring
-        self._full: dict[tuple[int, int], Key] = {}
-        self._sliding: dict[tuple[int, int], tuple[int, Key]] = {}
+        self._full: dict[tuple[int, int], TokenKey] = {}
+        self._sliding: dict[tuple[int, int], tuple[int, TokenKey]] = {}
         self.broken: set[int] = set()  # slots that may hold NaN
 
-    def run(self, slot: int, keys: list[Key], start: int, stop: int) -> None:
+    def run(self, slot: int, token_keys: list[TokenKey], start: int, stop: int) -> None:
         """A chunk sees the cache as it was, and itself; then it is written."""
         assert slot not in self.broken, "what failed there is cleared before the next one"
         for position in range(start):
-            assert self._full[slot, position] == keys[position]
+            assert self._full[slot, position] == token_keys[position]
         for position in range(max(0, start - WINDOW + 1), start):
-            assert self._sliding[slot, position % self._ring] == (position, keys[position])
+            assert self._sliding[slot, position % self._ring] == (position, token_keys[position])
         for position in range(start, stop):
-            self._full[slot, position] = keys[position]
-            self._sliding[slot, position % self._ring] = position, keys[position]
+            self._full[slot, position] = token_keys[position]
+            self._sliding[slot, position % self._ring] = position, token_keys[position]
 
     def copy(self, source: int, target: int, length: int) -> None:
         """As the runner does it: what the prompt has not reached may hold anything."""
@@ -50,10 +50,10 @@ class PretendEncoder:
     """Takes some steps for a medium, and keeps as little as it may."""
 
     def __init__(self) -> None:
-        self.encoded: set[Key] = set()
-        self._running: tuple[Key, int] | None = None
+        self.encoded: set[MediaKey] = set()
+        self._running: tuple[TokenKey, int] | None = None
 
-    def retain(self, needed: frozenset[Key], forgets: bool) -> None:
+    def retain(self, needed: frozenset[MediaKey], forgets: bool) -> None:
         if forgets:
             self.encoded &= needed
         if self._running and self._running[0] not in needed:
@@ -75,14 +75,14 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.known: dict[Name, Sequence] = {}
-        self.ended: set[Name] = set()
+        self.known: dict[SeqId, Sequence] = {}
+        self.ended: set[SeqId] = set()
         self.count = 0
-        self.encoder, self.last = PretendEncoder(), Plan()
+        self.encoder, self.last = PretendEncoder(), StepPlan()
         self.build(ring=WINDOW)
 
     def build(self, ring: int) -> None:
-        self.slots = Slots(SLOTS, WINDOW, ring)
+        self.slots = KVSlots(SLOTS, WINDOW, ring)
         self.scheduler = Scheduler(self.slots, WAITING, CHUNK)
         self.cache = PretendCache(ring)
 
@@ -94,7 +94,7 @@ class Machine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 6),
         min_tokens=st.integers(0, 6),
         n=st.sampled_from([1, 1, 1, 2, 3, 4]),
-        reuses=st.sampled_from([True, True, False]),
+        use_prefix_cache=st.sampled_from([True, True, False]),
         cost=st.sampled_from([1, 1, 1, 2, 3, CHUNK + 1]),
         media=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=3),
     )
@@ -105,25 +105,28 @@ class Machine(RuleBasedStateMachine):
         max_tokens: int,
         min_tokens: int,
         n: int,
-        reuses: bool,
+        use_prefix_cache: bool,
         cost: int,
         media: list[tuple[str, int]],
     ) -> object:
-        keys: list[Key] = [*([1, 2, 2] * 4)[:common], *own]
+        token_keys: list[TokenKey] = [*([1, 2, 2] * 4)[:common], *own]
         inputs: list[EncoderInput] = []
         for medium, text in media:
-            inputs.append(EncoderInput(medium, len(keys), len(keys) + SOFT))
-            keys += [*((medium, place) for place in range(SOFT)), *[1] * text]
-        rest = (max_tokens, min_tokens, frozenset({STOP}), reuses, cost, tuple(inputs))
-        return self._submit([Sequence((self.count, i), list(keys), *rest) for i in range(n)])
+            inputs.append(EncoderInput(medium, len(token_keys), len(token_keys) + SOFT))
+            token_keys += [*((medium, place) for place in range(SOFT)), *[1] * text]
+        rest = (max_tokens, min_tokens, frozenset({STOP}), use_prefix_cache, cost, tuple(inputs))
+        return self._submit([Sequence((self.count, i), list(token_keys), *rest) for i in range(n)])
 
     @rule(number=requests, n=st.integers(1, 2))
     def next_turn(self, number: int, n: int) -> None:
         """Somebody continues what a finished request has said."""
         before = self.known[number, 0]
-        if before.finish and len(before.keys) < 60:
-            keys, rest = [*before.keys, 1, 2], (3, 0, frozenset({STOP}), True, 1, before.encoder_inputs)
-            self._submit([Sequence((self.count, i), list(keys), *rest) for i in range(n)])
+        if before.finish and len(before.token_keys) < 60:
+            token_keys, rest = (
+                [*before.token_keys, 1, 2],
+                (3, 0, frozenset({STOP}), True, 1, before.encoder_inputs),
+            )
+            self._submit([Sequence((self.count, i), list(token_keys), *rest) for i in range(n)])
 
     def _submit(self, group: list[Sequence]) -> object:
         number, waiting = self.count, self.scheduler.waiting
@@ -133,19 +136,19 @@ class Machine(RuleBasedStateMachine):
         except QueueFull:
             assert waiting >= WAITING
             return multiple()
-        self.known |= {sequence.name: sequence for sequence in group}
+        self.known |= {sequence.seq_id: sequence for sequence in group}
         return number
 
     @rule(number=requests, choice=st.integers(0, 4))
     def cancel(self, number: int, choice: int) -> None:
         """One choice, or all of them."""
-        names = [name for name in self.known if name[0] == number and choice in (4, name[1])]
-        for name in names:
-            ended = self.scheduler.cancel(name)
-            assert (ended is None) == (name in self.ended)
+        seq_ids = [seq_id for seq_id in self.known if seq_id[0] == number and choice in (4, seq_id[1])]
+        for seq_id in seq_ids:
+            ended = self.scheduler.cancel(seq_id)
+            assert (ended is None) == (seq_id in self.ended)
             if ended is not None:
-                assert (ended.name, ended.finish) == (name, "cancelled")
-                self.ended.add(name)
+                assert (ended.seq_id, ended.finish) == (seq_id, "cancelled")
+                self.ended.add(seq_id)
 
     @rule(
         token=st.integers(0, 2),
@@ -160,30 +163,30 @@ class Machine(RuleBasedStateMachine):
         self._check(plan)
         assert set(plan.clears) <= self.cache.broken
         self.cache.broken -= set(plan.clears)
-        failed = {name for prefill in plan.prefills[unlucky : unlucky + 1] for name in prefill.names}
+        failed = {seq_id for prefill in plan.prefills[unlucky : unlucky + 1] for seq_id in prefill.seq_ids}
         failed |= self._encode(plan.encode, takes, unlucky == 0)
         items: list[Prefill | Decode] = [*plan.prefills, *plan.decodes]
         for item in items:
-            if item.name not in failed:
+            if item.seq_id not in failed:
                 self._run(item)
-        rows = [row for row in plan.rows if row.name not in failed]
-        failed |= {row.name for row in rows[broken : broken + 1]}
+        rows = [row for row in plan.rows if row.seq_id not in failed]
+        failed |= {row.seq_id for row in rows[broken : broken + 1]}
         tokens = {
-            row.name: (token + row.name[1]) % 3 if row.may_stop else max(1, token)
+            row.seq_id: (token + row.seq_id[1]) % 3 if row.stop_allowed else max(1, token)
             for row in rows
-            if row.name not in failed
+            if row.seq_id not in failed
         }
-        self.cache.broken |= {self.known[name].slot for name in failed}
+        self.cache.broken |= {self.known[seq_id].slot for seq_id in failed}
         news = self.scheduler.commit(plan, tokens, failed)
-        assert {sequence.name for sequence in news} == tokens.keys() | failed
+        assert {sequence.seq_id for sequence in news} == tokens.keys() | failed
         for sequence in news:
-            assert (sequence.finish == "failed") == (sequence.name in failed)
+            assert (sequence.finish == "failed") == (sequence.seq_id in failed)
             assert sequence.generated_length <= sequence.max_tokens
             if sequence.finish:
-                assert sequence.name not in self.ended
-                self.ended.add(sequence.name)
+                assert sequence.seq_id not in self.ended
+                self.ended.add(sequence.seq_id)
 
-    def _plan(self, forgets: bool) -> Plan:
+    def _plan(self, forgets: bool) -> StepPlan:
         awaited = {each.key for x in self._firsts() for each in list(x.inputs_ahead)[:1]}
         encoded = frozenset(self.encoder.encoded)
         plan = self.scheduler.plan(encoded)
@@ -193,31 +196,31 @@ class Machine(RuleBasedStateMachine):
         self.last = plan if plan.prefills or plan.encode else self.last
         return plan
 
-    def _encode(self, encode: Encode | None, takes: int, fails: bool) -> set[Name]:
+    def _encode(self, encode: Encode | None, takes: int, fails: bool) -> set[SeqId]:
         if encode is None:
             return set()
-        for name in encode.names:
-            assert self.slots.owner(self.known[name].slot) == name
-        for first, *_ in (prompt.names for prompt in encode.prompts):
+        for seq_id in encode.seq_ids:
+            assert self.slots.owner(self.known[seq_id].slot) == seq_id
+        for first, *_ in (prompt.seq_ids for prompt in encode.prompts):
             assert next(iter(self.known[first].inputs_ahead)).key == encode.key
         if fails:
             self.encoder.fail()
-            return set(encode.names)
+            return set(encode.seq_ids)
         self.encoder.advance(encode, takes)
         return set()
 
     def _run(self, item: Prefill | Decode) -> None:
-        assert self.slots.owner(item.slot) == item.name
-        keys = self.known[item.name].keys
+        assert self.slots.owner(item.slot) == item.seq_id
+        token_keys = self.known[item.seq_id].token_keys
         if isinstance(item, Decode):
-            self.cache.run(item.slot, keys, item.position, item.position + 1)
+            self.cache.run(item.slot, token_keys, item.position, item.position + 1)
             return
-        self.cache.run(item.slot, keys, item.start, item.stop)
-        for each in self.known[item.name].encoder_inputs:
+        self.cache.run(item.slot, token_keys, item.start, item.stop)
+        for each in self.known[item.seq_id].encoder_inputs:
             if each.start < item.stop and item.start < each.stop:
                 assert each.key in self.encoder.encoded
         for fork in item.forks:
-            assert self.slots.owner(fork.slot) == fork.name
+            assert self.slots.owner(fork.slot) == fork.seq_id
             if item.ends_prompt:
                 self.cache.copy(item.slot, fork.slot, item.stop)
 
@@ -225,31 +228,31 @@ class Machine(RuleBasedStateMachine):
     def fail(self) -> None:
         self._plan(forgets=True)
         self.encoder.retain(frozenset(), forgets=True)
-        self.ended.update(sequence.name for sequence in self.scheduler.abort())
+        self.ended.update(sequence.seq_id for sequence in self.scheduler.abort())
         self.cache.broken = set(range(SLOTS))
         assert self.slots.free == SLOTS
 
-    def _check(self, plan: Plan) -> None:
-        assert len(plan.names) == len(set(plan.names))
+    def _check(self, plan: StepPlan) -> None:
+        assert len(plan.seq_ids) == len(set(plan.seq_ids))
         assert not (plan.prefills and plan.encode), "nobody waits for both"
         if not plan.encode:
             self._check_budget(plan)
         assert all(p.start < p.stop for p in plan.prefills)
         assert bool(plan) == (len(self.ended) < len(self.known)), "there is work, so some of it is done"
-        decoding = {d.name for d in plan.decodes}
-        for name, sequence in self.known.items():
-            if name not in self.ended and sequence.generated_length:
-                assert name in decoding, "nobody who can decode is left out"
+        decoding = {d.seq_id for d in plan.decodes}
+        for seq_id, sequence in self.known.items():
+            if seq_id not in self.ended and sequence.generated_length:
+                assert seq_id in decoding, "nobody who can decode is left out"
 
-    def _check_budget(self, plan: Plan) -> None:
+    def _check_budget(self, plan: StepPlan) -> None:
         """The chunk is not exceeded, nor left unused, and the oldest prompt has half of it."""
-        run = {prefill.name: prefill.stop - prefill.start for prefill in plan.prefills}
-        spent = sum(tokens * self.known[name].prompt_cost for name, tokens in run.items())
+        run = {prefill.seq_id: prefill.stop - prefill.start for prefill in plan.prefills}
+        spent = sum(tokens * self.known[seq_id].prompt_cost for seq_id, tokens in run.items())
         assert spent <= CHUNK or list(run.values()) == [1]
         oldest = True
         for first in self._firsts():
             left = first.runnable_length(self.encoder.encoded) - first.stored_length
-            share = run.get(first.name, 0)
+            share = run.get(first.seq_id, 0)
             if left and oldest:
                 assert share >= min(left, max(1, (CHUNK + 1) // 2 // first.prompt_cost))
             oldest &= not left
@@ -258,24 +261,24 @@ class Machine(RuleBasedStateMachine):
     def _firsts(self) -> list[Sequence]:
         """Of each request the choice that runs the prompt, the oldest first."""
         prompts = [
-            x for x in self.known.values() if x.slot >= 0 and x.name not in self.ended and x.prefilling
+            x for x in self.known.values() if x.slot >= 0 and x.seq_id not in self.ended and x.prefilling
         ]
-        return [x for _, x in sorted({x.name[0]: x for x in reversed(prompts)}.items())]
+        return [x for _, x in sorted({x.seq_id[0]: x for x in reversed(prompts)}.items())]
 
     @invariant()
     def every_slot_has_one_owner_or_none(self) -> None:
-        alive = [x for name, x in self.known.items() if name not in self.ended]
-        owned = {x.slot: x.name for x in alive if x.slot >= 0}
+        alive = [x for seq_id, x in self.known.items() if seq_id not in self.ended]
+        owned = {x.slot: x.seq_id for x in alive if x.slot >= 0}
         assert owned == {i: o for i in range(SLOTS) if (o := self.slots.owner(i)) is not None}
         assert SLOTS - self.slots.free == self.scheduler.running == len(owned)
-        assert self.scheduler.waiting == len({x.name[0] for x in alive if x.slot < 0})
+        assert self.scheduler.waiting == len({x.seq_id[0] for x in alive if x.slot < 0})
         assert self.scheduler.stored == sum(x.stored_length for x in alive)
 
     @invariant()
     def who_came_first_is_served_first(self) -> None:
-        alive = [x for name, x in self.known.items() if name not in self.ended]
-        waits = [x.name[0] for x in alive if x.slot < 0]
-        serves = [x.name[0] for x in alive if x.slot >= 0]
+        alive = [x for seq_id, x in self.known.items() if seq_id not in self.ended]
+        waits = [x.seq_id[0] for x in alive if x.slot < 0]
+        serves = [x.seq_id[0] for x in alive if x.slot >= 0]
         assert not waits or not serves or max(serves) < min(waits)
 
     def teardown(self) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from gemma_model.engine.engine import NativeEngine
-from gemma_model.protocol import Generation, Sampling, Step
+from gemma_model.engine.model_loader import start_engine
+from gemma_model.engine_types import EngineOutput, EngineRequest, EngineSamplingParams
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest, Overloaded, Unavailable
 
@@ -23,10 +24,10 @@ class Heard:
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
-        self.last: Step | None = None
+        self.last: EngineOutput | None = None
         self.begun, self.ended = threading.Event(), threading.Event()
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: EngineOutput) -> None:
         self.tokens += step.token_ids
         self.begun.set()
         if step.last:
@@ -34,15 +35,15 @@ class Heard:
             self.ended.set()
 
 
-def greedy(checkpoint: Any, seed: int, max_tokens: int) -> Generation:
-    return Generation(checkpoint.text(10, seed), Sampling(temperature=0.0), max_tokens)
+def greedy(checkpoint: Any, seed: int, max_tokens: int) -> EngineRequest:
+    return EngineRequest(checkpoint.text(10, seed), EngineSamplingParams(temperature=0.0), max_tokens)
 
 
 @pytest.fixture
 def engine(checkpoint: Any) -> Iterator[NativeEngine]:
     settings = Settings(device="cpu", max_num_seqs=2, max_queue=1, max_model_len=512, prefill_chunk=16)
     before = set(threading.enumerate())
-    engine = NativeEngine(checkpoint.folder, settings)
+    engine = start_engine(checkpoint.folder, settings)
     yield engine
     engine.close()
     assert set(threading.enumerate()) <= before
@@ -105,7 +106,7 @@ def test_what_it_has_done_can_be_read(engine: NativeEngine, checkpoint: Any) -> 
     engine.submit(replace(greedy(checkpoint, 1, 5), constraint=Anything()), heard)
     assert heard.ended.wait(PATIENCE)
     assert heard.last is not None
-    assert heard.last.times is not None
+    assert heard.last.timings is not None
     info = engine.info()
     assert (info.slots_used, info.cache_tokens, info.cache_tokens_used) == (0, 2 * 512, 0)
     assert (info.totals.prompt_tokens, info.totals.generated_tokens) == (10, 5)
@@ -136,12 +137,12 @@ def test_closed_it_cancels_what_runs_and_takes_no_more(engine: NativeEngine, che
 
 def test_too_large_a_cache_is_one_clear_error(checkpoint: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"What would fit: max_num_seqs=\d+ "):
-        NativeEngine(checkpoint.folder, Settings(device="cpu", max_num_seqs=10**7))
+        start_engine(checkpoint.folder, Settings(device="cpu", max_num_seqs=10**7))
 
 
 def test_a_context_beyond_the_checkpoints_own_is_refused(checkpoint: Any) -> None:
     with pytest.raises(InvalidRequest, match="4096"):
-        NativeEngine(checkpoint.folder, Settings(device="cpu", max_model_len=5000))
+        start_engine(checkpoint.folder, Settings(device="cpu", max_model_len=5000))
 
 
 def test_an_engine_that_breaks_says_so_and_leaves_nobody_waiting(
@@ -150,13 +151,14 @@ def test_an_engine_that_breaks_says_so_and_leaves_nobody_waiting(
     def broken(encoded: object) -> None:
         raise ArithmeticError("impossible")
 
-    monkeypatch.setattr(engine._loop._scheduler, "plan", broken)
+    monkeypatch.setattr(engine._scheduler, "plan", broken)
     heard = Heard()
     engine.submit(greedy(checkpoint, 1, 5), heard)
     assert heard.ended.wait(PATIENCE)
     assert heard.last is not None
     assert heard.last.error == "ArithmeticError: impossible"
-    engine._thread.join(PATIENCE)
+    assert engine.thread is not None
+    engine.thread.join(PATIENCE)
     assert engine.info().failure == "ArithmeticError: impossible"
     with pytest.raises(Unavailable):
         engine.submit(greedy(checkpoint, 1, 5), Heard())

@@ -7,23 +7,26 @@ from typing import Any
 import pytest
 
 from gemma_model.checkpoint import read_config
-from gemma_model.engine.loop import Loop
-from gemma_model.engine.runner import Runner
+from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine.scheduler import Scheduler
-from gemma_model.engine.slots import Slots
+from gemma_model.engine_types import EngineRequest, EngineSamplingParams, TokenizedPrompt
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.nested_models import PUBLISHED, NestedModel, served_nested_models
-from gemma_model.protocol import Generation, Prompt, Sampling
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest
+
+from .counting import native_engine
 
 LENGTH, SLOTS = 128, 3
 
 
-def engine(checkpoint: Any, runner: Runner, cache: KVCache) -> Any:
-    loop = Loop(runner, Scheduler(Slots(SLOTS, checkpoint.loaded.window, cache.ring), 100, 16), LENGTH)
+def engine(checkpoint: Any, runner: ModelRunner, cache: KVCache) -> Any:
+    engine = native_engine(
+        runner, Scheduler(KVSlots(SLOTS, checkpoint.loaded.window, cache.ring), 100, 16), LENGTH
+    )
     native = checkpoint.native()
-    native.loop, native.recorder.runner = loop, runner
+    native.engine, native.recorder.runner = engine, runner
     return native
 
 
@@ -38,14 +41,16 @@ def nested_of(checkpoint: Any) -> NestedModel:
     return NestedModel(sizes[1:], (first,))
 
 
-def ask(prompt: Prompt, variant: str | None, new: int = 12) -> Generation:
-    return Generation(prompt, Sampling(temperature=0), new, variant=variant)
+def ask(prompt: TokenizedPrompt, variant: str | None, new: int = 12) -> EngineRequest:
+    return EngineRequest(prompt, EngineSamplingParams(temperature=0), new, variant=variant)
 
 
 def test_each_request_gets_the_text_of_its_own_model(checkpoint: Any) -> None:
     of, nested = checkpoint.loaded.runner, nested_of(checkpoint)
-    alone = Runner(of._decoder.nested(nested), cache_of(checkpoint), of._soft_tokens)
-    both = Runner(of._decoder, cache_of(checkpoint), of._soft_tokens, {"small": of._decoder.nested(nested)})
+    alone = ModelRunner(of._decoder.nested(nested), cache_of(checkpoint), of._encoder_cache)
+    both = ModelRunner(
+        of._decoder, cache_of(checkpoint), of._encoder_cache, {"small": of._decoder.nested(nested)}
+    )
     prompts = [checkpoint.text(20 + i, seed=i) for i in range(6)]
     wholes = checkpoint.native().answers([ask(prompt, None) for prompt in prompts])
     smalls = engine(checkpoint, alone, alone._cache).answers([ask(prompt, None) for prompt in prompts])
@@ -58,10 +63,10 @@ def test_each_request_gets_the_text_of_its_own_model(checkpoint: Any) -> None:
 
 def test_one_model_never_reuses_what_the_other_has_stored(checkpoint: Any) -> None:
     of = checkpoint.loaded.runner
-    both = Runner(
+    both = ModelRunner(
         of._decoder,
         cache_of(checkpoint),
-        of._soft_tokens,
+        of._encoder_cache,
         {"small": of._decoder.nested(nested_of(checkpoint))},
     )
     mixed, prompt = engine(checkpoint, both, both._cache), checkpoint.text(20, seed=1)

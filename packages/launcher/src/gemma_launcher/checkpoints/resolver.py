@@ -27,7 +27,7 @@ For the real one (accept its licence on the hub first):  {REAL_MODEL_COMMAND}"""
 RANDOM_WEIGHTS_NOTE = f"""\
 THE WEIGHTS ARE RANDOM: this tiny checkpoint generates gibberish; it shows that everything works.
 For the real model (accept its licence on the hub first):  {REAL_MODEL_COMMAND}"""
-_GENERATOR_MODULE = "gemma_model.tiny"
+_GENERATOR_MODULE = "gemma_model.testing.tiny_checkpoint"
 
 
 @dataclass(frozen=True)

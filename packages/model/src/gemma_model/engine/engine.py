@@ -1,110 +1,278 @@
-"""The native engine: a thread that plans, runs and commits steps for as long as there is work."""
+"""The native engine: a thread that plans, runs and commits steps while there are requests."""
 
 import logging
 import threading
-from concurrent.futures import Future
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Protocol
 
-from gemma_model.engine.loop import Loop
-from gemma_model.engine.memory import free_host_memory
-from gemma_model.engine.scheduler import Scheduler
-from gemma_model.engine.slots import Slots
-from gemma_model.protocol import EngineInfo, Generation, Listener, Observation
-from gemma_model.settings import Settings
+from gemma_model.engine.request_state import RequestState, make_sequences, with_seed
+from gemma_model.engine.scheduler import QueueFull, Scheduler
+from gemma_model.engine.sequence import SeqId, Sequence
+from gemma_model.engine.stats import EngineStats
+from gemma_model.engine.step_plan import Prefill, StepPlan, WaitingPrompt
+from gemma_model.engine.step_result import StepResult, StepRunner, error_message
+from gemma_model.engine_types import (
+    EngineInfo,
+    EngineOutput,
+    EngineRequest,
+    Observation,
+    OutputCallback,
+    PositionLogprobs,
+)
+from gemma_model.sampling.sampling_state import SamplingState
+from gemma_wire import ContextLengthExceeded, InvalidRequest, Overloaded, Timings, Unavailable
 
 log = logging.getLogger(__name__)
+Outputs = list[tuple[OutputCallback, EngineOutput]]
+
+
+class Closeable(Protocol):
+    """What an engine closes after its thread has ended."""
+
+    def close(self) -> None:
+        """Return when no thread is left."""
 
 
 class NativeEngine:
-    """The Engine protocol over our own decoder.
+    """An ``Engine`` over our own model. Requests come and go between steps.
+
+    All methods except ``run_forever`` and ``step`` may be called from any thread.
 
     Args:
-        checkpoint: its folder.
-        settings: settings.
-
-    Raises:
-        InvalidRequest: when the checkpoint cannot be honoured, or the cache does not fit.
+        runner: used by one thread at a time.
+        scheduler: used by this engine alone.
+        info: what ``info`` returns of the device and the model.
+        length: maximum tokens of prompt and output together.
+        resources: closed with the engine.
+        clock: seconds.
     """
 
-    def __init__(self, checkpoint: Path, settings: Settings | None = None) -> None:
-        loaded: Future[None] = Future()
+    def __init__(
+        self,
+        runner: StepRunner,
+        scheduler: Scheduler,
+        info: EngineInfo,
+        length: int,
+        resources: Iterable[Closeable] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runner, self._scheduler, self._info, self._length = runner, scheduler, info, length
+        self._resources, self._stats = tuple(resources), EngineStats(clock)
+        self._requests: dict[int, RequestState] = {}
+        self._cancelled: set[SeqId] = set()
+        self._count, self._closing = 0, False
         self._failure: str | None = None
-        # Loads and runs in one thread: OpenMP gives each thread that it serves a pool of its own, and the
-        # workers of two pools on the same cores sleep between loops instead of waiting for the next one.
-        self._thread = threading.Thread(
-            target=self._live, args=(checkpoint, settings or Settings(), loaded), name="engine", daemon=True
-        )
-        self._thread.start()
-        loaded.result()
-
-    def submit(self, generation: Generation, listen: Listener) -> int:
-        """See ``Loop.submit``."""
-        return self._loop.submit(generation, listen)
-
-    def cancel(self, number: int, choice: int | None = None) -> None:
-        """See ``Loop.cancel``."""
-        self._loop.cancel(number, choice)
+        self._changed = threading.Condition()  # its lock protects everything above
+        self.thread: threading.Thread | None = None
+        """The thread that calls ``run_forever``."""
 
     def info(self) -> EngineInfo:
-        """A snapshot."""
-        load = self._loop.load()
-        return EngineInfo(
-            name="native",
-            device=self._device,
-            dtype=self._dtype,
-            memory_bytes=self._memory_bytes,
-            max_num_seqs=self._max_num_seqs,
-            running=load.running,
-            waiting=load.waiting,
-            slots_used=load.slots_used,
-            cache_tokens=self._cache_tokens,
-            cache_tokens_used=load.cache_tokens_used,
-            totals=load.totals,
-            failure=self._failure,
-        )
+        """See ``Engine.info``."""
+        with self._changed:
+            return replace(
+                self._info,
+                running=len(self._requests) - self._scheduler.waiting,
+                waiting=self._scheduler.waiting,
+                slots_used=self._scheduler.running,
+                cache_tokens_used=self._scheduler.stored,
+                totals=self._stats.totals,
+                failure=self._failure,
+            )
 
     def observations(self) -> list[Observation]:
         """See ``Engine.observations``."""
-        return self._loop.observations()
+        with self._changed:
+            return self._stats.take_observations()
+
+    def submit(self, request: EngineRequest, on_output: OutputCallback) -> int:
+        """See ``Engine.submit``.
+
+        Raises:
+            Overloaded: the queue is full.
+            ContextLengthExceeded: the request can never fit a slot.
+            InvalidRequest: it has more choices than there are slots.
+            Unavailable: the engine is closed.
+        """
+        self._check(request)
+        request = with_seed(request)
+        choices = {index: SamplingState(request, index) for index in range(request.n)}
+        with self._changed:
+            if self._closing:
+                raise Unavailable("the engine is shutting down")
+            request_id = self._count
+            try:
+                self._scheduler.submit(make_sequences(request_id, request))
+            except QueueFull:
+                message = f"{self._scheduler.waiting} requests are waiting already, try again later"
+                raise Overloaded(message) from None
+            self._count += 1
+            timer = self._stats.start_timer()
+            self._requests[request_id] = RequestState(request, on_output, timer, choices)
+            self._changed.notify()
+        return request_id
+
+    def cancel(self, request_id: int, choice: int | None = None) -> None:
+        """See ``Engine.cancel``."""
+        with self._changed:
+            if (state := self._requests.get(request_id)) is not None:
+                self._cancelled.update((request_id, i) for i in state.choices if choice in (None, i))
+                self._changed.notify()
 
     def close(self) -> None:
-        """Cancel everything, and return when the thread has ended."""
-        self._loop.stop()
-        self._thread.join()
-        self._runner.close()
-        if self._residence is not None:
-            self._residence.close()
+        """Cancel everything, and return when no thread is left."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self.thread is not None:
+            self.thread.join()
+        for resource in self._resources:
+            resource.close()
 
-    def _live(self, checkpoint: Path, settings: Settings, loaded: "Future[None]") -> None:
+    def run_forever(self) -> None:
+        """Run steps until the engine is closed or fails."""
         try:
-            self._load(checkpoint, settings)
-        except Exception as error:
-            loaded.set_exception(error)
-        else:
-            loaded.set_result(None)
-            self._serve()
-
-    def _load(self, checkpoint: Path, settings: Settings) -> None:
-        from gemma_model.engine.residence import Residence  # noqa: PLC0415 - torch takes seconds to import
-        from gemma_model.engine.runner import Loaded  # noqa: PLC0415
-
-        loaded = Loaded(checkpoint, settings)
-        self._device, self._dtype = loaded.device_name, str(loaded.dtype).removeprefix("torch.")
-        self._memory_bytes, self._max_num_seqs = loaded.memory_bytes, settings.max_num_seqs
-        self._cache_tokens = settings.max_num_seqs * loaded.length
-        self._runner = loaded.runner
-        slots = Slots(settings.max_num_seqs, loaded.window, loaded.ring)
-        scheduler = Scheduler(slots, settings.max_queue, settings.prefill_chunk)
-        self._loop = Loop(loaded.runner, scheduler, loaded.length)
-        table = loaded.host_table if settings.ple == "auto" else None
-        self._residence = None if table is None else Residence(table, free_host_memory())
-
-    def _serve(self) -> None:
-        try:
-            while self._loop.wait():
-                self._loop.step()
-            self._loop.drain()
+            while self.wait():
+                self.step()
+            self.cancel_all()
         except Exception as error:
             log.exception("the engine has stopped working")
-            self._failure = f"{type(error).__name__}: {error}"
-            self._loop.abandon(error)
+            self._fail(error)
+
+    def wait(self) -> bool:
+        """Sleep until there is something to do; false if the engine is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._cancelled or self._requests)
+            return not self._closing
+
+    def step(self) -> bool:
+        """Plan, run, commit, and report the outputs; whether there was anything to do."""
+        with self._changed:
+            cancelled = self._end_cancelled()
+            plan = self._scheduler.plan(self._runner.encoded)
+            states = self._start(plan)
+        self._runner.retain(plan.needed)
+        _report(cancelled)
+        if not plan:
+            return bool(cancelled)
+        try:
+            result = self._runner.run(plan, states)
+        except Exception as error:
+            log.exception("a step failed")
+            self._abort(error)
+            return True
+        self._commit(plan, _append_tokens(result, states))
+        return True
+
+    def cancel_all(self) -> None:
+        """Refuse new requests, and cancel all there are."""
+        with self._changed:
+            self._closing = True
+            self._cancelled.update((number, i) for number, own in self._requests.items() for i in own.choices)
+            cancelled = self._end_cancelled()
+        self._runner.retain(())
+        _report(cancelled)
+
+    def _fail(self, error: Exception) -> None:
+        """Refuse new requests, and end all there are with an error; uses nothing but their list."""
+        with self._changed:
+            self._closing, self._failure = True, error_message(error)
+            requests = list(self._requests.values())
+            self._requests.clear()
+        output = EngineOutput(error=self._failure)
+        _report([(own.on_output, replace(output, choice=i)) for own in requests for i in own.choices])
+
+    def _check(self, request: EngineRequest) -> None:
+        prompt, wanted = len(request.prompt.token_ids), request.max_tokens
+        if not prompt or prompt + wanted > self._length:
+            message = f"{prompt} prompt tokens and {wanted} new ones do not fit {self._length} tokens"
+            raise ContextLengthExceeded(message, "max_tokens")
+        if not 1 <= request.n <= self._scheduler.slots:
+            slots = self._scheduler.slots
+            raise InvalidRequest(f"{request.n} choices are asked for; at most {slots} fit at once", "n")
+
+    def _end_cancelled(self) -> Outputs:
+        ended = [self._scheduler.cancel(seq_id) for seq_id in sorted(self._cancelled)]
+        self._cancelled.clear()
+        return [self._output(sequence, StepResult()) for sequence in ended if sequence is not None]
+
+    def _start(self, plan: StepPlan) -> dict[SeqId, SamplingState]:
+        """The sampling states of a plan's sequences; some of their prompts start with it."""
+        prompts: list[Prefill | WaitingPrompt] = [
+            *plan.prefills,
+            *(plan.encode.prompts if plan.encode else ()),
+        ]
+        for prompt in prompts:
+            own = self._requests[prompt.seq_ids[0][0]]
+            uncached = own.request.prompt_logprobs is not None
+            looked_up = 0 if uncached else len(own.request.prompt.token_ids)
+            self._stats.prefill_started(own.timer, looked_up, found=prompt.start)
+        return {(number, i): self._requests[number].choices[i] for number, i in plan.seq_ids}
+
+    def _commit(self, plan: StepPlan, result: StepResult) -> None:
+        with self._changed:
+            for (number, _), logprobs in result.prompt_logprobs.items():
+                self._requests[number].prompt_logprobs += logprobs
+            sequences = self._scheduler.commit(plan, result.tokens, result.failed)
+            self._stats.step_done(len(result.tokens), bool(plan.decodes))
+            outputs = [self._output(sequence, result) for sequence in sequences]
+        _report(outputs)
+
+    def _abort(self, error: Exception) -> None:
+        """End all running requests after a step that failed."""
+        self._runner.retain(())
+        with self._changed:
+            dropped = self._scheduler.abort()
+            failed = dict.fromkeys((sequence.seq_id for sequence in dropped), error_message(error))
+            outputs = [self._output(sequence, StepResult(failed=failed)) for sequence in dropped]
+        _report(outputs)
+
+    def _output(self, sequence: Sequence, result: StepResult) -> tuple[OutputCallback, EngineOutput]:
+        """The output of a sequence after a step: a new token, its end, or both."""
+        seq_id = sequence.seq_id
+        own, token_id = self._requests[seq_id[0]], result.tokens.get(seq_id)
+        prompt_logprobs: tuple[PositionLogprobs, ...] = ()
+        if token_id is not None and sequence.generated_length == 1:
+            self._stats.first_token(own.timer, len(own.request.prompt.token_ids))
+            prompt_logprobs, own.prompt_logprobs = tuple(own.prompt_logprobs), []
+        return own.on_output, EngineOutput(
+            token_ids=() if token_id is None else (token_id,),
+            choice=seq_id[1],
+            logprobs=(result.logprobs[seq_id],) if seq_id in result.logprobs else (),
+            prompt_logprobs=prompt_logprobs,
+            finish=None if sequence.finish == "failed" else sequence.finish,
+            error=result.failed.get(seq_id),
+            cached_tokens=0 if token_id is None else sequence.reused_length,
+            timings=self._end(sequence, own) if sequence.finish else None,
+        )
+
+    def _end(self, sequence: Sequence, own: RequestState) -> Timings:
+        """Remove a choice, and its request with the last one."""
+        assert sequence.finish is not None
+        request_id, index = sequence.seq_id
+        del own.choices[index]
+        if not own.choices:
+            del self._requests[request_id]
+        return self._stats.choice_finished(own.timer, sequence.finish)
+
+
+def _report(outputs: Outputs) -> None:
+    for on_output, output in outputs:
+        try:
+            on_output(output)
+        except Exception:
+            log.exception("an output callback failed")
+
+
+def _append_tokens(result: StepResult, states: Mapping[SeqId, SamplingState]) -> StepResult:
+    """Add the new tokens to the sampling states; a choice whose constraint raises has failed."""
+    failed = dict(result.failed)
+    for seq_id, token_id in result.tokens.items():
+        try:
+            states[seq_id].append(token_id)
+        except Exception as error:
+            log.exception("the constraint of choice %d of request %d failed", seq_id[1], seq_id[0])
+            failed[seq_id] = error_message(error)
+    tokens = {seq_id: token_id for seq_id, token_id in result.tokens.items() if seq_id not in failed}
+    return replace(result, tokens=tokens, failed=failed)

@@ -1,4 +1,4 @@
-"""Whether the cache fits, before anything is allocated."""
+"""Checks that the KV cache fits the memory, before it is allocated."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +12,16 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_fits(bytes_per_slot: Callable[[int], int], slots: int, length: int, free: int | None) -> str:
-    """What the cache takes, as a line for the log.
+    """The size of the KV cache, as a line for the log.
 
     Args:
-        bytes_per_slot: of a slot of so many positions.
-        slots: how many.
+        bytes_per_slot: takes the number of positions of a slot.
+        slots: number of slots.
         length: positions of each.
-        free: bytes on the device; ``None`` when nobody can tell.
+        free: bytes on the device; ``None`` if unknown.
 
     Raises:
-        InvalidRequest: when it is too large, saying what would fit.
+        InvalidRequest: it is too large; says what would fit.
     """
     each = bytes_per_slot(length)
     total = f"{slots * each / GIB:,.2f} GiB in all"
@@ -38,7 +38,7 @@ def check_fits(bytes_per_slot: Callable[[int], int], slots: int, length: int, fr
 
 
 def longest(bytes_per_slot: Callable[[int], int], room: int, length: int) -> int:
-    """The most positions, up to ``length``, whose slot fits into ``room`` bytes."""
+    """Maximum number of positions, up to ``length``, whose slot fits ``room`` bytes."""
     fits, too_long = 0, length + 1
     while too_long - fits > 1:
         middle = (fits + too_long) // 2

@@ -1,11 +1,11 @@
-"""How the prompts that are being run share the budget of a step."""
+"""Divides a step's budget of prompt tokens among the prompts that are being run."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Demand(NamedTuple):
-    """What a prompt could use: tokens that can run now, and how much of the budget each of them takes."""
+    """The tokens of a prompt that can run now, and how much of the budget each takes."""
 
     tokens: int
     cost: int = 1
@@ -15,11 +15,11 @@ def divide_budget(demands: Sequence[Demand], budget: int) -> list[int]:
     """Divide a step's budget among prompts: half of it to the oldest, the rest to the shortest.
 
     The oldest prompt that can run gets what it needs, up to half of the budget (rounded up). The rest goes to
-    the prompts with the least left to run, the older first where two are equal. So every delay is bounded:
+    the prompts with the least left to run, the older first if two are equal. So every delay is bounded:
 
-    - A prompt runs at once if it and all that need less take at most half of the budget together.
+    - A prompt runs at once if it and all shorter ones together take at most half of the budget.
     - The oldest prompt advances by half of the budget in each step, and every prompt becomes the oldest.
-    - No budget is left as long as a prompt could use it.
+    - No budget is left unused while a prompt could use it.
 
     Args:
         demands: of each prompt, in order of admission, the oldest first; no tokens where it cannot run now.

@@ -1,62 +1,62 @@
-"""What runs in the next step: plan in, plan out.
+"""Decides what the next step runs.
 
-Slots are given first come, first served. A step decodes one token of every sequence whose prompt is done, and
-runs at most one chunk's worth of prompts, so that a long prompt never holds up the others for longer than
-that. The prompts share the chunk, so that a short one does not wait for a long one (``prefill_budget``). The
-choices of a request get their slots together; the prompt is run in one of them and then copied to the others.
+Slots are assigned first come, first served. A step decodes one token of every sequence whose prompt is done
+and runs at most one chunk of prompt tokens, which bounds the delay that a long prompt causes to the others.
+The prompts share the chunk, so that a short one does not wait for a long one (``prefill_budget``). The
+choices of a request get their slots together; one runs the prompt, which is then copied to the others.
 
-A prompt runs up to its first medium that is not encoded yet. Where media are to be encoded and prompts to be
-run, steps do one and the other in turn, so that nobody who decodes waits for both.
+A prompt runs up to its first medium that is not encoded yet. If there are both media to encode and prompts to
+run, the steps alternate, so that decoding sequences do not wait for both in one step.
 """
 
 from collections import deque
 from collections.abc import Collection, Container, Iterable, Mapping
 from itertools import count
 
-from gemma_model.engine.plan import Decode, Encode, Fork, Plan, Prefill, Waiting
+from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.prefill_budget import Demand, divide_budget
-from gemma_model.engine.sequence import Finish, Key, Name, Sequence
-from gemma_model.engine.slots import Slots
+from gemma_model.engine.sequence import Finish, MediaKey, SeqId, Sequence
+from gemma_model.engine.step_plan import Decode, Encode, Fork, Prefill, StepPlan, WaitingPrompt
 
 Group = list[Sequence]
 """A request until its prompt is done: its choices, of which the first runs the prompt for all."""
 
 
 class QueueFull(Exception):
-    """No more can wait."""
+    """The queue is full."""
 
 
 class Scheduler:
-    """Sequences from the queue to their end. Between ``plan`` and ``commit`` only ``submit`` may be called.
+    """Manages sequences from the queue to their end. Between ``plan`` and ``commit`` call only ``submit``.
 
     Args:
         slots: all free.
-        max_waiting: requests that may wait when there are no slots for them.
+        max_waiting: maximum number of requests that wait for slots.
         chunk: prompt tokens in one step.
     """
 
-    def __init__(self, slots: Slots, max_waiting: int, chunk: int) -> None:
+    def __init__(self, slots: KVSlots, max_waiting: int, chunk: int) -> None:
         self._slots, self._max_waiting, self._chunk = slots, max_waiting, chunk
         self._waiting: deque[Group] = deque()
         self._prefilling: list[Group] = []  # in the order of admission
-        self._decoding: dict[Name, Sequence] = {}
-        self._encoding: Key | None = None  # the medium that is being encoded
+        self._decoding: dict[SeqId, Sequence] = {}
+        self._encoding: MediaKey | None = None  # the medium that is being encoded
         self._encoder_turns = count(1)
         self._encoded_last = False
 
     @property
     def slots(self) -> int:
-        """All slots, free or not."""
+        """Number of slots."""
         return self._slots.count
 
     @property
     def waiting(self) -> int:
-        """Requests without slots."""
+        """Number of requests without slots."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """Sequences with a slot."""
+        """Number of sequences with a slot."""
         return sum(map(len, self._prefilling)) + len(self._decoding)
 
     @property
@@ -68,22 +68,22 @@ class Scheduler:
         """Queue a request: one sequence for each choice, at most as many as there are slots.
 
         Raises:
-            QueueFull: when too many wait already.
+            QueueFull: too many wait already.
         """
         self._waiting.append(list(group))
-        if self._stuck() > self._max_waiting:
+        if self._blocked() > self._max_waiting:
             self._waiting.pop()
             raise QueueFull
 
-    def cancel(self, name: Name) -> Sequence | None:
-        """End a sequence wherever it is; ``None`` when it has ended before."""
-        return self._end(name, "cancelled")
+    def cancel(self, seq_id: SeqId) -> Sequence | None:
+        """End a sequence in any state; ``None`` if it has already ended."""
+        return self._end(seq_id, "cancelled")
 
-    def plan(self, encoded: Container[Key] = frozenset()) -> Plan:
-        """The next step; empty when there is nothing to do.
+    def plan(self, encoded: Container[MediaKey] = frozenset()) -> StepPlan:
+        """The next step; empty if there is nothing to do.
 
         Args:
-            encoded: the media whose soft tokens are there.
+            encoded: the media whose soft tokens are available.
         """
         while self._waiting and len(self._waiting[0]) <= self._slots.free:
             self._admit(self._waiting.popleft())
@@ -94,31 +94,33 @@ class Scheduler:
         ready = sorted(self._decoding.values(), key=lambda s: s.slot)
         needed = frozenset(self._needed(prefills))
         clears = self._slots.take_to_clear()
-        return Plan(tuple(prefills), tuple(map(_decode, ready)), clears, encode, needed)
+        return StepPlan(tuple(prefills), tuple(map(_decode, ready)), clears, encode, needed)
 
-    def commit(self, plan: Plan, tokens: Mapping[Name, int], failed: Collection[Name] = ()) -> list[Sequence]:
-        """Take in what a step gave.
+    def commit(
+        self, plan: StepPlan, tokens: Mapping[SeqId, int], failed: Collection[SeqId] = ()
+    ) -> list[Sequence]:
+        """Process the result of a step.
 
         Args:
             plan: the last one.
             tokens: the new token of each sequence that has one.
-            failed: sequences of the plan that could not be run; they leave, and their slots are not trusted.
+            failed: sequences of the plan that could not be run; they end, and their slots are not trusted.
 
         Returns:
-            The sequences that failed or have a new token; the finished ones among them have left.
+            The sequences that failed or have a new token; the finished ones are removed.
         """
         for prefill, group in self._prefilled(plan):
-            if not set(prefill.names) <= set(failed):
+            if not set(prefill.seq_ids) <= set(failed):
                 self._store(group[0], prefill.stop)
                 if prefill.ends_prompt:
                     self._fork(group)
         for decode in plan.decodes:
-            self._store(self._decoding[decode.name], decode.position + 1)
-        news = [sequence for name in failed if (sequence := self._end(name, "failed"))]
-        return news + [self._append(self._decoding[name], token_id) for name, token_id in tokens.items()]
+            self._store(self._decoding[decode.seq_id], decode.position + 1)
+        news = [sequence for seq_id in failed if (sequence := self._end(seq_id, "failed"))]
+        return news + [self._append(self._decoding[seq_id], token_id) for seq_id, token_id in tokens.items()]
 
     def abort(self) -> list[Sequence]:
-        """Drop all that run and whatever the slots hold, after a step that failed."""
+        """End all running sequences after a step that failed; the contents of all slots are lost."""
         dropped = list(self._running())
         for sequence in dropped:
             sequence.finish = "failed"
@@ -132,8 +134,8 @@ class Scheduler:
         yield from (sequence for group in self._prefilling for sequence in group)
         yield from self._decoding.values()
 
-    def _stuck(self) -> int:
-        """Requests in the queue for which there are no slots."""
+    def _blocked(self) -> int:
+        """Number of requests in the queue for which there are no slots."""
         free = self._slots.free
         for place, group in enumerate(self._waiting):
             free -= len(group)
@@ -143,23 +145,23 @@ class Scheduler:
 
     def _admit(self, group: Group) -> None:
         first, *others = group
-        reusable = first.keys if first.reuses else ()
-        first.slot, first.reused_length = self._slots.acquire(first.name, reusable)
+        reusable = first.token_keys if first.use_prefix_cache else ()
+        first.slot, first.reused_length = self._slots.acquire(first.seq_id, reusable)
         first.stored_length = first.reused_length
         first.encoder_turn = next(self._encoder_turns)
         for other in others:
-            other.slot, _ = self._slots.acquire(other.name, ())
+            other.slot, _ = self._slots.acquire(other.seq_id, ())
         self._prefilling.append(group)
 
-    def _prefills(self, encoded: Container[Key]) -> list[Prefill]:
+    def _prefills(self, encoded: Container[MediaKey]) -> list[Prefill]:
         shares = divide_budget([_demand(group[0], encoded) for group in self._prefilling], self._chunk)
         return [
             _prefill(group, share) for group, share in zip(self._prefilling, shares, strict=True) if share
         ]
 
-    def _encode(self, encoded: Container[Key]) -> Encode | None:
-        """A medium to its end, then another: the prompts that wait for one take turns."""
-        waiting: dict[Key, list[Group]] = {}
+    def _encode(self, encoded: Container[MediaKey]) -> Encode | None:
+        """Encode one medium completely, then another; the prompts that wait take turns."""
+        waiting: dict[MediaKey, list[Group]] = {}
         for group in self._prefilling:
             following = next(iter(group[0].inputs_ahead), None)
             if following is not None and following.key not in encoded:
@@ -173,29 +175,29 @@ class Scheduler:
                 group[0].encoder_turn = next(self._encoder_turns)
         return Encode(self._encoding, tuple(map(_waiting, waiting[self._encoding])))
 
-    def _needed(self, prefills: Iterable[Prefill]) -> Iterable[Key]:
-        """What the next prompts to run begin with, and what these run."""
-        stops = {prefill.name: prefill.stop for prefill in prefills}
+    def _needed(self, prefills: Iterable[Prefill]) -> Iterable[MediaKey]:
+        """The first medium ahead of each prompt, and those that the prefills run."""
+        stops = {prefill.seq_id: prefill.stop for prefill in prefills}
         for first, *_ in self._prefilling:
             for place, each in enumerate(first.inputs_ahead):
-                if place == 0 or each.start < stops.get(first.name, 0):
+                if place == 0 or each.start < stops.get(first.seq_id, 0):
                     yield each.key
 
-    def _prefilled(self, plan: Plan) -> list[tuple[Prefill, Group]]:
-        groups = {group[0].name: group for group in self._prefilling}
-        return [(prefill, groups[prefill.name]) for prefill in plan.prefills]
+    def _prefilled(self, plan: StepPlan) -> list[tuple[Prefill, Group]]:
+        groups = {group[0].seq_id: group for group in self._prefilling}
+        return [(prefill, groups[prefill.seq_id]) for prefill in plan.prefills]
 
     def _fork(self, group: Group) -> None:
-        """A prompt is done: its choices go their own ways."""
+        """A prompt is done: its choices continue independently."""
         first, *others = group
         self._prefilling.remove(group)
         for other in others:
             self._slots.fork(first.slot, other.slot)
             other.stored_length, other.reused_length = first.stored_length, first.reused_length
-        self._decoding.update((sequence.name, sequence) for sequence in group)
+        self._decoding.update((sequence.seq_id, sequence) for sequence in group)
 
     def _store(self, sequence: Sequence, length: int) -> None:
-        self._slots.extend(sequence.slot, sequence.keys[sequence.stored_length : length])
+        self._slots.extend(sequence.slot, sequence.token_keys[sequence.stored_length : length])
         sequence.stored_length = length
 
     def _append(self, sequence: Sequence, token_id: int) -> Sequence:
@@ -204,46 +206,46 @@ class Scheduler:
             self._leave(sequence)
         return sequence
 
-    def _end(self, name: Name, finish: Finish) -> Sequence | None:
-        sequence = self._decoding.get(name) or self._withdraw(name)
+    def _end(self, seq_id: SeqId, finish: Finish) -> Sequence | None:
+        sequence = self._decoding.get(seq_id) or self._withdraw(seq_id)
         if sequence is not None:
             sequence.finish = finish
             self._leave(sequence)
         return sequence
 
-    def _withdraw(self, name: Name) -> Sequence | None:
-        """Take a sequence out of its group; the prompt that it was running is the next choice's to run."""
+    def _withdraw(self, seq_id: SeqId) -> Sequence | None:
+        """Remove a sequence from its group; the next choice continues the prompt that it was running."""
         groups = (*self._waiting, *self._prefilling)
-        found = next(((group, s) for group in groups for s in group if s.name == name), None)
+        found = next(((group, s) for group in groups for s in group if s.seq_id == seq_id), None)
         if found is None:
             return None
         group, sequence = found
         if sequence is group[0] and sequence.slot >= 0 and len(group) > 1:
-            self._pass_on(sequence, group[1])
+            self._hand_over_prompt(sequence, group[1])
         group.remove(sequence)
         if not group:
             (self._waiting if sequence.slot < 0 else self._prefilling).remove(group)
         return sequence
 
-    def _pass_on(self, first: Sequence, heir: Sequence) -> None:
-        self._slots.hand_over(first.slot, heir.name)
-        self._slots.hand_over(heir.slot, first.name)
-        first.slot, heir.slot = heir.slot, first.slot
-        heir.stored_length, heir.reused_length = first.stored_length, first.reused_length
-        heir.encoder_turn = first.encoder_turn
+    def _hand_over_prompt(self, first: Sequence, other: Sequence) -> None:
+        self._slots.hand_over(first.slot, other.seq_id)
+        self._slots.hand_over(other.slot, first.seq_id)
+        first.slot, other.slot = other.slot, first.slot
+        other.stored_length, other.reused_length = first.stored_length, first.reused_length
+        other.encoder_turn = first.encoder_turn
 
     def _leave(self, sequence: Sequence) -> None:
-        self._decoding.pop(sequence.name, None)
+        self._decoding.pop(sequence.seq_id, None)
         if sequence.slot >= 0:
             self._slots.release(sequence.slot, trusted=sequence.finish != "failed")
 
 
-def _demand(first: Sequence, encoded: Container[Key]) -> Demand:
+def _demand(first: Sequence, encoded: Container[MediaKey]) -> Demand:
     return Demand(first.runnable_length(encoded) - first.stored_length, first.prompt_cost)
 
 
-def _waiting(group: Group) -> Waiting:
-    return Waiting(tuple(sequence.name for sequence in group), group[0].stored_length)
+def _waiting(group: Group) -> WaitingPrompt:
+    return WaitingPrompt(tuple(sequence.seq_id for sequence in group), group[0].stored_length)
 
 
 def _prefill(group: Group, at_most: int) -> Prefill:
@@ -251,18 +253,18 @@ def _prefill(group: Group, at_most: int) -> Prefill:
     start = first.stored_length
     stop = min(first.prompt_length, start + at_most)
     ends = stop == first.prompt_length
-    forks = tuple(Fork(other.name, other.slot) for other in others)
-    return Prefill(first.name, first.slot, start, stop, ends, first.may_stop, forks)
+    forks = tuple(Fork(other.seq_id, other.slot) for other in others)
+    return Prefill(first.seq_id, first.slot, start, stop, ends, first.stop_allowed, forks)
 
 
 def _decode(sequence: Sequence) -> Decode:
-    token_id = sequence.keys[-1]
+    token_id = sequence.token_keys[-1]
     assert isinstance(token_id, int), "a generated token's key is its id"
     return Decode(
-        name=sequence.name,
+        seq_id=sequence.seq_id,
         slot=sequence.slot,
         position=sequence.stored_length,
         generated=sequence.generated_length,
         token_id=token_id,
-        may_stop=sequence.may_stop,
+        stop_allowed=sequence.stop_allowed,
     )

@@ -1,4 +1,4 @@
-"""Encoded sounds → log-mel, by the checkpoint's own feature extractor."""
+"""Encoded audio → log-mel, with the checkpoint's own feature extractor."""
 
 import hashlib
 import io
@@ -12,37 +12,37 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from gemma_model.protocol import Media
+from gemma_model.engine_types import Media
 from gemma_wire import InvalidRequest
 
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")
-NOT_KNOWN = f"not a sound of a known format: {', '.join(FORMATS)}"
+NOT_KNOWN = f"not audio of a known format: {', '.join(FORMATS)}"
 SIGNATURES = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff")
-"""How such files begin; libsndfile reads twenty more formats, and nobody needs its older parsers."""
+"""The first bytes of such files; libsndfile's parsers of twenty other formats are not exposed."""
 LONGEST_SECONDS = 30.0
-"""What Gemma 3n was made for: its extractor drops what comes later."""
+"""Gemma 3n's own limit: its extractor drops the rest."""
 PADDING_SECONDS = 0.1
-"""By so much an encoder may have made a sound longer that was of the greatest length; it is cut off again."""
+"""An encoder may have lengthened audio of the maximum length by this much; it is cut off."""
 RATES = range(4_000, 192_001)
 MAX_CHANNELS = 8
 MAX_AMPLITUDE = 32_768.0
-"""Of a sample; full scale is 1. Floats on the scale of 16-bit integers pass; what is louder is no sound."""
+"""Of a sample; full scale is 1. Floats on the scale of 16-bit integers are accepted."""
 BLOCK = 65_536  # frames that are decoded at once
-PAD_MULTIPLE = 128  # samples: the extractor fills a sound up to a multiple of these
-UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's word for a FLAC file that does not say; it cannot read those
+PAD_MULTIPLE = 128  # samples: the extractor pads audio to a multiple of these
+UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's value for a FLAC file without a length; it cannot read those
 PIPED = 0x7FFF_0000
-"""A RIFF size from here on, or 0, is what those write who cannot go back to fill it in."""
+"""A RIFF size from here on, or 0, is written by programs that stream and cannot fill it in later."""
 
 Samples = npt.NDArray[np.float32]
 
 
 class AudioDecoder:
-    """Decodes, mixes and resamples sounds; safe to call from several threads.
+    """Decodes, mixes and resamples audio; safe to call from several threads.
 
     Args:
-        folder: of the checkpoint; its ``preprocessor_config.json`` or ``processor_config.json`` says how, and
-            its ``config.json`` how long a sound fits its soft tokens.
-        max_seconds: of one sound; checked on the header, and again while decoding.
+        folder: of the checkpoint; its ``preprocessor_config.json`` or ``processor_config.json`` is used,
+            and its ``config.json`` says how long audio fits the soft tokens.
+        max_seconds: of one clip; checked in the header, and again while decoding.
     """
 
     def __init__(self, folder: Path, max_seconds: float) -> None:
@@ -52,19 +52,19 @@ class AudioDecoder:
         self._rate = int(self._extractor.sampling_rate)
         fits = _most_samples(Gemma3nConfig.from_pretrained(folder), self._extractor) / self._rate
         self.max_seconds = min(max_seconds, LONGEST_SECONDS, fits)
-        """The longest sound that is taken."""
+        """Maximum length of a clip."""
 
     def decode(self, data: bytes, field: str) -> Media:
         """Log-mel ``[frames, bins]`` fp32 of a file in one of ``FORMATS``, all channels mixed into one.
 
-        It equals what the checkpoint's extractor makes of this sound alone: no frame stands for padding.
+        It equals the result of the checkpoint's extractor for this clip alone: no frame is padding.
 
         Args:
             data: the file.
-            field: what to call it in an error, such as ``audio[0]``.
+            field: its name in errors, such as ``audio[0]``.
 
         Raises:
-            InvalidRequest: when it is no sound, is cut short, or is outside a limit.
+            InvalidRequest: it is not audio, is truncated, or exceeds a limit.
         """
         if not data.startswith(SIGNATURES):
             raise InvalidRequest(f"is {NOT_KNOWN}", field)
@@ -99,7 +99,7 @@ class AudioDecoder:
             raise InvalidRequest(f"is {seconds:,.2f} seconds long; {limit}", field)
 
     def _samples(self, file: Any, field: str) -> Samples:
-        """The mean of all channels, ``[samples]``; decoding ends at the limit, whatever the header says."""
+        """The mean of all channels, ``[samples]``; decoding stops at the limit, whatever the header says."""
         blocks: list[Samples] = []
         length = 0
         for block in _blocks(file):
@@ -110,7 +110,7 @@ class AudioDecoder:
         return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
     def _resample(self, samples: Samples, rate: int) -> Samples:
-        """As transformers' ``load_audio`` does, which is as librosa does."""
+        """Like transformers' ``load_audio`` and librosa."""
         if rate == self._rate or not len(samples):
             return samples
 
@@ -125,10 +125,10 @@ class AudioDecoder:
             given = f"{len(samples)} samples ({len(samples) / self._rate:g} seconds)"
             raise InvalidRequest(f"is {given} long at {self._rate:,} samples a second; {least}", field)
         longest = int(self.max_seconds * self._rate)
-        # The extractor reads one sample beyond each window: of a sound of one window, silence.
+        # The extractor reads one sample beyond each window: for a clip of one window, silence.
         samples = np.pad(samples, (0, max(0, shortest + 1 - len(samples))))
         made = self._extractor(samples[:longest], max_length=longest)
-        assert made["input_features_mask"][0].all(), "a sound alone is not padded by a whole frame"
+        assert made["input_features_mask"][0].all(), "a single clip is not padded by a frame"
         features: Samples = np.ascontiguousarray(made["input_features"][0], dtype=np.float32)
         if not np.isfinite(features).all():
             raise InvalidRequest("has features that are not finite numbers", field)
@@ -136,7 +136,7 @@ class AudioDecoder:
 
 
 def _check_amplitude(samples: Samples, field: str) -> None:
-    """Before anything is added up that could overflow."""
+    """To be checked before sums that could overflow."""
     largest = float(np.abs(samples).max())
     if not np.isfinite(largest):
         raise InvalidRequest("holds samples that are no finite numbers", field)
@@ -146,13 +146,13 @@ def _check_amplitude(samples: Samples, field: str) -> None:
 
 
 def _blocks(file: Any) -> Iterator[Samples]:
-    """``[samples, channels]``, so that many channels at a high rate never lie in memory as a whole."""
+    """``[samples, channels]`` in blocks, so that many channels at a high rate are never in memory at once."""
     while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
         yield block
 
 
 def _most_samples(config: Any, extractor: Any) -> int:
-    """How many samples become no more soft tokens than stand for one sound in a prompt."""
+    """Maximum number of samples that fit the soft tokens of one clip."""
     audio = config.audio_config
     strides = math.prod(time for time, _ in audio.sscp_conv_stride_size)
     frames = config.audio_soft_tokens_per_image * strides * audio.conf_reduction_factor

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gemma_model.engine.residence import Residence
+from gemma_model.engine.per_layer_preload import PerLayerPreloader
 from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerTable
 from gemma_model.weights import open_weights
 
@@ -49,25 +49,25 @@ def test_copying_gives_way_to_requests(table: PerLayerTable, monkeypatch: pytest
         return False
 
     monkeypatch.setattr(table, "copy_into_memory", look)
-    residence = Residence(table, free=2 * table.nbytes)
-    residence.close()
+    preloader = PerLayerPreloader(table, free=2 * table.nbytes)
+    preloader.close()
     assert niceness == [19]
     assert os.getpriority(os.PRIO_PROCESS, 0) == ours, "that thread alone"
 
 
 def test_the_table_comes_into_memory_where_there_is_room(model: Any, table: PerLayerTable) -> None:
     expected, size = rows(table), table.nbytes
-    residence = Residence(table, free=2 * size)
-    assert residence.thread is not None
-    residence.thread.join(timeout=30)
-    residence.close()
+    preloader = PerLayerPreloader(table, free=2 * size)
+    assert preloader.thread is not None
+    preloader.thread.join(timeout=30)
+    preloader.close()
     assert not in_file(table, model.folder)
     torch.testing.assert_close(rows(table), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_it_stays_in_the_file_where_there_is_little(model: Any, table: PerLayerTable, known: bool) -> None:
-    residence = Residence(table, free=2 * table.nbytes - 1 if known else None)
-    assert residence.thread is None
-    residence.close()
+    preloader = PerLayerPreloader(table, free=2 * table.nbytes - 1 if known else None)
+    assert preloader.thread is None
+    preloader.close()
     assert in_file(table, model.folder)

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from gemma_model.models.gemma3n.config import TOWER_PARTS
 from gemma_model.models.gemma3n.towers import Towers
-from gemma_model.tiny import AUDIO_TOKENS, IMAGE_SIDE, IMAGE_TOKENS, MM_VOCAB, TEXT_VOCAB
+from gemma_model.testing.tiny_checkpoint import AUDIO_TOKENS, IMAGE_SIDE, IMAGE_TOKENS, MM_VOCAB, TEXT_VOCAB
 
 from ...encoding import encode_audio, encode_image
 

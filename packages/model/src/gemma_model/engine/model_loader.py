@@ -1,0 +1,110 @@
+"""Loads a checkpoint and starts the native engine."""
+
+import logging
+import threading
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from gemma_model.device import describe_device, pick_device
+from gemma_model.engine.cuda_graphs import CudaGraphs
+from gemma_model.engine.encoder_cache import EncoderCache, refuse, run_encoder
+from gemma_model.engine.engine import NativeEngine
+from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.memory import check_fits, free_host_memory
+from gemma_model.engine.model_runner import ModelRunner
+from gemma_model.engine.per_layer_preload import PerLayerPreloader
+from gemma_model.engine.scheduler import Scheduler
+from gemma_model.engine_types import EngineInfo
+from gemma_model.layers.kv_cache import KVCache, bytes_per_slot
+from gemma_model.models.loader import load_model
+from gemma_model.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class LoadedRunner:
+    """A model in memory, with its KV cache and its runner.
+
+    Args:
+        checkpoint: its folder.
+        settings: of the engine.
+
+    Raises:
+        InvalidRequest: the checkpoint or a setting is not supported, or the KV cache does not fit.
+    """
+
+    def __init__(self, checkpoint: Path, settings: Settings) -> None:
+        self.device = pick_device(settings.device)
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # of this thread, for graphs and streams
+        loaded = load_model(checkpoint, settings, self.device)
+        self.model, self.host_table, self.memory_bytes = loaded.model, loaded.host_table, loaded.weight_bytes
+        self.dtype, self.length = self.model.dtype, settings.max_model_len or loaded.max_length
+        self._check_cache(settings)
+        spec, slots, rewind = self.model.cache_spec, settings.max_num_seqs, settings.rewind
+        cache = KVCache(spec, slots, self.length, rewind, self.device, self.dtype)
+        self.window, self.ring = cache.window, cache.ring
+        encode = refuse if loaded.encoders is None else partial(run_encoder, loaded.encoders)
+        encoder_cache = EncoderCache(encode, settings.media_cache_bytes)
+        self.runner = ModelRunner(self.model, cache, encoder_cache, loaded.nested, settings.prefill_chunk)
+        if self.device.type == "cuda" and settings.compile == "auto":
+            ways = {"compiled layers": True, "PyTorch's own operations": False}
+            self.runner.capture_graphs(CudaGraphs, ways)
+
+    def _check_cache(self, settings: Settings) -> None:
+        cuda = self.device.type == "cuda"
+        free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_host_memory()
+        spec, itemsize = self.model.cache_spec, self.dtype.itemsize
+        per_slot = partial(bytes_per_slot, spec, rewind=settings.rewind, itemsize=itemsize)
+        log.info("KV cache: %s", check_fits(per_slot, settings.max_num_seqs, self.length, free))
+
+
+def start_engine(folder: Path, settings: Settings | None = None) -> NativeEngine:
+    """Load a checkpoint, and start the thread of its engine.
+
+    The checkpoint is loaded in the thread that runs it: OpenMP gives each thread that it serves a pool of its
+    own, and the workers of two pools on the same cores sleep between loops instead of waiting actively.
+
+    Raises:
+        InvalidRequest: the checkpoint is not supported, or the KV cache does not fit.
+    """
+    loaded: Future[NativeEngine] = Future()
+    thread = threading.Thread(
+        target=_load_and_run, args=(folder, settings or Settings(), loaded), name="engine", daemon=True
+    )
+    thread.start()
+    engine = loaded.result()
+    engine.thread = thread
+    return engine
+
+
+def _load_and_run(folder: Path, settings: Settings, loaded: "Future[NativeEngine]") -> None:
+    try:
+        engine = _load(folder, settings)
+    except Exception as error:
+        loaded.set_exception(error)
+    else:
+        loaded.set_result(engine)
+        engine.run_forever()
+
+
+def _load(folder: Path, settings: Settings) -> NativeEngine:
+    loaded = LoadedRunner(folder, settings)
+    slots = KVSlots(settings.max_num_seqs, loaded.window, loaded.ring)
+    scheduler = Scheduler(slots, settings.max_queue, settings.prefill_chunk)
+    table = loaded.host_table if settings.ple == "auto" else None
+    preloaders = [] if table is None else [PerLayerPreloader(table, free_host_memory())]
+    info = EngineInfo(
+        name="native",
+        device=describe_device(loaded.device),
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        memory_bytes=loaded.memory_bytes,
+        max_num_seqs=settings.max_num_seqs,
+        running=0,
+        waiting=0,
+        cache_tokens=settings.max_num_seqs * loaded.length,
+    )
+    return NativeEngine(loaded.runner, scheduler, info, loaded.length, [loaded.runner, *preloaders])

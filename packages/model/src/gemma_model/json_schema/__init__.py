@@ -1,0 +1,1 @@
+"""JSON schemas: rewriting for the grammar compiler, and validation of outputs."""

@@ -1,0 +1,1 @@
+"""Structured output: JSON schemas, regular expressions, grammars and tool calls that the output must fit."""

@@ -1,0 +1,272 @@
+"""Compiles the grammar and tools of a request into a constraint, with ``llguidance``.
+
+JSON is written compactly, with at most one space after a comma and a colon: with unbounded whitespace, a
+small model or a high temperature may write whitespace for ever.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import llguidance
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from gemma_model.detokenizer import TokenBytes
+from gemma_model.structured_output.budget import BytesEncoder, GrammarState, OutputBudget
+from gemma_model.structured_output.grammar_builder import LEVELS, LIMITS, byte_tokenizer
+from gemma_model.structured_output.sandbox import Sandbox
+from gemma_model.tool_calls import JsonScanner
+from gemma_wire import InvalidRequest, JsonGrammar, Options
+
+CACHED_GRAMMARS = 256
+Bitmask = npt.NDArray[np.int32]
+"""A bit for each token id, ``[ceil(vocabulary / 32)]``; see ``Constraint.allowed``."""
+
+
+class GrammarTooComplex(ValueError):
+    """A grammar that was accepted turned out to be too complex during generation."""
+
+
+class BitmaskTokenizer:
+    """Computes bitmasks over the model's tokens.
+
+    Args:
+        tokenizer: llguidance's; its vocabulary has as many tokens as the model has logits.
+        disallowed_ids: ids that no output may contain.
+    """
+
+    def __init__(self, tokenizer: llguidance.LLTokenizer, disallowed_ids: Iterable[int]) -> None:
+        self.tokenizer = tokenizer
+        bits = np.ones(-(-tokenizer.vocab_size // 32) * 32, np.bool_)
+        bits[list(disallowed_ids)] = False
+        self._always = np.packbits(bits, bitorder="little").view("<i4").astype(np.int32)
+
+    def allowed(self, matcher: llguidance.LLMatcher) -> Bitmask:
+        """The tokens that may come next.
+
+        Raises:
+            GrammarTooComplex: they cannot be computed.
+        """
+        words = np.frombuffer(matcher.compute_bitmask(), "<i4")  # padded
+        mask = words[: len(self._always)] & self._always
+        if matcher.is_error():
+            raise GrammarTooComplex("the grammar is too complex to be followed")
+        return mask
+
+
+@dataclass(eq=False)
+class GrammarConstraint:
+    """A ``Constraint`` by a grammar.
+
+    Args:
+        matcher: the state of the grammar.
+        tokenizer: the model's.
+    """
+
+    matcher: llguidance.LLMatcher
+    tokenizer: BitmaskTokenizer
+
+    def allowed(self) -> Bitmask:
+        """See ``Constraint.allowed``."""
+        return self.tokenizer.allowed(self.matcher)
+
+    def advance(self, token_id: int) -> None:
+        """See ``Constraint.advance``."""
+        if not self.matcher.consume_token(token_id):
+            raise GrammarTooComplex(
+                "the grammar cannot be followed: the token does not fit, or it is too complex"
+            )
+
+    def fork(self) -> "GrammarConstraint":
+        """See ``Constraint.fork``."""
+        return GrammarConstraint(self.matcher.deep_copy(), self.tokenizer)
+
+
+@dataclass(frozen=True)
+class CompiledGrammar:
+    """A request's grammar and tools, ready for generation.
+
+    Args:
+        constraint: for the engine.
+        budget: makes the object that completes a choice that ``max_tokens`` cuts; one for each choice.
+        unenforced: keywords of the request's schemas that the constraint does not enforce.
+        is_valid: whether a finished choice fits everything that is not enforced; takes its text and its calls
+            (name and arguments); ``None`` if everything is enforced.
+    """
+
+    constraint: GrammarConstraint
+    budget: Callable[[], OutputBudget]
+    unenforced: tuple[str, ...] = ()
+    is_valid: Callable[[str, list[tuple[str, str]]], bool] | None = None
+
+
+@dataclass(frozen=True)
+class _CachedGrammar:
+    """The result for a request's grammar; see ``BuiltGrammar``, and ``shortest`` of ``OutputBudget``."""
+
+    grammar: str
+    unenforced: tuple[str, ...]
+    to_validate: dict[str, Any] = field(default_factory=dict)
+    shortest: int | None = None
+
+
+class GrammarCompiler:
+    """Compiles grammars; safe to call from several threads.
+
+    Args:
+        tokenizer: the checkpoint's.
+        table: bytes of each token.
+        vocabulary: number of logits of the model.
+        disallowed_ids: ids that no output may contain.
+        stop_token_ids: ids that end an output.
+        max_bytes: maximum size of a grammar, or of all tools of a request.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        table: TokenBytes,
+        vocabulary: int,
+        disallowed_ids: Iterable[int],
+        stop_token_ids: Iterable[int],
+        max_bytes: int,
+    ) -> None:
+        stops = sorted(stop_token_ids)
+        own = llguidance.LLTokenizer(tokenizer.to_str(), n_vocab=vocabulary, eos_token=stops or None)
+        self._tokenizer, self._encoder = BitmaskTokenizer(own, disallowed_ids), BytesEncoder(own, table)
+        self._byte_tokenizer = byte_tokenizer()
+        self._max_bytes = max_bytes
+        self._sandbox, self._validation_sandbox = Sandbox(), Sandbox(1)
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[str, _CachedGrammar] = OrderedDict()
+
+    def compile(
+        self, options: Options, max_tokens: int, stop_token_ids: frozenset[int]
+    ) -> CompiledGrammar | None:
+        """Compile a request's grammar and tools; ``None`` if it has neither.
+
+        Args:
+            options: of the request.
+            max_tokens: of each choice.
+            stop_token_ids: tokens that end it.
+
+        Raises:
+            InvalidRequest: names the grammar or tool that cannot be enforced, and the reason.
+        """
+        if options.grammar is None and not options.tools:
+            return None
+        _check_tools(options)
+        try:
+            key = options.model_dump_json(include={"grammar", "tools", "tool_choice", "parallel_tool_calls"})
+        except ValueError:
+            raise InvalidRequest("cannot be honoured: it is nested too deeply", _field(options)) from None
+        cached = self._look_up(key) or self._build(key, options)
+        constraint = GrammarConstraint(
+            self._matcher(self._tokenizer.tokenizer, cached.grammar), self._tokenizer
+        )
+        try:
+            constraint.allowed()  # the first call is the slowest: not in the engine's thread
+        except GrammarTooComplex as error:
+            raise InvalidRequest(f"cannot be honoured: {error}", _field(options)) from None
+        start = self._initial_state(cached.grammar, options)
+        budget = partial(
+            OutputBudget,
+            start,
+            self._encoder,
+            max_tokens,
+            stop_token_ids,
+            _begins_with_text(options),
+            cached.shortest,
+        )
+        is_valid = partial(self._is_valid, cached.to_validate) if cached.to_validate else None
+        return CompiledGrammar(constraint, budget, cached.unenforced, is_valid)
+
+    def close(self) -> None:
+        """End the child processes."""
+        self._sandbox.close()
+        self._validation_sandbox.close()
+
+    def _look_up(self, key: str) -> _CachedGrammar | None:
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+            return self._cache.get(key)
+
+    def _build(self, key: str, options: Options) -> _CachedGrammar:
+        size = len(key.encode())
+        if size > self._max_bytes:
+            raise InvalidRequest(f"has {size:,} bytes; {self._max_bytes:,} are the limit", _field(options))
+        result = self._build_in_sandbox(json.loads(key), options)
+        if "message" in result:
+            raise InvalidRequest(result["message"], result["field"])
+        built = _CachedGrammar(result["grammar"], tuple(result["unenforced"]), result["to_validate"])
+        built = replace(built, shortest=self._shortest_output(built.grammar, options))
+        with self._lock:
+            self._cache[key] = built
+            if len(self._cache) > CACHED_GRAMMARS:
+                self._cache.popitem(last=False)
+        return built
+
+    def _build_in_sandbox(self, content: dict[str, Any], options: Options) -> dict[str, Any]:
+        """With the complete schemas, or with less of those that are not strict."""
+        for level in range(LEVELS if _may_be_relaxed(options) else 1):
+            result = self._sandbox.run({"options": content, "level": level})
+            if result is not None:
+                return result
+        limit = f"it takes more than {self._sandbox.cpu_seconds} s, or too much memory, to prepare"
+        return {"message": f"cannot be honoured: {limit}", "field": _field(options)}
+
+    def _matcher(self, tokenizer: llguidance.LLTokenizer, grammar: str) -> llguidance.LLMatcher:
+        """A new one takes a millisecond or two: matchers share what their lexers learn, up to a limit."""
+        return llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+
+    def _initial_state(self, grammar: str, options: Options) -> GrammarState:
+        has_json = bool(options.tools) or isinstance(options.grammar, JsonGrammar)
+        return GrammarState(self._matcher(self._byte_tokenizer, grammar), JsonScanner() if has_json else None)
+
+    def _shortest_output(self, grammar: str, options: Options) -> int | None:
+        """Tokens of the shortest output that was found."""
+        if _begins_with_text(options):
+            return 0
+        outputs = map(self._encoder.encode, self._initial_state(grammar, options).completions())
+        return min((len(output) for output in outputs if output is not None), default=None)
+
+    def _is_valid(self, schemas: dict[str, Any], text: str, calls: list[tuple[str, str]]) -> bool:
+        documents = calls or ([("", text)] if "" in schemas else [])
+        return all(self._fits(schemas[name], document) for name, document in documents if name in schemas)
+
+    def _fits(self, schema: Any, document: str) -> bool:
+        result = self._validation_sandbox.run({"schema": schema, "answer": document})
+        return bool(result and result["valid"])
+
+
+def _check_tools(options: Options) -> None:
+    """The arguments of a tool are an object."""
+    for i, tool in enumerate(options.tools):
+        kind = (tool.parameters or {}).get("type", "object")
+        if kind != "object":
+            raise InvalidRequest(
+                f"is a schema for {kind!r}; arguments are an 'object'", f"options.tools[{i}].parameters"
+            )
+
+
+def _may_be_relaxed(options: Options) -> bool:
+    """Whether a schema is not strict."""
+    grammar = options.grammar
+    own = isinstance(grammar, JsonGrammar) and not grammar.strict
+    return own or any(not tool.strict for tool in options.tools)
+
+
+def _begins_with_text(options: Options) -> bool:
+    """Whether text that may end anywhere comes before the first call."""
+    return bool(options.tools) and options.grammar is None and options.tool_choice == "auto"
+
+
+def _field(options: Options) -> str:
+    return "options.tools" if options.grammar is None else "options.grammar"

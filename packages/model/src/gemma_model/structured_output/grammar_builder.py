@@ -1,0 +1,226 @@
+"""Builds the llguidance grammar of a request; runs in the sandbox, where it can be killed.
+
+A JSON schema is rewritten (``json_schema``), compiled, and tried for some steps. If it is not strict and
+cannot be enforced, less and less of it is used; the keywords that are not enforced are reported.
+"""
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import llguidance
+import numpy as np
+
+from gemma_model.json_schema.rewrite import rewrite
+from gemma_model.json_schema.unenforced import Schema, SchemaError
+from gemma_model.tool_calls import CALL_END, CALL_START, parameters_schema
+from gemma_wire import ChoiceGrammar, Grammar, InvalidRequest, JsonGrammar, LarkGrammar, Options, RegexGrammar
+
+STEPS = 64
+"""Bytes of a random output that are tried, because some small grammars are expensive to follow."""
+LIMITS = llguidance.LLParserLimits(
+    max_lexer_states=50_000,  # 2 kB each
+    initial_lexer_fuel=20_000_000,  # the time limit is the effective one
+    verbose_errors=False,
+)
+LAYOUT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+ESCAPES = 'nrbtf\\"'
+"""Without ``u``: with it, the library does not recognise an escaped property name as the same name."""
+LEVELS = 3
+"""The complete schema; its structure alone; its type alone."""
+_CONTROLS = re.compile(r"\\u00[01][0-9a-f]|\x7f")
+
+
+@dataclass
+class BuiltGrammar:
+    """A grammar that can be enforced.
+
+    Args:
+        grammar: of the complete output, in llguidance's format.
+        unenforced: keywords of the request's schemas that it does not enforce.
+        to_validate: schemas to validate a finished output against: its own under ``""``, that of a tool's
+            arguments under the tool's name.
+    """
+
+    grammar: str = ""
+    unenforced: dict[str, str] = field(default_factory=dict)
+    to_validate: dict[str, Any] = field(default_factory=dict)
+
+
+def byte_tokenizer() -> llguidance.LLTokenizer:
+    """A tokenizer with a token for each byte, and an end token."""
+
+    class Bytes:
+        eos_token_id, bos_token_id, special_token_ids = 256, None, (256,)
+        tokens = (*(bytes([byte]) for byte in range(256)), b"<eos>")
+
+        def __call__(self, text: bytes) -> list[int]:
+            return list(text)
+
+    return llguidance.LLTokenizer(llguidance.TokenizerWrapper(Bytes()))
+
+
+def dry_run(grammar: str, tokenizer: llguidance.LLTokenizer) -> str:
+    """Compile a grammar and follow it for some steps; the error message, or an empty string."""
+    matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+    choose = random.Random(0).choice
+    for _ in range(STEPS):
+        if matcher.is_error() or matcher.is_stopped():
+            break
+        words = np.frombuffer(matcher.compute_bitmask(), "<i4")
+        allowed = np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
+        if not len(allowed):
+            return "nothing fits it"
+        matcher.consume_token(choose(allowed.tolist()))
+    return matcher.get_error()
+
+
+class GrammarBuilder:
+    """Builds grammars. A hostile request can make it hang or crash: run it in the sandbox.
+
+    Args:
+        level: the first of ``LEVELS`` that is tried for a schema that is not strict.
+    """
+
+    def __init__(self, level: int = 0) -> None:
+        self.level = level
+        self._tokenizer = byte_tokenizer()
+        self._problems: dict[str, str] = {}
+
+    def build(self, options: Options) -> BuiltGrammar:
+        """The grammar of a request with a grammar or tools.
+
+        Raises:
+            InvalidRequest: names the grammar or tool that cannot be enforced, and the reason.
+        """
+        built = BuiltGrammar()
+        calls = [self._call(i, options, built) for i in range(len(options.tools))]
+        answer = None if options.grammar is None else self._answer(options.grammar, built)
+        built.grammar = _output_grammar(options, answer, calls)
+        if problem := dry_run(built.grammar, self._tokenizer):
+            field_ = "options.grammar" if answer else "options.tools"
+            raise InvalidRequest(f"cannot be honoured: {explain(problem)}", field_)
+        return built
+
+    def _answer(self, grammar: Grammar, built: BuiltGrammar) -> dict[str, Any]:
+        if isinstance(grammar, JsonGrammar):
+            given = grammar.json_schema
+            found = self._schema(given, grammar.strict, built, "options.grammar")
+            if built.unenforced:
+                built.to_validate[""] = given
+            return found
+        entry = _entry(grammar)
+        if problem := dry_run(_single(entry), self._tokenizer):
+            raise InvalidRequest(f"cannot be honoured: {explain(problem)}", "options.grammar")
+        return entry
+
+    def _call(self, i: int, options: Options, built: BuiltGrammar) -> str:
+        tool, name = options.tools[i], f"options.tools[{i}].parameters"
+        before = set(built.unenforced)
+        schema = parameters_schema(tool)
+        entry = self._schema(schema, tool.strict, built, name)["json_schema"]
+        if set(built.unenforced) - before or (not tool.strict and self.level):
+            built.to_validate[tool.name] = tool.parameters or {}
+        return f'"{tool.name} " %json {json.dumps(entry)} "{CALL_END}"'
+
+    def _schema(self, schema: Schema, strict: bool, built: BuiltGrammar, name: str) -> dict[str, Any]:
+        """A grammar entry that enforces a schema, as far as possible or as required."""
+        problem = ""
+        for level in (0,) if strict else range(self.level, LEVELS):
+            try:
+                enforced, left_out = self._at_level(schema, strict, level)
+            except SchemaError as error:
+                raise InvalidRequest(f"cannot be honoured: {error}", name) from None
+            except RecursionError:
+                raise InvalidRequest("cannot be honoured: it is nested too deeply", name) from None
+            entry = json_entry(enforced)
+            problem = dry_run(_single(entry), self._tokenizer)
+            if not problem:
+                built.unenforced |= {word: f"{name}: {word}" for word in left_out}
+                return entry
+            if "nsatisfiable" in problem and not left_out:
+                break
+        raise InvalidRequest(f"cannot be honoured: {explain(problem)}", name)
+
+    def _at_level(self, schema: Schema, strict: bool, level: int) -> tuple[Schema, list[str]]:
+        if level == LEVELS - 1:
+            kind = schema.get("type") if isinstance(schema, dict) else None
+            return ({"type": kind} if kind else True), ["everything but type"]
+        written = rewrite(schema, strict, self._problem, structure_only=level > 0)
+        return written.schema, list(written.unenforced)
+
+    def _problem(self, schema: Schema) -> str:
+        key = _single(json_entry(schema))
+        if key not in self._problems:
+            self._problems[key] = llguidance.LLMatcher(
+                self._tokenizer, key, log_level=0, limits=LIMITS
+            ).get_error()
+        return self._problems[key]
+
+
+def _output_grammar(options: Options, answer: dict[str, Any] | None, calls: list[str]) -> str:
+    """The grammar of the complete output: text or a document, and tool calls."""
+    if not calls:
+        assert answer is not None
+        return _single(answer)
+    entries = [] if answer is None else [answer]
+    body = " | ".join(calls)
+    several = f'body ("\\n{CALL_START}" body)*' if options.parallel_tool_calls else "body"
+    if options.tool_choice == "required":
+        start, entries = f'"{CALL_START}" {several}', []
+    elif entries:
+        start = f'@answer | "{CALL_START}" {several}'
+    else:
+        start = f'TEXT | begin {several}\nbegin[lazy]: TEXT "{CALL_START}"\nTEXT: /(?s:.*)/'
+    main = {"name": "main", "lark_grammar": f"start: {start}\nbody: {body}\n"}
+    return json.dumps({"grammars": [main, *({"name": "answer", **entry} for entry in entries)]})
+
+
+def _single(entry: dict[str, Any]) -> str:
+    return json.dumps({"grammars": [entry]})
+
+
+def json_entry(schema: Schema) -> dict[str, Any]:
+    """A schema as llguidance takes it, with the layout of the JSON."""
+    known = schema if isinstance(schema, dict) else {} if schema else {"enum": []}
+    escapes = {} if _CONTROLS.search(json.dumps(known)) else {"json_allowed_escapes": ESCAPES}
+    return {"json_schema": {**known, "x-guidance": {**LAYOUT, **escapes}}}
+
+
+def _entry(grammar: Grammar) -> dict[str, Any]:
+    match grammar:
+        case RegexGrammar(pattern=pattern):
+            return {"lark_grammar": f"start: /{llguidance.regex_to_lark(pattern, 'dw')}/"}
+        case ChoiceGrammar(choices=choices):
+            listed = " | ".join(map(json.dumps, choices)).replace("\x7f", "\\u007f")
+            return {"lark_grammar": f"start: {listed}"}
+        case LarkGrammar(text=text):
+            return {"lark_grammar": text}
+    raise AssertionError("JSON is handled elsewhere")
+
+
+def _causes() -> Iterator[tuple[str, str]]:
+    """Pattern of llguidance's error message → message for the author of the grammar."""
+    yield r"nsatisfiable", "nothing fits it"
+    yield r"NoExtension|nothing fits", "nothing fits it, or what fits has no end"
+    yield (
+        r"TooComplex|too big|too large|fuel|limit|exceeded|Unable to determine|row has \d+ items",
+        "it is too complex to be enforced",
+    )
+    yield r"[Ll]ookaround|look-around|look-ahead|backreference", "it looks ahead or back"
+
+
+def explain(problem: str) -> str:
+    """The error message of llguidance, on one line, in terms of the grammar."""
+    message = " ".join(re.split(r"<non-verbose/>|\n *\d+ \| ", problem)[0].split())
+    plain = next((meaning for pattern, meaning in _causes() if re.search(pattern, message)), "")
+    detail = re.search(
+        r"[Uu]nsatisfiable schema: ([^.]*)|required property '[^']*' is unsatisfiable", message
+    )
+    if plain:
+        return f"{plain}: {detail[0][:200]}" if detail else plain
+    internal = re.search(r"coerce_one_of|x-guidance|lenient|Unimplemented|NoExtension", message)
+    return "it is more than can be enforced here" if internal or not message else message[:300]

@@ -1,0 +1,143 @@
+"""Infinity and NaN: who has them fails, nobody else does, and nothing of them stays in a slot."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gemma_model.engine.encoder_cache import EncoderCache, Encoding
+from gemma_model.engine.engine import NativeEngine
+from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.model_loader import LoadedRunner
+from gemma_model.engine.model_runner import ModelRunner
+from gemma_model.engine.scheduler import Scheduler
+from gemma_model.engine_types import EngineRequest, EngineSamplingParams, Media, TokenizedPrompt
+from gemma_model.layers.kv_cache import KVCache
+from gemma_model.settings import Settings
+
+from .counting import native_engine
+
+LENGTH, POISON = 256, 77
+"""A token whose row of the per-layer table is NaN: it makes keys and values that are."""
+GREEDY = EngineSamplingParams(temperature=0.0)
+
+
+def again(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    return step
+
+
+@pytest.fixture(params=["kernels", "PyTorch", "static step"])
+def engine(checkpoint: Any, request: pytest.FixtureRequest) -> Callable[..., tuple[NativeEngine, KVCache]]:
+    """Engines whose per-layer table is broken at one token."""
+    compile_ = "auto" if request.param == "kernels" else "off"
+    settings = Settings(device="cpu", max_num_seqs=1, max_model_len=LENGTH, compile=compile_)
+    loaded = LoadedRunner(checkpoint.folder, settings)
+    decoder: Any = loaded.runner._decoder
+    soft_tokens = loaded.runner._encoder_cache
+    decoder.embed_tokens_per_layer.weight = decoder.embed_tokens_per_layer.weight.clone()
+    decoder.embed_tokens_per_layer.weight[POISON] = torch.nan
+
+    def make(slots: int = 1, soft_tokens: EncoderCache = soft_tokens) -> tuple[NativeEngine, KVCache]:
+        cache = KVCache(loaded.model.cache_spec, slots, LENGTH)
+        runner = ModelRunner(decoder, cache, soft_tokens)
+        if request.param == "static step":
+            runner.capture_graphs(lambda: again, {"PyTorch": False})
+        return native_engine(
+            runner, Scheduler(KVSlots(slots, loaded.window, cache.ring), 100, 16), LENGTH
+        ), cache
+
+    return make
+
+
+def said(checkpoint: Any, native: NativeEngine, *requests: EngineRequest) -> list[Any]:
+    answers = [checkpoint.answer() for _ in requests]
+    for engine_request, answer in zip(requests, answers, strict=True):
+        native.submit(engine_request, answer)
+    while native.step():
+        pass
+    return answers
+
+
+def finite(cache: KVCache) -> bool:
+    return all(bool(layer.isfinite().all()) for layer in cache.layers)
+
+
+def healthy(checkpoint: Any, length: int, seed: int) -> EngineRequest:
+    ids = [5 if token == POISON else token for token in checkpoint.text(length, seed).token_ids]
+    return EngineRequest(TokenizedPrompt(tuple(ids)), GREEDY, 8)
+
+
+@pytest.mark.parametrize("place", [0, 20, 59])  # in the first of four chunks, in the second, the last token
+def test_a_prompt_that_gives_nan_fails_alone_and_leaves_nothing(
+    checkpoint: Any, engine: Callable[..., tuple[NativeEngine, KVCache]], place: int
+) -> None:
+    short = healthy(checkpoint, 5, 1)
+    expected = said(checkpoint, engine()[0], short)[0].tokens
+    assert len(expected) == 8
+    ids = list(healthy(checkpoint, 60, 2).prompt.token_ids)
+    ids[place] = POISON
+    for slots in (1, 3):
+        native, cache = engine(slots)
+        broken, beside = said(
+            checkpoint, native, EngineRequest(TokenizedPrompt(tuple(ids)), GREEDY, 8, n=slots), short
+        )
+        assert all("infinity or NaN" in broken.steps[i].error for i in range(slots))
+        assert not broken.tokens
+        assert beside.tokens == expected
+        afterwards = said(checkpoint, native, *[short] * 2 * slots)
+        assert all(answer.tokens == expected for answer in afterwards)
+        assert finite(cache)
+
+
+def test_an_answer_that_becomes_nan_fails_alone_and_leaves_nothing(
+    checkpoint: Any, engine: Callable[..., tuple[NativeEngine, KVCache]]
+) -> None:
+    short = healthy(checkpoint, 5, 1)
+    expected = said(checkpoint, engine()[0], short)[0].tokens
+    native, cache = engine(2)
+    rules = EngineSamplingParams(temperature=0.0, logit_bias={POISON: 100.0})
+    broken, beside = said(checkpoint, native, EngineRequest(short.prompt, rules, 8), short)
+    assert broken.tokens == [POISON]
+    assert "infinity or NaN" in broken.steps[-1].error
+    assert beside.tokens == expected
+    assert all(answer.tokens == expected for answer in said(checkpoint, native, short, short, short))
+    assert finite(cache)
+
+
+def test_a_cancelled_prompt_leaves_no_nan_either(
+    checkpoint: Any, engine: Callable[..., tuple[NativeEngine, KVCache]]
+) -> None:
+    short = healthy(checkpoint, 5, 1)
+    expected = said(checkpoint, engine()[0], short)[0].tokens
+    native, cache = engine()
+    answer = checkpoint.answer()
+    number = native.submit(
+        EngineRequest(TokenizedPrompt((POISON, *checkpoint.text(60, 2).token_ids)), GREEDY, 8), answer
+    )
+    native.step()
+    native.cancel(number)
+    assert said(checkpoint, native, short)[0].tokens == expected
+    assert finite(cache)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_soft_tokens_that_are_not_finite_fail_their_own_request(
+    checkpoint: Any, engine: Callable[..., tuple[NativeEngine, KVCache]], value: float
+) -> None:
+    broken, fine = checkpoint.with_picture(25, 1), checkpoint.with_picture(25, 2)
+    bad = broken.spans[0].media.digest
+    encode = checkpoint.loaded.runner._encoder_cache._encode
+
+    def encoded(media: Media) -> Encoding:
+        tokens: Tensor = yield from encode(media)
+        tokens[0, -1, -1] = value if media.digest == bad else tokens[0, -1, -1]
+        return tokens
+
+    expected = said(checkpoint, engine()[0], EngineRequest(fine, GREEDY, 8))[0].tokens
+    native, cache = engine(3, EncoderCache(encoded, 10**9))
+    first, second = said(checkpoint, native, *(EngineRequest(prompt, GREEDY, 8) for prompt in (broken, fine)))
+    assert "infinity or NaN" in first.steps[0].error
+    assert second.tokens == expected
+    assert finite(cache)

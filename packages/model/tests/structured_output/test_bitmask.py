@@ -1,0 +1,50 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gemma_model.structured_output.bitmask import disallowed_tokens
+
+STOPS = frozenset({1, 70, 10**6})
+
+
+class Words:
+    """Allows what it is given."""
+
+    def __init__(self, *words: int) -> None:
+        self._words = np.array(words, np.uint32).view(np.int32)
+
+    def allowed(self) -> npt.NDArray[np.int32]:
+        return self._words
+
+    def advance(self, token_id: int) -> None:
+        raise AssertionError("nobody has chosen a token")
+
+    def fork(self) -> "Words":
+        return self
+
+
+def allowed(words: Words, stop_allowed: bool = True, vocab: int = 80) -> list[int]:
+    mask: Any = disallowed_tokens(words, stop_allowed, STOPS, vocab)
+    assert mask.shape == (vocab,)
+    return (~mask).nonzero().flatten().tolist()  # type: ignore[no-any-return]
+
+
+def test_a_bit_for_each_token() -> None:
+    assert allowed(Words(0b1011, 1 << 31, 0b100)) == [0, 1, 3, 63, 66]
+
+
+def test_tokens_beyond_its_words_are_forbidden_and_those_beyond_the_vocabulary_no_matter() -> None:
+    assert allowed(Words(0b10)) == [1]
+    assert allowed(Words(0b10, 0, 0xFFFFFFFF), vocab=66) == [1, 64, 65]
+
+
+def test_too_early_a_stop_is_forbidden_while_there_is_another_way() -> None:
+    assert allowed(Words(0b111, 0, 1 << 6), stop_allowed=False) == [0, 2]
+    assert allowed(Words(0b010, 0, 1 << 6), stop_allowed=False) == [1, 70]
+
+
+def test_a_constraint_that_allows_nothing_is_wrong() -> None:
+    with pytest.raises(ValueError, match="allows no token"):
+        allowed(Words(0, 0, 0))

@@ -59,7 +59,7 @@ class GatewaySettings(BaseSettings):
     keep_alive_seconds: float = Field(75, gt=0, description="An idle connection is closed after this time.")
     sse_ping_seconds: float = Field(
         15,
-        gt=0,
+        ge=0.1,
         description="A stream that has been silent for this long, as during a long prefill, gets a comment "
         "(`: ping`), so that proxies keep the connection open. Shorter than the timeouts of all proxies.",
     )

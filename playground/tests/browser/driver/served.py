@@ -4,7 +4,6 @@ import asyncio
 import faulthandler
 import re
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,8 +52,7 @@ class PlaygroundServer:
         thread.join(10)
         self.server.force_exit = True
         thread.join(20)
-        if thread.is_alive():  # seen twice; test_life.py tests that the real process ends
-            print(f"the playground's server did not end: {self._running_tasks()}", file=sys.stderr)
+        assert not thread.is_alive(), f"the playground's server did not end: {self._running_tasks()}"
 
     def _running_tasks(self) -> str:
         faulthandler.dump_traceback()

@@ -1,13 +1,9 @@
 """One choice of a chat response: the engine's chunks as deltas, and deltas joined to a complete choice."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from openai.types.chat import (
-    ChatCompletionMessage,
-    ChatCompletionMessageFunctionToolCall,
-    ChatCompletionTokenLogprob,
-)
+from openai.types.chat import ChatCompletionMessage, ChatCompletionMessageFunctionToolCall
 from openai.types.chat.chat_completion import Choice, ChoiceLogprobs
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
 from openai.types.chat.chat_completion_chunk import (
@@ -23,67 +19,85 @@ from gemma_gateway.chat.response_format import ChatResponseFormat
 from gemma_gateway.logprobs import to_chat_logprobs
 
 
-class _Tokens(NamedTuple):
-    """Tokens that are reported, and in which way."""
+class ChatChoiceDelta(NamedTuple):
+    """What a part of the engine's stream adds to one choice, before it has OpenAI's form.
 
+    Args:
+        choice_index: of the choice in the response.
+        role: the first delta of a choice names the role.
+        text: new content.
+        tool_calls: deltas of tool calls.
+        logprobs: of the tokens that are reported with this delta.
+        token_ids: of the same tokens.
+        finish_reason: in the last delta.
+    """
+
+    choice_index: int
+    role: Literal["assistant"] | None = None
+    text: str = ""
+    tool_calls: tuple[wire.ToolCallDelta, ...] = ()
     logprobs: tuple[wire.TokenLogprob, ...] = ()
     token_ids: tuple[int, ...] = ()
-
-    def plus(self, chunk: wire.Chunk) -> "_Tokens":
-        return _Tokens(self.logprobs + chunk.logprobs, self.token_ids + chunk.token_ids)
-
-
-_NO_TOKENS = _Tokens()
+    finish_reason: wire.FinishReason | None = None
 
 
 class ChatChoiceStreamer:
-    """Turns the engine's chunks of one choice into the deltas that a stream sends.
+    """Turns the engine's chunks of one choice into deltas.
 
     Tokens that add no text are reported together with the next delta that has content.
     """
 
-    def __init__(self, index: int, form: ChatResponseFormat) -> None:
+    def __init__(self, index: int) -> None:
         self._index = index
-        self._form = form
-        self._held = _NO_TOKENS
+        self._logprobs: tuple[wire.TokenLogprob, ...] = ()
+        self._token_ids: tuple[int, ...] = ()
 
-    def start(self) -> ChunkChoice:
+    def start(self) -> ChatChoiceDelta:
         """The first delta, which names the role."""
-        delta = ChoiceDelta(role="assistant", content=self._form.empty_content, refusal=None)
-        return self._choice(delta, _NO_TOKENS)
+        return ChatChoiceDelta(self._index, role="assistant")
 
-    def next(self, chunk: wire.Chunk) -> list[ChunkChoice]:
+    def next(self, chunk: wire.Chunk) -> list[ChatChoiceDelta]:
         """The deltas that a chunk makes; none if it has neither content nor an end."""
-        choices = []
-        tokens = self._held.plus(chunk)
+        deltas = []
+        self._logprobs += chunk.logprobs
+        self._token_ids += chunk.token_ids
         if chunk.text or chunk.tool_calls:
-            choices.append(self._choice(_delta(chunk), tokens))
-            tokens = _NO_TOKENS
+            deltas.append(
+                ChatChoiceDelta(self._index, None, chunk.text, chunk.tool_calls, *self._take_tokens())
+            )
         if chunk.finish_reason:
-            choices.append(self._choice(ChoiceDelta(), tokens if any(tokens) else None, chunk.finish_reason))
-            tokens = _NO_TOKENS
-        self._held = tokens
-        return choices
+            last = ChatChoiceDelta(self._index, None, "", (), *self._take_tokens(), chunk.finish_reason)
+            deltas.append(last)
+        return deltas
 
-    def _choice(
-        self, delta: ChoiceDelta, tokens: _Tokens | None, finish: wire.FinishReason | None = None
-    ) -> ChunkChoice:
-        """A delta with its tokens; ``None``: nothing is reported about tokens."""
-        token_ids: dict[str, Any] = {}  # vLLM's, and unknown to the SDK's type
-        if self._form.token_ids:
-            token_ids["token_ids"] = list(tokens.token_ids) if tokens else []
-        logprobs = None if tokens is None or not self._form.logprobs else self._logprobs(tokens)
-        return ChunkChoice(
-            index=self._index, delta=delta, logprobs=logprobs, finish_reason=finish, **token_ids
-        )
-
-    def _logprobs(self, tokens: _Tokens) -> ChunkLogprobs:
-        return ChunkLogprobs(content=to_chat_logprobs(tokens.logprobs, self._form.as_ids), refusal=None)
+    def _take_tokens(self) -> tuple[tuple[wire.TokenLogprob, ...], tuple[int, ...]]:
+        tokens = self._logprobs, self._token_ids
+        self._logprobs, self._token_ids = (), ()
+        return tokens
 
 
-def _delta(chunk: wire.Chunk) -> ChoiceDelta:
-    content = {"content": chunk.text} if chunk.text else {}
-    calls = {"tool_calls": [_call_delta(call) for call in chunk.tool_calls]} if chunk.tool_calls else {}
+def to_chunk_choice(delta: ChatChoiceDelta, form: ChatResponseFormat) -> ChunkChoice:
+    """A delta as OpenAI streams it."""
+    token_ids: dict[str, Any] = {}  # vLLM's, and unknown to the SDK's type
+    if form.token_ids:
+        token_ids["token_ids"] = list(delta.token_ids)
+    logprobs = None
+    if form.logprobs and (not delta.finish_reason or delta.logprobs or delta.token_ids):
+        logprobs = ChunkLogprobs(content=to_chat_logprobs(delta.logprobs, form.as_ids), refusal=None)
+    return ChunkChoice(
+        index=delta.choice_index,
+        delta=_to_choice_delta(delta, form),
+        logprobs=logprobs,
+        finish_reason=delta.finish_reason,
+        **token_ids,
+    )
+
+
+def _to_choice_delta(delta: ChatChoiceDelta, form: ChatResponseFormat) -> ChoiceDelta:
+    if delta.role:
+        return ChoiceDelta(role=delta.role, content=form.empty_content, refusal=None)
+    content = {"content": delta.text} if delta.text else {}
+    calls = {"tool_calls": [_call_delta(call) for call in delta.tool_calls]} if delta.tool_calls else {}
     return ChoiceDelta(**content, **calls)
 
 
@@ -114,27 +128,27 @@ class ChatChoiceAccumulator:
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._calls: dict[int, _CallAccumulator] = {}
-        self._logprobs: list[ChatCompletionTokenLogprob] = []
+        self._logprobs: list[wire.TokenLogprob] = []
         self._token_ids: list[int] = []
-        self._finish_reason: Any = None
+        self._finish_reason: wire.FinishReason | None = None
 
-    def add(self, choice: ChunkChoice) -> None:
+    def add(self, delta: ChatChoiceDelta) -> None:
         """Takes in the next delta."""
-        self._texts.append(choice.delta.content or "")
-        if choice.logprobs:
-            self._logprobs += choice.logprobs.content or ()
-        self._token_ids += (choice.model_extra or {}).get("token_ids", ())
-        self._finish_reason = choice.finish_reason or self._finish_reason
-        for call in choice.delta.tool_calls or ():
-            assert call.function is not None
+        self._texts.append(delta.text)
+        self._logprobs += delta.logprobs
+        self._token_ids += delta.token_ids
+        self._finish_reason = delta.finish_reason or self._finish_reason
+        for call in delta.tool_calls:
             if call.id is not None:
-                self._calls[call.index] = _CallAccumulator(call.id, call.function.name or "")
-            self._calls[call.index].arguments.append(call.function.arguments or "")
+                self._calls[call.index] = _CallAccumulator(call.id, call.name or "")
+            self._calls[call.index].arguments.append(call.arguments)
 
     def choice(self, index: int, form: ChatResponseFormat) -> Choice:
         """The complete choice."""
         assert self._finish_reason is not None, "an engine's last chunk of a choice has a finish_reason"
-        logprobs = ChoiceLogprobs(content=self._logprobs, refusal=None) if form.logprobs else None
+        logprobs = None
+        if form.logprobs:
+            logprobs = ChoiceLogprobs(content=to_chat_logprobs(self._logprobs, form.as_ids), refusal=None)
         content = "".join(self._texts) or form.empty_content
         message = ChatCompletionMessage(role="assistant", content=content, refusal=None)
         if self._calls:

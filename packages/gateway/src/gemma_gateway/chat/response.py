@@ -8,10 +8,14 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
 
 import gemma_wire as wire
-from gemma_gateway.chat.choices import ChatChoiceAccumulator, ChatChoiceStreamer
+from gemma_gateway.chat.choices import (
+    ChatChoiceAccumulator,
+    ChatChoiceDelta,
+    ChatChoiceStreamer,
+    to_chunk_choice,
+)
 from gemma_gateway.chat.response_format import ChatResponseFormat
 from gemma_gateway.generation import Chunks
 from gemma_gateway.response_base import to_openai_usage
@@ -29,8 +33,8 @@ async def stream(form: ChatResponseFormat, chunks: Chunks) -> AsyncGenerator[Cha
             # set explicitly, so that it is sent: null in every chunk but the last
             usage = {"usage": so_far and to_openai_usage(so_far)} if form.include_usage else {}
             prompt_fields = update.prompt_fields
-            for choice in update.choices:
-                rest = {**usage, **prompt_fields}
+            for delta in update.deltas:
+                rest, choice = {**usage, **prompt_fields}, to_chunk_choice(delta, form)
                 yield ChatCompletionChunk(**common, object="chat.completion.chunk", choices=[choice], **rest)
                 prompt_fields = {}
             if update.usage and form.include_usage:
@@ -39,7 +43,7 @@ async def stream(form: ChatResponseFormat, chunks: Chunks) -> AsyncGenerator[Cha
 
 
 async def complete(form: ChatResponseFormat, chunks: Chunks) -> ChatCompletion:
-    """The complete response: the choices of the stream, joined."""
+    """The complete response: the deltas of the stream, joined."""
     accumulators = [ChatChoiceAccumulator() for _ in range(form.n)]
     usage: wire.Usage | None = None
     prompt_fields: dict[str, Any] = {}
@@ -47,8 +51,8 @@ async def complete(form: ChatResponseFormat, chunks: Chunks) -> ChatCompletion:
         async for update in updates:
             prompt_fields |= update.prompt_fields
             usage = update.usage or usage
-            for choice in update.choices:
-                accumulators[choice.index].add(choice)
+            for delta in update.deltas:
+                accumulators[delta.choice_index].add(delta)
     assert usage is not None, "an engine's last chunk has the token counts"
     return ChatCompletion(
         **form.common_fields,
@@ -63,13 +67,13 @@ class _Update(NamedTuple):
     """One step of a response.
 
     Args:
-        choices: the next deltas of one choice, or the first of every choice.
+        deltas: the next deltas of one choice, or the first of every choice.
         prompt_fields: about the prompt; not empty in the first update only.
         usage_so_far: the token counts of the choice so far, if they are requested.
         usage: the final token counts, in the last update.
     """
 
-    choices: list[ChunkChoice]
+    deltas: list[ChatChoiceDelta]
     prompt_fields: dict[str, Any]
     usage_so_far: wire.Usage | None = None
     usage: wire.Usage | None = None
@@ -77,7 +81,7 @@ class _Update(NamedTuple):
 
 async def _updates(form: ChatResponseFormat, chunks: Chunks) -> AsyncGenerator[_Update, None]:
     """What the engine's chunks add to a response."""
-    streamers = [ChatChoiceStreamer(index, form) for index in range(form.n)]
+    streamers = [ChatChoiceStreamer(index) for index in range(form.n)]
     started = False
     async with aclosing(chunks):
         async for chunk in chunks:

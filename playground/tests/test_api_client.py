@@ -157,13 +157,10 @@ gemma_api_time_to_first_token_seconds_count 1.0
 """
 
 
-async def test_the_server_is_looked_at_once_a_second_and_recovers(
-    fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_server_is_looked_at_once_a_second_and_recovers(fake: FakeOpenAI) -> None:
     clock = [100.0]
-    monkeypatch.setattr("gemma_playground.api_client.time.monotonic", lambda: clock[0])
     fake.pages |= {"/health": (200, {"status": "ok"}), "/metrics": (200, METRICS.format(pieces=10))}
-    client = ApiClient(fake.base_url)
+    client = ApiClient(fake.base_url, clock=lambda: clock[0])
     assert client.state == "asking"
     await client.refresh()
     first = client.facts

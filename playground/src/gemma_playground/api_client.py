@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -58,10 +58,16 @@ class ChatResponse:
 
 
 class ApiClient:
-    """One connection pool for all tabs, and the server's status as of the last ``refresh``."""
+    """One connection pool for all tabs, and the server's status as of the last ``refresh``.
 
-    def __init__(self, base_url: str, api_key: str = "") -> None:
-        self.base_url = base_url
+    Args:
+        base_url: ends with ``/v1``.
+        api_key: "" sends none.
+        clock: monotonic time, seconds.
+    """
+
+    def __init__(self, base_url: str, api_key: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self.base_url, self._clock = base_url, clock
         self.state = "asking"
         self.models: list[str] = []
         self.facts: dict[str, Any] = {"server": base_url, "health": "Asking the server …"}
@@ -109,7 +115,7 @@ class ApiClient:
     async def refresh(self) -> None:
         """Reads the server's status, at most once a second for all tabs."""
         async with self._lock:
-            if (seconds := time.monotonic() - self._refreshed) < 1:
+            if (seconds := self._clock() - self._refreshed) < 1:
                 return
             self._refreshed += seconds
             facts: dict[str, Any] = {"server": self.base_url, "health": "The server is ready."}

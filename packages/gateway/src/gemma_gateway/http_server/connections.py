@@ -5,6 +5,7 @@ import enum
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -81,19 +82,19 @@ class Admission(enum.Enum):
 
 
 class Throttle:
-    """Limits log lines: lets one event per ``seconds`` through, and counts the others."""
+    """Limits log lines: lets one event per ``seconds`` of ``clock`` through, and counts the others."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
         self._next = -math.inf
         self._count = 0
 
     def count(self) -> int:
         """Counts an event. Returns the number since the last one that was let through; 0: do not log."""
         self._count += 1
-        if time.monotonic() < self._next:
+        if self._clock() < self._next:
             return 0
-        self._next = time.monotonic() + self._seconds
+        self._next = self._clock() + self._seconds
         count, self._count = self._count, 0
         return count
 

@@ -1,13 +1,9 @@
-"""What makes the training quick: a beginning that can be learnt from, norms, and several processes."""
-
-import time
-from pathlib import Path
+"""What makes the training quick: an initialisation that can be learnt from, and norms."""
 
 import pytest
 import torch
 from demo import model as nano
 from demo.norms import use_quick_norms
-from demo.together import Team, together
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 from transformers.models.gemma3n.modeling_gemma3n import Gemma3nRMSNorm
@@ -48,32 +44,3 @@ def test_at_first_no_head_looks_at_one_token_alone(tokenizer: PreTrainedTokenize
     embedded = decoder.embed_tokens(token_ids)
     assert embedded.pow(2).mean().sqrt().item() == pytest.approx(1, abs=0.05)  # as large as a soft token
     assert torch.cosine_similarity(said.last_hidden_state, embedded, dim=-1).mean() > 0.5  # not drowned
-
-
-def test_a_team_adds_its_gradients(tmp_path: Path) -> None:
-    together(_learn_along, 2, tmp_path)
-    for rank in range(2):
-        share, total, gradient, other = torch.load(tmp_path / f"{rank}.pt")
-        assert share == [rank, rank + 2, rank + 4]
-        assert total == 1
-        assert gradient.tolist() == [3, 3]
-        assert other.tolist() == [0]
-
-
-def _learn_along(team: Team, folder: Path) -> None:
-    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1))
-    (used * (team.rank + 1)).sum().backward()
-    team.add_gradients([used, unused])
-    found = (list(team.share(range(6))), team.total(team.rank), used.grad, unused.grad)
-    torch.save(found, folder / f"{team.rank}.pt")
-
-
-def test_a_member_that_fails_ends_the_training() -> None:
-    with pytest.raises(Exception, match="no more chalk"):
-        together(_fail, 2)
-
-
-def _fail(team: Team) -> None:
-    if team.leads:
-        raise ValueError("no more chalk")
-    time.sleep(600)

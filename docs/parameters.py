@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from gemma_gateway.schema.chat import ChatRequest
-from gemma_gateway.schema.chat_template import ChatTemplateParams
+from gemma_gateway.schema.chat_template_options import ChatTemplateParams
 from gemma_gateway.schema.completions import CompletionRequest
 from gemma_gateway.schema.extensions import Extensions
 from gemma_gateway.schema.output_details import OutputDetailParams

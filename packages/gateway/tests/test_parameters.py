@@ -8,7 +8,7 @@ from packages.gateway.tests import openai_document
 from pydantic import BaseModel
 
 from gemma_gateway.schema.chat import ChatRequest
-from gemma_gateway.schema.chat_template import ChatTemplateKwargs
+from gemma_gateway.schema.chat_template_options import ChatTemplateKwargs
 from gemma_gateway.schema.completions import CompletionRequest
 from gemma_gateway.schema.extensions import Extensions
 from gemma_gateway.schema.parameter_table import parameter_table

@@ -13,8 +13,9 @@ from gemma_launcher.__main__ import main
 from gemma_launcher.byte_units import GIB, MIB, format_gib, parse_bytes
 from gemma_launcher.checkpoints import hub
 from gemma_launcher.errors import CommandError
+from gemma_launcher.tools.memory_planner.kv_cache_size import kv_slot_bytes
 from gemma_launcher.tools.memory_planner.model_shape import BUILT_IN, ModelShape
-from gemma_launcher.tools.memory_planner.parameter_count import count_parameters, kv_slot_bytes, per_layer_row
+from gemma_launcher.tools.memory_planner.parameter_count import count_parameters, per_layer_row
 from gemma_launcher.tools.memory_planner.planner import PlanRequest, plan_memory
 
 E4B, E2B = "google/gemma-3n-E4B-it", "google/gemma-3n-E2B-it"

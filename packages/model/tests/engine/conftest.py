@@ -126,7 +126,7 @@ class Checkpoint:
     def native(self, slots: int = 4, chunk: int = 16, rewind: int = 0) -> Native:
         cache = KVCache(self.loaded.model.cache_spec, slots, LENGTH, rewind)
         of = self.loaded.runner
-        recorder = Recorder(ModelRunner(of._decoder, cache, of._encoder_cache))
+        recorder = Recorder(ModelRunner(of._decoder, cache, of._media_encoder))
         free = KVSlots(slots, self.loaded.window, cache.ring)
         return Native(native_engine(recorder, Scheduler(free, 10_000, chunk), LENGTH), recorder, free)
 

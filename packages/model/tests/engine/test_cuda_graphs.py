@@ -131,7 +131,7 @@ def test_nested_models_keep_their_own_logits(checkpoint: Any) -> None:
         native = checkpoint.native(slots=SLOTS)
         cache = native.recorder.runner._cache
         native.recorder.runner = ModelRunner(
-            of._decoder, cache, of._encoder_cache, {"small": of._decoder.nested(half)}
+            of._decoder, cache, of._media_encoder, {"small": of._decoder.nested(half)}
         )
         said.append((graphed(native) if replayed else native).answers(asked))
     assert said[0] == said[1]

@@ -86,7 +86,7 @@ def test_plans_run(checkpoint: Any, runner: ModelRunner, way: str, monkeypatch: 
     config = decoder.config
     half = NestedModel(tuple(size // 2 for size in config.intermediate_size))
     runner = ModelRunner(
-        runner._decoder, runner._cache, runner._encoder_cache, {"small": decoder.nested(half)}
+        runner._decoder, runner._cache, runner._media_encoder, {"small": decoder.nested(half)}
     )
     if way == "graphs":
         monkeypatch.setattr(cuda_graphs, "float", lambda _: 0.0, raising=False)  # nothing can be compared

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gemma_model.engine.encoder_cache import EncoderCache, Encoding
 from gemma_model.engine.engine import NativeEngine
 from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.media_encoder import Encoding, MediaEncoder
 from gemma_model.engine.model_loader import LoadedRunner
 from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine.scheduler import Scheduler
@@ -35,11 +35,11 @@ def engine(checkpoint: Any, request: pytest.FixtureRequest) -> Callable[..., tup
     settings = Settings(device="cpu", max_num_seqs=1, max_model_len=LENGTH, compile=compile_)
     loaded = LoadedRunner(checkpoint.folder, settings)
     decoder: Any = loaded.runner._decoder
-    soft_tokens = loaded.runner._encoder_cache
+    soft_tokens = loaded.runner._media_encoder
     decoder.embed_tokens_per_layer.weight = decoder.embed_tokens_per_layer.weight.clone()
     decoder.embed_tokens_per_layer.weight[POISON] = torch.nan
 
-    def make(slots: int = 1, soft_tokens: EncoderCache = soft_tokens) -> tuple[NativeEngine, KVCache]:
+    def make(slots: int = 1, soft_tokens: MediaEncoder = soft_tokens) -> tuple[NativeEngine, KVCache]:
         cache = KVCache(loaded.model.cache_spec, slots, LENGTH)
         runner = ModelRunner(decoder, cache, soft_tokens)
         if request.param == "static step":
@@ -128,7 +128,7 @@ def test_soft_tokens_that_are_not_finite_fail_their_own_request(
 ) -> None:
     broken, fine = checkpoint.with_picture(25, 1), checkpoint.with_picture(25, 2)
     bad = broken.spans[0].media.digest
-    encode = checkpoint.loaded.runner._encoder_cache._encode
+    encode = checkpoint.loaded.runner._media_encoder._encode
 
     def encoded(media: Media) -> Encoding:
         tokens: Tensor = yield from encode(media)
@@ -136,7 +136,7 @@ def test_soft_tokens_that_are_not_finite_fail_their_own_request(
         return tokens
 
     expected = said(checkpoint, engine()[0], EngineRequest(fine, GREEDY, 8))[0].tokens
-    native, cache = engine(3, EncoderCache(encoded, 10**9))
+    native, cache = engine(3, MediaEncoder(encoded, 10**9))
     first, second = said(checkpoint, native, *(EngineRequest(prompt, GREEDY, 8) for prompt in (broken, fine)))
     assert "infinity or NaN" in first.steps[0].error
     assert second.tokens == expected

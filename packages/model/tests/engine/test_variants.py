@@ -47,9 +47,9 @@ def ask(prompt: TokenizedPrompt, variant: str | None, new: int = 12) -> EngineRe
 
 def test_each_request_gets_the_text_of_its_own_model(checkpoint: Any) -> None:
     of, nested = checkpoint.loaded.runner, nested_of(checkpoint)
-    alone = ModelRunner(of._decoder.nested(nested), cache_of(checkpoint), of._encoder_cache)
+    alone = ModelRunner(of._decoder.nested(nested), cache_of(checkpoint), of._media_encoder)
     both = ModelRunner(
-        of._decoder, cache_of(checkpoint), of._encoder_cache, {"small": of._decoder.nested(nested)}
+        of._decoder, cache_of(checkpoint), of._media_encoder, {"small": of._decoder.nested(nested)}
     )
     prompts = [checkpoint.text(20 + i, seed=i) for i in range(6)]
     wholes = checkpoint.native().answers([ask(prompt, None) for prompt in prompts])
@@ -66,7 +66,7 @@ def test_one_model_never_reuses_what_the_other_has_stored(checkpoint: Any) -> No
     both = ModelRunner(
         of._decoder,
         cache_of(checkpoint),
-        of._encoder_cache,
+        of._media_encoder,
         {"small": of._decoder.nested(nested_of(checkpoint))},
     )
     mixed, prompt = engine(checkpoint, both, both._cache), checkpoint.text(20, seed=1)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.rewrite import rewrite
-from gemma_model.json_schema.unenforced import SchemaError
 from gemma_model.json_schema.validate import fits
 from gemma_model.structured_output.grammar_builder import LIMITS, byte_tokenizer, json_entry
 

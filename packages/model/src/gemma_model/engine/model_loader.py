@@ -10,9 +10,9 @@ import torch
 
 from gemma_model.device import describe_device, pick_device
 from gemma_model.engine.cuda_graphs import CudaGraphs
-from gemma_model.engine.encoder_cache import EncoderCache, refuse, run_encoder
 from gemma_model.engine.engine import NativeEngine
 from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.media_encoder import MediaEncoder, refuse, run_encoder
 from gemma_model.engine.memory import check_fits, free_host_memory
 from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine.per_layer_preload import PerLayerPreloader
@@ -48,8 +48,8 @@ class LoadedRunner:
         cache = KVCache(spec, slots, self.length, rewind, self.device, self.dtype)
         self.window, self.ring = cache.window, cache.ring
         encode = refuse if loaded.encoders is None else partial(run_encoder, loaded.encoders)
-        encoder_cache = EncoderCache(encode, settings.media_cache_bytes)
-        self.runner = ModelRunner(self.model, cache, encoder_cache, loaded.nested, settings.prefill_chunk)
+        media_encoder = MediaEncoder(encode, settings.media_cache_bytes)
+        self.runner = ModelRunner(self.model, cache, media_encoder, loaded.nested, settings.prefill_chunk)
         if self.device.type == "cuda" and settings.compile == "auto":
             ways = {"compiled layers": True, "PyTorch's own operations": False}
             self.runner.capture_graphs(CudaGraphs, ways)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gemma_model.engine.cuda_graphs import Capture, DecodeStep, EagerStep, capture_graphs
-from gemma_model.engine.encoder_cache import EncoderCache, put_in_place
+from gemma_model.engine.media_encoder import MediaEncoder, put_in_place
 from gemma_model.engine.nan_check import failed_prefills, finite_rows
 from gemma_model.engine.request_state import find_media, media_key
 from gemma_model.engine.sequence import MediaKey, SeqId
@@ -66,7 +66,7 @@ class ModelRunner:
     Args:
         decoder: with its weights.
         cache: of all slots.
-        encoder_cache: soft tokens of images and audio.
+        media_encoder: soft tokens of images and audio.
         variants: nested models of the decoder, by the names that requests use.
         chunk: prompt tokens in one step; an encoder runs as long as they take.
         clock: seconds.
@@ -76,13 +76,13 @@ class ModelRunner:
         self,
         decoder: Model,
         cache: KVCache,
-        encoder_cache: EncoderCache,
+        media_encoder: MediaEncoder,
         variants: Mapping[str, Model] = MappingProxyType({}),
         chunk: int = 512,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._pace, self._clock = PrefillPace(chunk), clock
-        self._decoder, self._cache, self._encoder_cache = decoder, cache, encoder_cache
+        self._decoder, self._cache, self._media_encoder = decoder, cache, media_encoder
         self._decoders = dict[str | None, Model]([(None, decoder), *variants.items()])
         self._eager = {name: EagerStep(own, cache) for name, own in self._decoders.items()}
         self._steps: dict[str | None, DecodeStep] = {**self._eager}
@@ -91,11 +91,11 @@ class ModelRunner:
     @property
     def encoded(self) -> Container[MediaKey]:
         """See ``StepRunner``."""
-        return self._encoder_cache
+        return self._media_encoder
 
     def retain(self, needed: Collection[MediaKey]) -> None:
         """See ``StepRunner``."""
-        self._encoder_cache.retain(needed)
+        self._media_encoder.retain(needed)
 
     @torch.inference_mode()
     def capture_graphs(self, capture: Callable[[], Capture], ways: Mapping[str, bool]) -> None:
@@ -137,7 +137,7 @@ class ModelRunner:
         key, seq_ids = plan.encode.key, plan.encode.seq_ids
         try:
             media = find_media(states[seq_ids[0]].request, key)
-            self._encoder_cache.advance(key, media, self._pace.chunk_seconds)
+            self._media_encoder.advance(key, media, self._pace.chunk_seconds)
         except Exception as error:  # a bad input must not affect other requests
             return dict.fromkeys(seq_ids, log_failure(seq_ids[0], error))
         return {}
@@ -180,7 +180,7 @@ class ModelRunner:
         x = self._decoder.embed(request.prompt.token_ids[prefill.start : prefill.stop])
         for span in request.prompt.spans:
             if span.start < prefill.stop and prefill.start < span.start + span.length:
-                tokens = self._encoder_cache[media_key(span.media, request.cache_salt)]
+                tokens = self._media_encoder[media_key(span.media, request.cache_salt)]
                 put_in_place(tokens, span, x, prefill.start)
         return x
 

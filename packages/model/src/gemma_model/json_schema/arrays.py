@@ -4,9 +4,8 @@ import itertools
 import json
 from typing import Any
 
-from gemma_model.json_schema.document import SchemaLocation
+from gemma_model.json_schema.document import Schema, SchemaLocation
 from gemma_model.json_schema.rewrite_context import MOST_CASES, RewriteContext, conjunction, count, listed
-from gemma_model.json_schema.unenforced import Schema
 
 LONGEST = 1000
 """Items that a bound can be about; the grammar has a place for each."""

@@ -8,8 +8,10 @@ from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT4, DRAFT6, DRAFT7, DRAFT202012, specification_with
 
-from gemma_model.json_schema.unenforced import Path
+from gemma_model.json_schema.errors import Path
 
+Schema = dict[str, Any] | bool
+"""A schema as JSON."""
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _ALONE = (DRAFT4, DRAFT6, DRAFT7)
 """Dialects in which what stands beside ``$ref`` has no meaning."""

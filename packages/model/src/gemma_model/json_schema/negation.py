@@ -1,12 +1,12 @@
 """Negates a schema, if keywords can express that."""
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
-from gemma_model.json_schema.document import TYPES, types_of
-from gemma_model.json_schema.unenforced import Schema
+from gemma_model.json_schema.document import TYPES, Schema, types_of
 
 NOTES = frozenset(("title", "description", "$comment", "default", "examples", "deprecated", "$schema"))
 Negation = Schema | None
@@ -23,6 +23,11 @@ def negate(node: Any) -> Negation:
     if "type" in words and len(words) > 1:
         return _any([_not_type(words["type"]), _within_type(words)])
     return _any([_NEGATIONS.get(word, _unsayable)(value) for word, value in words.items()])
+
+
+def has_reference(node: Any) -> bool:
+    """Whether a schema contains ``$ref``, which ``negate`` does not follow."""
+    return '"$ref"' in json.dumps(node)
 
 
 def _within_type(words: dict[str, Any]) -> Negation:

@@ -10,7 +10,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
-from gemma_model.json_schema.unenforced import Path, SchemaError, UnenforcedKeywords
+from gemma_model.json_schema.errors import Path, SchemaError
+from gemma_model.json_schema.unenforced_keywords import UnenforcedKeywords
 
 LARGEST = 1e17
 """A larger bound is not passed on: the library computes with 64-bit integers."""

@@ -5,7 +5,8 @@ import math
 import re
 from typing import Any
 
-from gemma_model.json_schema.document import SchemaLocation
+from gemma_model.json_schema.document import Schema, SchemaLocation
+from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.rewrite_context import (
     MOST_CASES,
     RewriteContext,
@@ -14,7 +15,6 @@ from gemma_model.json_schema.rewrite_context import (
     listed,
     mapping,
 )
-from gemma_model.json_schema.unenforced import Schema, SchemaError
 
 ABOUT_OBJECTS = frozenset(
     (

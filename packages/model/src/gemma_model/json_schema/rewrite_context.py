@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gemma_model.json_schema.document import Document, SchemaLocation
-from gemma_model.json_schema.unenforced import Schema, SchemaError, UnenforcedKeywords
+from gemma_model.json_schema.document import Document, Schema, SchemaLocation
+from gemma_model.json_schema.errors import SchemaError
+from gemma_model.json_schema.unenforced_keywords import UnenforcedKeywords
 
 MOST_CASES = 32
 """Maximum number of alternatives that express one keyword."""

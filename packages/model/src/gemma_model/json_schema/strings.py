@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 from gemma_model.json_schema.document import SchemaLocation
+from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.rewrite_context import RewriteContext, count
-from gemma_model.json_schema.unenforced import SchemaError
 
 ABOUT_STRINGS = frozenset(("pattern", "format", "minLength", "maxLength"))
 _DAYS = (

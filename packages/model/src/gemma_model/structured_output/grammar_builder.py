@@ -14,8 +14,9 @@ from typing import Any
 import llguidance
 import numpy as np
 
+from gemma_model.json_schema.document import Schema
+from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.rewrite import rewrite
-from gemma_model.json_schema.unenforced import Schema, SchemaError
 from gemma_model.tool_calls import CALL_END, CALL_START, parameters_schema
 from gemma_wire import ChoiceGrammar, Grammar, InvalidRequest, JsonGrammar, LarkGrammar, Options, RegexGrammar
 

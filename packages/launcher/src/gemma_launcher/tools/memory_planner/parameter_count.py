@@ -1,10 +1,9 @@
-"""The number of parameters of each part of a model and the size of its KV cache, computed from a shape."""
+"""The number of parameters of each part of a model, computed from its shape."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from gemma_launcher.tools.memory_planner.model_shape import (
-    SLIDING,
     AudioShape,
     ModelShape,
     TextShape,
@@ -71,18 +70,6 @@ def count_parameters(shape: ModelShape, vision_tower: int | None = None) -> Para
         unused=text.num_kv_shared_layers * _kv_projections(text),
         vision_known=vision is None or vision_tower is not None,
     )
-
-
-def kv_slot_bytes(text: TextShape, length: int, item_bytes: int) -> int:
-    """KV cache bytes of a sequence of ``length`` tokens; a sliding layer keeps at most its window."""
-    window = min(text.sliding_window, length)
-    columns = sum(window if kind == SLIDING else length for kind in text.kv_layer_types)
-    return columns * kv_token_bytes(text, item_bytes)
-
-
-def kv_token_bytes(text: TextShape, item_bytes: int) -> int:
-    """Bytes of the key and the value of one token in one layer."""
-    return 2 * text.num_key_value_heads * text.head_dim * item_bytes
 
 
 def per_layer_row(text: TextShape) -> int:

@@ -6,12 +6,9 @@ from typing import Final
 
 from gemma_launcher.byte_units import GIB, MIB, format_gib
 from gemma_launcher.errors import CommandError
+from gemma_launcher.tools.memory_planner.kv_cache_size import kv_slot_bytes
 from gemma_launcher.tools.memory_planner.model_shape import COMPUTE_DTYPE, DTYPE_BYTES, ModelShape
-from gemma_launcher.tools.memory_planner.parameter_count import (
-    ParameterCounts,
-    count_parameters,
-    kv_slot_bytes,
-)
+from gemma_launcher.tools.memory_planner.parameter_count import ParameterCounts, count_parameters
 
 DEFAULT_RESERVE: Final = GIB
 """Bytes kept free for CUDA, the process and the system: an assumption, not a measurement."""

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from gemma_launcher.byte_units import format_bytes, format_gib
+from gemma_launcher.tools.memory_planner.kv_cache_size import kv_slot_bytes, kv_token_bytes
 from gemma_launcher.tools.memory_planner.model_shape import FULL, ModelShape
-from gemma_launcher.tools.memory_planner.parameter_count import kv_slot_bytes, kv_token_bytes, per_layer_row
+from gemma_launcher.tools.memory_planner.parameter_count import per_layer_row
 from gemma_launcher.tools.memory_planner.planner import (
     CACHE_SHARE,
     DEFAULT_SLOTS,

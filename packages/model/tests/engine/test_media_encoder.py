@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gemma_model.engine.encoder_cache import EncoderCache, Encoding
+from gemma_model.engine.media_encoder import Encoding, MediaEncoder
 from gemma_model.engine.model_runner import PrefillPace
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams, Media
 
@@ -58,11 +58,11 @@ def encoder() -> Encoder:
     return Encoder(Clock())
 
 
-def _soft_tokens(encoder: Encoder, budget: int = 10**6) -> EncoderCache:
-    return EncoderCache(encoder, budget, encoder._clock)
+def _soft_tokens(encoder: Encoder, budget: int = 10**6) -> MediaEncoder:
+    return MediaEncoder(encoder, budget, encoder._clock)
 
 
-def _encode(soft_tokens: EncoderCache, *names: str) -> None:
+def _encode(soft_tokens: MediaEncoder, *names: str) -> None:
     for name in names:
         soft_tokens.retain({name})
         while name not in soft_tokens:
@@ -147,7 +147,7 @@ def _greedy(prompt: Any, **rest: Any) -> EngineRequest:
 def _counting(native: Any, monkeypatch: Any, breaks: Media | None = None) -> list[bytes]:
     """What is encoded from here on, one part in each step; one medium breaks at its end."""
     runner, begun = native.recorder.runner, list[bytes]()
-    encode = runner._encoder_cache._encode
+    encode = runner._media_encoder._encode
 
     def noting(media: Media) -> Encoding:
         begun.append(media.digest)
@@ -156,7 +156,7 @@ def _counting(native: Any, monkeypatch: Any, breaks: Media | None = None) -> lis
             raise RuntimeError("choked")
         return tokens
 
-    monkeypatch.setattr(runner, "_encoder_cache", EncoderCache(noting, 10**6, Clock()))
+    monkeypatch.setattr(runner, "_media_encoder", MediaEncoder(noting, 10**6, Clock()))
     monkeypatch.setattr(runner, "_pace", PrefillPace(16))
     monkeypatch.setattr(runner, "_clock", Clock())
     return begun
@@ -243,7 +243,7 @@ def test_cancelled_while_its_image_is_encoded_nothing_is_left(
     assert {step.finish for step in answer.steps if step.last} == {"cancelled"}
     assert other.tokens == checkpoint.native().answers([_greedy(checkpoint.with_picture(40, 6))])[0]
     assert native.slots.free == 4
-    assert native.recorder.runner._encoder_cache._running is None
+    assert native.recorder.runner._media_encoder._running is None
 
 
 def test_the_last_one_cancelled_while_its_image_is_encoded_stops_the_encoder(
@@ -254,7 +254,7 @@ def test_the_last_one_cancelled_while_its_image_is_encoded_stops_the_encoder(
     number = native.engine.submit(_greedy(checkpoint.with_picture(40, 5)), checkpoint.answer())
     for _ in range(3):
         native.engine.step()
-    assert native.recorder.runner._encoder_cache._running is not None
+    assert native.recorder.runner._media_encoder._running is not None
     native.engine.cancel(number)
     assert native.engine.step()
-    assert native.recorder.runner._encoder_cache._running is None
+    assert native.recorder.runner._media_encoder._running is None

@@ -18,8 +18,8 @@ Encoding = Generator[None, None, Tensor]
 Encode = Callable[[Media], Encoding]
 
 
-class EncoderCache:
-    """An LRU cache of soft tokens by media key.
+class MediaEncoder:
+    """Encodes images and audio in parts, between steps; an LRU cache keeps the soft tokens by media key.
 
     One medium is encoded at a time. So its result does not depend on others, and memory is bounded.
 

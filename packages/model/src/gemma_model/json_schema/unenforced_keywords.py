@@ -1,36 +1,10 @@
-"""Collects the keywords of a schema that are not enforced; the errors of a schema that cannot be used."""
+"""Collects the keywords of a schema that are not enforced."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-Schema = dict[str, Any] | bool
-Path = tuple[str | int, ...]
-
-
-class SchemaError(Exception):
-    """A schema that cannot be used.
-
-    Args:
-        keyword: the wrong keyword; empty if it is the schema itself.
-        path: of the schema that has it.
-        reason: the rest of the error message.
-    """
-
-    def __init__(self, keyword: str, path: Path, reason: str) -> None:
-        self.keyword, self.path, self.reason = keyword, path, reason
-        subject = f"{keyword!r} at {show(path)}" if keyword else f"what is at {show(path)}"
-        super().__init__(f"{subject} {reason}")
-
-
-class NotEnforceable(SchemaError):
-    """A keyword that a grammar cannot enforce, in a schema that is strict."""
-
-
-def show(path: Path) -> str:
-    """``("properties", "a", "items", 0)`` → ``$.properties.a.items[0]``."""
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+from gemma_model.json_schema.errors import NotEnforceable, Path
 
 
 @dataclass

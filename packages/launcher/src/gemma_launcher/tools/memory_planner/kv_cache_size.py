@@ -1,0 +1,15 @@
+"""The size of the KV cache, computed from a model's shape."""
+
+from gemma_launcher.tools.memory_planner.model_shape import SLIDING, TextShape
+
+
+def kv_slot_bytes(text: TextShape, length: int, item_bytes: int) -> int:
+    """KV cache bytes of a sequence of ``length`` tokens; a sliding layer keeps at most its window."""
+    window = min(text.sliding_window, length)
+    columns = sum(window if kind == SLIDING else length for kind in text.kv_layer_types)
+    return columns * kv_token_bytes(text, item_bytes)
+
+
+def kv_token_bytes(text: TextShape, item_bytes: int) -> int:
+    """Bytes of the key and the value of one token in one layer."""
+    return 2 * text.num_key_value_heads * text.head_dim * item_bytes

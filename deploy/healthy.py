@@ -1,7 +1,8 @@
-"""The health check of every image: exit code 0, or 1 and the reason on stdout. The standard library alone.
+"""The health check of every container image: exit code 0, or 1 with the reason on stdout.
 
-``healthy.py gateway``: it and the model behind it answer. ``healthy.py model``: the model inside Triton
-answers, as it does at once even when it is busy. ``healthy.py playground``: its page is there.
+``healthy.py gateway``: whether the gateway and its model respond. ``healthy.py model``: whether the model
+process responds, which it does at once even when it is busy. ``healthy.py playground``: whether its page is
+served. Only the standard library is used.
 """
 
 import argparse
@@ -14,18 +15,18 @@ import urllib.request
 
 LIMIT_S = 8.0
 STUB_DIED = "is not healthy"
-"""Triton's answer, for ever, once the process that holds the model is gone."""
+"""In every response of Triton once the model process has died."""
 
 
-def ask(url: str, question: dict[str, str] | None = None) -> str:
-    """The reason why the server does not answer as it should; empty when it does.
+def request_error(url: str, body: dict[str, str] | None = None) -> str:
+    """Why a request fails; empty if it succeeds.
 
     Args:
-        url: GET, or POST when there is a question.
-        question: sent as JSON.
+        url: requested with GET, or with POST if there is a body.
+        body: sent as JSON.
     """
-    body = None if question is None else json.dumps(question).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(request, timeout=LIMIT_S):
@@ -36,14 +37,14 @@ def ask(url: str, question: dict[str, str] | None = None) -> str:
         return str(error) or type(error).__name__
 
 
-def look(part: str) -> str:
-    """The reason why this part of the stack is not healthy; empty when it is."""
+def health_error(part: str) -> str:
+    """Why this part of the stack is not healthy; empty if it is."""
     if part == "gateway":
-        return ask(f"http://127.0.0.1:{os.environ.get('API_PORT') or 8080}/health/ready")
+        return request_error(f"http://127.0.0.1:{os.environ.get('API_PORT') or 8080}/health/ready")
     if part == "model":
         port = os.environ.get("GEMMA_TRITON_HTTP_PORT") or 8000
-        return ask(f"http://127.0.0.1:{port}/v2/models/gemma3n/generate", {"op": "describe"})
-    return ask(f"http://127.0.0.1:{os.environ.get('PLAYGROUND_PORT') or 7860}/")
+        return request_error(f"http://127.0.0.1:{port}/v2/models/gemma3n/generate", {"op": "describe"})
+    return request_error(f"http://127.0.0.1:{os.environ.get('PLAYGROUND_PORT') or 7860}/")
 
 
 def main() -> int:
@@ -51,12 +52,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("gateway", "model", "playground"))
     parser.add_argument(
-        "--end", type=int, metavar="PID", help="end this process when the model in it is gone for good"
+        "--end", type=int, metavar="PID", help="end this process if its model process has died"
     )
     arguments = parser.parse_args()
-    reason = look(arguments.part)
+    reason = health_error(arguments.part)
     if arguments.end and STUB_DIED in reason:
-        reason += f"; ending process {arguments.end}, so that it is started anew"
+        reason += f"; ending process {arguments.end}, so that it is restarted"
         os.kill(arguments.end, signal.SIGTERM)
     if reason:
         print(reason)

@@ -1,6 +1,6 @@
-"""Prints one version's section of ``CHANGELOG.md``: the notes of its release.
+"""Prints the section of a version in ``CHANGELOG.md``, for the notes of its release.
 
-``python3 deploy/release_notes.py v0.2.0``; the standard library alone.
+Usage: ``python3 deploy/release_notes.py v0.2.0``. Only the standard library is used.
 """
 
 import re
@@ -11,23 +11,23 @@ CHANGELOG = Path(__file__).parent.parent / "CHANGELOG.md"
 
 
 def notes(changelog: str, version: str) -> str:
-    """What stands under ``## [version]``, without its heading.
+    """The section ``## [version]``, without its heading.
 
     Args:
         changelog: in the format of Keep a Changelog.
         version: with or without a leading ``v``.
 
     Raises:
-        LookupError: it has no such section, or nothing in it.
+        LookupError: there is no such section, or it is empty.
     """
     wanted = version.removeprefix("v")
     sections = re.split(r"^## \[([^\]]+)\].*\n", changelog, flags=re.MULTILINE)
     found = dict(zip(sections[1::2], sections[2::2], strict=True)).get(wanted)
     if found is None:
-        raise LookupError(f"CHANGELOG.md has no section [{wanted}]: name it there before the tag")
+        raise LookupError(f"CHANGELOG.md has no section [{wanted}]: add it before the tag")
     text = re.sub(r"^\[[^\]]+\]: \S+\n?", "", found, flags=re.MULTILINE).strip()
     if not text:
-        raise LookupError(f"CHANGELOG.md says nothing about [{wanted}]")
+        raise LookupError(f"the section [{wanted}] of CHANGELOG.md is empty")
     return text
 
 

@@ -136,7 +136,7 @@ def test_links_are_no_notes() -> None:
     assert notes(CHANGELOG, "0.1.0") == "- The first."
 
 
-@pytest.mark.parametrize(("version", "sentence"), [("0.3.0", "no section"), ("Unreleased", "says nothing")])
+@pytest.mark.parametrize(("version", "sentence"), [("0.3.0", "no section"), ("Unreleased", "is empty")])
 def test_a_release_without_notes_is_refused(version: str, sentence: str) -> None:
     with pytest.raises(LookupError, match=sentence):
         notes(CHANGELOG, version)

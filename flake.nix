@@ -1,4 +1,4 @@
-# A table of contents: each output is a file in nix/. docs/nix.md says what has been tested and what not.
+# Each output is a file in nix/. docs/nix.md says what has been checked and what has not.
 {
   description = "Gemma 3n on NVIDIA Triton Inference Server behind an OpenAI-compatible API";
 

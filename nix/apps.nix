@@ -1,9 +1,10 @@
-# nix run .#serve, and .#playground for the page alone.
+# nix run .#serve: Triton, the gateway and the playground. nix run .#playground: only the playground.
 { pkgs, packages }:
 let
   inherit (pkgs) lib;
-  app = command: {
+  app = command: description: {
     type = "app";
+    meta = { inherit description; };
     program = lib.getExe (
       pkgs.writeShellApplication {
         name = "gemma-triton-${command}";
@@ -12,8 +13,8 @@ let
     );
   };
 in
-{
-  serve = app "serve";
-  default = app "serve";
-  playground = app "playground";
+rec {
+  serve = app "serve" "Run Triton, the API and the playground until Ctrl-C";
+  playground = app "playground" "Run the playground for any OpenAI-compatible server";
+  default = serve;
 }

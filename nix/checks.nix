@@ -1,5 +1,4 @@
-# nix flake check: the style, and the tests of the packages that need no server and no browser.
-# The tools are the root's group dev, as far as nixpkgs has them; a test that misses one fails and names it.
+# nix flake check: the style, and the tests of each member that need no browser. The tools are the root's group dev.
 {
   pkgs,
   python,
@@ -8,15 +7,10 @@
 }:
 let
   inherit (pkgs) lib;
-  known = dependency: python.pkgs ? ${dependency.name};
-  tools = lib.recursiveUpdate projects.root {
-    dependencies.groups.dev = lib.filter known projects.root.dependencies.groups.dev;
-  };
   environment = python.withPackages (
     packages:
-    tools.renderers.withPackages {
+    projects.root.renderers.withPackages {
       inherit python;
-      project = tools;
       groups = [ "dev" ];
     } packages
     ++ map (name: packages.${name}) (lib.attrNames projects.members)

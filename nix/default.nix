@@ -8,7 +8,7 @@
 let
   pkgs = import nixpkgs {
     inherit system;
-    config.allowUnfree = true; # CUDA
+    config.allowUnfree = true; # for CUDA's compiler
   };
   inherit (pkgs) lib;
 

@@ -1,4 +1,4 @@
-# Every member, and `default`: the command gemma-triton with all that it starts.
+# Every member of this repository, and `default`: the command gemma-triton with everything that it starts.
 {
   pkgs,
   python,
@@ -14,9 +14,12 @@ lib.genAttrs names (name: python.pkgs.${name})
 // {
   default = pkgs.writeShellApplication {
     name = "gemma-triton";
-    runtimeInputs = [ environment ];
-    # Triton starts its stub through bash, and the stub finds its Python by PATH. The bundled model lies
-    # beside the model repository.
+    runtimeInputs = [
+      environment
+      pkgs.stdenv.cc # for the CPU kernels and torch.compile
+    ];
+    # tritonserver starts its Python stub through bash, and the stub finds Python on PATH. The bundled model is
+    # next to the model repository.
     text = ''
       export GEMMA_MODEL_REPOSITORY="''${GEMMA_MODEL_REPOSITORY:-${root}/model_repository}"
       exec ${environment}/bin/gemma-triton "$@"

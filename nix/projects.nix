@@ -1,5 +1,5 @@
-# Every pyproject.toml of the monorepo as pyproject.nix reads it: { root; members = { gemma-wire = …; … }; }, and
-# the members' folders as the root's Poetry table names them: { folders = { gemma-wire = "packages/wire"; … }; }.
+# Every pyproject.toml of this repository, loaded by pyproject.nix: { root; members = { gemma-wire = …; … }; }.
+# The members' folders are those of the root's Poetry table: { folders = { gemma-wire = "packages/wire"; … }; }.
 {
   lib,
   pyproject-nix,

@@ -1,5 +1,5 @@
-# nix develop: what make needs beside Python's own packages, which are poetry.lock's here as everywhere.
-# nix develop .#cuda: with the driver's libraries and the CUDA compiler.
+# nix develop: the tools that make needs. The Python packages come from poetry.lock, as on every other system.
+# nix develop .#cuda: the same with the NVIDIA driver's libraries and the CUDA compiler.
 { pkgs }:
 let
   inherit (pkgs) lib;
@@ -12,10 +12,10 @@ let
         pkgs.git
         pkgs.curl
         pkgs.nodejs
-        pkgs.stdenv.cc # torch.compile
+        pkgs.stdenv.cc # for the CPU kernels and torch.compile
       ]
       ++ tools;
-      # The wheels of poetry.lock expect these where other systems have them.
+      # The wheels of poetry.lock look for these libraries in the system's folders.
       LD_LIBRARY_PATH = lib.concatStringsSep ":" (
         [
           (lib.makeLibraryPath [
@@ -25,10 +25,13 @@ let
         ]
         ++ folders
       );
+      # The CPU kernels are compiled with -march=native, which nixpkgs' compiler otherwise removes in a shell.
+      NIX_ENFORCE_NO_NATIVE = false;
       PYTHON = lib.getExe pkgs.python312;
     };
 in
 {
   default = shell [ ] [ ];
-  cuda = shell [ pkgs.cudaPackages.cuda_nvcc ] [ "/run/opengl-driver/lib" ];
+  # The torch of poetry.lock is built with CUDA 13.
+  cuda = shell [ pkgs.cudaPackages_13.cuda_nvcc ] [ "/run/opengl-driver/lib" ];
 }

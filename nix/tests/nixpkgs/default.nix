@@ -1,5 +1,5 @@
-# import nixpkgs { system = …; }. A Python package is known when its name is in python-packages.txt: what
-# the real set was seen to have, so that a new dependency is looked up there before it is listed.
+# import nixpkgs { system = …; }: the attributes that nix/ uses, and no others. docs/nix.md names the revision of
+# nixpkgs in which each was looked up.
 {
   system,
   config ? { },
@@ -21,9 +21,63 @@ let
     // rest;
   plain = name: derivation' name { };
 
-  known = lib.filter (name: builtins.isString name && name != "") (
-    builtins.split "\n" (builtins.readFile ./python-packages.txt)
-  );
+  cpu = lib.head (builtins.match "([a-z0-9_]+)-linux" system);
+
+  stdenv = {
+    cc = plain "gcc" // {
+      cc.lib = plain "gcc-lib";
+      libc.linuxHeaders.version = "6.18";
+    };
+    hostPlatform = {
+      inherit system;
+      parsed.cpu.name = cpu;
+    };
+    targetPlatform = {
+      parsed.cpu.name = cpu;
+      isLinux = true;
+      isDarwin = false;
+      isFreeBSD = false;
+    };
+  };
+
+  # The arguments that nix/lock.nix and pyproject.nix pass; an unknown one is an error.
+  buildPythonPackage =
+    {
+      pname,
+      version,
+      src,
+      dependencies,
+      pyproject ? null,
+      format ? null,
+      build-system ? [ ],
+      optional-dependencies ? { },
+      disabled ? false,
+      pythonRelaxDeps ? [ ],
+      nativeBuildInputs ? [ ],
+      buildInputs ? [ ],
+      preFixup ? "",
+      appendRunpaths ? [ ],
+      autoPatchelfIgnoreMissingDeps ? [ ],
+      dontStrip ? false,
+      passthru ? { },
+      meta ? { },
+    }:
+    assert (pyproject == null) != (format == null);
+    assert !disabled;
+    assert builtins.isList autoPatchelfIgnoreMissingDeps;
+    derivation' "${pname}-${version}" {
+      inherit
+        pname
+        version
+        src
+        dependencies
+        ;
+      inputs =
+        dependencies ++ build-system ++ nativeBuildInputs ++ buildInputs ++ pythonRelaxDeps ++ appendRunpaths ++ [
+          src
+          preFixup
+        ];
+    };
 
   interpreter =
     {
@@ -32,29 +86,28 @@ let
     }:
     let
       base =
-        final:
-        lib.genAttrs known plain
+        _:
+        lib.genAttrs [
+          "packaging"
+          "poetry-core"
+          "setuptools"
+        ] plain
         // {
+          inherit buildPythonPackage;
           python = self;
-          fetchPypi =
-            arguments:
-            assert arguments.format == "wheel" && builtins.stringLength arguments.sha256 == 64;
-            plain "${arguments.pname}-${arguments.version}-${arguments.python}-${arguments.platform}";
-          buildPythonPackage =
-            arguments:
-            derivation' "${arguments.pname}-${arguments.version}" (
-              arguments
-              // {
-                inputs =
-                  arguments.dependencies or [ ] ++ arguments.build-system or [ ] ++ lib.optional (arguments ? src) arguments.src;
-              }
-            );
+          requiredPythonModules =
+            packages: [ self ] ++ packages ++ lib.concatMap (package: package.dependencies or [ ]) packages;
         };
       set = lib.fix (final: base final // packageOverrides final (base final));
     in
-    derivation' "python3" {
-      pname = "python3";
+    derivation' "python3" rec {
+      inherit stdenv;
+      version = "3.12.13";
       pythonVersion = "3.12";
+      passthru = {
+        inherit pythonVersion;
+        implementation = "cpython";
+      };
       pkgs = set;
       override = arguments: interpreter ({ inherit self; } // arguments);
       withPackages = f: derivation' "python3-env" { inputs = f set; };
@@ -72,14 +125,21 @@ lib.genAttrs [
   "zlib"
 ] plain
 // {
-  inherit lib python312;
-  cudaPackages.cuda_nvcc = assert config.allowUnfree; plain "cuda_nvcc";
-  stdenv = {
-    cc = plain "gcc" // {
-      cc.lib = plain "gcc-lib";
-    };
-    hostPlatform.parsed.cpu.name = lib.head (builtins.match "([a-z0-9_]+)-linux" system);
-  };
+  inherit lib python312 stdenv;
+  cudaPackages_13.cuda_nvcc = assert config.allowUnfree; plain "cuda_nvcc";
+  fetchPypi =
+    {
+      pname,
+      version,
+      format,
+      dist,
+      python,
+      abi,
+      platform,
+      sha256,
+    }:
+    assert format == "wheel" && dist == python && builtins.stringLength sha256 == 64;
+    plain "${pname}-${version}-${python}-${abi}-${platform}";
   mkShell = arguments: derivation' "nix-shell" (arguments // { inputs = arguments.packages; });
   runCommand =
     name: environment: text:

@@ -1,4 +1,4 @@
-# As much of nixpkgs' lib as nix/ uses.
+# The functions of nixpkgs' lib that nix/ and its tests use.
 let
   inherit (builtins)
     attrNames
@@ -27,6 +27,8 @@ rec {
     attrNames
     ;
   inherit (builtins) attrValues groupBy replaceStrings;
+  splitString = separator: text: filter builtins.isString (builtins.split (escapeRegex separator) text);
+  versionAtLeast = version: other: builtins.compareVersions version other >= 0;
   foldl' = builtins.foldl';
   fix =
     f:
@@ -58,12 +60,6 @@ rec {
         value
     ) right;
   last = list: elemAt list (length list - 1);
-  findFirst =
-    test: default: list:
-    let
-      found = filter test list;
-    in
-    if found == [ ] then default else head found;
   hasInfix = part: text: length (builtins.split (escapeRegex part) text) > 1;
   escapeRegex = replaceStrings' [ "." "+" ] [ "\\." "\\+" ];
   replaceStrings' = builtins.replaceStrings;

@@ -1,5 +1,5 @@
-# Stands for pyproject.nix where it cannot be fetched: as much of its interface as nix/ uses, with the same
-# names and shapes. Requirements are read by name and extras; markers and versions are not.
+# Stands for pyproject.nix where it cannot be fetched: the part of its interface that nix/ uses, with the same names
+# and shapes. It reads the name and the extras of a requirement, and neither its marker nor its version.
 {
   inputs.nixpkgs.url = "path:../nixpkgs";
 
@@ -20,12 +20,42 @@
 
       get = packages: map (dependency: packages.${dependency.name});
 
+      renderers = {
+        withPackages =
+          {
+            project,
+            python,
+            pythonPackages ? python.pkgs,
+            groups ? [ ],
+          }:
+          _:
+          get pythonPackages (
+            project.dependencies.dependencies
+            ++ lib.concatMap (group: project.dependencies.groups.${group}) groups
+            ++ project.dependencies.build-systems
+          );
+        buildPythonPackage =
+          {
+            project,
+            python,
+            pythonPackages ? python.pkgs,
+          }:
+          {
+            pname = project.pyproject.project.name;
+            inherit (project.pyproject.project) version;
+            src = project.projectRoot;
+            pyproject = true;
+            dependencies = get pythonPackages project.dependencies.dependencies;
+            build-system = get pythonPackages project.dependencies.build-systems;
+          };
+      };
+
       load =
         { projectRoot }:
         let
           pyproject = lib.importTOML (projectRoot + "/pyproject.toml");
         in
-        lib.fix (self: {
+        lib.fix (project: {
           inherit pyproject projectRoot;
           dependencies = {
             dependencies = map requirement (pyproject.project.dependencies or [ ]);
@@ -33,34 +63,8 @@
             groups = lib.mapAttrs (_: map requirement) (pyproject.dependency-groups or { });
             build-systems = map requirement pyproject.build-system.requires;
           };
-          renderers = {
-            withPackages =
-              {
-                python,
-                project ? self,
-                groups ? [ ],
-              }:
-              packages:
-              get packages (
-                project.dependencies.dependencies
-                ++ lib.concatMap (group: project.dependencies.groups.${group}) groups
-                ++ project.dependencies.build-systems
-              );
-            buildPythonPackage =
-              {
-                python,
-                pythonPackages ? python.pkgs,
-                project ? self,
-              }:
-              {
-                pname = pyproject.project.name;
-                inherit (pyproject.project) version;
-                src = projectRoot;
-                pyproject = true;
-                dependencies = get pythonPackages project.dependencies.dependencies;
-                build-system = get pythonPackages project.dependencies.build-systems;
-              };
-          };
+          # As in pyproject.nix, a renderer always gets the loaded project, whatever its caller passes.
+          renderers = lib.mapAttrs (_: render: arguments: render (arguments // { inherit project; })) renderers;
         });
     in
     {

@@ -110,11 +110,13 @@ def server_environment(base: Mapping[str, str], wheel: TritonWheel, folder: Path
     """The environment of Triton and its stub.
 
     The stub embeds Python, which derives its packages from ``python3`` on PATH; this virtual environment is
-    therefore first on PATH.
+    therefore first on PATH. Triton returns freed blocks of 128 KiB or more, such as the tensors of requests
+    with images, to the system at once; by default its heap fragments. The stub sets its own allocator.
     """
     libraries = [str(folder / "lib"), str(wheel.libraries), base.get("LD_LIBRARY_PATH", "")]
     path = [str(Path(sys.executable).parent), base.get("PATH", os.defpath)]
     return {
+        "MALLOC_MMAP_THRESHOLD_": "131072",
         **base,
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
         "PATH": os.pathsep.join(path),

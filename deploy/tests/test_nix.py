@@ -195,3 +195,13 @@ def test_a_dependency_that_the_lock_lacks_is_named(other: Flake) -> None:
     )
     with pytest.raises(AssertionError, match="no-such-package"):
         other.eval(f"packages.{SYSTEM}.gemma-wire", "p: p.drvPath")
+
+
+def test_a_package_without_a_fitting_wheel_is_named(other: Flake) -> None:
+    """A wheel for Python 3.13 and newer does not run on 3.12."""
+    file = other.folder / "poetry.lock"
+    lock = file.read_text(encoding="utf-8")
+    assert "-cp36-abi3-manylinux" in lock
+    file.write_text(lock.replace("-cp36-abi3-manylinux", "-cp313-abi3-manylinux"), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"no wheel of psutil for Python 3\.12 on x86_64-linux"):
+        other.eval(f"packages.{SYSTEM}.gemma-launcher", "p: p.drvPath")

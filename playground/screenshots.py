@@ -1,6 +1,6 @@
-"""Takes the README's pictures of the playground anew: ``make screenshots``.
+"""Takes the README's screenshots of the playground: ``make screenshots``.
 
-The real stack with the bundled demo model, and the browser of the tests.
+It uses the real stack with the bundled demo model, and the browser of the tests.
 """
 
 import asyncio
@@ -28,37 +28,37 @@ PHONE = {
 QUESTION = "What do you see in this image?"
 
 
-async def talk(screen: Screen, picture: Path) -> None:
-    """A picture, and what the model sees in it."""
-    await screen.say(QUESTION, picture)
-    await screen.wait_answered()
+async def send_image(screen: Screen, image: Path) -> None:
+    """Send an image, and wait for the response."""
+    await screen.send_message(QUESTION, image)
+    await screen.wait_complete()
 
 
-async def keep(screen: Screen, name: str) -> None:
-    """The page as it is now."""
+async def save(screen: Screen, name: str) -> None:
+    """Save a screenshot of the page."""
     path = IMAGES / f"{name}.png"
-    await screen.page.mouse.move(0, 0)  # off whatever it would highlight
-    await screen.page.wait_for_timeout(1000)  # for fades and pictures
-    await screen.picture(path)
+    await screen.page.mouse.move(0, 0)  # so that nothing is highlighted
+    await screen.page.wait_for_timeout(1000)  # for transitions and images
+    await screen.screenshot(path)
     print(path.relative_to(ROOT))
 
 
-async def take(browser: Browser, url: str, picture: Path) -> None:
-    """All of them."""
+async def take(browser: Browser, url: str, image: Path) -> None:
+    """Take all screenshots."""
     for scheme in ("light", "dark"):
         screen = await new_screen(browser, url, viewport=WIDE, color_scheme=scheme)
-        await screen.come()
+        await screen.open()
         if scheme == "light":
-            await keep(screen, "playground-first")
-        await talk(screen, picture)
-        await keep(screen, f"playground-{scheme}")
+            await save(screen, "playground-first")
+        await send_image(screen, image)
+        await save(screen, f"playground-{scheme}")
         if scheme == "light":
             await _tabs(screen)
         await screen.page.context.close()
     screen = await new_screen(browser, url, **PHONE)
-    await screen.come()
-    await talk(screen, picture)
-    await keep(screen, "playground-phone")
+    await screen.open()
+    await send_image(screen, image)
+    await save(screen, "playground-phone")
     await screen.page.context.close()
 
 
@@ -69,17 +69,17 @@ async def _tabs(screen: Screen) -> None:
     for side in ("#left", "#right"):
         await expect(screen.page.locator(f"{side} .message.bot")).to_be_visible()
     await expect(screen.button("Stop")).to_have_count(0)
-    await keep(screen, "playground-side-by-side")
+    await save(screen, "playground-side-by-side")
     await screen.tab("Status")
-    await expect(screen.fact("health", "#health")).to_contain_text("ready")
-    await keep(screen, "playground-status")
+    await expect(screen.metric("health", "#health")).to_contain_text("ready")
+    await save(screen, "playground-status")
 
 
 async def main() -> None:
-    """Start all, take them, end all."""
+    """Start the stack and the browser, take the screenshots, stop them."""
     path = chromium.installed() or sys.exit(chromium.MISSING)
     if not DEMO.is_dir():
-        sys.exit(f"{DEMO} is missing: with random weights the pictures would show gibberish")
+        sys.exit(f"{DEMO} is missing: with random weights the screenshots would show gibberish")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with running(log, playground=True, MODEL_NAME="") as stack:

@@ -10,19 +10,21 @@ import pytest
 
 import attacks
 from gemma_playground.event_validator import UNKNOWN_FILE
-from served import PNG, PlaygroundServer, ask, body, upload
+from served import PNG, PlaygroundServer, body, send_event, upload
 
 pytestmark = pytest.mark.timeout(600)  # the first one waits for Gradio
 
 
-def test_an_upload_is_the_browsers_that_made_it(served: PlaygroundServer, visitor: httpx.Client) -> None:
+def test_an_upload_belongs_to_the_browser_that_sent_it(
+    served: PlaygroundServer, visitor: httpx.Client
+) -> None:
     path = upload(visitor)
     assert Path(path).parent == served.store.folder
     assert visitor.get(f"/gradio_api/file={path}").content == PNG
     assert visitor.get(f"/gradio_api/file={path}").headers["content-security-policy"].endswith("sandbox")
-    event = served.event(gr.MultimodalTextbox, name="ask")
+    event = served.event(gr.MultimodalTextbox, name="send")
     message = {"text": "hi", "files": [{"path": path, "meta": attacks.META}]}
-    assert UNKNOWN_FILE not in ask(visitor, body(event, 0, message))
+    assert UNKNOWN_FILE not in send_event(visitor, body(event, 0, message))
     for others in (served.stranger(), served.stranger(cookie=f"playground-{served.url[-5:]}=x")):
         with others as other:
             assert other.get(f"/gradio_api/file={path}").status_code == 404
@@ -34,24 +36,26 @@ def test_an_upload_is_the_browsers_that_made_it(served: PlaygroundServer, visito
         assert (answer.status_code, answer.json()["detail"]) == (403, UNKNOWN_FILE)
 
 
-def test_a_tab_is_the_browsers_that_opened_it(served: PlaygroundServer, visitor: httpx.Client) -> None:
+def test_a_tab_belongs_to_the_browser_that_opened_it(served: PlaygroundServer, visitor: httpx.Client) -> None:
     """Whoever guesses the name that a browser gave its tab has another tab."""
     event, undo = served.event(gr.JSON, name="reopen"), served.event(gr.State, name="undo")
     talk = {"messages": [{"role": "user", "content": "of the first"}]}
-    assert "of the first" in ask(visitor, body(event, 0, talk))
+    assert "of the first" in send_event(visitor, body(event, 0, talk))
     with served.visitor() as other:
-        assert "of the first" not in ask(other, body(undo, -1, None))
+        assert "of the first" not in send_event(other, body(undo, -1, None))
         joined = visitor.post("/gradio_api/queue/join", json=body(event, 0, talk)).json()
-        with pytest.raises(httpx.ReadTimeout):  # It hears nothing.
+        with pytest.raises(httpx.ReadTimeout):  # It receives nothing.
             other.get("/gradio_api/queue/data", params={"session_hash": "tab"}, timeout=1)
         sent = {"session_hash": "tab", "fn_index": event._id, "event_id": joined["event_id"]}
         other.post("/gradio_api/cancel", json={**sent, "event_id": "0" * 32})
     assert "of the first" in visitor.get("/gradio_api/queue/data", params={"session_hash": "tab"}).text
-    assert "of the first" in ask(visitor, body(undo, -1, None))
+    assert "of the first" in send_event(visitor, body(undo, -1, None))
 
 
 @pytest.mark.parametrize("name", ["", "a-b", "../x", "a" * 65, "a\0b", None, 3, ["a"], {"a": 1}])
-def test_a_tab_has_a_plain_name(served: PlaygroundServer, visitor: httpx.Client, name: Any) -> None:
+def test_a_session_hash_has_only_letters_and_digits(
+    served: PlaygroundServer, visitor: httpx.Client, name: Any
+) -> None:
     sent = body(served.event(gr.JSON), 0, {"messages": []}, session_hash=name)
     assert visitor.post("/gradio_api/queue/join", json=sent).status_code == 400
     if isinstance(name, str) and "\0" not in name:
@@ -103,9 +107,7 @@ OWN: tuple[dict[str, str], ...] = (
 
 
 @pytest.mark.parametrize("headers", OWN)
-def test_the_page_itself_is_answered(
-    served: PlaygroundServer, visitor: httpx.Client, headers: dict[str, str]
-) -> None:
+def test_the_page_is_served(served: PlaygroundServer, visitor: httpx.Client, headers: dict[str, str]) -> None:
     headers = {name: served.url if value == "OWN" else value for name, value in headers.items()}
     assert visitor.get("/", headers=headers).status_code == 200
     sent = body(served.event(gr.JSON), 0, {"messages": []})

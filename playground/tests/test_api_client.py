@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fake_openai import MODEL, CutShort, FakeOpenAI, HangUp, Piece, Refuse, Request, call
+from fake_openai import MODEL, ConnectionLost, FakeOpenAI, Part, Refuse, Request, StreamTruncated, call
 from gemma_playground.api_client import CONNECTION_LOST, ApiClient, ChatResponse
 
 QUESTION: dict[str, Any] = {"model": MODEL, "messages": [], "stream": True}
@@ -17,12 +17,12 @@ QUESTION: dict[str, Any] = {"model": MODEL, "messages": [], "stream": True}
 async def ask(fake: FakeOpenAI, **request: Any) -> ChatResponse:
     """The last look at an answer."""
     client = ApiClient(fake.base_url, "sk-secret")
-    looks = [answer async for answer in client.stream({**QUESTION, **request})]
+    updates = [answer async for answer in client.stream({**QUESTION, **request})]
     await client.close()
-    return looks[-1]
+    return updates[-1]
 
 
-async def test_an_answer_is_text_counts_and_times(fake: FakeOpenAI) -> None:
+async def test_a_response_has_text_token_counts_and_times(fake: FakeOpenAI) -> None:
     fake.script = lambda request: ["A ", "circle"]
     answer = await ask(fake)
     assert answer.messages == [{"role": "assistant", "content": "A circle"}]
@@ -34,13 +34,13 @@ async def test_an_answer_is_text_counts_and_times(fake: FakeOpenAI) -> None:
     assert answer.completion.usage.completion_tokens == 2
     assert answer.started < answer.first <= answer.last
     assert fake.keys == {"Bearer sk-secret"}
-    assert fake.asked[0]["stream_options"] == {"include_usage": True}
+    assert fake.requests[0]["stream_options"] == {"include_usage": True}
 
 
-async def test_what_ends_between_two_looks_is_looked_at_once_more(fake: FakeOpenAI) -> None:
+async def test_a_response_that_ends_between_two_updates_is_yielded_once_more(fake: FakeOpenAI) -> None:
     looked = threading.Event()
 
-    def waits(request: Request) -> Iterator[Piece]:
+    def waits(request: Request) -> Iterator[Part]:
         yield "A "
         looked.wait(60)
         yield "circle"
@@ -57,7 +57,7 @@ async def test_what_ends_between_two_looks_is_looked_at_once_more(fake: FakeOpen
     assert seen[-1] == "stop"
 
 
-async def test_calls_are_put_together_and_probabilities_kept(fake: FakeOpenAI) -> None:
+async def test_tool_calls_are_joined_and_log_probabilities_kept(fake: FakeOpenAI) -> None:
     rest = {"index": 0, "function": {"arguments": ": 1}"}}
     token = {"token": "x", "logprob": -0.1, "bytes": None, "top_logprobs": []}
     fake.script = lambda request: [
@@ -76,7 +76,7 @@ async def test_calls_are_put_together_and_probabilities_kept(fake: FakeOpenAI) -
 
 @pytest.mark.parametrize("status", [400, 401, 429, 503])
 async def test_a_refusal_is_the_servers_own_words(fake: FakeOpenAI, status: int) -> None:
-    def refuses(request: Request) -> Iterable[Piece]:
+    def refuses(request: Request) -> Iterable[Part]:
         raise Refuse(status, "No, thank you.")
 
     fake.script = refuses
@@ -87,14 +87,14 @@ async def test_a_refusal_is_the_servers_own_words(fake: FakeOpenAI, status: int)
     ("ending", "told"),
     [
         (Refuse(500, "The model died."), "The model died."),
-        (CutShort(), CONNECTION_LOST),
-        (HangUp(), CONNECTION_LOST),
+        (StreamTruncated(), CONNECTION_LOST),
+        (ConnectionLost(), CONNECTION_LOST),
     ],
 )
 async def test_a_stream_that_breaks_off_is_told_and_what_was_said_stays(
     fake: FakeOpenAI, ending: Exception, told: str
 ) -> None:
-    def breaks(request: Request) -> Iterator[Piece]:
+    def breaks(request: Request) -> Iterator[Part]:
         yield "A "
         raise ending
 
@@ -103,31 +103,31 @@ async def test_a_stream_that_breaks_off_is_told_and_what_was_said_stays(
     assert ([each["content"] for each in answer.messages], answer.error) == (["A "], told)
 
 
-async def test_nobody_there_is_told() -> None:
+async def test_a_missing_server_is_reported() -> None:
     client = ApiClient("http://127.0.0.1:9/v1")
-    looks = [answer async for answer in client.stream({**QUESTION})]
+    updates = [answer async for answer in client.stream({**QUESTION})]
     await client.close()
-    assert looks[-1].error == "The server at http://127.0.0.1:9/v1 does not answer. Is it running?"
+    assert updates[-1].error == "The server at http://127.0.0.1:9/v1 does not respond. Is it running?"
 
 
-def _endless(request: Request) -> Iterator[Piece]:
+def _endless(request: Request) -> Iterator[Part]:
     while True:
         yield "on "
         time.sleep(0.02)
 
 
-async def test_who_leaves_ends_the_stream_within_a_second(fake: FakeOpenAI) -> None:
+async def test_closing_the_stream_ends_the_request_within_a_second(fake: FakeOpenAI) -> None:
     fake.script = _endless
     client = ApiClient(fake.base_url)
     async with aclosing(client.stream({**QUESTION})) as growing:
         async for answer in growing:
             if answer.messages:
                 break
-    assert await asyncio.to_thread(fake.left.wait, 1)
+    assert await asyncio.to_thread(fake.disconnected.wait, 1)
     await client.close()
 
 
-async def test_who_is_cancelled_ends_the_stream_too(fake: FakeOpenAI) -> None:
+async def test_cancelling_ends_the_request(fake: FakeOpenAI) -> None:
     fake.script = _endless
     client, begun = ApiClient(fake.base_url), asyncio.Event()
 
@@ -140,14 +140,14 @@ async def test_who_is_cancelled_ends_the_stream_too(fake: FakeOpenAI) -> None:
     await begun.wait()
     listening.cancel()
     await asyncio.wait({listening})
-    assert await asyncio.to_thread(fake.left.wait, 1)
+    assert await asyncio.to_thread(fake.disconnected.wait, 1)
     await client.close()
 
 
-def test_an_unlikely_answer_is_a_sentence() -> None:
+def test_an_invalid_response_is_reported_in_one_sentence() -> None:
     client = ApiClient("http://127.0.0.1:8080/v1")
-    assert "not what a chat completion looks like" in client.describe_error(ValueError("x"))
-    assert "does not answer" in client.describe_error(httpx.ConnectError("x"))
+    assert "not a valid chat completion" in client.describe_error(ValueError("x"))
+    assert "does not respond" in client.describe_error(httpx.ConnectError("x"))
 
 
 METRICS = """# HELP x
@@ -157,11 +157,11 @@ gemma_api_time_to_first_token_seconds_count 1.0
 """
 
 
-async def test_the_server_is_looked_at_once_a_second_and_recovers(fake: FakeOpenAI) -> None:
+async def test_the_status_is_refreshed_at_most_once_per_second_and_recovers(fake: FakeOpenAI) -> None:
     clock = [100.0]
     fake.pages |= {"/health": (200, {"status": "ok"}), "/metrics": (200, METRICS.format(pieces=10))}
     client = ApiClient(fake.base_url, clock=lambda: clock[0])
-    assert client.state == "asking"
+    assert client.state == "connecting"
     await client.refresh()
     first = client.facts
     assert (client.state, client.models, first["running"], first["tokens/s now"]) == (
@@ -188,6 +188,6 @@ async def test_the_server_is_looked_at_once_a_second_and_recovers(fake: FakeOpen
     fake.stop()
     clock[0] += 2
     await client.refresh()
-    assert "does not answer" in client.facts["health"]
+    assert "does not respond" in client.facts["health"]
     assert client.plot()["data"][-1][1] == 10
     await client.close()

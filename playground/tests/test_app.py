@@ -7,13 +7,13 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from fake_openai import MODEL, FakeOpenAI
-from gemma_playground import app
+from gemma_playground import app, event_handlers
 from gemma_playground.api_client import ApiClient, ChatResponse
-from gemma_playground.app import HTML
 from gemma_playground.conversation import Conversation
 from gemma_playground.file_store import FileStore
 from gemma_playground.settings import PlaygroundSettings
 from gemma_playground.settings_panel import FIELDS, panel_values
+from gemma_playground.templates import HTML
 
 QUESTION = {"text": "Hi", "files": []}
 SUBMIT = gr.EventData(None, None)
@@ -33,51 +33,63 @@ def of_tab(name: str = "0a-tab") -> gr.Request:
     return gr.Request(session_hash=name)
 
 
-async def drain(looks: Any) -> list[Any]:
-    return [look async for look in looks]
+async def drain(updates: Any) -> list[Any]:
+    return [look async for look in updates]
 
 
-async def test_a_question_is_answered_kept_and_opened(fake: FakeOpenAI, store: FileStore) -> None:
+async def test_a_message_gets_a_response_and_can_be_stored_and_opened(
+    fake: FakeOpenAI, store: FileStore
+) -> None:
     client = ApiClient(fake.base_url, "sk-secret")
     talk = Conversation()
-    looks = await drain(
-        app.ask_handler(client, store, "submit")(SUBMIT, of_tab(), QUESTION, talk, *panel(temperature="0.5"))
+    updates = await drain(
+        event_handlers.request_handler(client, store, "submit")(
+            SUBMIT, of_tab(), QUESTION, talk, *panel(temperature="0.5")
+        )
     )
     await client.close()
-    assert looks[-1][1][-1]["content"][0]["text"] == "You said: Hi"
-    assert fake.asked[0]["model"] == MODEL, "without a model the first is asked"
-    kept = app.to_storage(talk, *panel(temperature="0.5"))
-    assert "sk-secret" not in str(kept) + str(looks)
-    keep = app.file_storer(store, of_tab())
-    again, shown, *restored = app.open_conversation(keep, kept)
+    assert updates[-1][1][-1]["content"][0]["text"] == "You said: Hi"
+    assert fake.requests[0]["model"] == MODEL, "without a model the first is asked"
+    kept = event_handlers.to_storage(talk, *panel(temperature="0.5"))
+    assert "sk-secret" not in str(kept) + str(updates)
+    keep = event_handlers.file_storer(store, of_tab())
+    again, shown, *restored = event_handlers.open_conversation(keep, kept)
     assert (again, shown) == (talk, talk.to_chatbot(keep))
     assert dict(zip(FIELDS, restored, strict=True))["temperature"] == "0.5"
 
 
-async def test_two_are_asked_at_once(fake: FakeOpenAI, store: FileStore) -> None:
+async def test_two_requests_are_sent_at_once(fake: FakeOpenAI, store: FileStore) -> None:
     client = ApiClient(fake.base_url)
     talks = Conversation(), Conversation()
     given = talks[0], *panel(seed="1"), talks[1], *panel(seed="x")
-    looks = await drain(app.ask_handler(client, store, "submit")(SUBMIT, of_tab(), QUESTION, *given))
+    updates = await drain(
+        event_handlers.request_handler(client, store, "submit")(SUBMIT, of_tab(), QUESTION, *given)
+    )
     await client.close()
     assert talks[0].messages[-1]["content"] == "You said: Hi"
-    assert {len(look) for look in looks} == {1 + 2 * len(app.UNCHANGED)}
-    assert any("is not JSON" in str(look[1 + len(app.UNCHANGED)]) for look in looks)
-    assert [asked["seed"] for asked in fake.asked] == [1]
+    assert {len(look) for look in updates} == {1 + 2 * len(event_handlers.UNCHANGED)}
+    assert any("is not JSON" in str(look[1 + len(event_handlers.UNCHANGED)]) for look in updates)
+    assert [asked["seed"] for asked in fake.requests] == [1]
 
 
-async def test_nobody_is_asked_before_every_call_is_answered(fake: FakeOpenAI, store: FileStore) -> None:
+async def test_no_request_is_sent_before_every_tool_call_has_a_result(
+    fake: FakeOpenAI, store: FileStore
+) -> None:
     client = ApiClient(fake.base_url)
     function = {"name": "add", "arguments": "{}"}
     calls = [{"id": number, "type": "function", "function": function} for number in ("c1", "c2")]
     talk = Conversation(messages=[{"role": "assistant", "content": "", "tool_calls": calls}])
     for asked in (0, 1):
-        await drain(app.ask_handler(client, store, "submit")(SUBMIT, of_tab(), QUESTION, talk, *panel()))
-        assert len(fake.asked) == asked
+        await drain(
+            event_handlers.request_handler(client, store, "submit")(
+                SUBMIT, of_tab(), QUESTION, talk, *panel()
+            )
+        )
+        assert len(fake.requests) == asked
     await client.close()
 
 
-def test_everything_that_is_html_is_escaped() -> None:
+def test_html_is_escaped() -> None:
     evil = "<script>"
     top = {"token": '"><script>', "logprob": -1.0, "bytes": None}
     content = [{**top, "top_logprobs": [top]}]
@@ -124,9 +136,7 @@ async def test_settings_and_the_page_are_built_without_a_server(
         ("PLAYGROUND_PORT", "x"),
     ],
 )
-def test_a_setting_that_is_wrong_is_named(
-    variable: str, value: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_setting_is_named(variable: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         PlaygroundSettings.read([], {variable: value})
     assert variable in capsys.readouterr().err
@@ -146,9 +156,11 @@ EVENTS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "data"), EVENTS)
-async def test_an_event_about_nothing_changes_nothing(store: FileStore, name: str, data: Any) -> None:
+async def test_an_event_that_refers_to_no_message_changes_nothing(
+    store: FileStore, name: str, data: Any
+) -> None:
     talk = Conversation(messages=[{"role": "user", "content": "Hi"}])
-    asking = app.ask_handler(ApiClient("http://127.0.0.1:9/v1"), store, name)
-    with pytest.raises(gr.Error, match="Load the page again"):
+    asking = event_handlers.request_handler(ApiClient("http://127.0.0.1:9/v1"), store, name)
+    with pytest.raises(gr.Error, match="Reload the page"):
         await drain(asking(gr.EventData(None, data), of_tab(), QUESTION, talk, *panel()))
     assert talk.messages == [{"role": "user", "content": "Hi"}]

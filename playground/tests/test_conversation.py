@@ -102,10 +102,10 @@ def test_what_is_said_after_calls_is_what_they_gave_back(store: StoreFile) -> No
     say(talk, "3")
     assert talk.pending_tool_call() is None
     titles = [each["metadata"].get("title") for each in talk.to_chatbot(store)]
-    assert titles == [None, r"Call of get\_weather", "Call of add", "Answer", "Answer"]
+    assert titles == [None, r"Tool call: get\_weather", "Tool call: add", "Tool result", "Tool result"]
 
 
-def test_two_questions_in_a_row_are_one() -> None:
+def test_two_user_messages_in_a_row_are_merged() -> None:
     talk = Conversation()
     say(talk, "one")
     say(talk, "two")
@@ -113,16 +113,16 @@ def test_two_questions_in_a_row_are_one() -> None:
     assert len(talk.messages) == 1
 
 
-def test_an_error_is_shown_as_it_is_and_never_sent(store: StoreFile) -> None:
+def test_an_error_is_shown_unchanged_and_never_sent(store: StoreFile) -> None:
     talk = Conversation()
     say(talk, "one")
     told = to_chatbot(talk.messages, store, "<b>*no*</b>")[-1]
-    assert told["metadata"] == {"title": "Not answered"}
+    assert told["metadata"] == {"title": "Error"}
     assert told["content"][0]["text"] == r"\<b\>\*no\*\</b\>"
     assert len(talk.messages) == 1
 
 
-def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+def test_a_stored_conversation_can_be_restored(tmp_path: Path) -> None:
     talk = Conversation()
     say(talk, "one", file(tmp_path), file(tmp_path, b"OggS", "a.ogg"))
     answered(talk, "first", ("c1", "add"))
@@ -167,12 +167,12 @@ BAD: list[Any] = [
 
 
 @pytest.mark.parametrize("kept", BAD)
-def test_what_is_no_conversation_is_refused(kept: Any) -> None:
+def test_an_invalid_conversation_is_refused(kept: Any) -> None:
     with pytest.raises(gr.Error, match="not a conversation"):
         Conversation.from_stored(kept)
 
 
-def test_only_what_is_known_of_a_conversation_is_taken() -> None:
+def test_only_known_fields_of_a_conversation_are_used() -> None:
     made_up = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     part = {"type": "text", "text": "Hi"}
@@ -199,15 +199,15 @@ def test_only_what_is_known_of_a_conversation_is_taken() -> None:
     assert clean["settings"] == {"model": str(made_up)}
 
 
-def test_no_room_for_a_file_is_told() -> None:
+def test_missing_space_for_a_file_is_reported() -> None:
     def refuse(*_: object) -> str:
-        raise LimitExceededError("No room.")
+        raise LimitExceededError("No space.")
 
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     talk = Conversation(messages=[{"role": "user", "content": [image]}])
     for ask in (talk.to_chatbot, talk.pop_user_message):
-        with pytest.raises(gr.Error, match="No room"):
+        with pytest.raises(gr.Error, match="No space"):
             ask(refuse)
     assert len(talk.messages) == 1, "nothing is lost"
-    with pytest.raises(gr.Error, match="no longer here"):
+    with pytest.raises(gr.Error, match="was deleted"):
         say(talk, "", "/nowhere/a.png")

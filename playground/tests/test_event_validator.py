@@ -18,7 +18,7 @@ from gemma_playground.access_control import RequestRefused
 from gemma_playground.event_validator import EventValidator
 from gemma_playground.settings import MIB
 from gemma_playground.tab_registry import TabRegistry
-from served import SECRET, PlaygroundServer, ask, body, leaked
+from served import SECRET, PlaygroundServer, body, leaked, send_event
 
 pytestmark = pytest.mark.timeout(600)  # the first one waits for Gradio
 
@@ -40,7 +40,7 @@ def files_in(value: Any) -> list[Any]:
     return [*own, *(found for each in inner for found in files_in(each))]
 
 
-def test_no_event_takes_an_invented_file(served: PlaygroundServer, secrets: list[str]) -> None:
+def test_no_event_accepts_an_unknown_file(served: PlaygroundServer, secrets: list[str]) -> None:
     """Every event, every input of it and its event data, whatever is said, at every depth."""
     events = EventValidator(served.app, TabRegistry(served.demo, 1024 * MIB), served.store, MIB)
     every, tried, taken = list(values(secrets)), 0, 0
@@ -59,14 +59,14 @@ def test_no_event_takes_an_invented_file(served: PlaygroundServer, secrets: list
 
 
 @pytest.mark.parametrize("kind", [gr.MultimodalTextbox, gr.JSON, gr.Image, gr.Dropdown])
-def test_no_component_takes_an_invented_file(
+def test_no_component_accepts_an_unknown_file(
     served: PlaygroundServer, visitor: httpx.Client, secrets: list[str], kind: type
 ) -> None:
     """All the way, through the queue as well."""
     event, made_up = served.event(kind), {"path": secrets[0], "meta": attacks.META}
     (place, *_) = [at for at, part in enumerate(event.inputs) if isinstance(part, kind)]
     tried = attacks.nested(made_up)
-    said = [ask(visitor, body(event, place, value, event_data=value)) for value in tried]
+    said = [send_event(visitor, body(event, place, value, event_data=value)) for value in tried]
     assert not leaked(served, visitor, "".join(said))
 
 
@@ -79,7 +79,7 @@ def test_gradio_itself_takes_no_file_of_the_server(
     assert {"/proc", "/etc", "/dev", str(Path.cwd())} <= set(demo.blocked_paths)
     event, box = served.event(gr.JSON, name="reopen"), served.event(gr.MultimodalTextbox, gr.Image)
     said = ""
-    with TestClient(served.inside, raise_server_exceptions=False) as inside:
+    with TestClient(served.gradio_app, raise_server_exceptions=False) as inside:
         for path in ("/etc/hostname", "/proc/self/environ", str(Path("pyproject.toml").absolute())):
             made_up = {"path": path, "meta": attacks.META}
             for each, value in ((event, {"messages": [], "x": made_up}), (box, made_up)):
@@ -117,7 +117,7 @@ def test_no_address_is_fetched(served: PlaygroundServer, visitor: httpx.Client) 
             for made_up in attacks.file_data(url) if url == inner else ():
                 for event in (served.event(gr.MultimodalTextbox), served.event(gr.JSON)):
                     for value in (made_up, {"text": "", "files": [made_up]}, {"messages": [made_up]}):
-                        ask(visitor, body(event, 0, value))
+                        send_event(visitor, body(event, 0, value))
     assert asked == []
 
 

@@ -44,13 +44,13 @@ def test_a_file_belongs_to_its_session_alone(store: FileStore) -> None:
 
 
 @pytest.mark.parametrize("given", ["{}/", "{}/.", "//{}", "{}\0", "{}%00", "file://{}", "./{}", " {}", ""])
-def test_only_the_very_path_names_a_file(store: FileStore, given: str) -> None:
+def test_only_the_exact_path_identifies_a_file(store: FileStore, given: str) -> None:
     path = store.add("a", "png", b"x")
     assert store.find("a", given.format(path)) is None
     assert store.find("a", f"{store.folder}/../{store.folder.name}/{Path(path).name}") is None
 
 
-def test_what_is_not_in_the_store_is_not_shown(store: FileStore) -> None:
+def test_files_outside_the_store_are_not_shown(store: FileStore) -> None:
     other = store.folder / "other.png"
     other.write_bytes(b"x")
     assert store.readable_path("a", str(other)) is None
@@ -71,7 +71,7 @@ def test_the_same_content_is_stored_once(store: FileStore, clock: Clock) -> None
 
 
 @pytest.mark.parametrize(
-    ("size", "status", "told"), [(0, 400, "empty"), (40 * KIB + 1, 413, "a file may have")]
+    ("size", "status", "told"), [(0, 400, "empty"), (40 * KIB + 1, 413, "a file may have at most")]
 )
 def test_a_file_of_no_or_too_many_bytes_is_refused(
     store: FileStore, size: int, status: int, told: str
@@ -85,7 +85,7 @@ def test_a_file_of_no_or_too_many_bytes_is_refused(
 
 
 def fill(store: FileStore, session: str, size: int = 40 * KIB) -> None:
-    """Until there is no room."""
+    """Until there is no space."""
     for number in range(100):
         store.add(session, "png", bytes([number]) * size)
 
@@ -95,7 +95,7 @@ def test_a_session_and_all_have_a_limit(store: FileStore) -> None:
         fill(store, "a")
     assert refused.value.status == 413
     assert store.used("a") == 80 * KIB
-    with pytest.raises(LimitExceededError, match="no room for more") as refused:
+    with pytest.raises(LimitExceededError, match="no space for more") as refused:
         fill(store, "b")
     assert refused.value.status == 507
     assert store.used() == 120 * KIB == sum(each.stat().st_size for each in store.folder.iterdir())
@@ -121,7 +121,7 @@ def test_old_files_are_deleted_and_make_room(store: FileStore, clock: Clock) -> 
     assert (store.used("a"), store.used()) == (0, 0)
 
 
-def test_room_is_kept_for_what_is_about_to_come(store: FileStore) -> None:
+def test_space_is_reserved_for_uploads(store: FileStore) -> None:
     with store.reserved("a", 90 * KIB), pytest.raises(LimitExceededError):
         store.add("a", "png", b"x" * 20 * KIB)
     assert store.add("a", "png", b"x" * 20 * KIB)

@@ -41,7 +41,12 @@ def send(visitor: httpx.Client, *files: tuple[str, bytes]) -> httpx.Response:
 @pytest.mark.parametrize(
     ("name", "content", "status", "told"),
     [
-        ("large.png", b"x" * (MIB * 3 // 2), 413, "'large.png': The file has 1.5 MB; a file may have 1 MB."),
+        (
+            "large.png",
+            b"x" * (MIB * 3 // 2),
+            413,
+            "'large.png': The file has 1.5 MB; a file may have at most 1 MB.",
+        ),
         ("empty.png", b"", 400, "'empty.png': The file is empty."),
         ("notes.txt", b"x", 400, "'notes.txt' is not one of png, jpg,"),
         ("page.svg", b"<svg/>", 400, "'page.svg' is not one of"),
@@ -82,7 +87,8 @@ def test_a_browser_may_upload_so_much_and_no_more(served: PlaygroundServer, visi
     answer = send(visitor, ("5.png", b"x" * (MIB - 1024)))
     assert answer.status_code == 413
     assert (
-        "All files of one browser may have 4 MB together. Files are deleted after 240 minutes." in answer.text
+        "The files of one browser may have at most 4 MB in total. Files are deleted after 240 minutes."
+        in answer.text
     )
     with served.visitor() as other:
         assert send(other, ("5.png", b"x" * (MIB - 1024))).status_code == 200
@@ -101,7 +107,7 @@ def test_all_browsers_together_may_upload_so_much_and_no_more(served: Playground
     raise AssertionError("never full")
 
 
-def test_many_files_at_once_are_limited(visitor: httpx.Client, served: PlaygroundServer) -> None:
+def test_the_number_of_files_in_an_upload_is_limited(visitor: httpx.Client, served: PlaygroundServer) -> None:
     answer = send(visitor, *[(f"{number}.png", PNG) for number in range(101)])
     assert (answer.status_code, "100" in answer.text) == (400, True)
     assert served.store.used() == 0
@@ -117,7 +123,7 @@ def test_many_files_at_once_are_limited(visitor: httpx.Client, served: Playgroun
         ({"content-type": "application/x-www-form-urlencoded"}, b"files=/etc/passwd", 400),
     ],
 )
-def test_an_upload_that_is_no_form_is_refused(
+def test_an_upload_without_a_form_is_refused(
     served: PlaygroundServer, visitor: httpx.Client, headers: dict[str, str], content: bytes, status: int
 ) -> None:
     answer = visitor.post("/gradio_api/upload", headers=headers, content=content)
@@ -147,7 +153,7 @@ def eventually(is_so: Callable[[], bool]) -> bool:
     return False
 
 
-def test_half_an_upload_leaves_nothing(served: PlaygroundServer, visitor: httpx.Client) -> None:
+def test_an_incomplete_upload_leaves_nothing(served: PlaygroundServer, visitor: httpx.Client) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + PNG
     form = "multipart/form-data; boundary=x"
     connection = half(served, visitor, "/gradio_api/upload", form, 3 * MIB, part)
@@ -157,7 +163,7 @@ def test_half_an_upload_leaves_nothing(served: PlaygroundServer, visitor: httpx.
     assert eventually(lambda: served.store.used() < 2 * MIB)
 
 
-def test_a_length_must_be_told(visitor: httpx.Client) -> None:
+def test_an_upload_needs_a_content_length(visitor: httpx.Client) -> None:
     answer = visitor.post(
         "/gradio_api/upload",
         headers={"content-type": "multipart/form-data; boundary=x"},

@@ -16,12 +16,12 @@ def panel(**told: Any) -> list[Any]:
     return [model if isinstance(model, str) else None, *rest]
 
 
-def test_what_is_left_alone_is_not_sent() -> None:
+def test_empty_fields_are_not_sent() -> None:
     assert build_request(SAID, panel(model="m")) == {"model": "m", "messages": SAID, "stream": True}
     assert non_empty(panel()) == {}
 
 
-def test_what_is_set_is_sent() -> None:
+def test_fields_that_are_set_are_sent() -> None:
     told = {
         "model": "m", "system": "Be brief", "temperature": "0", "top_p": 0.5, "max_tokens": "7", "seed": "1",
         "stop": "a\nb", "frequency_penalty": "1", "presence_penalty": "-1", "response_format": "json_schema",
@@ -45,17 +45,17 @@ def test_what_is_set_is_sent() -> None:
         ({"response_format": "json_schema", "json_schema": "{"}, "Json schema: '{' is not JSON"),
     ],
 )
-def test_what_cannot_be_sent_is_refused(told: dict[str, str], sentence: str) -> None:
+def test_invalid_fields_are_refused(told: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         build_request(SAID, panel(**told))
 
 
 @pytest.mark.parametrize("found", [None, [], "x", {"model": None, "other": 1}])
-def test_settings_from_anywhere_are_a_panel(found: Any) -> None:
+def test_settings_from_untrusted_sources_become_panel_values(found: Any) -> None:
     assert non_empty([None, *panel_values(found)[1:]]) == {}
 
 
-def test_snippets_are_the_request_and_hold_no_key() -> None:
+def test_snippets_contain_the_request_and_no_key() -> None:
     sent = build_request(SAID, panel(model="m", logprobs=True))
     curl, python, script = code_snippets(sent, "http://127.0.0.1:1/v1")
     command, _, body = curl.partition("<<'END'\n")

@@ -18,7 +18,9 @@ from openai.types.chat.chat_completion import Choice
 
 UPDATE_INTERVAL_S: Final = 0.1
 """Seconds between two updates of a response in the browser; each also detects whether it disconnected."""
-CONNECTION_LOST: Final = "The connection to the server broke in the middle of the answer. Retry asks again."
+CONNECTION_LOST: Final = (
+    "The connection to the server was lost before the response was complete. Retry sends the message again."
+)
 CHUNK_COUNTERS: Final = "(?:inter_token_latency|time_to_first_token)_seconds_count"
 """Metrics that count chunks while they are sent; token metrics are updated when a response is complete."""
 HEALTH_FIELDS: Final = ("running", "waiting", "context_length", "device", "dtype", "engine", "max_num_seqs")
@@ -49,12 +51,12 @@ class ChatResponse:
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The assistant message in OpenAI's format; empty before the first token."""
-        said = self.choice and self.choice.message
-        text = (said and (said.content or said.refusal)) or ""
-        wanted: Any = {"id": True, "type": True, "function": {"name": True, "arguments": True}}
-        calls = [call.model_dump(include=wanted) for call in (said and said.tool_calls) or ()]
-        message = {"role": "assistant", "content": text} | ({"tool_calls": calls} if calls else {})
-        return [message] if text or calls else []
+        message = self.choice and self.choice.message
+        text = (message and (message.content or message.refusal)) or ""
+        included: Any = {"id": True, "type": True, "function": {"name": True, "arguments": True}}
+        calls = [call.model_dump(include=included) for call in (message and message.tool_calls) or ()]
+        result = {"role": "assistant", "content": text} | ({"tool_calls": calls} if calls else {})
+        return [result] if text or calls else []
 
 
 class ApiClient:
@@ -68,9 +70,9 @@ class ApiClient:
 
     def __init__(self, base_url: str, api_key: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self.base_url, self._clock = base_url, clock
-        self.state = "asking"
+        self.state = "connecting"
         self.models: list[str] = []
-        self.facts: dict[str, Any] = {"server": base_url, "health": "Asking the server …"}
+        self.facts: dict[str, Any] = {"server": base_url, "health": "Connecting to the server …"}
         self.speeds: deque[tuple[float, float]] = deque(maxlen=120)
         self._lock, self._refreshed, self._chunks = asyncio.Lock(), 0.0, 0
         key, timeout = api_key or "none", openai.Timeout(600, connect=5)
@@ -80,34 +82,34 @@ class ApiClient:
 
     async def stream(self, request: dict[str, Any]) -> AsyncGenerator[ChatResponse, None]:
         """Yields the same growing response until it is complete or failed; ``aclose`` cancels it."""
-        answer = ChatResponse()
-        task = asyncio.create_task(self._fill(answer, request))
+        response = ChatResponse()
+        task = asyncio.create_task(self._fill(response, request))
         try:
             done: set[asyncio.Task[None]] = set()
-            while not done:  # The completed response is yielded once more.
+            while not done:  # the completed response is yielded once more
                 done, _ = await asyncio.wait({task}, timeout=UPDATE_INTERVAL_S)
-                yield answer
+                yield response
         finally:
             task.cancel()
             await asyncio.wait({task})
 
-    async def _fill(self, answer: ChatResponse, request: dict[str, Any]) -> None:
+    async def _fill(self, response: ChatResponse, request: dict[str, Any]) -> None:
         create: Any = self._openai.chat.completions.create  # The overloads do not accept a dictionary.
         try:
             async with await create(**request, stream_options={"include_usage": True}) as stream:
                 async for chunk in stream:
-                    answer.add_chunk(chunk)
-            answer.error = "" if answer.choice and answer.choice.finish_reason else CONNECTION_LOST
+                    response.add_chunk(chunk)
+            response.error = "" if response.choice and response.choice.finish_reason else CONNECTION_LOST
         except Exception as error:  # Shown to the user.
             lost = isinstance(error, (openai.APIConnectionError, httpx.HTTPError))
-            answer.error = CONNECTION_LOST if lost and answer.first else self.describe_error(error)
+            response.error = CONNECTION_LOST if lost and response.first else self.describe_error(error)
 
     def describe_error(self, error: Exception) -> str:
         """The error as a sentence for the user; the server's own message if there is one."""
         if isinstance(error, (openai.APIConnectionError, httpx.HTTPError)):
-            return f"The server at {self.base_url} does not answer. Is it running?"
+            return f"The server at {self.base_url} does not respond. Is it running?"
         if not isinstance(error, openai.APIError):
-            return f"The server's answer is not what a chat completion looks like: {error}"
+            return f"The server's response is not a valid chat completion: {error}"
         own = error.body.get("message") if isinstance(error.body, dict) else None
         status = f" (HTTP {error.status_code})" if isinstance(error, openai.APIStatusError) else ""
         return f"{own or error.message}{status}"

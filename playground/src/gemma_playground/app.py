@@ -1,50 +1,32 @@
-"""The page: Gradio components and their event handlers."""
+"""The page: Gradio components, and which handler each of their events calls."""
 
-import asyncio
-import json
-import math
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, aclosing
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
-from jinja2 import ChainableUndefined, Environment
 
 from gemma_playground import settings_panel
 from gemma_playground.api_client import ApiClient, ChatResponse
-from gemma_playground.conversation import Conversation, StoreFile, to_chatbot
+from gemma_playground.conversation import Conversation
+from gemma_playground.event_handlers import (
+    Outputs,
+    busy_box,
+    examples,
+    file_storer,
+    open_conversation,
+    request_handler,
+    to_storage,
+)
 from gemma_playground.file_store import MEDIA_TYPES, FileStore
-from gemma_playground.sessions import session_of_tab
+from gemma_playground.templates import HTML
 
-HERE: Final = Path(__file__).parent
-TEMPLATES: Final = Environment(autoescape=True, undefined=ChainableUndefined)
-TEMPLATES.globals["exp"] = lambda logprob: math.exp(min(0, logprob))
-HTML: Final[Any] = TEMPLATES.from_string((HERE / "page.html").read_text(encoding="utf-8")).module
-"""HTML that no Gradio component provides, by macro name."""
-WELCOME: Final = """## Drop a picture in and ask about it
-Add a picture or a sound with the paper clip, or drop it below, and press Enter. Or try an example:"""
+WELCOME: Final = """## Drop in an image and ask about it
+Add an image or an audio file with the paper clip, or drop it below, and press Enter. Or try an example:"""
 QUEUED: Final[dict[str, Any]] = {"show_progress": "hidden"}
 """Options of events that take long or show messages to the user, which requires the queue."""
 UNQUEUED: Final[dict[str, Any]] = {"queue": False, **QUEUED}
-UNCHANGED: Final = [gr.skip() for _ in range(6)]  # one side's chat and inspector
-Outputs = tuple[Any, ...]  # a value for each component that the handler's event names, in that order
 Side = tuple[list[Any], list[Any]]
 """One chat: the inputs (conversation, settings panel) and the outputs (chatbot, inspector)."""
-EVENT_ACTIONS: Final[dict[str, Callable[[Conversation, Any, gr.EventData, StoreFile], None]]] = {
-    "submit": lambda conversation, message, *_: conversation.add_user_message(message),
-    "retry": lambda conversation, _, __, store: conversation.add_user_message(
-        conversation.pop_user_message(store)
-    ),
-    "edit": lambda conversation, _, event, store: conversation.add_user_message(
-        {**conversation.pop_user_message(store, event.index + 1), "text": event.value}
-    ),
-    "example_select": lambda conversation, _, event, __: conversation.add_user_message(
-        examples()[event.index]
-    ),
-}
-"""The events that send a request, and how each of them changes the conversation."""
 
 chatbot = partial(
     gr.Chatbot, allow_tags=False, buttons=["copy", "copy_all"], height="max(18rem, 100dvh - 25rem)"
@@ -53,105 +35,13 @@ message_box = partial(
     gr.MultimodalTextbox,
     label="Message",
     show_label=False,
-    placeholder="Ask about a picture, a sound, or anything",
+    placeholder="Ask about an image, audio, or anything else",
     file_count="multiple",
     file_types=[f".{kind}" for kind in MEDIA_TYPES],
     sources=["upload", "microphone"],
     max_plain_text_length=10**6,
     elem_classes="message-box",
 )
-
-
-def file_storer(store: FileStore, request: gr.Request) -> StoreFile:
-    """A function that stores files for the session of an event."""
-    return partial(store.add, session_of_tab(request.session_hash))
-
-
-def ask_handler(
-    client: ApiClient, store: FileStore, name: str
-) -> Callable[..., AsyncGenerator[Outputs, None]]:
-    """The handler of an event that sends a request for each side, concurrently."""
-
-    async def ask(
-        event: gr.EventData, request: gr.Request, message: Any, *given: Any
-    ) -> AsyncGenerator[Outputs, None]:
-        wide, store_file = 1 + len(settings_panel.FIELDS), file_storer(store, request)
-        sides = [given[at : at + wide] for at in range(0, len(given), wide)]
-        chat_views = [
-            _apply_event(conversation, name, message, event, store_file) for conversation, *_ in sides
-        ]
-        fresh = (part for chat in chat_views for part in (chat, *UNCHANGED[1:]))
-        yield _busy_box(busy=True, **({"value": None} if name == "submit" else {})), *fresh
-        async with AsyncExitStack() as ending:
-            answers = [
-                await ending.enter_async_context(aclosing(stream_response(client, chat, *side)))
-                for chat, side in zip(chat_views, sides, strict=True)
-            ]
-            while any(steps := await asyncio.gather(*(anext(each, None) for each in answers))):
-                yield gr.skip(), *(part for step in steps for part in step or UNCHANGED)
-
-    return ask
-
-
-def _apply_event(
-    conversation: Conversation, name: str, message: Any, event: gr.EventData, store: StoreFile
-) -> list[Any]:
-    """Applies an event to the conversation, unless it fails; returns the chatbot's messages."""
-    before = list(conversation.messages), conversation.size
-    try:
-        EVENT_ACTIONS[name](conversation, message, event, store)
-        return conversation.to_chatbot(store)
-    except (AttributeError, LookupError, TypeError) as error:  # The event refers to no message of the chat.
-        conversation.messages, conversation.size = before
-        raise gr.Error("This cannot be asked again. Load the page again.", print_exception=False) from error
-    except gr.Error:
-        conversation.messages, conversation.size = before
-        raise
-
-
-async def stream_response(
-    client: ApiClient, chat: list[Any], conversation: Conversation, *values: Any
-) -> AsyncGenerator[Outputs, None]:
-    """Yields one side's chatbot messages with the growing response, and its inspector.
-
-    Args:
-        client: of the server.
-        chat: the chatbot's messages so far.
-        conversation: the response is added to it.
-        values: of the settings panel.
-    """
-    if conversation.pending_tool_call():  # another tool result must be entered first
-        return
-    try:
-        sent = settings_panel.build_request(asked := conversation.messages, values)
-    except ValueError as error:
-        yield [*chat, *_to_chatbot([], str(error))], *UNCHANGED[1:]
-        return
-    if not sent["model"]:
-        await client.refresh()
-        sent["model"] = next(iter(client.models), "")
-    yield *UNCHANGED[:3], *settings_panel.code_snippets(sent, client.base_url)
-    async with aclosing(client.stream(sent)) as growing:
-        async for found in growing:
-            conversation.messages = [*asked, *found.messages]
-            messages = _to_chatbot(found.messages, found.error)
-            yield [*chat, *messages], HTML.facts(found), HTML.tokens(found), *UNCHANGED[3:]
-
-
-def _to_chatbot(messages: list[Any], error: str) -> list[Any]:
-    """The chatbot's messages of a response, which has no files."""
-    return to_chatbot(messages, lambda *_: "", error)
-
-
-def _busy_box(busy: bool, **more: Any) -> gr.MultimodalTextbox:
-    return gr.MultimodalTextbox(interactive=not busy, submit_btn=not busy, stop_btn=busy, **more)
-
-
-def open_conversation(store: StoreFile, kept: Any) -> Outputs:
-    """Opens a stored or new conversation: returns it, its chatbot messages and its settings."""
-    conversation, settings = Conversation.from_stored(kept), kept.get("settings")
-    values = settings_panel.panel_values(settings) if settings else [gr.skip() for _ in settings_panel.FIELDS]
-    return conversation, conversation.to_chatbot(store), *values
 
 
 def inspector(request: str, prefix: str = "") -> list[settings_panel.Component]:
@@ -164,13 +54,6 @@ def inspector(request: str, prefix: str = "") -> list[settings_panel.Component]:
         # Gradio uses the label for the copy button, and screen readers use the placeholder.
         boxes = [gr.Textbox(label=each, placeholder=each, interactive=False, **code) for each in labels]
     return [facts, tokens, *boxes]
-
-
-def examples() -> list[dict[str, Any]]:
-    """Example messages; their files are part of the package."""
-    folder = HERE / "examples"
-    found = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
-    return [{**each, "files": [str(folder / file) for file in each["files"]]} for each in found]
 
 
 def chat_tab() -> tuple[gr.MultimodalTextbox, Side]:
@@ -202,7 +85,7 @@ def side_by_side_tab(client: ApiClient, store: FileStore) -> list[Side]:
     with gr.Row():
         for name in ("Left", "Right"):
             with gr.Column(min_width=320):
-                view = chatbot(label=name, placeholder="One question, two answers", elem_id=name.lower())
+                view = chatbot(label=name, placeholder="One message, two responses", elem_id=name.lower())
                 inspected = inspector(f"{name}: request", f"{name.lower()}-")
                 with gr.Accordion(f"{name}: settings", open=False):
                     sides.append(
@@ -221,11 +104,11 @@ def connect_events(
     """Connects events to the request handler, the stop button and the state of the text box."""
     inputs, outputs = ([box, *(part for side in sides for part in side[way])] for way in (0, 1))
     running = [
-        event(ask_handler(client, store, event.event_name), inputs, outputs, **QUEUED) for event in events
+        event(request_handler(client, store, event.event_name), inputs, outputs, **QUEUED) for event in events
     ]
     box.stop(None, cancels=running)
     for each in running:
-        each.then(lambda: _busy_box(busy=False), None, box, **UNQUEUED)
+        each.then(lambda: busy_box(busy=False), None, box, **UNQUEUED)
     return running
 
 
@@ -254,31 +137,22 @@ def sidebar(
     )
     undone = view.undo(undo, conversation, [box, view], cancels=events, **UNQUEUED)
     for event, js in (
-        (demo.load, "start()"),
+        (demo.load, "openPage()"),
         (stored.input, "open(id)"),
-        (new.click, "forget(false)"),
-        (delete.click, "forget(true)"),
-        (view.clear, "forget(true)"),
-        (load.click, "pick()"),
+        (new.click, "newChat()"),
+        (delete.click, "deleteChat()"),
+        (view.clear, "deleteChat()"),
+        (load.click, "importFile()"),
     ):
         found = event(None, stored, [carrier, stored], js=f"(id) => playground.{js}", **UNQUEUED)
         imported = found.then(reopen, carrier, [conversation, view, *settings], cancels=events, **QUEUED)
     saves = [(each.then, "save(kept)") for each in (*events, undone, imported)]
-    for event, js in (*saves, (export.click, "download(kept)"), (share.click, "share(kept)")):
+    for event, js in (*saves, (export.click, "exportFile(kept)"), (share.click, "share(kept)")):
         event(to_storage, [conversation, *settings], carrier, **UNQUEUED).then(
-            None, carrier, stored, js=f"(kept) => (playground.{js}, playground.listed())", **UNQUEUED
+            None, carrier, stored, js=f"(kept) => (playground.{js}, playground.list())", **UNQUEUED
         )
     share.click(lambda: gr.Info("The link is in the address bar and on the clipboard.", 4), **QUEUED)
     demo.load(None, None, bar, js="() => ({ __type__: 'update', open: innerWidth > 1000 })", **UNQUEUED)
-
-
-def to_storage(conversation: Conversation, *values: Any) -> dict[str, Any]:
-    """The conversation as it is stored and exported: messages and settings, without the API key."""
-    return {
-        "id": conversation.id,
-        "settings": settings_panel.non_empty(values),
-        "messages": conversation.messages,
-    }
 
 
 def build(client: ApiClient, store: FileStore, max_queue: int) -> gr.Blocks:

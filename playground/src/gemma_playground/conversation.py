@@ -53,14 +53,14 @@ class Conversation:
         self._check_size(message)
         text, parts = message["text"].strip(), [_to_part(file) for file in message["files"]]
         if not text and not parts:
-            raise gr.Error("Write a message, or add a picture or a sound.", print_exception=False)
+            raise gr.Error("Write a message, or add an image or an audio file.", print_exception=False)
         if (call := self.pending_tool_call()) and not parts:
             self.messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
             return
         parts.append({"type": "text", "text": text or DEFAULT_PROMPTS[parts[0]["type"]]})
         if (
             self.messages and self.messages[-1]["role"] == "user"
-        ):  # It got no response: both are sent as one message.
+        ):  # it got no response: both are sent as one message
             parts = [*_parts(self.messages.pop()), *parts]
         self.messages.append({"role": "user", "content": parts})
         self.size = messages_size(self.messages)
@@ -68,7 +68,9 @@ class Conversation:
     def _check_size(self, message: Message) -> None:
         sizes = [Path(file).stat().st_size for file in message["files"] if Path(file).exists()]
         if self.size + len(message["text"]) + sum(sizes) * 4 // 3 > MAX_BYTES:
-            sentence = f"A conversation may have {MAX_BYTES // MIB} MB with its files. Begin a new one."
+            sentence = (
+                f"A conversation may have at most {MAX_BYTES // MIB} MB with its files. Start a new one."
+            )
             raise gr.Error(sentence, print_exception=False)
 
     def pop_user_message(self, store: StoreFile, shown: int | None = None) -> Message:
@@ -86,10 +88,10 @@ class Conversation:
 
     def pending_tool_call(self) -> Message | None:
         """The first tool call of the last response that has no result yet."""
-        answered = {message.get("tool_call_id") for message in self.messages}
-        spoken = [message for message in self.messages if message["role"] != "tool"]
-        calls = spoken[-1].get("tool_calls", ()) if spoken else ()
-        return next((call for call in calls if call["id"] not in answered), None)
+        with_result = {message.get("tool_call_id") for message in self.messages}
+        others = [message for message in self.messages if message["role"] != "tool"]
+        calls = others[-1].get("tool_calls", ()) if others else ()
+        return next((call for call in calls if call["id"] not in with_result), None)
 
     def to_chatbot(self, store: StoreFile) -> list[Message]:
         """The chatbot's messages. Raises gr.Error if its files exceed a limit."""
@@ -98,7 +100,7 @@ class Conversation:
 
 def to_chatbot(messages: Iterable[Message], store: StoreFile, error: str = "") -> list[Message]:
     """The messages for the chatbot; an error is shown at the end and is not part of the conversation."""
-    failed = [_chatbot_message("assistant", _escape_markdown(error), title="Not answered")] if error else []
+    failed = [_chatbot_message("assistant", _escape_markdown(error), title="Error")] if error else []
     return [*(each for message in messages for each in _chatbot_messages(message, store)), *failed]
 
 
@@ -109,8 +111,8 @@ def sanitize(kept: Any) -> Message:
         named = {str(name): str(value) for name, value in settings.items() if value}
         if len(messages := kept["messages"]) > MAX_MESSAGES or not isinstance(messages, list):
             raise ValueError(f"More than {MAX_MESSAGES} messages.")
-        said = [_sanitize_message(message) for message in messages]
-        return {"id": _require_string(kept.get("id") or ""), "settings": named, "messages": said}
+        sanitized = [_sanitize_message(message) for message in messages]
+        return {"id": _require_string(kept.get("id") or ""), "settings": named, "messages": sanitized}
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError("This is not a conversation.") from error
 
@@ -192,7 +194,7 @@ def _chatbot_messages(message: Message, store: StoreFile) -> Iterator[Message]:
     speaker, fence = CHATBOT_ROLES[message["role"]], "```json\n{}\n```"
     if message["role"] == "tool":
         result, call_id = fence.format(message["content"]), message["tool_call_id"]
-        yield _chatbot_message(speaker, result, title="Answer", parent_id=call_id)
+        yield _chatbot_message(speaker, result, title="Tool result", parent_id=call_id)
         return
     for part in _parts(message):
         if part["type"] == "text":
@@ -200,12 +202,12 @@ def _chatbot_messages(message: Message, store: StoreFile) -> Iterator[Message]:
         else:
             yield {
                 "role": speaker,
-                "content": [{"path": _store_part(part, store), "alt_text": "A file that was sent"}],
+                "content": [{"path": _store_part(part, store), "alt_text": "Attached file"}],
             }
     for call in message.get("tool_calls", ()):
         title, log = (
-            _escape_markdown(f"Call of {call['function']['name']}"),
-            "your next message is its answer",
+            _escape_markdown(f"Tool call: {call['function']['name']}"),
+            "your next message is its result",
         )
         yield _chatbot_message(
             speaker, fence.format(call["function"]["arguments"]), title=title, id=call["id"], log=log
@@ -227,7 +229,7 @@ def _to_part(path: str) -> Message:
     try:
         data = base64.b64encode(Path(path).read_bytes()).decode()
     except OSError as error:
-        raise gr.Error("A file is no longer here. Add it again.", print_exception=False) from error
+        raise gr.Error("A file was deleted. Add it again.", print_exception=False) from error
     kind = Path(path).suffix[1:].lower()
     if kind in AUDIO_SUFFIXES:
         audio = {"data": data, "format": "mp3" if kind == "mp3" else "wav"}

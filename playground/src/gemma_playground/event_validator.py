@@ -27,8 +27,7 @@ MAX_ITEMS: Final = 500_000
 MAX_FILES: Final = 100
 FILE_DATA: Final = {"_type": "gradio.FileData"}
 UNKNOWN_FILE: Final = (
-    "A file was not uploaded by this browser, or it was too old and has been deleted. "
-    "Remove it, and add it again."
+    "A file was not uploaded by this browser, or was deleted because of its age. Remove it, and add it again."
 )
 
 
@@ -143,9 +142,9 @@ class EventValidator:
 
     def _message(self, session: str, value: Any) -> Message:
         if not isinstance(value, dict) or not isinstance(files := value.get("files") or [], list):
-            raise TypeError("A message is a text and a list of files.")
+            raise TypeError("A message must have a text and a list of files.")
         if len(files) > MAX_FILES:
-            raise ValueError(f"A message may have {MAX_FILES} files.")
+            raise ValueError(f"A message may have at most {MAX_FILES} files.")
         self._check_room(len(text := _text(value.get("text") or "")))
         return {"text": text, "files": [self._file(session, each) for each in files]}
 
@@ -198,13 +197,13 @@ def _event_data(value: Any) -> Message | None:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"A text is needed, not {type(value).__name__}.")
+        raise TypeError(f"A value must be a text, not {type(value).__name__}.")
     return value
 
 
 def _number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"A whole number is needed, not {type(value).__name__}.")
+        raise TypeError(f"A value must be a whole number, not {type(value).__name__}.")
     return value
 
 

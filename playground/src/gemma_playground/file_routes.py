@@ -44,7 +44,7 @@ class FileRoutes:
 
     async def _upload(self, request: Request) -> Response:
         if not (session := request.state.session):
-            raise LimitExceededError("This browser has no session. Load the page again.", 403)
+            raise LimitExceededError("This browser has no session. Reload the page.", 403)
         length = request.headers.get("content-length", "")
         if not length.isdecimal():
             raise LimitExceededError("An upload needs a Content-Length.", 411)

@@ -178,15 +178,15 @@ class FileStore:
         if not size:
             raise LimitExceededError("The file is empty.", status=400)
         if size > (limit := self._settings.max_file_bytes):
-            raise LimitExceededError(f"The file has {_mib(size)}; a file may have {_mib(limit)}.")
+            raise LimitExceededError(f"The file has {_mib(size)}; a file may have at most {_mib(limit)}.")
 
     def _check_room(self, session: str, charge: int) -> None:
         limits, age = self._settings, f"Files are deleted after {self._settings.file_seconds // 60} minutes."
         if self.used(session) + charge > limits.max_session_bytes:
             most = _mib(limits.max_session_bytes)
-            raise LimitExceededError(f"All files of one browser may have {most} together. {age}")
+            raise LimitExceededError(f"The files of one browser may have at most {most} in total. {age}")
         if self.used() + charge > limits.max_total_bytes:
-            raise LimitExceededError(f"The playground has no room for more files. {age}", status=507)
+            raise LimitExceededError(f"The playground has no space for more files. {age}", status=507)
 
 
 def _size_and_digest(content: bytes | BinaryIO) -> tuple[int, str]:

@@ -1,60 +1,64 @@
-// Conversations live in this browser's local storage, newest first; which one is open, in the tab's.
+// Conversations are kept in the browser's local storage, newest first. The tab's session storage has the id of the open one.
+// The page's events call these functions; those that open something return values for its components.
 window.playground = {
   key: "gemma-playground",
-  all() {
+  read() {
     try { return JSON.parse(localStorage.getItem(this.key)).filter((each) => each?.id && each.messages?.length); }
     catch { return []; }
   },
   write(all) {
-    // A full storage first loses old pictures and sounds, then old conversations.
+    // If the storage is full, the files of the oldest conversations are removed first, then the oldest conversations.
     for (;;) {
       try { return localStorage.setItem(this.key, JSON.stringify(all)); } catch {
-        const heavy = all.findLast((each) => JSON.stringify(each).includes("base64") && !each.light);
-        if (heavy) this.lighten(heavy);
+        const oldest = all.findLast((each) => JSON.stringify(each).includes("base64") && !each.withoutFiles);
+        if (oldest) this.removeFiles(oldest);
         else if (!all.pop()) return;
       }
     }
   },
-  lighten(conversation) {
-    conversation.light = true;
-    const left = { type: "text", text: "[a file that the browser had no room to keep]" };
+  removeFiles(conversation) {
+    conversation.withoutFiles = true;
+    const note = { type: "text", text: "[a file that did not fit into the browser's storage]" };
     for (const { content } of conversation.messages)
-      if (Array.isArray(content)) content.forEach((part, at) => { if (part.type !== "text") content[at] = left; });
+      if (Array.isArray(content)) content.forEach((part, at) => { if (part.type !== "text") content[at] = note; });
   },
-  listed() {
-    const choices = this.all().map(({ id, title }) => [String(title), String(id)]);
+  list() {
+    const choices = this.read().map(({ id, title }) => [String(title), String(id)]);
     return { __type__: "update", choices, value: sessionStorage.getItem(this.key) };
   },
-  start() {
-    const told = Object.fromEntries(new URLSearchParams(location.search));
-    const [open, list] = this.open(sessionStorage.getItem(this.key));
-    return [Object.keys(told).length ? { ...open, settings: told } : open, list];
+  openPage() {
+    const settings = Object.fromEntries(new URLSearchParams(location.search));
+    const [conversation, list] = this.open(sessionStorage.getItem(this.key));
+    return [Object.keys(settings).length ? { ...conversation, settings } : conversation, list];
   },
   open(id) {
-    const found = this.all().find((each) => each.id === id);
+    const found = this.read().find((each) => each.id === id);
     if (found) sessionStorage.setItem(this.key, id);
-    return [found ?? { messages: [] }, this.listed()];
+    return [found ?? { messages: [] }, this.list()];
   },
-  forget(stored) {
-    const id = sessionStorage.getItem(this.key);
+  newChat() {
     sessionStorage.removeItem(this.key);
-    if (stored) this.write(this.all().filter((each) => each.id !== id));
     return this.open(null);
   },
-  async pick() {
+  deleteChat() {
+    const id = sessionStorage.getItem(this.key);
+    this.write(this.read().filter((each) => each.id !== id));
+    return this.newChat();
+  },
+  async importFile() {
     const input = Object.assign(document.createElement("input"), { type: "file", accept: ".json" });
-    const picked = new Promise((done) => { input.onchange = () => done(input.files[0].text()); });
+    const text = new Promise((resolve) => { input.onchange = () => resolve(input.files[0].text()); });
     input.click();
-    try { return [{ ...JSON.parse(await picked), id: null }, this.listed()]; } catch { return [null, this.listed()]; }
+    try { return [{ ...JSON.parse(await text), id: null }, this.list()]; } catch { return [null, this.list()]; }
   },
   save(kept) {
-    const said = kept.messages.flatMap(({ content }) => content).map((part) => part?.text ?? part);
-    const title = said.find((text) => typeof text === "string")?.slice(0, 60) || "Untitled";
-    const rest = this.all().filter(({ id }) => id !== kept.id);
+    const texts = kept.messages.flatMap(({ content }) => content).map((part) => part?.text ?? part);
+    const title = texts.find((text) => typeof text === "string")?.slice(0, 60) || "Untitled";
+    const others = this.read().filter(({ id }) => id !== kept.id);
     if (kept.messages.length) sessionStorage.setItem(this.key, kept.id);
-    this.write(kept.messages.length ? [{ title, ...kept }, ...rest] : rest);
+    this.write(kept.messages.length ? [{ title, ...kept }, ...others] : others);
   },
-  download(kept) {
+  exportFile(kept) {
     const href = URL.createObjectURL(new Blob([JSON.stringify(kept, null, 2)], { type: "application/json" }));
     Object.assign(document.createElement("a"), { href, download: "conversation.json" }).click();
   },
@@ -63,16 +67,16 @@ window.playground = {
     navigator.clipboard?.writeText(location.href).catch(() => {});
   },
 };
-// What Gradio leaves without a name, or with a role that does not fit, for those who hear the page.
-const names = {
+// Accessible names and roles that Gradio omits or sets wrongly, by selector.
+const attributes = {
   ".message-box textarea": { "aria-label": "Message" },
-  "button:has(> .image-frame)": { "aria-label": "Enlarge the picture" },
+  "button:has(> .image-frame)": { "aria-label": "Enlarge the image" },
   ".examples[role=list]": { role: "group", "aria-label": "Examples" },
   ".message img:not([alt])": { alt: "" },
 };
 new MutationObserver(() => {
-  for (const [parts, said] of Object.entries(names))
-    for (const part of document.querySelectorAll(parts))
-      for (const [name, value] of Object.entries(said))
-        if (part.getAttribute(name) !== value) part.setAttribute(name, value);
+  for (const [selector, values] of Object.entries(attributes))
+    for (const element of document.querySelectorAll(selector))
+      for (const [name, value] of Object.entries(values))
+        if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }).observe(document, { childList: true, subtree: true });

@@ -44,7 +44,7 @@ def new_cookie(scope: Scope) -> str:
 def tab_of(session: str, name: object) -> str:
     """The session hash that Gradio gets for a tab. Raises ValueError."""
     if not session:
-        raise ValueError("This request needs the cookie that comes with the page. Load the page again.")
+        raise ValueError("This request needs the cookie that comes with the page. Reload the page.")
     if not isinstance(name, str) or not TAB.fullmatch(name):
         raise ValueError("session_hash must be 1 to 64 letters and digits.")
     return f"{session}-{name}"

@@ -42,7 +42,7 @@ def build_panel() -> list[Component]:
         with gr.Row():
             labels = [name.replace("_", " ").capitalize() for name in NUMERIC_FIELDS]
             numbers = [gr.Textbox(label=label, placeholder="default", min_width=110) for label in labels]
-        stop = gr.Textbox(label="Stop sequences", lines=1, placeholder="one a line")
+        stop = gr.Textbox(label="Stop sequences", lines=1, placeholder="one per line")
     with gr.Accordion("Format and tools", open=False):
         form = gr.Dropdown([("text", ""), "json_object", "json_schema"], label="Response format")
         schema = gr.Textbox(label="JSON schema", lines=3, placeholder='{"type": "object", …}')
@@ -77,7 +77,7 @@ def build_request(messages: Sequence[Mapping[str, Any]], values: Iterable[Any]) 
     if "stop" in fields:
         body["stop"] = fields["stop"].splitlines()
     if form := fields.get("response_format"):
-        schema = {"name": "answer", "schema": fields.get("json_schema", {})}
+        schema = {"name": "response", "schema": fields.get("json_schema", {})}
         body["response_format"] = {"type": form} | ({form: schema} if form == "json_schema" else {})
     if "tools" in fields:
         body["tools"] = fields["tools"] if isinstance(fields["tools"], list) else [fields["tools"]]

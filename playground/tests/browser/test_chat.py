@@ -1,70 +1,74 @@
-"""A conversation with the real stack. Its weights are random, so what it says is looked at nowhere."""
+"""Conversations with the real stack. Its weights are random, so no test checks the text of a response."""
 
 import re
 from pathlib import Path
 
 from playwright.async_api import expect
 
-from materials import LONG, broken, square, telling, written
+from materials import LONG, broken, square, story_settings, written
 from playgrounds import Playground
 from screen import Screen, Visit
 from stack import Stack
 
-SHORT = telling(12)
+SHORT = story_settings(12)
 PERCENT = re.compile(r"\d%")
-RELEASE_S = 1 + 1  # a slot is free within a second; the browser has one more to let the server know
+RELEASE_S = 1 + 1  # a slot is free within a second; another one for the browser to notify the server
 
 
-async def _tell_long(screen: Screen, stack: Stack) -> None:
-    """Have a long answer under way."""
-    await screen.say("Tell me a story")
-    await expect(screen.answers.last).not_to_be_empty()
+async def _start_long_response(screen: Screen, stack: Stack) -> None:
+    """Start a long response."""
+    await screen.send_message("Tell me a story")
+    await expect(screen.responses.last).not_to_be_empty()
     assert stack.gauge("gemma_requests_running") == 1
 
 
-async def test_three_clicks_from_the_first_screen_to_an_answer_about_a_picture(
+async def test_three_clicks_from_the_first_screen_to_a_response_about_an_image(
     visit: Visit, real: Playground, tiny: Stack, tmp_path: Path
 ) -> None:
     screen = await visit(real)
-    await screen.choose("Upload a file", square(tmp_path))  # the first, and the second in the dialogue
-    await screen.send.click()  # the third
-    await screen.expect_picture(50)
-    await screen.wait_answered()
-    await expect(screen.fact("completion tokens")).not_to_have_text("–")
+    await screen.choose(
+        "Upload a file", square(tmp_path)
+    )  # the first click, and the second one in the dialog
+    await screen.send.click()  # the third click
+    await screen.expect_image(50)
+    await screen.wait_complete()
+    await expect(screen.metric("completion tokens")).not_to_have_text("–")
     assert tiny.idle(RELEASE_S)
 
 
-async def test_an_answer_grows_until_stop_frees_its_slot(visit: Visit, real: Playground, tiny: Stack) -> None:
+async def test_a_response_grows_until_stop_frees_its_slot(
+    visit: Visit, real: Playground, tiny: Stack
+) -> None:
     screen = await visit(real, f"{LONG}&logprobs=true")
-    await _tell_long(screen, tiny)
+    await _start_long_response(screen, tiny)
     received = [0]
     while len(received) < 4:
         await expect(screen.button("Stop")).to_be_visible()
         received.append(await screen.received_beyond(received[-1]))
-    assert tiny.gauge("gemma_requests_running") == 1, "all this was seen before its end"
+    assert tiny.gauge("gemma_requests_running") == 1, "it is still running"
     await screen.button("Stop").click()
     assert tiny.idle(RELEASE_S)
-    await screen.wait_answered()
-    assert await screen.page.locator("#tokens span").count() >= received[-1], "what was said stays"
-    await expect(screen.answers.last).not_to_be_empty()
+    await screen.wait_complete()
+    assert await screen.page.locator("#tokens span").count() >= received[-1], "the text so far is kept"
+    await expect(screen.responses.last).not_to_be_empty()
 
-    await screen.come(SHORT)
-    await screen.say("And then?")
-    await expect(screen.fact("completion tokens")).to_have_text("12")
+    await screen.open(SHORT)
+    await screen.send_message("And then?")
+    await expect(screen.metric("completion tokens")).to_have_text("12")
 
 
 async def test_a_closed_tab_frees_its_slot(visit: Visit, real: Playground, tiny: Stack) -> None:
     screen = await visit(real, LONG)
-    await _tell_long(screen, tiny)
+    await _start_long_response(screen, tiny)
     await screen.page.reload()
-    assert tiny.idle(RELEASE_S), "so does one that is loaded anew"
-    await screen.come(LONG)
-    await _tell_long(screen, tiny)
+    assert tiny.idle(RELEASE_S), "a reload frees it too"
+    await screen.open(LONG)
+    await _start_long_response(screen, tiny)
     await screen.page.close()
     assert tiny.idle(RELEASE_S)
 
 
-async def test_by_keyboard_alone_and_what_it_cost(visit: Visit, real: Playground) -> None:
+async def test_the_page_works_by_keyboard_and_shows_the_metrics(visit: Visit, real: Playground) -> None:
     screen = await visit(real, f"{SHORT}&logprobs=true")
     for _ in range(60):
         await screen.page.keyboard.press("Tab")
@@ -72,13 +76,13 @@ async def test_by_keyboard_alone_and_what_it_cost(visit: Visit, real: Playground
             break
     await screen.page.keyboard.type("Hello")
     await screen.page.keyboard.press("Enter")
-    await expect(screen.questions).to_have_text("Hello")
-    await screen.wait_answered()
-    await expect(screen.fact("completion tokens")).to_have_text("12")
-    await expect(screen.fact("finish reason")).to_have_text("length")
-    await expect(screen.fact("TTFT")).to_contain_text("ms")
+    await expect(screen.user_messages).to_have_text("Hello")
+    await screen.wait_complete()
+    await expect(screen.metric("completion tokens")).to_have_text("12")
+    await expect(screen.metric("finish reason")).to_have_text("length")
+    await expect(screen.metric("TTFT")).to_contain_text("ms")
     for name in ("prompt tokens", "cached tokens", "tokens/s"):
-        await expect(screen.fact(name)).not_to_have_text("–")
+        await expect(screen.metric(name)).not_to_have_text("–")
     tokens = screen.page.locator("#tokens span")
     await expect(tokens).to_have_count(12)
     await expect(tokens.first).to_have_attribute("title", PERCENT)
@@ -88,34 +92,34 @@ async def test_by_keyboard_alone_and_what_it_cost(visit: Visit, real: Playground
         await expect(code).to_have_value(re.compile("Hello"))
 
 
-async def test_what_the_server_refuses_is_told_in_its_words(
+async def test_an_error_of_the_server_is_shown_in_its_own_words(
     visit: Visit, real: Playground, tmp_path: Path
 ) -> None:
     screen = await visit(real, "?temperature=9&max_tokens=8")
-    await screen.say("Hello")
-    await expect(screen.chat).to_contain_text("Not answered")
+    await screen.send_message("Hello")
+    await expect(screen.chat).to_contain_text("Error")
     await expect(screen.chat).to_contain_text("temperature")
-    await screen.wait_answered()
+    await screen.wait_complete()
     await screen.set("Temperature", "1")
     await screen.button("Retry").last.click()
     await expect(screen.chat).not_to_contain_text("temperature")
-    await screen.wait_answered()
-    for picture in (broken(tmp_path), written(tmp_path, "lie.png", "<html>no picture</html>")):
+    await screen.wait_complete()
+    for image in (broken(tmp_path), written(tmp_path, "lie.png", "<html>no image</html>")):
         await screen.button("New chat").click()
-        await expect(screen.questions).to_have_count(0)
-        await screen.say("What is this?", picture)
-        await expect(screen.chat).to_contain_text("Not answered")
+        await expect(screen.user_messages).to_have_count(0)
+        await screen.send_message("What is this?", image)
+        await expect(screen.chat).to_contain_text("Error")
         await expect(screen.chat).to_contain_text("image")
 
 
-async def test_side_by_side_asks_both_at_once(visit: Visit, real: Playground, tiny: Stack) -> None:
+async def test_side_by_side_sends_both_requests_at_once(visit: Visit, real: Playground, tiny: Stack) -> None:
     screen = await visit(real)
     await screen.tab("Side by side")
     for number, side in enumerate(("Left", "Right")):
         await screen.part(f"{side}: settings").click()
         for label, value in {"Temperature": "0", "Max tokens": "4000"}.items():
             await screen.page.get_by_label(label, exact=True).filter(visible=True).nth(number).fill(value)
-    await screen.say("Tell me a story")
+    await screen.send_message("Tell me a story")
     for side in ("#left", "#right"):
         await expect(screen.page.locator(f"{side} .message.bot")).not_to_be_empty()
     assert tiny.gauge("gemma_requests_running") == 2

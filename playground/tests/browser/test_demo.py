@@ -24,7 +24,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-async def test_three_clicks_to_the_right_answer_about_a_picture(
+async def test_three_clicks_to_a_correct_response_about_an_image(
     visit: Visit, served: Stack, tmp_path: Path
 ) -> None:
     playground = Playground(served.playground_url, served.log)
@@ -32,9 +32,9 @@ async def test_three_clicks_to_the_right_answer_about_a_picture(
     screen = await visit(playground)
     await screen.choose("Upload a file", red_circle(tmp_path))  # the first, and the second in the dialogue
     await screen.send.click()  # the third, without a word written
-    await screen.wait_answered()
-    await screen.expect_picture(300)
-    answer = (await screen.answers.last.inner_text()).lower()
+    await screen.wait_complete()
+    await screen.expect_image(300)
+    answer = (await screen.responses.last.inner_text()).lower()
     assert "red" in answer
     assert "circle" in answer
-    await expect(screen.fact("finish reason")).to_have_text("stop")
+    await expect(screen.metric("finish reason")).to_have_text("stop")

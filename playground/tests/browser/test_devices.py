@@ -29,10 +29,10 @@ async def _attached(screen: Screen, number: int = 1) -> None:
 
 
 def _kinds(fake: FakeOpenAI) -> list[str]:
-    return [part["type"] for part in fake.asked[-1]["messages"][-1]["content"]]
+    return [part["type"] for part in fake.requests[-1]["messages"][-1]["content"]]
 
 
-async def test_pictures_that_are_pasted_and_dropped(
+async def test_images_can_be_pasted_and_dropped(
     visit: Visit, scripted: Playground, fake: FakeOpenAI, tmp_path: Path
 ) -> None:
     screen = await visit(scripted)
@@ -40,24 +40,24 @@ async def test_pictures_that_are_pasted_and_dropped(
     for number, kind in enumerate(("paste", "drop"), start=1):
         await screen.page.evaluate(HAND_OVER, [kind, encoded])
         await _attached(screen, number)
-    await screen.say("What are these?")
-    await screen.wait_answered()
+    await screen.send_message("What are these?")
+    await screen.wait_complete()
     assert _kinds(fake) == ["image_url", "image_url", "text"]
 
 
-async def test_a_picture_of_the_camera(visit: Visit, scripted: Playground, fake: FakeOpenAI) -> None:
+async def test_an_image_from_the_camera(visit: Visit, scripted: Playground, fake: FakeOpenAI) -> None:
     screen = await visit(scripted, permissions=["camera"])
     await screen.part("Camera").click()
     await screen.page.get_by_text("Click to Access Webcam").click()
     await screen.page.wait_for_function(FILMING)  # a click before the first frame is lost
     await screen.button("capture photo").click()
     await _attached(screen)
-    await screen.say("What do you see?")
-    await screen.wait_answered()
+    await screen.send_message("What do you see?")
+    await screen.wait_complete()
     assert _kinds(fake) == ["image_url", "text"]
 
 
-async def test_a_sound_of_the_microphone(visit: Visit, scripted: Playground, fake: FakeOpenAI) -> None:
+async def test_audio_from_the_microphone(visit: Visit, scripted: Playground, fake: FakeOpenAI) -> None:
     screen = await visit(scripted, permissions=["microphone"])
     await screen.button("Record audio").click()
     await screen.button("Start recording").click()
@@ -65,8 +65,8 @@ async def test_a_sound_of_the_microphone(visit: Visit, scripted: Playground, fak
     await screen.button("Stop recording").click()
     await screen.button("Attach audio").click()
     await _attached(screen)
-    await screen.say("What do you hear?")
-    await screen.wait_answered()
+    await screen.send_message("What do you hear?")
+    await screen.wait_complete()
     assert _kinds(fake) == ["input_audio", "text"]
-    sound = base64.b64decode(fake.asked[-1]["messages"][-1]["content"][0]["input_audio"]["data"])
+    sound = base64.b64decode(fake.requests[-1]["messages"][-1]["content"][0]["input_audio"]["data"])
     assert sound.startswith(b"RIFF")

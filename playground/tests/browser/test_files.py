@@ -10,35 +10,33 @@ from playgrounds import Playground
 from screen import Visit
 
 
-async def test_what_is_too_large_or_of_another_kind_is_refused(
+async def test_large_files_and_other_types_are_refused(
     visit: Visit, scripted: Playground, fake: FakeOpenAI, tmp_path: Path
 ) -> None:
     screen = await visit(scripted)
     await screen.attach(square(tmp_path, "large.bmp", side=2700))
-    await expect(screen.notice.first).to_contain_text("20")
-    await expect(screen.notice.first).to_contain_text("MB", ignore_case=True)
+    await expect(screen.toast.first).to_contain_text("20")
+    await expect(screen.toast.first).to_contain_text("MB", ignore_case=True)
     for name in ("notes.txt", "page.svg"):
         await screen.attach(written(tmp_path, name, "<svg/>"))
-        await expect(screen.notice.filter(has_text=name)).to_be_visible()
-    assert not fake.asked
+        await expect(screen.toast.filter(has_text=name)).to_be_visible()
+    assert not fake.requests
 
 
 async def test_several_files_in_a_turn(
     visit: Visit, scripted: Playground, fake: FakeOpenAI, tmp_path: Path
 ) -> None:
     screen = await visit(scripted)
-    await screen.say("Compare", square(tmp_path, "a.png"), square(tmp_path, "b.png"))
-    await screen.wait_answered()
-    await expect(screen.questions.locator("img")).to_have_count(2)
-    kinds = [part["type"] for part in fake.asked[-1]["messages"][0]["content"]]
+    await screen.send_message("Compare", square(tmp_path, "a.png"), square(tmp_path, "b.png"))
+    await screen.wait_complete()
+    await expect(screen.user_messages.locator("img")).to_have_count(2)
+    kinds = [part["type"] for part in fake.requests[-1]["messages"][0]["content"]]
     assert kinds == ["image_url", "image_url", "text"]
 
 
-async def test_an_example_is_asked_with_its_file(
-    visit: Visit, scripted: Playground, fake: FakeOpenAI
-) -> None:
+async def test_an_example_is_sent_with_its_file(visit: Visit, scripted: Playground, fake: FakeOpenAI) -> None:
     screen = await visit(scripted)
     await screen.chat.get_by_role("button", name="Listen to this").click()
-    await expect(screen.answers.last).to_have_text("You said: What do you hear?")
-    await screen.wait_answered()
-    assert [part["type"] for part in fake.asked[-1]["messages"][0]["content"]] == ["input_audio", "text"]
+    await expect(screen.responses.last).to_have_text("You said: What do you hear?")
+    await screen.wait_complete()
+    assert [part["type"] for part in fake.requests[-1]["messages"][0]["content"]] == ["input_audio", "text"]

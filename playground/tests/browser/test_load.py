@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import expect
 
-from fake_openai import FakeOpenAI, Piece, Request
+from fake_openai import FakeOpenAI, Part, Request
 from playgrounds import Playground
 from screen import Visit
 
@@ -19,13 +19,13 @@ async def test_twenty_tabs_stream_at_once(visit: Visit, scripted: Playground, fa
     """Visitors, that is: one browser opens no more than six connections to a host, whatever its tabs want."""
     everybody = threading.Barrier(TABS)
 
-    def together(request: Request) -> Iterator[Piece]:
+    def together(request: Request) -> Iterator[Part]:
         yield "begun "
         everybody.wait(300)
         yield "whole"
 
     fake.script = together
     screens = [await visit(scripted) for _ in range(TABS)]
-    await asyncio.gather(*(screen.say("Hello") for screen in screens))
+    await asyncio.gather(*(screen.send_message("Hello") for screen in screens))
     for screen in screens:
-        await expect(screen.answers).to_have_text("begun whole", timeout=120_000)
+        await expect(screen.responses).to_have_text("begun whole", timeout=120_000)

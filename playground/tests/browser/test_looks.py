@@ -51,8 +51,8 @@ async def test_axe_finds_nothing_serious(
     screen = await visit(scripted, **profile)
     assert (await _brightness(screen) < 80) == bool(profile), "as the system has it"
     found = {"first screen": await _findings(screen)}
-    await screen.say("Hello")
-    await screen.wait_answered()
+    await screen.send_message("Hello")
+    await screen.wait_complete()
     for part in ("Request", "Format and tools"):
         await screen.part(part).click()
     found["answer"] = [*await _findings(screen), *await _nameless(screen)]
@@ -65,14 +65,14 @@ async def test_axe_finds_nothing_serious(
     )
 
 
-async def test_a_phone_shows_all_without_scrolling_sideways(
+async def test_a_phone_needs_no_horizontal_scrolling(
     visit: Visit, scripted: Playground, fake: FakeOpenAI
 ) -> None:
     fake.script = lambda request: [WIDE]
     screen = await visit(scripted, **PHONE)
     assert await _overhang(screen) == 0
-    await screen.say("A wide answer")
-    await screen.wait_answered()
+    await screen.send_message("A wide answer")
+    await screen.wait_complete()
     assert await _overhang(screen) == 0
     await expect(screen.box).to_be_in_viewport()
     for tab in ("Side by side", "Status"):
@@ -99,7 +99,7 @@ async def _overhang(screen: Screen) -> int:
     return int(width) - int(PHONE["viewport"]["width"])
 
 
-async def test_a_browser_keeps_what_the_page_is_made_of(visit: Visit, scripted: Playground) -> None:
+async def test_a_browser_caches_the_assets_of_the_page(visit: Visit, scripted: Playground) -> None:
     screen = await visit(scripted)
     addresses = "performance.getEntriesByType('resource').map(each => each.name)"
     modules = [each for each in await screen.page.evaluate(addresses) if "/assets/" in each]

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.async_api import Page, Response, expect
 
-from fake_openai import FakeOpenAI, Piece, Refuse, Request, call
+from fake_openai import FakeOpenAI, Part, Refuse, Request, call
 from materials import square, written
 from playgrounds import Playground
 from screen import Screen, Visit
@@ -57,15 +57,15 @@ async def _click_links(screen: Screen) -> None:
         await links.nth(number).dispatch_event("click")  # wherever it has scrolled, whatever covers it
 
 
-async def test_nothing_runs_in_a_question(visit: Visit, scripted: Playground, fake: FakeOpenAI) -> None:
+async def test_a_message_executes_no_script(visit: Visit, scripted: Playground, fake: FakeOpenAI) -> None:
     fake.script = lambda request: ["No."]
     screen = await visit(scripted)
     done = _watch(screen.page)
-    await screen.say(ALL)
-    await screen.wait_answered()
+    await screen.send_message(ALL)
+    await screen.wait_complete()
     await screen.wait_stored('"No."')
     await screen.reload()  # it is in the list of conversations as well
-    await expect(screen.answers.last).to_contain_text("No.")
+    await expect(screen.responses.last).to_contain_text("No.")
     await _click_links(screen)  # the last: where a link leads to this very page, the browser goes there
     assert done == []
 
@@ -74,67 +74,67 @@ async def test_nothing_runs_in_an_answer(visit: Visit, scripted: Playground, fak
     fake.script = lambda request: [ALL[at : at + 40] for at in range(0, len(ALL), 40)]
     screen = await visit(scripted)
     done = _watch(screen.page)
-    await screen.say("Say something")
-    await screen.wait_answered()
-    await expect(screen.fact("finish reason")).to_have_text("stop")
+    await screen.send_message("Say something")
+    await screen.wait_complete()
+    await expect(screen.metric("finish reason")).to_have_text("stop")
     await _click_links(screen)
     assert done == []
 
 
-def _refuse(request: Request) -> Iterable[Piece]:
+def _refuse(request: Request) -> Iterable[Part]:
     raise Refuse(400, ALL)
 
 
-def _call(request: Request) -> Iterable[Piece]:
+def _call(request: Request) -> Iterable[Part]:
     return [call(IMAGE, json.dumps({"text": ALL}) + "\n```\n" + ALL, IMAGE)]
 
 
 @pytest.mark.parametrize("script", [_refuse, _call])
 async def test_nothing_runs_in_an_error_or_a_call(
-    visit: Visit, scripted: Playground, fake: FakeOpenAI, script: Callable[[Request], Iterable[Piece]]
+    visit: Visit, scripted: Playground, fake: FakeOpenAI, script: Callable[[Request], Iterable[Part]]
 ) -> None:
     fake.script = script
     screen = await visit(scripted)
     done = _watch(screen.page)
-    await screen.say("Hello")
+    await screen.send_message("Hello")
     await expect(screen.chat).to_contain_text("a script ran")
-    await screen.wait_answered()
+    await screen.wait_complete()
     await _click_links(screen)
     assert done == []
 
 
-async def test_nothing_runs_in_a_name_an_address_or_a_file(
+async def test_names_addresses_and_files_execute_no_script(
     visit: Visit, scripted: Playground, fake: FakeOpenAI, tmp_path: Path
 ) -> None:
     messages = [{"role": "user", "content": ALL}, {"role": "assistant", "content": ALL}]
     talk = {"id": IMAGE, "title": IMAGE, "messages": messages, "settings": {"system": IMAGE}}
     screen = await visit(scripted)
     done = _watch(screen.page)
-    await screen.come("?" + urlencode({"system": IMAGE, "stop": IMAGE, "seed": IMAGE}))
-    await screen.say("What is this?", square(tmp_path, f"{TAG}.png"))
-    await screen.wait_answered()
+    await screen.open("?" + urlencode({"system": IMAGE, "stop": IMAGE, "seed": IMAGE}))
+    await screen.send_message("What is this?", square(tmp_path, f"{TAG}.png"))
+    await screen.wait_complete()
     await screen.attach(
         written(tmp_path, "<img src=x onerror=console.log('a script ran')>.txt", "no picture")
     )
-    await expect(screen.notice.first).to_be_visible()
-    await screen.come()
+    await expect(screen.toast.first).to_be_visible()
+    await screen.open()
     await screen.choose("Import", written(tmp_path, "talk.json", json.dumps(talk)))
-    await expect(screen.answers.last).to_contain_text("link")
+    await expect(screen.responses.last).to_contain_text("link")
     await screen.wait_stored("javascript")  # the last that an import does
     await _click_links(screen)
     assert done == []
 
 
-async def test_an_answer_makes_the_browser_ask_no_other_host(
+async def test_a_response_causes_no_request_to_another_host(
     visit: Visit, scripted: Playground, fake: FakeOpenAI
 ) -> None:
     """A picture in Markdown would let its host know what was said before."""
     picture = f"127.0.0.1:{fake.port}/picture.png"
     fake.script = lambda request: [f'![a](http://{picture}) <img src="//{picture}"> The end.']
     screen = await visit(scripted)
-    await screen.say("Show me a picture")
-    await expect(screen.answers.last).to_contain_text("The end.")
-    await screen.wait_answered()
+    await screen.send_message("Show me a picture")
+    await expect(screen.responses.last).to_contain_text("The end.")
+    await screen.wait_complete()
     assert screen.foreign == []
     assert "/picture.png" not in fake.paths
 
@@ -146,9 +146,9 @@ async def test_the_key_stays_with_the_playground(
     told: list[Response] = []
     await screen.page.goto("about:blank")  # what a page asked that is left has no body any more
     screen.page.on("response", lambda response: told.append(response))  # noqa: PLW0108 - it wants a Python function
-    await screen.come()
-    await screen.say("Hello")
-    await screen.wait_answered()
+    await screen.open()
+    await screen.send_message("Hello")
+    await screen.wait_complete()
     assert fake.keys == {f"Bearer {secret}"}, "the server is never asked without it"
     await screen.wait_stored("You said: Hello")
     assert secret not in await screen.download("Export", tmp_path / "talk.json")

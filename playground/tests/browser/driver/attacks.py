@@ -1,4 +1,4 @@
-"""What somebody sends who wants to read the server's files."""
+"""Requests of an attacker who wants to read the server's files."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ META = {"_type": "gradio.FileData"}
 
 
 def spellings(path: str) -> list[str]:
-    """The ways to write a path."""
+    """Different ways to write a path."""
     name = path.lstrip("/")
     up = "../" * 12
     return [
@@ -41,7 +41,7 @@ def spellings(path: str) -> list[str]:
 
 
 def file_data(path: str) -> Iterator[Any]:
-    """The ways to say that something is a file."""
+    """Values that Gradio may interpret as a file."""
     full = {"path": path, "meta": META}
     yield full
     yield {**full, "url": path}
@@ -63,48 +63,48 @@ def file_data(path: str) -> Iterator[Any]:
     yield {"value": full}
 
 
-def nested(made_up: Any) -> Iterator[Any]:
-    """The places where a value may be searched for files."""
-    yield made_up
-    yield [made_up]
-    yield [[made_up, None]]
-    yield {"x": {"y": [made_up]}}
-    yield json.dumps(made_up)
-    yield json.dumps({"messages": [made_up]})
-    yield {"text": "hi", "files": [made_up]}
-    yield {"text": made_up, "files": []}
-    yield {"text": "hi", "files": made_up}
-    yield {"text": "hi", "files": [], "x": made_up}
+def nested(fake_file: Any) -> Iterator[Any]:
+    """Values that contain a file at different depths."""
+    yield fake_file
+    yield [fake_file]
+    yield [[fake_file, None]]
+    yield {"x": {"y": [fake_file]}}
+    yield json.dumps(fake_file)
+    yield json.dumps({"messages": [fake_file]})
+    yield {"text": "hi", "files": [fake_file]}
+    yield {"text": fake_file, "files": []}
+    yield {"text": "hi", "files": fake_file}
+    yield {"text": "hi", "files": [], "x": fake_file}
     for message in (
-        {"role": "user", "content": "hi", "x": made_up},
-        {"role": "user", "content": made_up},
-        {"role": "user", "content": [made_up]},
-        {"role": made_up, "content": "hi"},
-        {"role": "user", "content": [{"type": "text", "text": "hi", "x": made_up}]},
-        {"role": "user", "content": [{"type": "file", "file": made_up}]},
-        {"role": "user", "content": [{"type": "image_url", "image_url": made_up}]},
-        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": made_up}}]},
+        {"role": "user", "content": "hi", "x": fake_file},
+        {"role": "user", "content": fake_file},
+        {"role": "user", "content": [fake_file]},
+        {"role": fake_file, "content": "hi"},
+        {"role": "user", "content": [{"type": "text", "text": "hi", "x": fake_file}]},
+        {"role": "user", "content": [{"type": "file", "file": fake_file}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": fake_file}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": fake_file}}]},
         {
             "role": "user",
-            "content": [{"type": "input_audio", "input_audio": {"data": made_up, "format": "wav"}}],
+            "content": [{"type": "input_audio", "input_audio": {"data": fake_file, "format": "wav"}}],
         },
-        {"role": "user", "content": [{"type": "component", "component": "file", "value": made_up}]},
-        {"role": "tool", "tool_call_id": made_up, "content": "x"},
-        {"role": "assistant", "content": "", "tool_calls": [{"id": made_up, "function": made_up}]},
-        {"role": "user", "content": "hi", "metadata": {"title": "x", "y": made_up}, "options": [made_up]},
+        {"role": "user", "content": [{"type": "component", "component": "file", "value": fake_file}]},
+        {"role": "tool", "tool_call_id": fake_file, "content": "x"},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": fake_file, "function": fake_file}]},
+        {"role": "user", "content": "hi", "metadata": {"title": "x", "y": fake_file}, "options": [fake_file]},
     ):
         yield {"messages": [message]}
-    yield {"messages": [{"role": "user", "content": "hi"}], "x": made_up}
-    yield {"messages": [{"role": "user", "content": "hi"}], "id": made_up}
+    yield {"messages": [{"role": "user", "content": "hi"}], "x": fake_file}
+    yield {"messages": [{"role": "user", "content": "hi"}], "id": fake_file}
     yield {
         "messages": [{"role": "user", "content": "hi"}],
-        "settings": {"model": made_up, "tools": [made_up]},
+        "settings": {"model": fake_file, "tools": [fake_file]},
     }
-    yield {"messages": [{"role": "user", "content": "hi"}], "settings": made_up}
+    yield {"messages": [{"role": "user", "content": "hi"}], "settings": fake_file}
 
 
 def places(folder: Path) -> list[str]:
-    """Files that a server has and should not show; those in the folder are made, and hold the secret."""
+    """Files that the server must not serve; those in the folder are created and contain the secret."""
     secret = folder / "secret.png"
     (link := folder / "link.png").symlink_to(secret)
     return [

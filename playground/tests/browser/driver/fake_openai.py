@@ -1,4 +1,4 @@
-"""An OpenAI server that says what a test wants to hear, goes down when told to, and remembers who asked."""
+"""A fake OpenAI server with scripted responses, which records requests and can be stopped and started."""
 
 import json
 import threading
@@ -7,63 +7,63 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Request = dict[str, Any]
-Piece = str | dict[str, Any]
-"""Of an answer: its text, or a whole choice."""
-Script = Callable[[Request], Iterable[Piece]]
-"""A request → the pieces of its answer. It may raise ``Refuse``, its pieces any of the exceptions here."""
+Part = str | dict[str, Any]
+"""A part of a response: text, or a complete choice."""
+Script = Callable[[Request], Iterable[Part]]
+"""A request → the parts of its response. It may raise ``Refuse``, its iterator any exception below."""
 MODEL = "a-model-of-the-test"
 MODELS = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "test"}]}
 CHUNK = {"id": "chat", "object": "chat.completion.chunk", "created": 0, "model": MODEL, "choices": []}
 
 
 class Refuse(Exception):
-    """The request is refused, with a status and a sentence; once the answer has begun, with the sentence."""
+    """The request gets an error with a status; after the first part, an error event."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status = status
 
 
-class HangUp(Exception):
-    """The server dies in the middle of its answer."""
+class ConnectionLost(Exception):
+    """The server closes the connection during the response."""
 
 
-class CutShort(Exception):
-    """The answer is over, and nobody says why."""
+class StreamTruncated(Exception):
+    """The response ends without a finish reason."""
 
 
-def said(request: Request) -> str:
+def last_text(request: Request) -> str:
     """The text of a request's last message."""
     content = request["messages"][-1]["content"]
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-def echo(request: Request) -> Iterator[Piece]:
-    """Repeats what it was told."""
-    yield from ("You ", "said: ", said(request))
+def echo(request: Request) -> Iterator[Part]:
+    """Repeats the last message."""
+    yield from ("You ", "said: ", last_text(request))
 
 
-def call(name: str, arguments: str, number: str = "call_1") -> Piece:
-    """The model wants a function called."""
+def call(name: str, arguments: str, number: str = "call_1") -> Part:
+    """A tool call."""
     function = {"name": name, "arguments": arguments}
     return {"delta": {"tool_calls": [{"index": 0, "id": number, "type": "function", "function": function}]}}
 
 
 class FakeOpenAI:
-    """On a free port of the loopback, which it keeps over every ``stop`` and ``start``.
+    """Listens on a free port of loopback, which stays the same after ``stop`` and ``start``.
 
-    ``pages`` has what it shows besides: a path's status, and its text or JSON. ``left`` is set as soon as
-    somebody went away before the end of an answer.
+    ``pages`` has the other responses: path → status, and text or JSON. ``disconnected`` is set when a client
+    disconnects before the end of a response.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.script: Script = echo
         self.pages: dict[str, tuple[int, Any]] = {"/v1/models": (200, MODELS)}
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         self.keys: set[str] = set()
         self.paths: set[str] = set()
-        self.left = threading.Event()
+        self.disconnected = threading.Event()
         self._http: ThreadingHTTPServer | None = None
 
     @property
@@ -78,33 +78,33 @@ class FakeOpenAI:
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Connections are refused from now on."""
+        """Refuse connections from now on."""
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
             self._http = None
 
     def reset(self) -> None:
-        """Up, and as it was in the beginning."""
+        """Start, with the initial state."""
         self.script = echo
-        self.asked.clear()
-        self.left.clear()
+        self.requests.clear()
+        self.disconnected.clear()
         if self._http is None:
             self.start()
 
 
 class _Listener(ThreadingHTTPServer):
-    request_queue_size = 64  # so many may knock at once
+    request_queue_size = 64  # connections that wait to be accepted
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request a connection, so that nobody talks on with a server that is down."""
+    """One request per connection, so that no connection outlives ``stop``."""
 
     fake: FakeOpenAI
     protocol_version = "HTTP/1.1"
 
     def log_request(self, *_: object) -> None:
-        """Nobody reads it."""
+        """No log."""
 
     def do_GET(self) -> None:
         self.fake.keys.add(self.headers.get("authorization", ""))
@@ -114,32 +114,32 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.fake.keys.add(self.headers.get("authorization", ""))
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.fake.asked.append(request)
+        self.fake.requests.append(request)
         try:
             self._stream(self.fake.script(request))
         except Refuse as refusal:
             self._page(refusal.status, _error(str(refusal)))
-        except HangUp:
+        except ConnectionLost:
             pass
         except ConnectionError:
-            self.fake.left.set()
+            self.fake.disconnected.set()
 
-    def _stream(self, pieces: Iterable[Piece]) -> None:
+    def _stream(self, parts: Iterable[Part]) -> None:
         self._head(200, "text/event-stream", ("transfer-encoding", "chunked"))
         try:
-            self._say(pieces)
+            self._send_chunks(parts)
         except Refuse as refusal:
             self._event(_error(str(refusal)))
-        except CutShort:
+        except StreamTruncated:
             pass
         self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")
 
-    def _say(self, pieces: Iterable[Piece]) -> None:
+    def _send_chunks(self, parts: Iterable[Part]) -> None:
         count, ending = 0, "stop"
-        for piece in pieces:
+        for part in parts:
             count += 1
-            choice = {"delta": {"content": piece}} if isinstance(piece, str) else piece
+            choice = {"delta": {"content": part}} if isinstance(part, str) else part
             ending = "tool_calls" if "tool_calls" in choice["delta"] else ending
             self._event({**CHUNK, "choices": [{"index": 0, "finish_reason": None, **choice}]})
         self._event({**CHUNK, "choices": [{"index": 0, "finish_reason": ending, "delta": {}}]})

@@ -1,4 +1,4 @@
-"""The playground as a process of its own, started as its users would."""
+"""The playground as a process, started as users start it."""
 
 import contextlib
 import os
@@ -12,28 +12,28 @@ from urllib.parse import urlsplit
 
 from stack import eventually, free_ports
 
-START_SECONDS = 240  # it takes a few, and a busy machine many more
-STOP_SECONDS = 60  # it takes one
+START_SECONDS = 240  # it takes a few seconds, on a busy machine many more
+STOP_SECONDS = 60  # it takes one second
 SETTINGS = {"OPENAI_API_KEY", "OPENAI_BASE_URL", "PLAYGROUND_HOST", "PLAYGROUND_PORT"}
 
 
 @dataclass(frozen=True)
 class Playground:
-    """Where it is, and the file with all that it printed."""
+    """Its address, and the file with its output."""
 
     url: str
     log: Path
 
     def wait_ready(self, ended: Callable[[], bool] = lambda: False) -> None:
-        """Until the page is there; ``ended`` says when there is nothing to wait for any more."""
-        assert eventually(lambda: ended() or self._is_there(), START_SECONDS), self.tail()
+        """Wait until the page is served; fail as soon as ``ended`` is true."""
+        assert eventually(lambda: ended() or self._is_ready(), START_SECONDS), self.tail()
         assert not ended(), self.tail()
 
     def tail(self) -> str:
-        """The last that it printed."""
+        """The end of its output."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
 
-    def _is_there(self) -> bool:
+    def _is_ready(self) -> bool:
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=30)
         with contextlib.closing(connection), contextlib.suppress(OSError):
             connection.request("GET", "/")
@@ -43,12 +43,12 @@ class Playground:
 
 @contextlib.contextmanager
 def playing(folder: Path, base_url: str, **environment: str) -> Iterator[Playground]:
-    """``python -m gemma_playground`` on a free port; it ends with 0 when it is asked to.
+    """``python -m gemma_playground`` on a free port; it must end with exit code 0.
 
     Args:
         folder: for its log.
-        base_url: the server it talks to.
-        environment: added to this process's own, which is cleared of the playground's settings.
+        base_url: of the server that it uses.
+        environment: added to that of this process, without the playground's settings.
     """
     (port,) = free_ports(1)
     own = {name: value for name, value in os.environ.items() if name not in SETTINGS}

@@ -1,4 +1,4 @@
-"""The page as a visitor finds the way on it: by what ``playground/README.md`` lists."""
+"""A driver of the page; it finds elements as listed in ``playground/README.md``."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 class Screen:
-    """One tab. ``foreign`` and ``errors`` should stay empty: requests to other hosts, errors of the scripts.
+    """One tab. ``foreign`` (requests to other hosts) and ``errors`` (of scripts) should stay empty.
 
     Args:
         page: of the browser.
@@ -36,7 +36,7 @@ class Screen:
 
     @property
     def box(self) -> Locator:
-        """Where a message is written."""
+        """The text box for a message."""
         return self.page.get_by_role("textbox", name="Message", exact=True).filter(visible=True)
 
     @property
@@ -44,16 +44,16 @@ class Screen:
         return self.page.locator("#chat")
 
     @property
-    def questions(self) -> Locator:
+    def user_messages(self) -> Locator:
         return self.chat.locator(".message.user")
 
     @property
-    def answers(self) -> Locator:
+    def responses(self) -> Locator:
         return self.chat.locator(".message.bot")
 
     @property
-    def notice(self) -> Locator:
-        """What the page says for some seconds in its corner."""
+    def toast(self) -> Locator:
+        """A notification, which is shown for some seconds."""
         return self.page.get_by_test_id("toast-body")
 
     @property
@@ -64,23 +64,23 @@ class Screen:
         return self.page.get_by_role("button", name=name, exact=True).filter(visible=True)
 
     def part(self, name: str) -> Locator:
-        """What opens and closes a part of the page; an arrow belongs to its name."""
+        """The header of an accordion; its name contains an arrow."""
         return self.page.get_by_role("button", name=re.compile(f"^{name}")).filter(visible=True)
 
     def setting(self, label: str) -> Locator:
-        """Of the chat."""
+        """A setting of the chat."""
         return self.page.locator("#settings").get_by_label(label, exact=True)
 
     def conversation(self, title: str) -> Locator:
-        """In the list at the side."""
+        """An entry of the list of conversations."""
         return self.page.get_by_role("radio", name=title)
 
-    def fact(self, name: str, within: str = "#facts") -> Locator:
-        """A value beside its name."""
+    def metric(self, name: str, within: str = "#facts") -> Locator:
+        """The value of a metric."""
         return self.page.locator(f"{within} div:has(> dt:text-is('{name}')) > dd")
 
-    async def come(self, query: str = "") -> None:
-        """Go to the page, or come back to it, and wait until it can be used."""
+    async def open(self, query: str = "") -> None:
+        """Open the page, and wait until it can be used."""
         await self.page.goto(f"{self.url}/{query}")
         await self._usable()
 
@@ -89,16 +89,16 @@ class Screen:
         await self._usable()
 
     async def _usable(self) -> None:
-        """The server was looked at, which is the last that a fresh page does."""
+        """Wait for the status of the server, which is the last thing that a new page requests."""
         await self.page.wait_for_function("document.querySelector('#heading :is(.ready, .down)')")
         await expect(self.box).to_be_editable()
 
     async def attach(self, *files: Path) -> None:
-        """As the dialogue behind the button does."""
+        """Add files, as the dialog of the button does."""
         await self.page.locator("#message input[type=file]").set_input_files(list(files))
 
-    async def say(self, text: str, *files: Path) -> None:
-        """Write it, and send it as soon as the files are uploaded."""
+    async def send_message(self, text: str, *files: Path) -> None:
+        """Write a message, and send it as soon as its files are uploaded."""
         if files:
             await self.attach(*files)
             await expect(self.page.locator("#message .thumbnail-item")).to_have_count(len(files))
@@ -106,7 +106,7 @@ class Screen:
         await self.box.press("Enter")
 
     async def set(self, label: str, value: str) -> None:
-        """Write a setting; the part that holds it is opened if it is closed."""
+        """Change a setting; its accordion is opened if it is closed."""
         field = self.setting(label)
         if not await field.is_visible():
             await self.part("Format and tools").click()
@@ -116,21 +116,21 @@ class Screen:
     async def tab(self, name: str) -> None:
         await self.page.get_by_role("tab", name=name, exact=True).click()
 
-    async def wait_answered(self) -> None:
-        """Until the answer is whole: there is nothing to stop any more."""
-        await expect(self.answers.last).to_be_visible()
+    async def wait_complete(self) -> None:
+        """Wait until the response is complete: there is nothing to stop any more."""
+        await expect(self.responses.last).to_be_visible()
         await expect(self.button("Stop")).to_have_count(0)
 
     async def wait_stored(self, text: str) -> None:
-        """Until the browser keeps it: that comes after the answer's end."""
+        """Wait until the browser has stored a text, which is after the end of a response."""
         stored = 'text => localStorage["gemma-playground"]?.includes(text)'
         await self.page.wait_for_function(stored, arg=text)
 
     async def received_beyond(self, tokens: int) -> int:
-        """The number of tokens of the last answer, as soon as more than these have come.
+        """Wait for more than ``tokens`` tokens of the last response; returns their number.
 
-        The answer must be asked with log probabilities. Its length on the page is no measure: what is
-        Markdown in it may become shorter when more comes.
+        The request must have log probabilities. The length of the text on the page is not used, because
+        Markdown in it may become shorter when more is received.
         """
         more = await self.page.wait_for_function(
             """tokens => {
@@ -141,36 +141,36 @@ class Screen:
         )
         return int(await more.json_value())
 
-    async def expect_picture(self, side: int) -> None:
-        """A question shows one, and it is this many pixels wide."""
-        shown = self.questions.locator("img").first
+    async def expect_image(self, side: int) -> None:
+        """The first user message shows an image of this width in pixels."""
+        shown = self.user_messages.locator("img").first
         await expect(shown).to_be_visible()
         assert await shown.evaluate("async (it) => (await it.decode(), it.naturalWidth)") == side
 
     async def choose(self, button: str, path: Path) -> None:
-        """A file, in the dialogue behind a button."""
-        async with self.page.expect_file_chooser() as dialogue:
+        """Choose a file in the dialog of a button."""
+        async with self.page.expect_file_chooser() as dialog:
             await self.button(button).click()
-        await (await dialogue.value).set_files(path)
+        await (await dialog.value).set_files(path)
 
     async def download(self, button: str, path: Path) -> str:
-        """What a button saves: as a file, and as text."""
+        """Save the file that a button downloads; returns its text."""
         async with self.page.expect_download() as download:
             await self.button(button).click()
         await (await download.value).save_as(path)
         return path.read_text(encoding="utf-8")  # noqa: ASYNC240 it is small
 
-    async def picture(self, path: Path) -> None:
+    async def screenshot(self, path: Path) -> None:
         """A screenshot."""
         path.parent.mkdir(parents=True, exist_ok=True)
         await self.page.screenshot(path=path)
 
 
 async def new_screen(browser: Browser, url: str, **settings: Any) -> Screen:
-    """A tab in a new profile, which the caller closes; it has gone nowhere yet."""
+    """A tab in a new profile, which the caller closes; no page is open yet."""
     profile = await new_profile(browser, **settings)
     return Screen(await profile.new_page(), url)
 
 
 Visit = Callable[..., Awaitable[Screen]]
-"""The fixture that opens a playground, with a query and what a browser's profile takes."""
+"""The fixture that opens a playground, with a query and settings of the browser's profile."""

@@ -1,4 +1,4 @@
-"""The playground without a browser: its application on a port, and what a browser would send to it."""
+"""The playground without a browser: its application on a port, and requests like those of a browser."""
 
 import asyncio
 import faulthandler
@@ -33,7 +33,7 @@ LIMITS = PlaygroundSettings(
 
 
 class PlaygroundServer:
-    """The application on a free port of the loopback."""
+    """The application on a free port of loopback."""
 
     def __init__(self, folder: Path) -> None:
         self.store = FileStore(folder, LIMITS)
@@ -42,7 +42,7 @@ class PlaygroundServer:
 
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Everything in the loop that serves it: Gradio would leave loops of its own in any other thread."""
+        """Run it in the thread of its event loop; in any other thread, Gradio leaves an event loop open."""
         thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
         thread.start()
         while not self.started.wait(0.1):
@@ -62,9 +62,9 @@ class PlaygroundServer:
         self.loop = asyncio.get_running_loop()
         self.app = create_app(ApiClient("http://127.0.0.1:9/v1"), self.store, LIMITS)
         (mount,) = [each for each in self.app.routes if isinstance(each, Mount) and not each.path]
-        inside: Any = mount.app
-        self.inside, self.demo = inside, inside.get_blocks()
-        """Gradio's own part, without what is before it."""
+        gradio_app: Any = mount.app
+        self.gradio_app, self.demo = gradio_app, gradio_app.get_blocks()
+        """Gradio's application, without our middleware."""
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", timeout_graceful_shutdown=1))
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -76,14 +76,14 @@ class PlaygroundServer:
 
     @contextmanager
     def visitor(self, **headers: str) -> Iterator[httpx.Client]:
-        """A new one, which has opened the served."""
+        """A client with a session: it has opened the page."""
         with self.stranger(**headers) as client:
             assert client.get("/").status_code == 200
             assert f"playground-{self.url.rpartition(':')[2]}" in client.cookies
             yield client
 
     def stranger(self, **headers: str) -> httpx.Client:
-        """A program that has not."""
+        """A client without a session."""
         return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
 
     def event(self, *kinds: type, name: str = "") -> Any:
@@ -103,33 +103,33 @@ def upload(visitor: httpx.Client, content: bytes = PNG, name: str = "a.png") -> 
 
 
 def body(event: Any, place: int, value: Any, **more: Any) -> dict[str, Any]:
-    """What a browser sends to an event: the value at this place, and elsewhere what the page sends."""
-    data = [_usual(part) for part in event.inputs]
+    """The body for an event: a value for one input, and the page's usual values for the others."""
+    data = [_usual_value(part) for part in event.inputs]
     if place >= 0:
         data[place] = value
     return {"data": data, "fn_index": event._id, "session_hash": "tab", "trigger_id": None, **more}
 
 
-def _usual(part: object) -> Any:
+def _usual_value(part: object) -> Any:
     if isinstance(part, gr.MultimodalTextbox):
         return {"text": "hi", "files": []}
     return {"messages": []} if isinstance(part, gr.JSON) else None
 
 
-def ask(visitor: httpx.Client, sent: dict[str, Any]) -> str:
-    """All that comes back of an event."""
+def send_event(visitor: httpx.Client, sent: dict[str, Any]) -> str:
+    """Everything that an event returns."""
     answer = visitor.post("/gradio_api/run/predict", json=sent)
-    said = answer.text
+    received = answer.text
     if visitor.post("/gradio_api/queue/join", json=sent).status_code == 200:
-        said += visitor.get("/gradio_api/queue/data", params={"session_hash": sent["session_hash"]}).text
-    return said
+        received += visitor.get("/gradio_api/queue/data", params={"session_hash": sent["session_hash"]}).text
+    return received
 
 
-def leaked(served: PlaygroundServer, visitor: httpx.Client, said: str) -> bool:
-    """Whether an answer holds the secret, or names a file that does."""
+def leaked(served: PlaygroundServer, visitor: httpx.Client, received: str) -> bool:
+    """Whether a response contains the secret, or the path of a file that does."""
     copies = [each for each in served.store.folder.rglob("*") if each.is_file()]
-    named = re.findall(r'"path":\s*"([^"]+)"', said)
+    named = re.findall(r'"path":\s*"([^"]+)"', received)
     contents = [visitor.get(f"/gradio_api/file={each}").text for each in named]
-    return any(SECRET in each for each in (said, *contents)) or any(
+    return any(SECRET in each for each in (received, *contents)) or any(
         SECRET.encode() in each.read_bytes() for each in copies
     )

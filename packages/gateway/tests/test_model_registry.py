@@ -263,7 +263,7 @@ async def test_an_old_description_is_refreshed_in_the_background() -> None:
 async def test_a_failed_health_check_fails_no_request(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     """Busy for a moment, or failed without a timely description: the request itself finds out."""
     await post(client, chat())
-    engine.info, engine.script = Unavailable("the model did not answer in time"), [Unavailable("lost")]
+    engine.info, engine.script = Unavailable("the model did not respond in time"), [Unavailable("lost")]
     await post(client, chat())  # the model is asked again next time, and does not answer
     engine.script = FakeEngine().script
     assert_error(await client.get("/health/ready"), 503, None, "service_unavailable")

@@ -348,7 +348,7 @@ async def test_older_names_of_structured_outputs(
     assert (await post_completion(client, ask(n=2, **fields))).status_code == 200
     assert engine.asked[-1].options.grammar == grammar
     if param:
-        engine.script = [InvalidRequest("cannot be honoured", "options.grammar")]
+        engine.script = [InvalidRequest("is not supported", "options.grammar")]
         assert_error(await post(client, chat(**fields)), 400, param, "invalid_value")
 
 

@@ -58,7 +58,7 @@ async def test_forms(
     if path == "/v1/completions" and "response_format" in form:
         return  # not a parameter of plain completions
     body = chat(**form) if "chat" in path else {"model": "gemma3n", "prompt": "x", **form}
-    engine.script = [wire.InvalidRequest("the keyword 'not' cannot be honoured", "options.grammar")]
+    engine.script = [wire.InvalidRequest("the keyword 'not' is not supported", "options.grammar")]
     assert_error(await client.post(path, json=body), 400, param, "invalid_value")
     assert engine.asked[0].options.grammar == grammar
     engine.script = [wire.InvalidRequest("no", "options.grammar.json_schema.properties.a")]

@@ -125,7 +125,7 @@ async def test_refused(client: httpx.AsyncClient, body: dict[str, Any], param: s
 async def test_errors_about_tools_name_the_clients_parameter(
     client: httpx.AsyncClient, engine: FakeEngine, field: str, param: str
 ) -> None:
-    engine.script = [wire.InvalidRequest("cannot be honoured", field)]
+    engine.script = [wire.InvalidRequest("is not supported", field)]
     body = chat(tools=TOOLS, tool_choice=allowed("auto", "clock", "dice"))
     assert_error(await post(client, body), 400, param, "invalid_value")
 

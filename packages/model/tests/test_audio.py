@@ -130,7 +130,7 @@ def test_a_sound_may_be_longer_by_an_encoders_padding_and_not_by_more(tiny: Path
     decoder = AudioDecoder(tiny, 2)
     whole = decoder.decode(_encode(_tone(2)), "audio[0]")
     assert decoder.decode(_encode(_tone(2.09)), "audio[0]").digest == whole.digest
-    assert _refusal(decoder, _encode(_tone(2.2))) == "is 2.20 seconds long; 2 seconds are the limit"
+    assert _refusal(decoder, _encode(_tone(2.2))) == "is 2.20 seconds long; the limit is 2 seconds"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_much_silence_in_little_space_are_refused_by_their_header(
     decoder: AudioDecoder, fmt: str, subtype: str
 ) -> None:
     data = _encode(np.zeros(RATE * 60, np.float32), RATE, fmt, subtype)
-    assert _refusal(decoder, data) == "is 60.00 seconds long; 30 seconds are the limit"
+    assert _refusal(decoder, data) == "is 60.00 seconds long; the limit is 30 seconds"
 
 
 def test_no_limit_makes_a_sound_longer_than_the_checkpoint_hears(tiny: Path, tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def _flac_that_says(length: int, truly: int) -> bytes:
 
 def test_a_header_that_lies_about_the_length_does_not_get_a_longer_sound_in(tiny: Path) -> None:
     decoder = AudioDecoder(tiny, 1)
-    assert "does not say in its header" in _refusal(decoder, _flac_that_says(0, RATE))
+    assert "has no length in its header" in _refusal(decoder, _flac_that_says(0, RATE))
     assert len(decoder.decode(_flac_that_says(RATE, 3 * RATE), "audio[0]").features) <= 97
-    assert "seconds are the limit" in _refusal(decoder, _flac_that_says(2**36 - 1, RATE))
-    assert "is cut short, broken" in _refusal(decoder, _flac_that_says(RATE, RATE // 2))
+    assert "seconds long; the limit is" in _refusal(decoder, _flac_that_says(2**36 - 1, RATE))
+    assert "is truncated, damaged" in _refusal(decoder, _flac_that_says(RATE, RATE // 2))
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF024])
@@ -183,7 +183,7 @@ def test_a_wav_written_to_a_pipe_is_heard_to_its_end(decoder: AudioDecoder, size
 @pytest.mark.parametrize(("fmt", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16")])
 def test_a_file_cut_short_is_refused(decoder: AudioDecoder, fmt: str, subtype: str) -> None:
     data = _encode(_tone(1), RATE, fmt, subtype)
-    assert "is cut short" in _refusal(decoder, data[: len(data) // 2])
+    assert "is truncated" in _refusal(decoder, data[: len(data) // 2])
 
 
 @pytest.mark.parametrize(("fmt", "subtype"), [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS")])
@@ -202,7 +202,7 @@ def test_samples_that_are_no_numbers_are_refused(
 ) -> None:
     samples = np.stack([_tone(1, rate)] * 2, axis=1)
     samples[where, 1] = value
-    assert "no finite numbers" in _refusal(decoder, _encode(samples, rate))
+    assert "not finite numbers" in _refusal(decoder, _encode(samples, rate))
 
 
 def test_numbers_that_are_too_large_to_add_are_refused(decoder: AudioDecoder) -> None:
@@ -214,7 +214,7 @@ def test_numbers_that_are_too_large_to_add_are_refused(decoder: AudioDecoder) ->
 def test_samples_far_beyond_full_scale_are_refused(decoder: AudioDecoder, value: float, rate: int) -> None:
     samples = _tone(1, rate)
     samples[rate // 2 : rate // 2 + 50] = value
-    assert "32,768 is the limit, and full scale is 1" in _refusal(decoder, _encode(samples, rate))
+    assert "the limit is 32,768, and full scale is 1" in _refusal(decoder, _encode(samples, rate))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-38, 1.0, 8.0, 32_767.0])
@@ -230,18 +230,18 @@ def test_a_sound_of_one_window_is_taken(decoder: AudioDecoder) -> None:
 
 @pytest.mark.parametrize("samples", [0, 1, 511])
 def test_a_sound_too_short_for_one_window_is_refused(decoder: AudioDecoder, samples: int) -> None:
-    given = f"{samples} samples ({samples / RATE:g} seconds) long at 16,000 samples a second"
-    says = f"is {given}; 512 (0.032 seconds) are needed"
+    given = f"{samples} samples ({samples / RATE:g} seconds) at 16,000 samples per second"
+    says = f"has {given}; at least 512 (0.032 seconds) are required"
     assert _refusal(decoder, _encode(_tone(1)[:samples])) == says
 
 
 def test_too_many_channels_or_samples_a_second_are_refused(decoder: AudioDecoder) -> None:
     assert decoder.decode(_encode(np.zeros((192_000, 8), np.float32), 192_000), "audio[0]")
     many = _encode(np.zeros((1_000, 32), np.float32), 192_000)
-    assert _refusal(decoder, many) == "has 32 channels; 8 are the limit"
-    limits = "4,000 to 192,000 are the limits"
-    assert _refusal(decoder, _encode(_tone(0.1), 384_000)) == f"has 384,000 samples a second; {limits}"
-    assert _refusal(decoder, _encode(_tone(0.1), 1)) == f"has 1 samples a second; {limits}"
+    assert _refusal(decoder, many) == "has 32 channels; the limit is 8"
+    limits = "the limits are 4,000 and 192,000"
+    assert _refusal(decoder, _encode(_tone(0.1), 384_000)) == f"has 384,000 samples per second; {limits}"
+    assert _refusal(decoder, _encode(_tone(0.1), 1)) == f"has 1 samples per second; {limits}"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_too_many_channels_or_samples_a_second_are_refused(decoder: AudioDecoder
     ],
 )
 def test_what_is_no_sound_is_refused_with_the_formats(decoder: AudioDecoder, data: bytes) -> None:
-    assert "not audio of a known format: WAV, FLAC, OGG, MP3" in _refusal(decoder, data)
+    assert "not audio in a supported format: WAV, FLAC, OGG, MP3" in _refusal(decoder, data)
 
 
 @pytest.mark.parametrize(("fmt", "subtype"), [("AIFF", "PCM_16"), ("CAF", "PCM_16"), ("AU", "PCM_16")])
@@ -270,8 +270,8 @@ def test_other_formats_are_refused_even_behind_an_mp3s_tag(
     decoder: AudioDecoder, fmt: str, subtype: str
 ) -> None:
     data = _encode(_tone(0.1), RATE, fmt, subtype)
-    assert "known" in _refusal(decoder, data)
-    assert "known" in _refusal(decoder, b"ID3\x03\0\0\0\0\0\0" + data)
+    assert "supported format" in _refusal(decoder, data)
+    assert "supported format" in _refusal(decoder, b"ID3\x03\0\0\0\0\0\0" + data)
 
 
 def test_several_threads_may_decode(decoder: AudioDecoder) -> None:

@@ -197,14 +197,16 @@ def test_a_raw_prompt_has_places_for_sounds(encoder: PromptEncoder) -> None:
 def test_places_and_media_must_match(
     encoder: PromptEncoder, given: int, soft: str, medium: Media, field: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match=f"{given} given, but the text has places for 1") as caught:
+    with pytest.raises(
+        InvalidRequest, match=f"has {given} files, but the text has placeholders for 1"
+    ) as caught:
         encoder.encode(format_raw_prompt(soft), [medium] * given)
     assert caught.value.field == field
 
 
 def test_what_the_checkpoint_has_no_tower_for_is_refused_by_name(tiny: Path) -> None:
     deaf = PromptEncoder(tiny, {"image": 16}, 4096)
-    with pytest.raises(InvalidRequest, match="takes none") as caught:
+    with pytest.raises(InvalidRequest, match="does not support") as caught:
         deaf.encode(format_raw_prompt("<audio_soft_token>"), [SOUND])
     assert caught.value.field == "audio"
 
@@ -212,9 +214,9 @@ def test_what_the_checkpoint_has_no_tower_for_is_refused_by_name(tiny: Path) -> 
 def test_token_ids_are_taken_as_they_are(encoder: PromptEncoder) -> None:
     prompt = encoder.encode(format_messages_to_prompt(CONVERSATIONS[3]), [PICTURE, PICTURE])
     assert encoder.from_token_ids(prompt.token_ids, [PICTURE, PICTURE]) == prompt
-    with pytest.raises(InvalidRequest, match="0 given, but the text has places for 2"):
+    with pytest.raises(InvalidRequest, match="has 0 files, but the text has placeholders for 2"):
         encoder.from_token_ids(prompt.token_ids)
-    with pytest.raises(InvalidRequest, match="takes 16 soft tokens in a row") as caught:
+    with pytest.raises(InvalidRequest, match="fewer than 16 consecutive soft tokens") as caught:
         encoder.from_token_ids(prompt.token_ids[: prompt.spans[0].start + 7], [PICTURE])
     assert caught.value.field == "options.prompt_token_ids"
 

@@ -74,7 +74,9 @@ def test_the_checkpoint_says_what_it_needs(checkpoint: Checkpoint) -> None:
 def test_without_towers_media_are_refused_unread(tiny: Path, part: Part, field: str) -> None:
     processor = RequestProcessor(open_checkpoint(tiny, text_only=True), Settings(towers="none"))
     media: dict[str, Any] = {field: (b"unreadable",)}
-    with pytest.raises(InvalidRequest, match="GEMMA_TOWERS=none and takes none") as caught:
+    with pytest.raises(
+        InvalidRequest, match="with GEMMA_TOWERS=none, this server does not support"
+    ) as caught:
         processor.process(Request(messages=(Message(role="user", content=(part,)),), **media))
     assert caught.value.field == field
     assert processor.process(Request(prompt="Hi")).engine_request.prompt.token_ids
@@ -340,7 +342,7 @@ def test_log_probabilities_of_a_prompt_have_a_limit(
 
     ask(taken)
     if taken < 4095:
-        with pytest.raises(InvalidRequest, match=r"log probabilities .*; 65,536 are the limit") as caught:
+        with pytest.raises(InvalidRequest, match=r"log probabilities .*; the limit is 65,536") as caught:
             ask(taken + 1)
         assert caught.value.field == "options.prompt_logprobs"
 

@@ -127,7 +127,7 @@ def test_a_tensor_that_is_not_finite_is_named(
         pytest.skip("no compiler or no processor for the kernels here; the log says which")
     tensors[f"model.language_model.{name}"].view(-1)[-1] = value
     weights = open_weights(write(tmp_path / "c", tensors), dtype=torch.bfloat16, cpu_kernels=compiled)
-    with pytest.raises(InvalidRequest, match=f"'{name}' holds infinity or NaN"):
+    with pytest.raises(InvalidRequest, match=f"'{name}' has infinity or NaN"):
         Decoder(model.config, weights)
 
 
@@ -135,7 +135,7 @@ def test_a_number_beyond_the_computation_s_dtype_is_not_finite(
     model: Any, tensors: dict[str, Tensor], tmp_path: Path
 ) -> None:
     tensors["model.language_model.norm.weight"][0] = torch.finfo(torch.float32).max
-    with pytest.raises(InvalidRequest, match=r"'norm\.weight' holds infinity or NaN"):
+    with pytest.raises(InvalidRequest, match=r"'norm\.weight' has infinity or NaN"):
         open_weights(write(tmp_path / "c", tensors), dtype=torch.bfloat16).take("norm.weight")
 
 

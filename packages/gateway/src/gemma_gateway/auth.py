@@ -81,7 +81,7 @@ class Access:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise Unauthorized(
-                "You did not provide an API key: it goes into the header Authorization: Bearer."
+                "You did not provide an API key. Send it in the header Authorization: Bearer YOUR_API_KEY."
             )
         found = self.keys.find(key.strip().encode("latin-1"))
         if found is None:

@@ -19,7 +19,7 @@ class EngineClient(Protocol):
         """The result of ``op=tokenize`` and ``op=detokenize``."""
 
     async def describe(self) -> ModelInfo:
-        """What is served now. The model itself is asked, so this also checks that it can answer."""
+        """What is served now. The model itself responds, so this is also a health check."""
 
     async def tokenizer_info(self) -> TokenizerInfo:
         """The configuration of the model's tokenizer, with its chat template."""

@@ -188,7 +188,7 @@ class InternalError(ApiError):
     type = "server_error"
     default_code = "internal_error"
 
-    def __init__(self, message: str = "The server failed while it worked on this request.") -> None:
+    def __init__(self, message: str = "The server had an error while processing this request.") -> None:
         super().__init__(message)
 
 

@@ -134,7 +134,7 @@ def _check_length(call: EngineCall) -> None:
     if (size := call.request.text_size) > MAX_PROMPT_CHARACTERS:
         sentence = (
             f"The prompt is too long: it has {size:,} characters; whatever the model's "
-            f"maximum context length is, {MAX_PROMPT_CHARACTERS:,} are the limit."
+            f"maximum context length is, the limit is {MAX_PROMPT_CHARACTERS:,}."
         )
         raise call.to_api_error(wire.ContextLengthExceeded(sentence))
 

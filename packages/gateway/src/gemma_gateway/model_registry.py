@@ -57,7 +57,7 @@ class ModelRegistry:
         """The description, at most ``max_age`` seconds old.
 
         Raises:
-            gemma_wire.WireError: the model cannot answer.
+            gemma_wire.WireError: the model cannot respond.
         """
         if self._info is not None and self._age <= max_age:
             return self._info
@@ -67,10 +67,10 @@ class ModelRegistry:
         """The last description.
 
         If it is older than ``REQUEST_MAX_AGE``, it is returned all the same, while a new one is fetched.
-        After ``forget`` the new one is awaited, and the old one returned if the model cannot answer.
+        After ``forget`` the new one is awaited, and the old one returned if the model cannot respond.
 
         Raises:
-            gemma_wire.WireError: the model cannot answer, and never has.
+            gemma_wire.WireError: the model cannot respond, and never has.
         """
         if self._info is None:
             return await self.info(REQUEST_MAX_AGE)
@@ -86,7 +86,7 @@ class ModelRegistry:
 
         Raises:
             ModelNotFound: no model has this name.
-            gemma_wire.WireError: the model cannot answer.
+            gemma_wire.WireError: the model cannot respond.
         """
         info = await self.cached()
         if name is None:

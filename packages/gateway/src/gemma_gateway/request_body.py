@@ -81,7 +81,7 @@ def _too_complex(exceeded: JsonLimitExceeded, text: bytes) -> BadRequest:
     """Names the parameter that exceeds the limit, if it can be found without parsing."""
     key = _KEY.search(text, max(exceeded.key_end - 100, 0), exceeded.key_end)
     if key is None:
-        return BadRequest(f"The request body holds {exceeded}.", code="request_too_complex")
+        return BadRequest(f"The request body has {exceeded}.", code="request_too_complex")
     param = key[1].decode()
-    sentence = f"Invalid '{param}': the request body holds {exceeded}."
+    sentence = f"Invalid '{param}': the request body has {exceeded}."
     return BadRequest(sentence, param=param, code="request_too_complex")

@@ -101,7 +101,7 @@ class GatewaySettings(BaseSettings):
     )
     media_seconds: float = Field(10, gt=0, description="Timeout for fetching one file, including redirects.")
 
-    describe_seconds: float = Field(5, gt=0, description="Timeout of a health check for the model's answer.")
+    describe_seconds: float = Field(5, gt=0, description="Timeout of a health check of the model.")
     shutdown_seconds: float = Field(
         3,
         ge=0,
@@ -112,7 +112,7 @@ class GatewaySettings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="Plain text, or one JSON object per line."
     )
-    log_prompts: bool = Field(False, description="Log the prompts of requests.")
+    log_prompts: bool = Field(False, description="Log requests, without images and audio.")
     otel_endpoint: str = Field(
         "",
         validation_alias=AliasChoices(

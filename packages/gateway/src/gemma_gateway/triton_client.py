@@ -52,7 +52,7 @@ _DOWN: Final = re.compile(
 
 
 class TimedOut(Unavailable):
-    """The server did not answer in time."""
+    """The server did not respond in time."""
 
 
 class TritonClient:
@@ -131,7 +131,7 @@ class _Server:
         self._awaited: dict[Any, str | None] = {}  # gRPC call → why it was cancelled
         self._received = 0  # chunks so far
         self._supervisor: asyncio.Task[None] | None = None
-        self._last_error = ""  # each error is logged once, until the server answers again
+        self._last_error = ""  # each error is logged once, until the server responds again
 
     async def generate(self, request: Request, request_id: str) -> AsyncGenerator[Chunk, None]:
         """The chunks of one response.
@@ -235,7 +235,7 @@ class _Server:
     async def _failure(self) -> str | None:
         """The reason why the server has failed, or ``None``.
 
-        A slow model is busy; a server that does not answer the liveness check has failed.
+        A slow model is busy; a server that does not respond to the liveness check has failed.
         """
         described: ModelInfo | BaseException
         live: Any
@@ -245,7 +245,7 @@ class _Server:
             return_exceptions=True,
         )
         if live is not True:
-            return "Triton does not answer"
+            return "Triton does not respond"
         dead = isinstance(described, Unavailable) and not isinstance(described, TimedOut)
         return str(described) if dead else None
 
@@ -275,5 +275,5 @@ def from_message(text: str) -> WireError:
 def from_status(code: grpc.StatusCode) -> Unavailable:
     """The error for the gRPC status that ended a stream."""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TimedOut("the model did not answer in time")
+        return TimedOut("the model did not respond in time")
     return Unavailable(f"Triton cannot be reached ({code.name})")

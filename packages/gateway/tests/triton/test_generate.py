@@ -60,13 +60,13 @@ async def test_tokens_have_a_time_limit(
 ) -> None:
     monkeypatch.setattr(subject, "TOKENS_SECONDS", 0.2)
     triton.script = [asyncio.Event()]
-    with pytest.raises(TimedOut, match="did not answer in time"):
+    with pytest.raises(TimedOut, match="did not respond in time"):
         await engine.tokens(Request(prompt="x", options=Options(op="tokenize")))
 
 
 async def test_describe_has_a_time_limit(engine: TritonClient, triton: FakeTriton) -> None:
     triton.described = [asyncio.Event()]
-    with pytest.raises(TimedOut, match="did not answer in time"):
+    with pytest.raises(TimedOut, match="did not respond in time"):
         await engine.describe()
 
 

@@ -51,7 +51,7 @@ async def test_a_server_that_hangs_is_noticed(engine: TritonClient, triton: Fake
     triton.live = [asyncio.Event()]
     async with asyncio.timeout(5):
         results = await asyncio.gather(answer(engine), answer(engine), return_exceptions=True)
-    assert [str(result) for result in results] == ["Triton does not answer"] * 2
+    assert [str(result) for result in results] == ["Triton does not respond"] * 2
 
 
 @pytest.mark.parametrize("described", [[asyncio.Event()], [INFO], ["some trouble of its own"]])

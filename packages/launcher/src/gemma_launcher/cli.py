@@ -67,7 +67,7 @@ def _add_reload(parser: ArgumentParser) -> None:
         "--unload-first",
         action="store_true",
         help="unload the old model before the new one is loaded, if the memory does not hold both; "
-        "requests are answered 503 meanwhile",
+        "requests get status 503 meanwhile",
     )
 
 

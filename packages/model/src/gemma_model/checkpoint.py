@@ -92,7 +92,7 @@ def find_folder(name: str, checkpoint: Path | None) -> Path:
     if checkpoint is not None:
         return checkpoint
     if not name:
-        raise InvalidRequest("is not set: give a folder or a hub id", "MODEL_NAME")
+        raise InvalidRequest("is not set; it must be a folder or a hub id", "MODEL_NAME")
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow, and rarely needed
@@ -102,9 +102,7 @@ def find_folder(name: str, checkpoint: Path | None) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InvalidRequest(
-            f"no folder and no model of the hub is called {name!r}: {reason}", "MODEL_NAME"
-        ) from None
+        raise InvalidRequest(f"there is no folder or hub model {name!r}: {reason}", "MODEL_NAME") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from gemma_model.engine_types import Duration, EngineInfo, Finish, Observation
 log = logging.getLogger(__name__)
 
 GAUGES: Mapping[str, tuple[str, Callable[[EngineInfo], int]]] = {
-    "gemma_requests_running": ("Requests being generated", lambda info: info.running),
+    "gemma_requests_running": ("Requests that are running", lambda info: info.running),
     "gemma_requests_waiting": ("Requests in the queue", lambda info: info.waiting),
-    "gemma_slots": ("Answers that can be worked on at once", lambda info: info.max_num_seqs),
-    "gemma_slots_used": ("Answers that are being worked on", lambda info: info.slots_used),
+    "gemma_slots": ("Choices that can run at once", lambda info: info.max_num_seqs),
+    "gemma_slots_used": ("Choices that are running", lambda info: info.slots_used),
     "gemma_cache_tokens": ("Tokens whose keys and values fit the cache", lambda info: info.cache_tokens),
     "gemma_cache_tokens_used": (
         "Tokens of running requests whose keys and values are in the cache",
@@ -35,7 +35,7 @@ COUNTERS: Mapping[str, tuple[str, Callable[[EngineInfo], int]]] = {
         lambda info: info.totals.prefix_hits,
     ),
 }
-FINISHED = "gemma_choices_finished_total", "Answers that have ended, by cause"
+FINISHED = "gemma_choices_finished_total", "Choices that have ended, by cause"
 FINISHES: tuple[Finish, ...] = ("stop", "length", "cancelled", "failed")
 HISTOGRAMS: Mapping[Duration, tuple[str, str]] = {
     "queue": ("gemma_queue_seconds", "From a request to the beginning of its prompt"),

@@ -33,7 +33,7 @@ def context_length_message(context_length: int, has: str) -> str:
     """
     return (
         f"This model's maximum context length is {context_length} tokens, and the prompt is too long: "
-        f"it has {has} tokens, and at least one more is needed for the answer"
+        f"it has {has} tokens, and at least one more is needed for the response"
     )
 
 
@@ -100,9 +100,10 @@ class PromptEncoder:
             if modality is not None:
                 length = self._soft_tokens[modality]
                 if list(token_ids[at : at + length]) != [token_ids[at]] * length:
-                    wanted = f"one of the {MEDIA_FIELDS[modality]} takes {length} soft tokens in a row"
                     raise InvalidRequest(
-                        f"{wanted}, not fewer as from place {at}", "options.prompt_token_ids"
+                        f"has fewer than {length} consecutive soft tokens from index {at} on; each of the "
+                        f"{MEDIA_FIELDS[modality]} needs {length}",
+                        "options.prompt_token_ids",
                     )
                 places.append((at, modality))
             at += length
@@ -114,9 +115,9 @@ class PromptEncoder:
             wanted = sum(kind == modality for _, kind in places)
             given = sum(one.modality == modality for one in media)
             if (wanted or given) and modality not in self._soft_tokens:
-                raise InvalidRequest("this model takes none", field)
+                raise InvalidRequest(f"this model does not support {field}", field)
             if wanted != given:
-                raise InvalidRequest(f"{given} given, but the text has places for {wanted}", field)
+                raise InvalidRequest(f"has {given} files, but the text has placeholders for {wanted}", field)
         waiting = {kind: iter([one for one in media if one.modality == kind]) for kind in self._soft_tokens}
         return tuple(
             MediaSpan(at, self._soft_tokens[modality], next(waiting[modality])) for at, modality in places
@@ -143,7 +144,9 @@ class PromptEncoder:
             if token_id is None:
                 raise InvalidRequest(f"its tokenizer.json has no {control}", "MODEL_NAME")
             if token_id in self._text_tokenizer.encode(control, add_special_tokens=False).ids:
-                raise InvalidRequest(f"its tokenizer.json lets users type {control}", "MODEL_NAME")
+                raise InvalidRequest(
+                    f"its tokenizer.json tokenizes {control} in user text as a control token", "MODEL_NAME"
+                )
             ids[control] = token_id
         return ids
 

@@ -148,10 +148,10 @@ class RequestProcessor:
         """Check what depends on the model: its name, its vocabulary, and its limits."""
         served = (self._settings.public_name, *self.variants)
         if options.model is not None and options.model not in served:
-            known = f"{', '.join(map(repr, served))} {'are' if self.variants else 'is'}"
-            raise InvalidRequest(f"{options.model!r} is not served here; {known}", "options.model")
+            known = f"this server has {', '.join(map(repr, served))}"
+            raise InvalidRequest(f"there is no model {options.model!r}; {known}", "options.model")
         if options.n > self._settings.max_num_seqs:
-            limit = f"{self._settings.max_num_seqs} answers at once are the limit"
+            limit = f"the limit is {self._settings.max_num_seqs} choices"
             raise InvalidRequest(f"is {options.n}; {limit}", "options.n")
         ids = {
             "prompt_token_ids": options.prompt_token_ids or (),
@@ -162,13 +162,15 @@ class RequestProcessor:
         for name, given in ids.items():
             if (most := max(given, default=0)) >= self._checkpoint.vocabulary:
                 known = f"the model has {self._checkpoint.vocabulary:,} tokens"
-                raise InvalidRequest(f"holds the id {most:,}; {known}", f"options.{name}")
+                raise InvalidRequest(f"has the id {most:,}; {known}", f"options.{name}")
         if options.logprob_token_ids and options.logprobs is None:
             raise InvalidRequest("needs logprobs", "options.logprob_token_ids")
         if options.tool_choice == "required" and not options.tools:
             raise InvalidRequest("needs tools", "options.tool_choice")
         if options.ignore_eos and (options.grammar or options.tools):
-            raise InvalidRequest("cannot be: what a grammar or tools allow has an end", "options.ignore_eos")
+            raise InvalidRequest(
+                "is not allowed with a grammar or tools, whose output must end", "options.ignore_eos"
+            )
 
     def _max_tokens(self, request: Request, prompt: TokenizedPrompt) -> int:
         room = self._checkpoint.context_length - len(prompt.token_ids)
@@ -216,8 +218,8 @@ class RequestProcessor:
     def _check_supported(self, files: tuple[bytes, ...], modality: Modality, field: str) -> None:
         if files and modality not in self._checkpoint.soft_tokens:
             left_out = self._checkpoint.text_only
-            why = "this server was started with GEMMA_TOWERS=none and" if left_out else "this model"
-            raise InvalidRequest(f"{why} takes none", field)
+            why = "with GEMMA_TOWERS=none, this server" if left_out else "this model"
+            raise InvalidRequest(f"{why} does not support {field}", field)
 
 
 def _check_logprobs(options: Options, prompt_tokens: int, max_tokens: int) -> None:
@@ -230,13 +232,13 @@ def _check_logprobs(options: Options, prompt_tokens: int, max_tokens: int) -> No
 
 def _check_logprob_count(tokens: int, each: int, n: int, field: str) -> None:
     if tokens * each * n > MAX_REPORTED_LOGPROBS:
-        asked = f"asks for {tokens * each * n:,} log probabilities ({each} at each of {tokens:,} tokens)"
-        raise InvalidRequest(f"{asked}; {MAX_REPORTED_LOGPROBS:,} are the limit", f"options.{field}")
+        asked = f"requests {tokens * each * n:,} log probabilities ({each} for each of {tokens:,} tokens)"
+        raise InvalidRequest(f"{asked}; the limit is {MAX_REPORTED_LOGPROBS:,}", f"options.{field}")
 
 
 def _check_count(files: tuple[bytes, ...], limit: int, field: str) -> None:
     if len(files) > limit:
-        raise InvalidRequest(f"{len(files)} given; {limit} are the limit", field)
+        raise InvalidRequest(f"has {len(files)} files; the limit is {limit}", field)
 
 
 def _while_connected(files: Iterable[bytes], is_disconnected: IsDisconnected) -> Iterator[bytes]:

@@ -49,7 +49,7 @@ class Weights:
         self.unused: dict[str, str] = {}
         self.taken_bytes = 0  # on the device; what stays in the file does not count
         if len(self._remaining) != len(loaders):
-            raise InvalidRequest("holds two tensors of one name in different layouts", "MODEL_NAME")
+            raise InvalidRequest("has the same tensor in two layouts", "MODEL_NAME")
 
     def __contains__(self, name: str) -> bool:
         return name in self._remaining
@@ -63,7 +63,7 @@ class Weights:
         """
         taken = self.take_mapped(name).to(self._device, self._dtype, copy=True)
         if not taken.is_meta and not is_finite([taken]):
-            raise InvalidRequest(f"the checkpoint's tensor {name!r} holds infinity or NaN", "MODEL_NAME")
+            raise InvalidRequest(f"the checkpoint's tensor {name!r} has infinity or NaN", "MODEL_NAME")
         self.taken_bytes += taken.nbytes
         return taken
 
@@ -71,7 +71,7 @@ class Weights:
         """The tensor as stored: on the host, memory-mapped from the file."""
         if name not in self._remaining:
             raise InvalidRequest(
-                f"the checkpoint has no tensor {name!r}, or it was asked for twice", "MODEL_NAME"
+                f"the checkpoint has no tensor {name!r}, or it was taken twice", "MODEL_NAME"
             )
         return self._remaining.pop(name)[1]()
 
@@ -150,7 +150,7 @@ def _loaders(file: Path, expected: set[str] | None) -> dict[str, Loader]:
     keys = set(opened.keys())
     if expected is not None and keys != expected:
         wrong = ", ".join(sorted(keys ^ expected)[:5])
-        raise InvalidRequest(f"{file} does not hold what its index says: {wrong}", "MODEL_NAME")
+        raise InvalidRequest(f"{file} does not match its index: {wrong}", "MODEL_NAME")
     return {key: partial(_load, opened, key) for key in keys}
 
 

@@ -112,7 +112,7 @@ def test_other_slices_come_from_a_file(e4b: Path) -> None:
         (None, "cannot read"),
         ("[]", "cannot read"),
         ('{"thin": {}}', "cannot read"),
-        ('{"thin": {"intermediate_size": [1]}}', "1 sizes for the 35 layers"),
+        ('{"thin": {"intermediate_size": [1]}}', "1 sizes for the 35 remaining layers"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(e4b: Path, content: str | None, says: str) -> None:
@@ -124,5 +124,5 @@ def test_a_file_that_makes_no_sense_is_refused(e4b: Path, content: str | None, s
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(e4b: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"'E9B' is not known; E2B, E1\.96B, E2\.54B are"):
+    with pytest.raises(InvalidRequest, match=r"no nested model 'E9B'; use E2B, E1\.96B, E2\.54B"):
         served(e4b, "E9B")

@@ -110,8 +110,8 @@ WRONG: dict[str, Any] = {
     "'minimum' at $.properties.a is not a number": {"minimum": "3"},
     "'minLength' at $.properties.a is not a natural number": {"minLength": -1},
     "'multipleOf' at $.properties.a is not above 0": {"multipleOf": 0},
-    "what is at $.properties.a is no schema": 3,
-    "nothing fits it": {"type": "array", "minItems": 3, "maxItems": 2},
-    "'minimum' at $.properties.a leaves no number": {"type": "number", "minimum": 3, "maximum": 2},
+    "the value at $.properties.a is not a schema": 3,
+    "no output is valid for it": {"type": "array", "minItems": 3, "maxItems": 2},
+    "'minimum' at $.properties.a is above the maximum": {"type": "number", "minimum": 3, "maximum": 2},
 }
 """What is no schema, or one that nothing fits, by what is said of it."""

@@ -78,9 +78,9 @@ def test_nothing_is_left_running() -> None:
     ("grammar", "complaint"),
     [
         (_json({"type": "object", "properties": {"a": {"type": "string"}}}), ""),
-        (_json({"enum": []}), "nothing fits it"),
+        (_json({"enum": []}), "no output is valid for it"),
         (_lark("start: <start_of_turn>"), "token"),
-        (_lark("start: start"), "has no end"),
+        (_lark("start: start"), "no finite output"),
         (_lark("start: ("), "("),
     ],
 )

@@ -1,4 +1,4 @@
-"""Calls fit their tools, however random the model; tools that cannot be honoured are refused."""
+"""Calls fit their tools, however random the model; tools that is not supported are refused."""
 
 import random
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def test_a_call_fits_from_where_it_begins(bench: Bench, strict: bool) -> None:
     type_out(constraint, "Let me see < what <tool> I have <tool_call>")
     names = {bench.table[i] for i in ids_of(constraint.allowed())}
     assert names <= {b"g", b"ge", b"get", b"s", b"st", b"sto", b"stop"}
-    with pytest.raises(ValueError, match="cannot be followed"):
+    with pytest.raises(ValueError, match="does not allow the token"):
         type_out(constraint.fork(), "unheard_of ")
     type_out(constraint, 'get_weather {"city": "<tool_call>", "unit":"C"}</tool_call>')
     after = {bench.table[i] for i in ids_of(constraint.allowed())}
@@ -79,7 +79,7 @@ def test_a_tool_that_works_with_auto_works_with_required(bench: Bench) -> None:
     }
     tools = (Tool(name="f", parameters=parameters),)
     constraint = bench.constraint(Options(tools=tools))
-    with pytest.raises(ValueError, match="cannot be followed"):
+    with pytest.raises(ValueError, match="does not allow the token"):
         type_out(constraint, '<tool_call>f {"b')
     assert bench.walk(Options(tools=tools, tool_choice="required"), 0).calls
 
@@ -111,7 +111,7 @@ def test_where_nothing_fits_the_tokens_the_answer_is_cut(bench: Bench) -> None:
 
 def test_arguments_are_an_object(bench: Bench) -> None:
     tools = (TOOLS[0], Tool(name="f", parameters={"type": "array"}))
-    with pytest.raises(InvalidRequest, match="arguments are an 'object'") as caught:
+    with pytest.raises(InvalidRequest, match="arguments must be an 'object'") as caught:
         bench.constraint(Options(tools=tools))
     assert caught.value.field == "options.tools[1].parameters"
 

@@ -7,7 +7,7 @@ everything: ``field: message [code]``, with ``request`` for no particular field.
     ├── InvalidRequest             the request is wrong; ``field`` names the field
     │   └── ContextLengthExceeded
     ├── Overloaded                 the queue is full; try again later
-    ├── Unavailable                the model cannot answer now (loading, restarting, shutting down)
+    ├── Unavailable                the model cannot respond now (loading, restarting, shutting down)
     └── EngineFailure              the engine failed
 """
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 _LINE = re.compile(r"(?P<field>[\w.\[\]]+): (?P<message>.*) \[(?P<code>[a-z_]+)\]", re.DOTALL)
 _NO_FIELD = "request"
-_MESSAGES = {"extra_forbidden": "is not known here", "missing": "is needed"}
+_MESSAGES = {"extra_forbidden": "is not a known field", "missing": "is needed"}
 
 
 class WireError(Exception):
@@ -82,7 +82,7 @@ class Overloaded(WireError):
 
 
 class Unavailable(WireError):
-    """The model cannot answer now."""
+    """The model cannot respond now."""
 
     code = "unavailable"
 

@@ -43,11 +43,11 @@ LIMITS: Final = JsonLimits()
 _NAMES: Final = {
     "depth": "levels of nesting",
     "values": "values",
-    "strings": "strings (keys included)",
+    "strings": "strings (including keys)",
     "containers": "objects and arrays",
     "escapes": "escapes in strings",
     "digits": "digits in numbers",
-    "non_ascii": "bytes beyond ASCII",
+    "non_ascii": "non-ASCII bytes",
 }
 
 

@@ -83,8 +83,8 @@ class SamplingParams(WireModel):
         seed: equal seeds give equal tokens; ``None`` draws one.
         top_k: 0 keeps every token; ``None``: the checkpoint's own.
         min_p: keep tokens whose probability is at least this fraction of the most likely token's.
-        repetition_penalty: over prompt and answer; 1 is none (Keskar et al. 2019, arXiv:1909.05858).
-        frequency_penalty, presence_penalty: over the answer, as OpenAI defines them.
+        repetition_penalty: for tokens of prompt and output; 1: none (Keskar et al. 2019, arXiv:1909.05858).
+        frequency_penalty, presence_penalty: for tokens of the output, as OpenAI defines them.
         logit_bias: token id → what is added to its logit.
     """
 

@@ -64,16 +64,16 @@ class Request(WireModel):
 
     @model_validator(mode="after")
     def _check_prompt_fields(self) -> Self:
-        asked = {
+        fields = {
             "prompt": self.prompt,
             "messages": self.messages,
             "prompt_token_ids": self.options.prompt_token_ids,
         }
-        given = [name for name, value in asked.items() if value is not None]
+        given = [name for name, value in fields.items() if value is not None]
         allowed = _PROMPT_FIELDS[self.options.op]
         if len(given) != min(1, len(allowed)) or not set(given) <= set(allowed):
             names = " and ".join(filter(None, (", ".join(allowed[:-1]), *allowed[-1:])))
-            takes = f"exactly one of {names}" if len(allowed) > 1 else names or "no question"
+            takes = f"exactly one of {names}" if len(allowed) > 1 else names or "no prompt"
             raise ValueError(f"op={self.options.op} takes {takes}, not {' and '.join(given) or 'nothing'}")
         if self.options.tools and self.messages is None:
             raise ValueError("tools need messages")
@@ -87,7 +87,9 @@ class Request(WireModel):
             raise ValueError("continue_final_message and add_generation_prompt exclude each other")
         last = self.messages[-1] if self.messages else None
         if last is None or last.role != "assistant" or last.tool_calls:
-            raise ValueError("continue_final_message needs a last message of the assistant, without calls")
+            raise ValueError(
+                "continue_final_message needs a last message of the assistant, without tool calls"
+            )
         return self
 
     @property
@@ -155,13 +157,13 @@ def _read(name: str, array: Array) -> Any:
         raise InvalidRequest("there is no such input", name)
     if tensor.dims == -1:
         if array.size > MAX_FILES:
-            raise InvalidRequest(f"holds {array.size:,} files; {MAX_FILES} are the limit", name)
+            raise InvalidRequest(f"has {array.size:,} files; the limit is {MAX_FILES}", name)
         return tuple(_file(element) for element in tensors.unpack(array))
     if array.size != 1:
-        raise InvalidRequest(f"holds {array.size:,} values, expected 1", name)
+        raise InvalidRequest(f"has {array.size:,} values, expected 1", name)
     elements = tensors.unpack(array)
     if tensor.data_type == "TYPE_STRING" and len(elements[0]) > MAX_TEXT_BYTES:
-        raise InvalidRequest(f"has {len(elements[0]):,} bytes; {MAX_TEXT_BYTES:,} are the limit", name)
+        raise InvalidRequest(f"has {len(elements[0]):,} bytes; the limit is {MAX_TEXT_BYTES:,}", name)
     if tensor is tensors.MESSAGES or tensor is tensors.OPTIONS:
         return _json(name, elements[0])
     return _text(name, elements[0]) if tensor is tensors.PROMPT else elements[0]
@@ -180,7 +182,7 @@ def _count(name: str, text: bytes) -> None:
     try:
         check_json(text)
     except JsonLimitExceeded as exceeded:
-        raise InvalidRequest(f"holds {exceeded}", name) from None
+        raise InvalidRequest(f"has {exceeded}", name) from None
 
 
 def read_parameters(text: str) -> dict[str, Any]:
@@ -190,7 +192,7 @@ def read_parameters(text: str) -> dict[str, Any]:
         InvalidRequest: there are too many.
     """
     if len(text) > MAX_PARAMETER_BYTES:
-        raise InvalidRequest(f"has {len(text):,} bytes; {MAX_PARAMETER_BYTES:,} are the limit", "parameters")
+        raise InvalidRequest(f"has {len(text):,} bytes; the limit is {MAX_PARAMETER_BYTES:,}", "parameters")
     _count("parameters", text.encode())
     return dict(json.loads(text or "{}"))
 

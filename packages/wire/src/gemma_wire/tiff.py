@@ -35,15 +35,15 @@ def check_directory(file: IO[bytes], endian: str, big: bool) -> None:
     count = _unpack(file, endian + head)
     (tags,) = count or (0,)
     if tags > MAX_TAGS:
-        raise OSError(f"a directory has {tags:,} tags; {MAX_TAGS:,} are the limit")
+        raise OSError(f"a directory has {tags:,} tags; the limit is {MAX_TAGS:,}")
     total = 0
     for _ in range(tags):
         tag, kind, numbers = _unpack(file, endian + entry) or (0, 0, 0)
         if kind not in _OPAQUE and numbers > MAX_NUMBERS:
-            raise OSError(f"the tag {tag} has {numbers:,} numbers; {MAX_NUMBERS:,} are the limit")
+            raise OSError(f"the tag {tag} has {numbers:,} numbers; the limit is {MAX_NUMBERS:,}")
         total += numbers * _UNIT.get(kind, 0)
     if total > MAX_BYTES:
-        raise OSError(f"the tags of a directory have {total:,} bytes; {MAX_BYTES:,} are the limit")
+        raise OSError(f"the tags of a directory have {total:,} bytes; the limit is {MAX_BYTES:,}")
     file.seek(start)
 
 

@@ -18,7 +18,7 @@ _QUOTED: Final = re.compile(
 _MESSAGES: Final = {
     "illegal request line": "The request line is not 'METHOD PATH HTTP/1.1'",
     "Illegal target characters": "The request line is not 'METHOD PATH HTTP/1.1'",
-    "illegal header line": "A header line is malformed, from",
+    "illegal header line": "A header line is malformed; it begins with",
     "Missing mandatory Host": "The Host header is missing",
     "Found multiple Host": "There is more than one Host header",
     "bad Content-Length": "The Content-Length is not a number of bytes",
@@ -28,7 +28,7 @@ _MESSAGES: Final = {
     "illegal chunk header": "The body has a malformed chunk size",
     "malformed chunk footer": "The body has a chunk that is longer than its size says",
     "continuation line": "The first header line begins with a space",
-    "Receive buffer too long": f"The head of a request is {MAX_HEAD:,} bytes at most, and so is a chunk's",
+    "Receive buffer too long": f"The head of the request, or of a chunk, has more than {MAX_HEAD:,} bytes",
 }
 """The beginning of h11's message → ours."""
 
@@ -85,9 +85,11 @@ def as_scope(request: h11.Request, headers: list[tuple[bytes, bytes]]) -> dict[s
 def malformed(error: h11.RemoteProtocolError) -> MalformedRequest:
     """The error for a client. It repeats at most a header name or a few bytes of a chunk."""
     text, quoted = str(error), _QUOTED.fullmatch(str(error))
-    sentence = next((said for words, said in _MESSAGES.items() if text.startswith(words)), text.rstrip("."))
+    sentence = next(
+        (message for words, message in _MESSAGES.items() if text.startswith(words)), text.rstrip(".")
+    )
     if quoted and quoted["what"] == "illegal header line":
-        return MalformedRequest(f"{sentence} {quoted['text'].partition(':')[0][:60]!r} on.")
+        return MalformedRequest(f"{sentence} {quoted['text'].partition(':')[0][:60]!r}.")
     if quoted and "chunk" in quoted["what"]:
         return MalformedRequest(f"{sentence}: '{quoted['text'][:30]}'.")
     return MalformedRequest(f"{sentence}.")

@@ -1,4 +1,4 @@
-"""``/health``: whether the process is alive, and whether the model answers."""
+"""``/health``: whether the process is alive, and whether the model responds."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ router = APIRouter(prefix="/health")
 
 @router.api_route("", methods=READ, response_model=None)
 async def health(gateway: Annotated[Gateway, Depends(get_gateway)]) -> dict[str, Any]:
-    """The model's description; 503 with the reason if it does not answer."""
+    """The model's description; 503 with the reason if it does not respond."""
     info = await gateway.models.info(HEALTH_MAX_AGE)
     return {"status": "ok", **info.model_dump(mode="json")}
 
@@ -25,6 +25,6 @@ async def live() -> dict[str, Any]:
 
 @router.api_route("/ready", methods=READ, response_model=None)
 async def ready(gateway: Annotated[Gateway, Depends(get_gateway)]) -> dict[str, Any]:
-    """The model answers; 503 with the reason if it does not."""
+    """Whether the model responds; 503 with the reason if it does not."""
     await gateway.models.info(HEALTH_MAX_AGE)
     return {"status": "ok"}

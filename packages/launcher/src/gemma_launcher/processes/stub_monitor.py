@@ -1,6 +1,6 @@
 """Monitors the Python backend stubs of a tritonserver, which does not do this itself.
 
-When a stub dies, tritonserver stays ready and answers every request with "Stub process is not healthy". A
+When a stub dies, tritonserver stays ready and responds to every request with "Stub process is not healthy". A
 model that is loaded again gets a new stub, and the old one ends.
 """
 

@@ -190,7 +190,7 @@ class NativeEngine:
             raise ContextLengthExceeded(message, "max_tokens")
         if not 1 <= request.n <= self._scheduler.slots:
             slots = self._scheduler.slots
-            raise InvalidRequest(f"{request.n} choices are asked for; at most {slots} fit at once", "n")
+            raise InvalidRequest(f"{request.n} choices were requested; at most {slots} can run at once", "n")
 
     def _end_cancelled(self) -> Outputs:
         ended = [self._scheduler.cancel(seq_id) for seq_id in sorted(self._cancelled)]

@@ -24,14 +24,14 @@ def check_fits(bytes_per_slot: Callable[[int], int], slots: int, length: int, fr
         InvalidRequest: it is too large; says what would fit.
     """
     each = bytes_per_slot(length)
-    total = f"{slots * each / GIB:,.2f} GiB in all"
+    total = f"{slots * each / GIB:,.2f} GiB in total"
     line = f"{slots} slots of {length:,} tokens, {each / MIB:,.1f} MiB each, {total}"
     room = None if free is None else int(free * SHARE)
     if room is None or slots * each <= room:
         return line
     raise InvalidRequest(
-        f"{slots}: the KV cache would be {line}, and {room / GIB:,.2f} GiB are there. What would fit: "
-        f"max_num_seqs={room // each} with {length:,} tokens each, or {slots} requests with "
+        f"{slots}: the KV cache would be {line}, but only {room / GIB:,.2f} GiB are available. "
+        f"These would fit: max_num_seqs={room // each} with {length:,} tokens each, or {slots} requests with "
         f"max_model_len={longest(bytes_per_slot, room // slots, length)}",
         "max_num_seqs",
     )

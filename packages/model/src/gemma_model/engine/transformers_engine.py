@@ -59,8 +59,8 @@ class TransformersEngine:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         if settings.towers == "none":
-            raise InvalidRequest("the reference engine cannot leave them out", "towers")
-        disable_progress_bar()  # in a log file it is one long line
+            raise InvalidRequest("the reference engine always loads the towers", "towers")
+        disable_progress_bar()  # a log file would show it as one long line
         self._device = pick_device(settings.device)
         dtype = DTYPES.get(settings.dtype, "auto")
         self._model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
@@ -78,7 +78,7 @@ class TransformersEngine:
         """See ``Engine.submit``."""
         too_long = len(request.prompt.token_ids) > MAX_PROMPT_LOGPROBS
         if request.prompt_logprobs is not None and too_long:
-            message = f"the reference engine tells those of at most {MAX_PROMPT_LOGPROBS} tokens"
+            message = f"the reference engine reports those of at most {MAX_PROMPT_LOGPROBS} tokens"
             raise InvalidRequest(message, "prompt_logprobs")
         with self._lock:
             if len(self._submitted) - self._max_num_seqs >= self._max_queue:

@@ -123,7 +123,7 @@ def _either(context: RewriteContext, condition: Condition, few: bool) -> Schema:
     opposite = negate(condition.test) if few else None
     at = condition.at
     if opposite is None or (context.unenforced.strict and has_reference(condition.test)):
-        context.unenforced.leave_out("if", at.path, "cannot be enforced: its opposite cannot be said")
+        context.unenforced.leave_out("if", at.path, "cannot be enforced: its negation cannot be expressed")
         return True
     cases = (
         (condition.test, condition.then, "then"),

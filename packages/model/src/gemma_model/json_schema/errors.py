@@ -15,7 +15,7 @@ class SchemaError(Exception):
 
     def __init__(self, keyword: str, path: Path, reason: str) -> None:
         self.keyword, self.path, self.reason = keyword, path, reason
-        subject = f"{keyword!r} at {show(path)}" if keyword else f"what is at {show(path)}"
+        subject = f"{keyword!r} at {show(path)}" if keyword else f"the value at {show(path)}"
         super().__init__(f"{subject} {reason}")
 
 

@@ -94,7 +94,7 @@ def _within_reach(
 ) -> tuple[Number | None, Number | None]:
     """Bounds that the library computes rightly, never wider than those given."""
     if low is not None and high is not None and low > high:
-        raise SchemaError("minimum", path, "leaves no number: it is above the maximum")
+        raise SchemaError("minimum", path, "is above the maximum")
     near_low, near_high = _nearer(low, 1), _nearer(high, -1)
     beyond = (near_low is not None and near_low > LARGEST) or (near_high is not None and near_high < -LARGEST)
     crossed = near_low is not None and near_high is not None and near_low > near_high

@@ -66,7 +66,7 @@ def _required(context: RewriteContext, node: dict[str, Any], at: SchemaLocation)
         return []
     names = listed(node, "required", at)
     if not all(isinstance(name, str) for name in names):
-        raise SchemaError("required", at.path, "holds something that is not a string")
+        raise SchemaError("required", at.path, "has an item that is not a string")
     return list(dict.fromkeys(names))
 
 

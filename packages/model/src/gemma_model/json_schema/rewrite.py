@@ -76,7 +76,7 @@ class _Writer:
         if isinstance(node, bool):
             return node
         if not isinstance(node, dict):
-            raise SchemaError("", at.path, "is no schema: that is an object or a boolean")
+            raise SchemaError("", at.path, "is not a schema, which is an object or a boolean")
         at = self._context.doc.enter(node, at)
         if "$ref" in node and self._context.doc.ref_stands_alone:
             node = {"$ref": node["$ref"]}
@@ -115,7 +115,7 @@ class _Writer:
         names = named if isinstance(named, list) else [named]
         for name in names:
             if name not in TYPES:
-                raise SchemaError("type", at.path, f"is {name!r}; the types are {', '.join(TYPES)}")
+                raise SchemaError("type", at.path, f"is {name!r}; the valid types are {', '.join(TYPES)}")
         return list(dict.fromkeys(names))
 
     def _constants(self, node: dict[str, Any], at: SchemaLocation) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class _Writer:
 
     def _is_exact(self, value: Any, word: str, at: SchemaLocation) -> bool:
         if not exactly(value):
-            self._context.unenforced.leave_out(word, at.path, "holds a number that is too large or too small")
+            self._context.unenforced.leave_out(word, at.path, "has a number that is too large or too small")
             return False
         return True
 
@@ -168,7 +168,7 @@ class _Writer:
             return True
         target, there = found
         if id(target) in there.within:
-            raise Endless("$ref", at.path, "leads back to itself before any part of the value")
+            raise Endless("$ref", at.path, "refers to itself without an end")
         key = (id(target), at.merged)
         if key not in self._names:
             self._names[key] = f"d{len(self._names)}"

@@ -64,14 +64,12 @@ def _pattern(context: RewriteContext, pattern: Any, at: SchemaLocation) -> dict[
     if not isinstance(pattern, str):
         raise SchemaError("pattern", at.path, "is not a string")
     if _LOOKS.search(pattern):
-        context.unenforced.leave_out("pattern", at.path, "cannot be enforced: it looks ahead or back")
+        context.unenforced.leave_out("pattern", at.path, "cannot be enforced: it has lookahead or lookbehind")
         return {}
     if context.grammar_error({"type": "string", "pattern": pattern}):
         if reason := _broken(pattern):
-            raise SchemaError("pattern", at.path, f"is no regular expression: {reason}")
-        context.unenforced.leave_out(
-            "pattern", at.path, "cannot be enforced: it is no pattern that is known here"
-        )
+            raise SchemaError("pattern", at.path, f"is not a regular expression: {reason}")
+        context.unenforced.leave_out("pattern", at.path, "cannot be enforced: its syntax is not supported")
         return {}
     return {"pattern": pattern}
 

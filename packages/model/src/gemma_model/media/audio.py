@@ -16,7 +16,7 @@ from gemma_model.engine_types import Media
 from gemma_wire import InvalidRequest
 
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")
-NOT_KNOWN = f"not audio of a known format: {', '.join(FORMATS)}"
+NOT_SUPPORTED = f"not audio in a supported format: {', '.join(FORMATS)}"
 SIGNATURES = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff")
 """The first bytes of such files; libsndfile's parsers of twenty other formats are not exposed."""
 LONGEST_SECONDS = 30.0
@@ -67,35 +67,35 @@ class AudioDecoder:
             InvalidRequest: it is not audio, is truncated, or exceeds a limit.
         """
         if not data.startswith(SIGNATURES):
-            raise InvalidRequest(f"is {NOT_KNOWN}", field)
+            raise InvalidRequest(f"is {NOT_SUPPORTED}", field)
         try:
             with soundfile.SoundFile(io.BytesIO(data)) as file:
                 self._check_header(file, data, field)
                 samples, rate = self._samples(file, field), file.samplerate
         except soundfile.LibsndfileError as error:
             reason = error.error_string.strip().rstrip(".")
-            raise InvalidRequest(f"is cut short, broken, or {NOT_KNOWN} ({reason})", field) from None
+            raise InvalidRequest(f"is truncated, damaged, or {NOT_SUPPORTED} ({reason})", field) from None
         features = self._features(self._resample(samples, rate), field)
         return Media("audio", hashlib.sha256(features.tobytes()).digest(), features)
 
     def _check_header(self, file: Any, data: bytes, field: str) -> None:
         if file.format.removesuffix("EX") not in FORMATS:  # WAVEX is WAV with a longer header
-            raise InvalidRequest(f"is {NOT_KNOWN}", field)
+            raise InvalidRequest(f"is {NOT_SUPPORTED}", field)
         if file.channels > MAX_CHANNELS:
-            raise InvalidRequest(f"has {file.channels} channels; {MAX_CHANNELS} are the limit", field)
+            raise InvalidRequest(f"has {file.channels} channels; the limit is {MAX_CHANNELS}", field)
         if file.samplerate not in RATES:
-            limits = f"{RATES.start:,} to {RATES.stop - 1:,} are the limits"
-            raise InvalidRequest(f"has {file.samplerate:,} samples a second; {limits}", field)
+            limits = f"the limits are {RATES.start:,} and {RATES.stop - 1:,}"
+            raise InvalidRequest(f"has {file.samplerate:,} samples per second; {limits}", field)
         if file.frames == UNKNOWN_LENGTH:
-            raise InvalidRequest("does not say in its header how long it is", field)
+            raise InvalidRequest("has no length in its header", field)
         self._check_length(file.frames / file.samplerate, field)
         size = int.from_bytes(data[4:8], "little")
         if data.startswith(b"RIFF") and 0 < size < PIPED and size + 8 > len(data) + 1:  # a pad byte may lack
-            raise InvalidRequest(f"is cut short: {len(data):,} of {size + 8:,} bytes", field)
+            raise InvalidRequest(f"is truncated: it has {len(data):,} of {size + 8:,} bytes", field)
 
     def _check_length(self, seconds: float, field: str) -> None:
         if seconds > self.max_seconds + PADDING_SECONDS:
-            limit = f"{self.max_seconds:g} seconds are the limit"
+            limit = f"the limit is {self.max_seconds:g} seconds"
             raise InvalidRequest(f"is {seconds:,.2f} seconds long; {limit}", field)
 
     def _samples(self, file: Any, field: str) -> Samples:
@@ -121,9 +121,9 @@ class AudioDecoder:
     def _features(self, samples: Samples, field: str) -> Samples:
         shortest = self._extractor.frame_length
         if len(samples) < shortest:
-            least = f"{shortest} ({shortest / self._rate:g} seconds) are needed"
+            least = f"at least {shortest} ({shortest / self._rate:g} seconds) are required"
             given = f"{len(samples)} samples ({len(samples) / self._rate:g} seconds)"
-            raise InvalidRequest(f"is {given} long at {self._rate:,} samples a second; {least}", field)
+            raise InvalidRequest(f"has {given} at {self._rate:,} samples per second; {least}", field)
         longest = int(self.max_seconds * self._rate)
         # The extractor reads one sample beyond each window: for a clip of one window, silence.
         samples = np.pad(samples, (0, max(0, shortest + 1 - len(samples))))
@@ -139,10 +139,10 @@ def _check_amplitude(samples: Samples, field: str) -> None:
     """To be checked before sums that could overflow."""
     largest = float(np.abs(samples).max())
     if not np.isfinite(largest):
-        raise InvalidRequest("holds samples that are no finite numbers", field)
+        raise InvalidRequest("has samples that are not finite numbers", field)
     if largest > MAX_AMPLITUDE:
-        limit = f"{MAX_AMPLITUDE:,.0f} is the limit, and full scale is 1"
-        raise InvalidRequest(f"holds a sample of {largest:.3g}; {limit}", field)
+        limit = f"the limit is {MAX_AMPLITUDE:,.0f}, and full scale is 1"
+        raise InvalidRequest(f"has a sample of {largest:.3g}; {limit}", field)
 
 
 def _blocks(file: Any) -> Iterator[Samples]:

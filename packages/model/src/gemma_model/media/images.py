@@ -52,7 +52,7 @@ class PixelBudget:
         self.spent += pixels
         if self.spent > self.limit:
             sum_ = f"brings the images of the request to {self.spent:,} pixels"
-            raise InvalidRequest(f"{sum_}; {self.limit:,} are the limit", field)
+            raise InvalidRequest(f"{sum_}; the limit is {self.limit:,}", field)
 
 
 class ImageDecoder:
@@ -93,12 +93,14 @@ class ImageDecoder:
                     budget.spend(max(image.width * image.height, math.prod(_tile_size(image))), field)
                 return _upright_rgb(self._shrink(image))
         except UnidentifiedImageError:
-            raise InvalidRequest(f"is not an image of a known format: {', '.join(FORMATS)}", field) from None
+            raise InvalidRequest(
+                f"is not an image in a supported format: {', '.join(FORMATS)}", field
+            ) from None
         except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on broken files
             raise InvalidRequest(f"cannot be decoded: {error}", field) from None
 
     def _check_size(self, image: Image.Image, field: str) -> None:
-        limit = f"{self._max_pixels:,} pixels are the limit"
+        limit = f"the limit is {self._max_pixels:,} pixels"
         width, height = image.size
         if width * height > self._max_pixels:
             raise InvalidRequest(f"is {width:,} × {height:,} pixels; {limit}", field)

@@ -54,5 +54,5 @@ def disallowed_tokens(
         without_stop[[token_id for token_id in stop_ids if token_id < vocab]] = True
         mask = mask if without_stop.all() else without_stop
     if mask.all():
-        raise ValueError("the constraint allows no token at all")
+        raise ValueError("the constraint allows no token")
     return mask

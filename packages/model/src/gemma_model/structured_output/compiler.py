@@ -1,7 +1,7 @@
 """Compiles the grammar and tools of a request into a constraint, with ``llguidance``.
 
 JSON is written compactly, with at most one space after a comma and a colon: with unbounded whitespace, a
-small model or a high temperature may write whitespace for ever.
+small model or a high temperature may write whitespace without end.
 """
 
 import json
@@ -56,7 +56,7 @@ class BitmaskTokenizer:
         words = np.frombuffer(matcher.compute_bitmask(), "<i4")  # padded
         mask = words[: len(self._always)] & self._always
         if matcher.is_error():
-            raise GrammarTooComplex("the grammar is too complex to be followed")
+            raise GrammarTooComplex("the grammar is too complex")
         return mask
 
 
@@ -79,9 +79,7 @@ class GrammarConstraint:
     def advance(self, token_id: int) -> None:
         """See ``Constraint.advance``."""
         if not self.matcher.consume_token(token_id):
-            raise GrammarTooComplex(
-                "the grammar cannot be followed: the token does not fit, or it is too complex"
-            )
+            raise GrammarTooComplex("the grammar does not allow the token, or is too complex")
 
     def fork(self) -> "GrammarConstraint":
         """See ``Constraint.fork``."""
@@ -165,7 +163,7 @@ class GrammarCompiler:
         try:
             key = options.model_dump_json(include={"grammar", "tools", "tool_choice", "parallel_tool_calls"})
         except ValueError:
-            raise InvalidRequest("cannot be honoured: it is nested too deeply", _field(options)) from None
+            raise InvalidRequest("is not supported: it is nested too deeply", _field(options)) from None
         cached = self._look_up(key) or self._build(key, options)
         constraint = GrammarConstraint(
             self._matcher(self._tokenizer.tokenizer, cached.grammar), self._tokenizer
@@ -173,7 +171,7 @@ class GrammarCompiler:
         try:
             constraint.allowed()  # the first call is the slowest: not in the engine's thread
         except GrammarTooComplex as error:
-            raise InvalidRequest(f"cannot be honoured: {error}", _field(options)) from None
+            raise InvalidRequest(f"is not supported: {error}", _field(options)) from None
         start = self._initial_state(cached.grammar, options)
         budget = partial(
             OutputBudget,
@@ -201,7 +199,7 @@ class GrammarCompiler:
     def _build(self, key: str, options: Options) -> _CachedGrammar:
         size = len(key.encode())
         if size > self._max_bytes:
-            raise InvalidRequest(f"has {size:,} bytes; {self._max_bytes:,} are the limit", _field(options))
+            raise InvalidRequest(f"has {size:,} bytes; the limit is {self._max_bytes:,}", _field(options))
         result = self._build_in_sandbox(json.loads(key), options)
         if "message" in result:
             raise InvalidRequest(result["message"], result["field"])
@@ -219,8 +217,8 @@ class GrammarCompiler:
             result = self._sandbox.run({"options": content, "level": level})
             if result is not None:
                 return result
-        limit = f"it takes more than {self._sandbox.cpu_seconds} s, or too much memory, to prepare"
-        return {"message": f"cannot be honoured: {limit}", "field": _field(options)}
+        limit = f"its compilation takes more than {self._sandbox.cpu_seconds} s, or too much memory"
+        return {"message": f"is not supported: {limit}", "field": _field(options)}
 
     def _matcher(self, tokenizer: llguidance.LLTokenizer, grammar: str) -> llguidance.LLMatcher:
         """A new one takes a millisecond or two: matchers share what their lexers learn, up to a limit."""
@@ -252,7 +250,7 @@ def _check_tools(options: Options) -> None:
         kind = (tool.parameters or {}).get("type", "object")
         if kind != "object":
             raise InvalidRequest(
-                f"is a schema for {kind!r}; arguments are an 'object'", f"options.tools[{i}].parameters"
+                f"is a schema for {kind!r}; arguments must be an 'object'", f"options.tools[{i}].parameters"
             )
 
 

@@ -74,7 +74,7 @@ def dry_run(grammar: str, tokenizer: llguidance.LLTokenizer) -> str:
         words = np.frombuffer(matcher.compute_bitmask(), "<i4")
         allowed = np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
         if not len(allowed):
-            return "nothing fits it"
+            return "no output is valid for it"
         matcher.consume_token(choose(allowed.tolist()))
     return matcher.get_error()
 
@@ -103,7 +103,7 @@ class GrammarBuilder:
         built.grammar = _output_grammar(options, answer, calls)
         if problem := dry_run(built.grammar, self._tokenizer):
             field_ = "options.grammar" if answer else "options.tools"
-            raise InvalidRequest(f"cannot be honoured: {explain(problem)}", field_)
+            raise InvalidRequest(f"is not supported: {explain(problem)}", field_)
         return built
 
     def _answer(self, grammar: Grammar, built: BuiltGrammar) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class GrammarBuilder:
             return found
         entry = _entry(grammar)
         if problem := dry_run(_single(entry), self._tokenizer):
-            raise InvalidRequest(f"cannot be honoured: {explain(problem)}", "options.grammar")
+            raise InvalidRequest(f"is not supported: {explain(problem)}", "options.grammar")
         return entry
 
     def _call(self, i: int, options: Options, built: BuiltGrammar) -> str:
@@ -134,9 +134,9 @@ class GrammarBuilder:
             try:
                 enforced, left_out = self._at_level(schema, strict, level)
             except SchemaError as error:
-                raise InvalidRequest(f"cannot be honoured: {error}", name) from None
+                raise InvalidRequest(f"is not supported: {error}", name) from None
             except RecursionError:
-                raise InvalidRequest("cannot be honoured: it is nested too deeply", name) from None
+                raise InvalidRequest("is not supported: it is nested too deeply", name) from None
             entry = json_entry(enforced)
             problem = dry_run(_single(entry), self._tokenizer)
             if not problem:
@@ -144,7 +144,7 @@ class GrammarBuilder:
                 return entry
             if "nsatisfiable" in problem and not left_out:
                 break
-        raise InvalidRequest(f"cannot be honoured: {explain(problem)}", name)
+        raise InvalidRequest(f"is not supported: {explain(problem)}", name)
 
     def _at_level(self, schema: Schema, strict: bool, level: int) -> tuple[Schema, list[str]]:
         if level == LEVELS - 1:
@@ -205,13 +205,13 @@ def _entry(grammar: Grammar) -> dict[str, Any]:
 
 def _causes() -> Iterator[tuple[str, str]]:
     """Pattern of llguidance's error message → message for the author of the grammar."""
-    yield r"nsatisfiable", "nothing fits it"
-    yield r"NoExtension|nothing fits", "nothing fits it, or what fits has no end"
+    yield r"nsatisfiable", "no output is valid for it"
+    yield r"NoExtension|nothing fits", "no finite output is valid for it"
     yield (
         r"TooComplex|too big|too large|fuel|limit|exceeded|Unable to determine|row has \d+ items",
         "it is too complex to be enforced",
     )
-    yield r"[Ll]ookaround|look-around|look-ahead|backreference", "it looks ahead or back"
+    yield r"[Ll]ookaround|look-around|look-ahead|backreference", "it has lookahead or lookbehind"
 
 
 def explain(problem: str) -> str:
@@ -224,4 +224,4 @@ def explain(problem: str) -> str:
     if plain:
         return f"{plain}: {detail[0][:200]}" if detail else plain
     internal = re.search(r"coerce_one_of|x-guidance|lenient|Unimplemented|NoExtension", message)
-    return "it is more than can be enforced here" if internal or not message else message[:300]
+    return "it cannot be enforced" if internal or not message else message[:300]

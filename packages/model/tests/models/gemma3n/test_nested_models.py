@@ -109,9 +109,9 @@ def test_e2b_is_what_google_published_as_e2b() -> None:
     [
         (replace(PUBLISHED["E2B"], skipped=(3, 4, 5, 6, 7)), "layers [3, 4, 5, 6, 7]"),
         (replace(PUBLISHED["E2B"], skipped=(30, 31, 32, 33, 34)), "of those (20 to 34) the first"),
-        (replace(PUBLISHED["E2B"], skipped=()), "30 sizes for the 35 layers"),
-        (NestedModel((16_385,) * 35), "16385 of the 16384 neurons of layer 0"),
-        (NestedModel((0,) * 35), "wants 0 of"),
+        (replace(PUBLISHED["E2B"], skipped=()), "30 sizes for the 35 remaining layers"),
+        (NestedModel((16_385,) * 35), "a size of 16385 for layer 0"),
+        (NestedModel((0,) * 35), "a size of 0 for"),
     ],
 )
 def test_a_slice_that_is_not_there_is_refused_by_name(nested: NestedModel, says: str) -> None:

@@ -68,7 +68,7 @@ def test_what_is_not_heard_is_the_embedding_of_the_last_id(model: Any) -> None:
 
 
 def test_a_sound_that_is_too_long_is_refused_with_both_numbers(model: Any) -> None:
-    with pytest.raises(ValueError, match="189 soft tokens, 188 are the limit"):
+    with pytest.raises(ValueError, match="189 soft tokens; the limit is 188"):
         encode_audio(model.towers, _sounds(1, 188 * 16 + 1))
 
 

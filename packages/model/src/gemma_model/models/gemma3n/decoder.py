@@ -148,7 +148,7 @@ class Decoder:
     ) -> Tensor:
         """One new token of each row: its logits, ``[B, vocab]`` fp32."""
         logits = self.prefill(ids, self.embed(ids), [Batch(slots, positions, 1)], cache, keep=1)
-        assert logits is not None, "they were asked for"
+        assert logits is not None, "they were requested"
         return logits
 
     def __call__(

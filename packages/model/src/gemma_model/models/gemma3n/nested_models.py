@@ -53,12 +53,14 @@ class NestedModel:
         kept = [number for number in range(config.num_hidden_layers) if number not in self.skipped]
         if len(self.intermediate_size) != len(kept):
             raise InvalidRequest(
-                f"has {len(self.intermediate_size)} sizes for the {len(kept)} layers that stay", "variants"
+                f"has {len(self.intermediate_size)} sizes for the {len(kept)} remaining layers", "variants"
             )
         for number, size in zip(kept, self.intermediate_size, strict=True):
             if not 0 < size <= config.intermediate_size[number]:
                 limit = config.intermediate_size[number]
-                raise InvalidRequest(f"wants {size} of the {limit} neurons of layer {number}", "variants")
+                raise InvalidRequest(
+                    f"has a size of {size} for layer {number}, which has {limit} neurons", "variants"
+                )
 
     def size_of(self, layer: int) -> int:
         """The intermediate size of a layer, by its number in the checkpoint."""
@@ -109,8 +111,8 @@ def _is_e4b(config: TextConfig) -> bool:
 
 def _published(name: str) -> NestedModel:
     if name not in PUBLISHED:
-        known = f"{', '.join(PUBLISHED)} are, and auto, none, and a .json file"
-        raise InvalidRequest(f"{name!r} is not known; {known}", "variants")
+        known = f"use {', '.join(PUBLISHED)}, auto, none, or a .json file"
+        raise InvalidRequest(f"there is no nested model {name!r}; {known}", "variants")
     return PUBLISHED[name]
 
 

@@ -64,5 +64,5 @@ class StaticStep:
         }
         x = self._decoder.embed_tokens(ids)
         logits = self._decoder.run(x, self._table_rows, metadata, self._cache, 1, self._run_layer)
-        assert logits is not None, "they were asked for"
+        assert logits is not None, "they were requested"
         return logits

@@ -95,6 +95,6 @@ class Towers:
         tokens: Tensor = self._parts["embed_audio"](inputs_embeds=hidden)
         missing = self._config.audio_soft_tokens_per_image - tokens.shape[1]
         if missing < 0:
-            raise ValueError(f"{tokens.shape[1]} soft tokens, {tokens.shape[1] + missing} are the limit")
+            raise ValueError(f"{tokens.shape[1]} soft tokens; the limit is {tokens.shape[1] + missing}")
         filler = self._embed("embed_audio", torch.tensor([[self._config.text_config.vocab_size - 1]]))
         return torch.cat((tokens, filler.expand(len(tokens), missing, -1)), dim=1)

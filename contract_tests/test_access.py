@@ -97,3 +97,22 @@ def test_right_keys(guarded: str, key: str) -> None:
         pytest.raises(openai.AuthenticationError),
     ):
         client.models.list()
+
+
+def cached_tokens(url: str, key: str, prompt: list[int]) -> int:
+    """The number of tokens of a prompt that were cached. The generated token is appended to the prompt."""
+    body = {"model": MODEL, "prompt": prompt, "max_tokens": 1, "return_token_ids": True}
+    answer = httpx.post(
+        f"{url}/v1/completions", json=body, headers={"authorization": f"Bearer {key}"}, timeout=30
+    )
+    assert answer.is_success, answer.text
+    completion = answer.json()
+    prompt += completion["choices"][0]["token_ids"]
+    return int(completion["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
+def test_the_prefix_cache_is_not_shared_between_keys(guarded: str) -> None:
+    prompt = list(range(300, 360))
+    assert cached_tokens(guarded, KEYS[0], prompt) == 0
+    assert cached_tokens(guarded, KEYS[1], [*prompt, 7]) == 0
+    assert cached_tokens(guarded, KEYS[0], [*prompt, 7]) >= 60

@@ -1,95 +1,24 @@
-"""Requests that went wrong in use, each with what is right; ``test_cases.py`` runs them.
+"""Requests that once failed in use, with the correct results; ``test_cases.py`` runs them.
 
-A case is a function of a ``Demo`` that asserts what is right. The bundled model must be served, because some
-cases look at what it says.
+A case is a function that takes a ``Demo`` and asserts the correct result. The bundled model must be served,
+because some cases check the text of a response.
 """
 
 import base64
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from clips import float_wav, pcm_wav
+from audio_files import float_wav, pcm_wav
+from demo_client import Demo, b64, closed, json_schema, ok, refused
 
 HI = [{"role": "user", "content": "Hi"}]
 FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {}}}
 
-
-@dataclass(frozen=True)
-class Demo:
-    """A server of the bundled model.
-
-    Args:
-        url: of the API, without ``/v1``.
-    """
-
-    url: str
-
-    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        """POST a JSON body."""
-        return httpx.post(self.url + path, json={"model": "gemma3n", **body}, timeout=120, trust_env=False)
-
-    def chat(self, content: Any = "Hello!", **fields: Any) -> httpx.Response:
-        """A chat completion of at most eight tokens; ``content`` is one message's, or all messages."""
-        conversation = isinstance(content, list) and content and "role" in content[0]
-        messages = content if conversation else [{"role": "user", "content": content}]
-        return self.post(
-            "/v1/chat/completions", {"messages": messages, "max_tokens": 8, "temperature": 0, **fields}
-        )
-
-    def say(self, content: Any, **fields: Any) -> str:
-        """The text of a chat completion."""
-        return str(ok(self.chat(content, **fields))["choices"][0]["message"]["content"])
-
-    def see(self, url: str) -> str:
-        """What the model says about an image."""
-        image = {"type": "image_url", "image_url": {"url": url}}
-        ask = {"type": "text", "text": "What do you see in this image?"}
-        return self.say([ask, image], max_tokens=24)
-
-    def hear(self, data: bytes) -> httpx.Response:
-        """A question about a clip."""
-        part = {"type": "input_audio", "input_audio": {"data": b64(data), "format": "wav"}}
-        return self.chat([part, {"type": "text", "text": "How many beeps?"}])
-
-
-def ok(response: httpx.Response) -> dict[str, Any]:
-    """The answer, which was given."""
-    assert response.status_code == 200, response.text[:400]
-    return dict(response.json())
-
-
-def refused(response: httpx.Response) -> str:
-    """Why a request was refused with 400, as it should be."""
-    assert response.status_code == 400, response.text[:400]
-    return str(response.json()["error"]["message"])
-
-
-def b64(data: bytes) -> str:
-    """Base64 as text."""
-    return base64.b64encode(data).decode()
-
-
-def json_schema(schema: dict[str, Any], strict: bool = True) -> dict[str, Any]:
-    """A ``response_format``."""
-    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": strict}}
-
-
-def closed(**properties: Any) -> dict[str, Any]:
-    """An object schema with exactly these properties."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [*properties],
-        "additionalProperties": False,
-    }
-
-
-# Values that ask for nothing, and fields that change nothing.
+# No-op values and fields without effect.
 
 NULL = (
     "tools",
@@ -102,7 +31,7 @@ NULL = (
     "function_call",
     "prompt_cache_key",
 )
-HARMLESS: dict[str, Any] = {
+NO_OP_VALUES: dict[str, Any] = {
     **dict.fromkeys(NULL),
     "stop": [],
     "skip_special_tokens": True,
@@ -122,8 +51,8 @@ def null_nested(demo: Demo) -> None:
     ok(demo.chat([{"role": "user", "content": "Hi", "name": None}], tools=[tool]))
 
 
-def history_as_written_by_servers(demo: Demo) -> None:
-    """An answer of a server is sent back as it came."""
+def history_from_other_servers(demo: Demo) -> None:
+    """A response is sent back unchanged."""
     call = {
         "index": 0,
         "id": "call_1",
@@ -157,20 +86,20 @@ def usage_in_every_chunk(demo: Demo) -> None:
     assert all(chunk.get("usage") for chunk in chunks)
 
 
-def a_started_answer_is_continued(demo: Demo) -> None:
+def final_message_is_continued(demo: Demo) -> None:
     """``continue_final_message``."""
     messages = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "one two"}]
     ok(demo.chat(messages, continue_final_message=True, add_generation_prompt=False))
 
 
-def overflow_in_known_words(demo: Demo) -> None:
+def overflow_message_has_the_known_words(demo: Demo) -> None:
     """litellm and LangChain look for these words."""
     message = refused(demo.chat("a b c " * 30_000))
     assert "maximum context length is" in message
     assert "prompt is too long" in message
 
 
-def models_report_their_length(demo: Demo) -> None:
+def models_report_max_model_len(demo: Demo) -> None:
     """``max_model_len``."""
     (model, *_) = httpx.get(f"{demo.url}/v1/models", timeout=30, trust_env=False).json()["data"]
     assert model["max_model_len"] > 0
@@ -178,7 +107,7 @@ def models_report_their_length(demo: Demo) -> None:
 
 # Files.
 
-FORMS: dict[str, Callable[[bytes], str]] = {
+BASE64_VARIANTS: dict[str, Callable[[bytes], str]] = {
     "line breaks": lambda data: "image/png;base64," + base64.encodebytes(data).decode().replace("\n", "\r\n"),
     "no padding": lambda data: "image/png;base64," + b64(data + b"\0").rstrip("="),
     "space first": lambda data: "image/png;base64, " + b64(data),
@@ -187,15 +116,15 @@ FORMS: dict[str, Callable[[bytes], str]] = {
     "octet stream": lambda data: "application/octet-stream;base64," + b64(data),
     "parameters": lambda data: "image/png;name=a.png;base64," + b64(data),
 }
-KINDS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
 
 
-def clip_of_one_window(demo: Demo) -> None:
-    """512 samples are the shortest that the model can hear."""
+def audio_of_one_window(demo: Demo) -> None:
+    """512 samples are the minimum length."""
     ok(demo.hear(pcm_wav(512)))
 
 
-def clip_too_loud(demo: Demo) -> None:
+def audio_with_huge_samples(demo: Demo) -> None:
     """Finite samples that overflow in the features."""
     refused(demo.hear(float_wav([3e38 * (-1) ** i for i in range(16_000)])))
 
@@ -203,8 +132,8 @@ def clip_too_loud(demo: Demo) -> None:
 # Right answers.
 
 
-def closed_only_when_needed(demo: Demo) -> None:
-    """A document that fits is not cut short."""
+def json_that_fits_is_not_truncated(demo: Demo) -> None:
+    """JSON that fits into the limit is not truncated."""
     form, ask = (
         json_schema(closed(n={"type": "integer"})),
         "What is 9 plus 8? Answer as JSON.",
@@ -213,8 +142,8 @@ def closed_only_when_needed(demo: Demo) -> None:
     assert short == free
 
 
-def parts_keep_their_space(demo: Demo) -> None:
-    """Text parts are the text that they make."""
+def text_parts_keep_their_spaces(demo: Demo) -> None:
+    """Text parts are joined without separator."""
     parts = [{"type": "text", "text": "Hello "}, {"type": "text", "text": "world"}]
     both, one = (
         ok(demo.post("/tokenize", {"messages": [{"role": "user", "content": content}]}))["tokens"]
@@ -223,7 +152,7 @@ def parts_keep_their_space(demo: Demo) -> None:
     assert both == one
 
 
-def bounds_hold(demo: Demo) -> None:
+def exclusive_bounds_are_enforced(demo: Demo) -> None:
     """Exclusive bounds at zero."""
     form = json_schema(closed(x={"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}))
     for seed in range(6):
@@ -231,7 +160,7 @@ def bounds_hold(demo: Demo) -> None:
         assert 0 < json.loads(said)["x"] <= 0.5
 
 
-REAL: dict[str, dict[str, Any]] = {
+COMMON_SCHEMAS: dict[str, dict[str, Any]] = {
     "format uri-reference": {"type": "string", "format": "uri-reference"},
     "format path": {"type": "string", "format": "path"},
     "uniqueItems": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
@@ -245,8 +174,8 @@ REAL: dict[str, dict[str, Any]] = {
 }
 
 
-def strict_schema_is_closed(demo: Demo) -> None:
-    """``strict`` closes an object that does not say so itself."""
+def strict_schemas_have_no_additional_properties(demo: Demo) -> None:
+    """``strict`` implies ``additionalProperties: false``."""
     form = {
         "type": "object",
         "properties": {"color": {"type": "string"}, "size": {"type": "integer"}},
@@ -255,29 +184,29 @@ def strict_schema_is_closed(demo: Demo) -> None:
     assert set(json.loads(said)) <= {"color", "size"}
 
 
-def errors_speak_of_the_schema(demo: Demo) -> None:
-    """No library's own option is named."""
+def errors_name_the_schema(demo: Demo) -> None:
+    """The message does not name options of a library."""
     assert "NoExtensionBias" not in refused(demo.chat(response_format=json_schema({"$ref": "#"})))
 
 
-def grammar_of_many_optionals(demo: Demo) -> None:
-    """Too large a grammar is the client's mistake."""
+def grammar_with_many_optional_parts(demo: Demo) -> None:
+    """A grammar that is too large is a client error."""
     grammar = "start: " + '"a"? ' * 3000
     assert demo.chat(structured_outputs={"grammar": grammar}).status_code in (200, 400)
 
 
-def penalty_extreme(demo: Demo) -> None:
-    """A penalty that makes garbage of every answer."""
+def extreme_penalty(demo: Demo) -> None:
+    """The largest penalty, with which responses are garbage."""
     refused(demo.chat(repetition_penalty=1e-300))
 
 
 def first_echoed_token_has_no_logprob(demo: Demo) -> None:
-    """Nothing comes before it."""
+    """There is no token before it."""
     body = {"prompt": "Hello, my name is", "echo": True, "logprobs": 1, "max_tokens": 2}
     assert ok(demo.post("/v1/completions", body))["choices"][0]["logprobs"]["token_logprobs"][0] is None
 
 
-def seed_in_company(demo: Demo) -> None:
+def seed_with_concurrent_requests(demo: Demo) -> None:
     """A seed gives the same text whatever else runs."""
 
     def ask(seed: int, words: int = 0) -> str:
@@ -292,20 +221,20 @@ def seed_in_company(demo: Demo) -> None:
 
 CASES: tuple[Callable[[Demo], None], ...] = (
     null_nested,
-    history_as_written_by_servers,
+    history_from_other_servers,
     usage_in_every_chunk,
-    a_started_answer_is_continued,
-    overflow_in_known_words,
-    models_report_their_length,
-    clip_of_one_window,
-    clip_too_loud,
-    closed_only_when_needed,
-    parts_keep_their_space,
-    bounds_hold,
-    strict_schema_is_closed,
-    errors_speak_of_the_schema,
-    grammar_of_many_optionals,
-    penalty_extreme,
+    final_message_is_continued,
+    overflow_message_has_the_known_words,
+    models_report_max_model_len,
+    audio_of_one_window,
+    audio_with_huge_samples,
+    json_that_fits_is_not_truncated,
+    text_parts_keep_their_spaces,
+    exclusive_bounds_are_enforced,
+    strict_schemas_have_no_additional_properties,
+    errors_name_the_schema,
+    grammar_with_many_optional_parts,
+    extreme_penalty,
     first_echoed_token_has_no_logprob,
-    seed_in_company,
+    seed_with_concurrent_requests,
 )

@@ -1,4 +1,4 @@
-"""What every answer is held against, whoever asked: status, headers, schema, and what was asked for."""
+"""Checks of every response: status, headers, schema, and whether it matches its request."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ CODES: dict[int, set[str]] = {
 
 @dataclass(frozen=True)
 class HttpExchange:
-    """A request and its answer.
+    """A request and its response.
 
     Args:
         path: of the operation, as the document writes it (``/v1/models/{model}``).
@@ -54,12 +54,12 @@ class HttpExchange:
 
     @property
     def streamed(self) -> bool:
-        """Whether it asked for a stream."""
+        """Whether a stream was requested."""
         return isinstance(self.request, dict) and self.request.get("stream") is True
 
 
 def problems(exchange: HttpExchange) -> list[str]:
-    """What is wrong with an answer, one sentence each; nothing when it is as promised."""
+    """What is wrong with a response, one sentence each; empty if nothing is."""
     responses = contract()["paths"][exchange.path][exchange.method.lower()]["responses"]
     response = responses.get(str(exchange.status))
     if response is None:
@@ -73,26 +73,26 @@ def problems(exchange: HttpExchange) -> list[str]:
             + _typed(exchange, "text/event-stream")
             + stream_problems(exchange.path, exchange.text, exchange.request)
         )
-    return found + _typed(exchange, "application/json") + _whole_problems(exchange, response)
+    return found + _typed(exchange, "application/json") + _complete_problems(exchange, response)
 
 
 def error_problems(exchange: HttpExchange) -> list[str]:
-    """What is wrong with the envelope of an error."""
+    """What is wrong with an error response."""
     found = _typed(exchange, "application/json")
     try:
         answer = exchange.json
     except ValueError as error:
-        return [*found, f"the error is no JSON: {error}"]
+        return [*found, f"the error is not JSON: {error}"]
     found += schema_problems("ErrorResponse", answer)
     if found:
         return found
     told = answer["error"]
     if not told["message"].strip():
-        found.append("the error says nothing")
+        found.append("the error has no message")
     if told["type"] not in ERROR_TYPES.get(exchange.status, {told["type"]}):
-        found.append(f"{told['type']} is no type of status {exchange.status}")
+        found.append(f"{told['type']} is not a type of status {exchange.status}")
     if told["code"] not in CODES.get(exchange.status, {told["code"]}):
-        found.append(f"{told['code']} is no code of status {exchange.status}")
+        found.append(f"{told['code']} is not a code of status {exchange.status}")
     if exchange.status == 429 and not exchange.headers.get("retry-after", "").isdecimal():
         found.append("429 without Retry-After")
     return found
@@ -111,11 +111,11 @@ def _typed(exchange: HttpExchange, expected: str) -> list[str]:
     return [] if got.partition(";")[0] == expected else [f"the content type is {got!r}, not {expected}"]
 
 
-def _whole_problems(exchange: HttpExchange, response: Json) -> list[str]:
+def _complete_problems(exchange: HttpExchange, response: Json) -> list[str]:
     try:
         answer = exchange.json
     except ValueError as error:
-        return [f"the answer is no JSON: {error}"]
+        return [f"the response is not JSON: {error}"]
     schema = response["content"]["application/json"]["schema"]
     found = schema_problems(schema["$ref"].rpartition("/")[2], answer)
     if not found and "choices" in answer:
@@ -127,41 +127,41 @@ def _usage_problems(exchange: HttpExchange, answer: Json) -> list[str]:
     usage = answer["usage"]
     found = []
     if usage["total_tokens"] != usage["prompt_tokens"] + usage["completion_tokens"]:
-        found.append("total_tokens is no total")
+        found.append("total_tokens is not the sum")
     limit = _limit(exchange.request)
     if limit and usage["completion_tokens"] > limit * len(answer["choices"]) * (
         exchange.request.get("best_of") or 1
     ):
-        found.append(f"{usage['completion_tokens']} tokens, at most {limit} were asked for")
+        found.append(f"{usage['completion_tokens']} tokens, at most {limit} were requested")
     return found
 
 
 def _limit(request: Json) -> int | None:
     limit = request.get("max_completion_tokens") or request.get("max_tokens")
-    return limit if isinstance(limit, int) and limit >= 0 else None  # -1: as many as the context holds
+    return limit if isinstance(limit, int) and limit >= 0 else None  # -1: as many as fit the context
 
 
 def _choice_problems(exchange: HttpExchange, answer: Json) -> list[str]:
     found = []
     choices, count = answer["choices"], wanted(exchange.path, exchange.request)
     if count is not None and [choice["index"] for choice in choices] != list(range(count)):
-        found.append(f"the choices are {[choice['index'] for choice in choices]}, asked for were {count}")
+        found.append(f"the choices are {[choice['index'] for choice in choices]}, but {count} were requested")
     for choice in choices:
         found += _reason_problems(choice)
-        if _asks_logprobs(exchange.request) != bool(choice.get("logprobs")):
-            found.append("log probabilities are told exactly to who asks for them")
+        if _requests_logprobs(exchange.request) != bool(choice.get("logprobs")):
+            found.append("log probabilities must be present exactly if they are requested")
     return found
 
 
 def _reason_problems(choice: dict[str, Any]) -> list[str]:
     calls = bool(choice.get("message", {}).get("tool_calls"))
     if choice["finish_reason"] == "tool_calls" and not calls:
-        return ["finish_reason is tool_calls, and there are none"]
+        return ["finish_reason is tool_calls, but there are none"]
     if calls and choice["finish_reason"] not in ("tool_calls", "length", "stop"):
         return [f"there are tool calls, and finish_reason is {choice['finish_reason']}"]
     return []
 
 
-def _asks_logprobs(request: Json) -> bool:
+def _requests_logprobs(request: Json) -> bool:
     asked = request.get("logprobs")
     return asked is True or (isinstance(asked, int | float) and asked is not False)

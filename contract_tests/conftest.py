@@ -6,7 +6,7 @@ import openai
 import pytest
 from PIL import Image
 
-from pictures import data_uri
+from image_files import data_uri
 from server import FOREIGN, KEY, Api, Server
 from stack import ROOT, Stack, running
 
@@ -15,7 +15,7 @@ OURS_ALONE = "CONTRACT_BASE_URL is set, and this test looks into processes of it
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever uses the shared stack runs on one worker of pytest-xdist, so that there is one stack."""
+    """Tests that use the shared stack run on one worker of pytest-xdist, so that there is one stack."""
     for item in items:
         if _shares(item):
             item.add_marker(pytest.mark.xdist_group("stack"))
@@ -29,7 +29,7 @@ def _shares(item: Any) -> bool:
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Server:
-    """The server under test; shared, so leave it as you found it."""
+    """The server under test, which all tests share; do not change its state."""
     if FOREIGN:
         return Server(FOREIGN.rstrip("/").removesuffix("/v1"))
     stack: Stack = request.getfixturevalue("stack")
@@ -38,7 +38,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack with no setting but the tiny checkpoint; shared, so leave it as you found it."""
+    """The stack with the tiny checkpoint and default settings, shared by all tests; leave it unchanged."""
     if FOREIGN:
         pytest.skip(OURS_ALONE)
     with running(tmp_path_factory.mktemp("stack") / "log") as stack:
@@ -47,7 +47,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(autouse=True)
 def _show_log(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A failing test brings the stack's last lines along."""
+    """Print the end of the stack's log if a test fails."""
     shared: Stack | None = request.getfixturevalue("stack") if _shares(request.node) and not FOREIGN else None
     yield
     if shared:
@@ -56,7 +56,7 @@ def _show_log(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def api(server: Server) -> Iterator[Api]:
-    """Asks, and holds every answer against the contract."""
+    """Sends requests, and checks every response against the contract."""
     with server.http() as http:
         yield Api(http, server.model)
 
@@ -75,14 +75,14 @@ async def async_client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
 
 @pytest.fixture(scope="session")
 def reports() -> Path:
-    """Where reports for people and for CI go."""
+    """The folder of reports, for developers and CI."""
     folder = ROOT / "build" / "contract"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @pytest.fixture(scope="session")
-def red_picture() -> str:
+def red_image() -> str:
     return data_uri(Image.new("RGB", (60, 40), "red"))
 
 

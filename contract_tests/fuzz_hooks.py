@@ -1,4 +1,4 @@
-"""What schemathesis is told about this API; it loads this module by ``SCHEMATHESIS_HOOKS``."""
+"""Hooks of schemathesis, which loads this module by ``SCHEMATHESIS_HOOKS``."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from schemathesis import Case, CheckContext, HookContext, Response
 
 from checks import HttpExchange, error_problems, problems
 from deviations import UNSAID
-from repair import repaired, tamed
+from request_repair import repaired, shortened
 
 AnyCase: TypeAlias = "Case[Any]"
 _COUNT = os.environ.get("CONTRACT_COUNT")
@@ -21,13 +21,13 @@ _COUNT = os.environ.get("CONTRACT_COUNT")
 
 @schemathesis.hook
 def before_call(context: HookContext, case: AnyCase, kwargs: dict[str, Any]) -> None:
-    """Keep answers short, and most requests free of contradictions: else few would be served.
+    """Keep responses short, and remove contradictions from most requests, which would be refused otherwise.
 
     schemathesis looks again at what it is about to send, whether it fits the schema or not.
     """
     if not isinstance(case.body, dict):
         return
-    case.body = tamed(case.body, case.operation.path)
+    case.body = shortened(case.body, case.operation.path)
     if zlib.crc32(json.dumps(case.body, sort_keys=True, default=str).encode()) % 3:
         case.body = repaired(case.body)
 
@@ -42,7 +42,7 @@ def after_call(context: HookContext, case: AnyCase, response: Response) -> None:
 
 @schemathesis.check
 def contract(ctx: CheckContext, response: Response, case: AnyCase) -> None:
-    """The suite's own checks: envelopes of errors, events of streams, counts and reasons."""
+    """Our checks: error format, stream events, token counts, finish reasons."""
     exchange = _exchange(response, case)
     if exchange.status in (404, 405) and _elsewhere(response, case):
         found = error_problems(exchange)
@@ -69,7 +69,7 @@ def _sent(response: Response) -> Any:
 
 
 def _elsewhere(response: Response, case: AnyCase) -> bool:
-    """Whether the generated path or method leads away from the operation."""
+    """Whether the generated path or method belongs to another operation."""
     method = str(response.request.method or "").lower()
     path = urlsplit(str(response.request.url)).path
     return method != case.operation.method or "{" in case.operation.path or path != case.operation.path
@@ -80,7 +80,7 @@ def _is_positive(case: AnyCase) -> bool:
 
 
 def _refusal_problems(exchange: HttpExchange) -> list[str]:
-    """Data that fits the schemas may be refused only for what they cannot say, and by name."""
+    """Data that is valid for the schemas may only be refused for listed reasons, naming the parameter."""
     param = exchange.json["error"]["param"] or ""
     if any(re.fullmatch(unsaid, param) for unsaid in UNSAID):
         return []

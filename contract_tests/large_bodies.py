@@ -1,4 +1,4 @@
-"""Request bodies of very many small items, and how long a health check waits while one is read."""
+"""Request bodies of very many small items, and how long a health check takes while one is parsed."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
 
 
 def longest_health_check(url: str, body: bytes) -> tuple[int, float]:
-    """The status that a body gets, and the longest that ``/health/live`` took meanwhile, seconds."""
+    """The status of the response, and the longest time of ``/health/live`` meanwhile, in seconds."""
     worst, over = [0.0], threading.Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Servers that break the contract in one way each: real answers, changed on their way to the client."""
+"""Servers that violate the contract in one way each: real responses, modified before the client gets them."""
 
 import json
 import re
@@ -11,14 +11,14 @@ import httpx
 from scenarios import (
     Scenario,
     bad_value,
-    chat_folds,
-    chat_folds_with_everything,
+    chat_complete,
     chat_stream,
+    chat_stream_equals_complete,
+    chat_stream_equals_complete_with_everything,
     chat_stream_usage,
-    chat_whole,
     choices,
-    completion_folds,
-    completion_whole,
+    completion_complete,
+    completion_stream_equals_complete,
     length,
     logprobs,
     models,
@@ -32,15 +32,15 @@ Change = Callable[[int, dict[str, str], bytes], Answer]
 
 @dataclass(frozen=True)
 class Mutant:
-    """A way to break an answer, and the scenario that must notice."""
+    """A modification of responses, and the scenario that must detect it."""
 
     name: str
-    noticed_by: Scenario
+    detected_by: Scenario
     change: Change
 
 
 class RecordedTransport(httpx.BaseTransport):
-    """The real server, asked the same thing only once."""
+    """The real server; each request is sent once, and its response is recorded."""
 
     def __init__(self) -> None:
         self._real = httpx.HTTPTransport()
@@ -59,7 +59,7 @@ class RecordedTransport(httpx.BaseTransport):
 
 
 class Mutating(httpx.BaseTransport):
-    """Breaks the answers of the real server."""
+    """Modifies the responses of the real server."""
 
     def __init__(self, recorded: RecordedTransport, change: Change) -> None:
         self._recorded, self._change = recorded, change
@@ -72,12 +72,12 @@ class Mutating(httpx.BaseTransport):
 
 
 def unchanged(status: int, headers: dict[str, str], body: bytes) -> Answer:
-    """The change that is none."""
+    """No modification."""
     return status, headers, body
 
 
 def _json(edit: Callable[[Any], object]) -> Change:
-    """Edits a whole answer."""
+    """Edits a complete response."""
 
     def change(status: int, headers: dict[str, str], body: bytes) -> Answer:
         answer = json.loads(body)
@@ -96,7 +96,7 @@ def _error(edit: Callable[[Any], None]) -> Change:
 
 
 def _head(status: int | None = None, **headers: str) -> Change:
-    """Another status or other headers."""
+    """Changes the status or headers."""
 
     def change(old: int, got: dict[str, str], body: bytes) -> Answer:
         return (
@@ -121,7 +121,7 @@ def _text(edit: Callable[[str], str]) -> Change:
 
 
 def _events(edit: Callable[[list[Any]], object]) -> Change:
-    """Edits the events of a stream, if it is one."""
+    """Edits the events of a stream; other responses are unchanged."""
 
     def change(status: int, headers: dict[str, str], body: bytes) -> Answer:
         if not headers["content-type"].startswith("text/event-stream"):
@@ -135,11 +135,11 @@ def _events(edit: Callable[[list[Any]], object]) -> Change:
 
 
 def _drop_text(events: list[Any]) -> None:
-    spoken = [event for event in events if event["choices"] and _spoken(event["choices"][0])]
+    spoken = [event for event in events if event["choices"] and _text_of(event["choices"][0])]
     events.remove(spoken[-1])
 
 
-def _spoken(choice: Any) -> str:
+def _text_of(choice: Any) -> str:
     return str(choice.get("text") or choice.get("delta", {}).get("content") or "")
 
 
@@ -158,32 +158,32 @@ def _all(name: str, value: Any) -> Callable[[list[Any]], None]:
 Named = tuple[str, Scenario, Change]
 
 
-def _whole() -> Iterator[Named]:
-    yield "an answer without usage", chat_whole, _json(lambda a: a.pop("usage"))
-    yield "a wrong total", chat_whole, _json(lambda a: a["usage"].update(total_tokens=1))
+def _complete() -> Iterator[Named]:
+    yield "an answer without usage", chat_complete, _json(lambda a: a.pop("usage"))
+    yield "a wrong total", chat_complete, _json(lambda a: a["usage"].update(total_tokens=1))
     yield "more tokens than asked for", length, _json(lambda a: a["usage"].update(completion_tokens=9))
-    yield "another object", chat_whole, _json(lambda a: a.update(object="chat.completions"))
-    yield "a number as id", chat_whole, _json(lambda a: a.update(id=5))
-    yield "created as text", chat_whole, _json(lambda a: a.update(created="today"))
-    yield "a field nobody documented", chat_whole, _json(lambda a: a.update(cost=3))
-    yield "no choices", chat_whole, _json(lambda a: a.update(choices=[]))
-    yield "a choice without index", chat_whole, _choice(lambda c: c.pop("index"))
-    yield "an unknown finish_reason", chat_whole, _choice(lambda c: c.update(finish_reason="eos_token"))
+    yield "another object", chat_complete, _json(lambda a: a.update(object="chat.completions"))
+    yield "a number as id", chat_complete, _json(lambda a: a.update(id=5))
+    yield "created as text", chat_complete, _json(lambda a: a.update(created="today"))
+    yield "a field nobody documented", chat_complete, _json(lambda a: a.update(cost=3))
+    yield "no choices", chat_complete, _json(lambda a: a.update(choices=[]))
+    yield "a choice without index", chat_complete, _choice(lambda c: c.pop("index"))
+    yield "an unknown finish_reason", chat_complete, _choice(lambda c: c.update(finish_reason="eos_token"))
     yield "the wrong finish_reason", length, _choice(lambda c: c.update(finish_reason="stop"))
     yield (
         "finish_reason tool_calls without any",
-        chat_whole,
+        chat_complete,
         _choice(lambda c: c.update(finish_reason="tool_calls")),
     )
-    yield "no refusal", chat_whole, _choice(lambda c: c["message"].pop("refusal"))
-    yield "another role", chat_whole, _choice(lambda c: c["message"].update(role="model"))
+    yield "no refusal", chat_complete, _choice(lambda c: c["message"].pop("refusal"))
+    yield "another role", chat_complete, _choice(lambda c: c["message"].update(role="model"))
 
 
-def _asked_for() -> Iterator[Named]:
-    """Log probabilities, choices and calls."""
+def _requested() -> Iterator[Named]:
+    """Log probabilities, choices and tool calls."""
     yield (
         "log probabilities nobody asked for",
-        chat_whole,
+        chat_complete,
         _choice(lambda c: c.update(logprobs={"content": [], "refusal": None})),
     )
     yield (
@@ -234,17 +234,21 @@ def _asked_for() -> Iterator[Named]:
     )
 
 
-def _carried() -> Iterator[Named]:
-    """A whole answer on its way: its head, and a body that is cut."""
-    yield "an HTML page", chat_whole, _head(content_type="text/html")
-    yield "broken JSON", chat_whole, _text(lambda text: text[:-1])
-    yield "201 for 200", chat_whole, _head(201)
-    yield "no request id", chat_whole, _without("x-request-id")
+def _transport() -> Iterator[Named]:
+    """The transport of a complete response: its head, and a truncated body."""
+    yield "an HTML page", chat_complete, _head(content_type="text/html")
+    yield "broken JSON", chat_complete, _text(lambda text: text[:-1])
+    yield "201 for 200", chat_complete, _head(201)
+    yield "no request id", chat_complete, _without("x-request-id")
 
 
 def _completed() -> Iterator[Named]:
-    yield "a completion that is a chat", completion_whole, _json(lambda a: a.update(object="chat.completion"))
-    yield "a completion without text", completion_whole, _choice(lambda c: c.pop("text"))
+    yield (
+        "a completion that is a chat",
+        completion_complete,
+        _json(lambda a: a.update(object="chat.completion")),
+    )
+    yield "a completion without text", completion_complete, _choice(lambda c: c.pop("text"))
 
 
 def _streamed() -> Iterator[Named]:
@@ -267,13 +271,13 @@ def _streamed() -> Iterator[Named]:
     yield "usage nobody asked for", chat_stream, _events(_all("usage", None))
     yield "usage in every event", chat_stream_usage, _events(lambda e: e[0].update(usage=e[-1]["usage"]))
     yield "no usage", chat_stream_usage, _events(lambda e: e.pop())
-    yield "a lost piece", chat_folds, _events(_drop_text)
+    yield "a lost piece", chat_stream_equals_complete, _events(_drop_text)
     yield (
         "lost log probabilities",
-        chat_folds_with_everything,
+        chat_stream_equals_complete_with_everything,
         _events(lambda e: [c.update(logprobs=None) for event in e for c in event["choices"]]),
     )
-    yield "a lost piece of a completion", completion_folds, _events(_drop_text)
+    yield "a lost piece of a completion", completion_stream_equals_complete, _events(_drop_text)
 
 
 def _errors() -> Iterator[Named]:
@@ -291,5 +295,6 @@ def _errors() -> Iterator[Named]:
 
 
 MUTANTS = tuple(
-    Mutant(*each) for each in (*_whole(), *_asked_for(), *_carried(), *_completed(), *_streamed(), *_errors())
+    Mutant(*each)
+    for each in (*_complete(), *_requested(), *_transport(), *_completed(), *_streamed(), *_errors())
 )

@@ -1,4 +1,4 @@
-"""How a document is changed on purpose, each change with its reason."""
+"""Intended changes of a document, each with its reason."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ SCHEMAS = "#/components/schemas/"
 
 
 class Stale(Exception):
-    """A deviation that changes nothing any more."""
+    """A deviation without effect."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A request that shows a deviation to be real.
+    """A request that demonstrates a deviation.
 
     Args:
         body: added to a plain request.
@@ -60,7 +60,7 @@ class Deviation:
 
 
 def put(at: str, value: Json, why: str, *shown: Shown) -> Deviation:
-    """This value at this place, whatever was there."""
+    """Sets the value at this location."""
 
     def change(document: Json) -> None:
         parent, key = _locate(document, at)
@@ -70,7 +70,7 @@ def put(at: str, value: Json, why: str, *shown: Shown) -> Deviation:
 
 
 def drop(at: str, why: str, *shown: Shown) -> Deviation:
-    """Nothing at this place."""
+    """Removes the value at this location."""
 
     def change(document: Json) -> None:
         parent, key = _locate(document, at)
@@ -80,7 +80,7 @@ def drop(at: str, why: str, *shown: Shown) -> Deviation:
 
 
 def drop_member(at: str, name: str, why: str, *shown: Shown) -> Deviation:
-    """An ``anyOf``, ``oneOf`` or ``enum`` without this schema or value."""
+    """Removes a schema or value from an ``anyOf``, ``oneOf`` or ``enum``."""
 
     def change(document: Json) -> None:
         parent, key = _locate(document, at)
@@ -94,7 +94,7 @@ def drop_member(at: str, name: str, why: str, *shown: Shown) -> Deviation:
 
 
 def add_member(at: str, schema: Json, why: str, *shown: Shown) -> Deviation:
-    """An ``anyOf`` or ``oneOf`` with one more schema."""
+    """Adds a schema to an ``anyOf`` or ``oneOf``."""
 
     def change(document: Json) -> None:
         parent, key = _locate(document, at)
@@ -104,7 +104,7 @@ def add_member(at: str, schema: Json, why: str, *shown: Shown) -> Deviation:
 
 
 def flat(name: str, why: str) -> Deviation:
-    """One object schema for an ``allOf`` of objects; where a property is in several, the last one counts."""
+    """Merges an ``allOf`` of objects into one object; if a property is in several, the last one counts."""
 
     def change(document: Json) -> None:
         schemas = document["components"]["schemas"]
@@ -114,7 +114,7 @@ def flat(name: str, why: str) -> Deviation:
 
 
 def closed(start: Callable[[Json], Json], why: str, *shown: Shown) -> Deviation:
-    """No unknown property in any object that is reached from a part of the document."""
+    """Forbids unknown properties in all objects that a part of the document refers to."""
 
     def change(document: Json) -> None:
         schemas = document["components"]["schemas"]
@@ -125,7 +125,7 @@ def closed(start: Callable[[Json], Json], why: str, *shown: Shown) -> Deviation:
 
 
 def generous(start: Callable[[Json], Json], nothing: Json, why: str, *shown: Shown) -> Deviation:
-    """In any object that is reached: ``nothing`` for what may be left out, and for what is unknown."""
+    """Allows ``nothing`` for optional and unknown properties of all objects that are referred to."""
 
     def change(document: Json) -> None:
         schemas = document["components"]["schemas"]
@@ -151,7 +151,7 @@ def _flatten(schemas: Json, schema: Json) -> Json:
 
 
 def _objects(schemas: Json, value: Json, seen: set[str], closed_too: bool = False) -> Iterator[Json]:
-    """Every object schema with named properties that a part of the document reaches.
+    """Every object schema with named properties that a part of the document refers to.
 
     Those that say what other properties they may have are left out, unless ``closed_too``.
     """
@@ -171,7 +171,7 @@ def _objects(schemas: Json, value: Json, seen: set[str], closed_too: bool = Fals
 
 
 def _locate(document: Json, pointer: str) -> tuple[Json, Any]:
-    """The container and the key that a JSON pointer names; the key may be new."""
+    """The container and the key of a JSON pointer; the key may be new."""
     *steps, last = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
     for step in steps:
         document = document[int(step) if isinstance(document, list) else step]
@@ -179,7 +179,7 @@ def _locate(document: Json, pointer: str) -> tuple[Json, Any]:
 
 
 def differences(before: Json, after: Json, at: str = "") -> Iterator[str]:
-    """JSON pointers of all that differs."""
+    """JSON pointers of all differences."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in {**before, **after}:
             step = f"{at}/{key.replace('~', '~0').replace('/', '~1')}"

@@ -1,4 +1,4 @@
-"""What any client expects, as functions: run against the server, and against broken ones (``mutants``)."""
+"""What any client expects, as functions that run with the server and with ``mutants``."""
 
 import copy
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from server import CHAT, COMPLETIONS, Api
-from streams import alike, essence, fold, read
+from streams import alike, essence, merge, read
 
 Scenario = Callable[[Api], None]
 WEATHER: Any = {
@@ -29,13 +29,13 @@ FORMATS = copy.deepcopy(Draft202012Validator.FORMAT_CHECKER)
 
 @FORMATS.checks("date-time")  # type: ignore[untyped-decorator]
 def _is_date_time(value: object) -> bool:
-    """By the grammar of RFC 3339, where any minute may have a leap second."""
+    """By the grammar of RFC 3339, in which any minute may have a leap second."""
     plain = re.sub(r"(:\d\d):60", r"\1:59", value) if isinstance(value, str) else value
     return bool(Draft202012Validator.FORMAT_CHECKER.conforms(plain, "date-time"))
 
 
 def valid(text: str, schema: Any) -> bool:
-    """Whether a text is JSON that fits a schema."""
+    """Whether a text is JSON that is valid for a schema."""
     try:
         value = json.loads(text)
     except (ValueError, TypeError):
@@ -46,7 +46,7 @@ def valid(text: str, schema: Any) -> bool:
 GREEDY = {"temperature": 0, "max_tokens": 12}
 
 
-def chat_whole(api: Api) -> None:
+def chat_complete(api: Api) -> None:
     answer = api.chat().json
     assert answer["choices"][0]["message"]["role"] == "assistant"
     assert answer["usage"]["completion_tokens"] > 0
@@ -60,30 +60,32 @@ def chat_stream_usage(api: Api) -> None:
     api.chat(stream=True, stream_options={"include_usage": True})
 
 
-def _folds(api: Api, path: str, **body: Any) -> None:
-    """The fold of a stream is the whole answer."""
+def _check_stream_equals_complete(api: Api, path: str, **body: Any) -> None:
+    """The merged stream equals the complete response."""
     ask = api.chat if path == CHAT else api.complete
     whole = ask(**GREEDY, **body).json
     streamed = ask(**GREEDY, **body, stream=True, stream_options={"include_usage": True})
-    folded = fold(path, read(streamed.text))
+    folded = merge(path, read(streamed.text))
     for usage in (whole["usage"], folded["usage"]):
         usage.pop("prompt_tokens_details", None)  # what was cached is not the same the second time
     assert alike(folded, essence(whole)), (folded, essence(whole))
 
 
-def chat_folds(api: Api) -> None:
-    _folds(api, CHAT)
+def chat_stream_equals_complete(api: Api) -> None:
+    _check_stream_equals_complete(api, CHAT)
 
 
-def chat_folds_with_everything(api: Api) -> None:
-    _folds(api, CHAT, n=2, seed=1, logprobs=True, top_logprobs=2, stop=["\n"])
+def chat_stream_equals_complete_with_everything(api: Api) -> None:
+    _check_stream_equals_complete(api, CHAT, n=2, seed=1, logprobs=True, top_logprobs=2, stop=["\n"])
 
 
-def chat_folds_with_tools(api: Api) -> None:
-    _folds(api, CHAT, tools=[WEATHER], tool_choice="required", max_completion_tokens=None)
+def chat_stream_equals_complete_with_tools(api: Api) -> None:
+    _check_stream_equals_complete(
+        api, CHAT, tools=[WEATHER], tool_choice="required", max_completion_tokens=None
+    )
 
 
-def completion_whole(api: Api) -> None:
+def completion_complete(api: Api) -> None:
     assert api.complete().json["object"] == "text_completion"
 
 
@@ -91,8 +93,8 @@ def completion_stream(api: Api) -> None:
     api.complete(stream=True)
 
 
-def completion_folds(api: Api) -> None:
-    _folds(api, COMPLETIONS, n=2, logprobs=1, seed=1)
+def completion_stream_equals_complete(api: Api) -> None:
+    _check_stream_equals_complete(api, COMPLETIONS, n=2, logprobs=1, seed=1)
 
 
 def completion_of_several_prompts(api: Api) -> None:
@@ -159,15 +161,15 @@ def seeded(api: Api) -> None:
 
 
 SCENARIOS: tuple[Scenario, ...] = (
-    chat_whole,
+    chat_complete,
     chat_stream,
     chat_stream_usage,
-    chat_folds,
-    chat_folds_with_everything,
-    chat_folds_with_tools,
-    completion_whole,
+    chat_stream_equals_complete,
+    chat_stream_equals_complete_with_everything,
+    chat_stream_equals_complete_with_tools,
+    completion_complete,
     completion_stream,
-    completion_folds,
+    completion_stream_equals_complete,
     completion_of_several_prompts,
     models,
     unknown_model,

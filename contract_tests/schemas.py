@@ -1,4 +1,4 @@
-"""JSON schemas of every kind that people ask for: forty, each with a name."""
+"""Forty common JSON schemas, by name."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The server under test: ours, started for it, or any other that ``CONTRACT_BASE_URL`` names."""
+"""The server under test: our stack, started for the tests, or the one at ``CONTRACT_BASE_URL``."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ HI: Any = [{"role": "user", "content": "Hi"}]
 
 @dataclass(frozen=True)
 class Server:
-    """Where to ask. ``url`` is without ``/v1``."""
+    """The address and model of a server. ``url`` is without ``/v1``."""
 
     url: str
     key: str = KEY
@@ -37,7 +37,7 @@ class Server:
 
 
 class Api:
-    """Asks, and holds every answer against the contract.
+    """Sends requests, and checks every response against the contract.
 
     Args:
         http: what carries the requests.

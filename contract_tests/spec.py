@@ -1,4 +1,4 @@
-"""OpenAI's own document, pruned to the operations that we serve, with our deviations applied to it."""
+"""OpenAI's document, reduced to our operations, with our deviations applied to it."""
 
 import copy
 import functools
@@ -28,14 +28,14 @@ STREAMED = {
 
 @functools.cache
 def published() -> Json:
-    """The document as OpenAI publishes it, nothing left out. Do not change it."""
+    """OpenAI's complete document. Do not change it."""
     text = load_spec_path("openai", "official").read_text(encoding="utf-8")
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @functools.cache
 def official() -> Json:
-    """The published document, pruned to our operations and without prose. Do not change it."""
+    """The published document, reduced to our operations, without prose. Do not change it."""
     whole = published()
     paths = {
         f"/v1{path}": {method: _operation(whole["paths"][path][method]) for method in methods}
@@ -57,7 +57,7 @@ def official() -> Json:
 
 @functools.cache
 def contract() -> Json:
-    """What our server promises: the official document with every deviation applied. Do not change it."""
+    """Our contract: the official document with all deviations applied. Do not change it."""
     document = copy.deepcopy(official())
     for deviation in DEVIATIONS:
         deviation.apply(document)

@@ -1,4 +1,4 @@
-"""The whole stack, started as a user would: ``gemma-triton serve``."""
+"""The complete stack, started as users start it: ``gemma-triton serve``."""
 
 import contextlib
 import os
@@ -21,15 +21,15 @@ START_SECONDS = 150
 STOP_SECONDS = 10
 LONGEST_PAUSE = 0.3  # seconds between two looks
 TINY = "gemma3n-tiny"
-"""Random weights: small, at once there, and it may say anything."""
+"""Random weights: small, starts fast, generates arbitrary text."""
 
 SERVE = (sys.executable, "-m", "gemma_launcher", "serve")
 MAKE_SERVE = ("make", "--assume-old=.venv/.installed", "serve")
-"""As in the README; what is installed is left as it is."""
+"""As in the README, without installing packages."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has at this moment."""
+    """Ports that are free at this moment."""
     ports: set[int] = set()
     while len(ports) < count:
         ports.add(find_free_port("127.0.0.1"))
@@ -38,7 +38,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Stack:
-    """A running ``gemma-triton serve``; ``playground_port`` is 0 where none was asked for."""
+    """A running ``gemma-triton serve``; ``playground_port`` is 0 without a playground."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
@@ -117,7 +117,7 @@ def _runs(process: psutil.Process, name: str) -> bool:
 
 
 def eventually(test: Any, seconds: float) -> bool:
-    """Whether ``test()`` becomes true within so many seconds; asked ever less often, for asking costs."""
+    """Whether ``test()`` becomes true within ``seconds``; it is called at growing intervals."""
     deadline, pause = time.monotonic() + seconds, 0.02
     while time.monotonic() < deadline:
         if test():
@@ -136,7 +136,7 @@ def running(
     command: tuple[str, ...] = SERVE,
     **environment: str,
 ) -> Iterator[Stack]:
-    """``gemma-triton serve`` on free ports; ended, whatever happened, on the way out.
+    """``gemma-triton serve`` on free ports; it is always stopped at the end.
 
     Args:
         log: file for all that it prints.

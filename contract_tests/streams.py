@@ -1,4 +1,4 @@
-"""Server-sent events, validated one by one and folded into the whole answer."""
+"""Server-sent events: validated one by one, and merged into a complete response."""
 
 import json
 import math
@@ -12,11 +12,11 @@ SAME_IN_ALL = ("id", "created", "model", "object")
 
 
 class BrokenStream(Exception):
-    """What came is no stream of OpenAI events."""
+    """The response is not a stream of OpenAI events."""
 
 
 def read(text: str) -> list[Json]:
-    """The JSON of each event, ``[DONE]`` left out.
+    """The JSON of each event, without ``[DONE]``.
 
     Raises:
         BrokenStream: it is not framed as OpenAI frames it, or does not end with ``[DONE]``.
@@ -70,7 +70,7 @@ def _identity(chunks: list[Json]) -> list[str]:
 
 
 def _choices(path: str, chunks: list[Json], request: Json) -> list[str]:
-    """Each choice opens with its role, ends once with its reason, and is silent after that."""
+    """Each choice begins with its role and ends once, with its finish reason."""
     found: list[str] = []
     opened: set[int] = set()
     ended: set[int] = set()
@@ -92,7 +92,7 @@ def _choices(path: str, chunks: list[Json], request: Json) -> list[str]:
 
 
 def wanted(path: str, request: Json) -> int | None:
-    """How many choices a request asks for; ``None`` when that is not for us to say."""
+    """The number of choices of a request; ``None`` if it is unknown."""
     prompts = 1
     if path.endswith("/v1/completions"):
         prompt = request.get("prompt")
@@ -103,7 +103,7 @@ def wanted(path: str, request: Json) -> int | None:
 
 
 def _usage(chunks: list[Json], request: Json) -> list[str]:
-    """With ``include_usage`` the last event alone has it, and has no choices; else nobody has."""
+    """With ``include_usage`` only the last event has usage, and no choices; otherwise no event has it."""
     asked = bool((request.get("stream_options") or {}).get("include_usage"))
     if not asked:
         return ["usage was not asked for"] if any("usage" in chunk for chunk in chunks) else []
@@ -114,8 +114,8 @@ def _usage(chunks: list[Json], request: Json) -> list[str]:
     return found
 
 
-def fold(path: str, chunks: list[Json]) -> Json:
-    """The whole answer: choices by index, and usage where the stream tells it."""
+def merge(path: str, chunks: list[Json]) -> Json:
+    """The complete response: choices by index, and usage if the stream has it."""
     choices: dict[int, Json] = {}
     for choice in (choice for chunk in chunks for choice in chunk["choices"]):
         into = choices.setdefault(choice["index"], {"index": choice["index"], "finish_reason": None})
@@ -147,7 +147,7 @@ def _add_logprobs(into: Json, logprobs: Json) -> None:
 
 
 def essence(whole: Json) -> Json:
-    """Of a whole answer, what the fold of its stream must say as well: all but ids and times."""
+    """The parts of a complete response that its stream must have as well: all but ids and times."""
     choices = []
     for choice in whole["choices"]:
         kept: dict[str, Any] = {"index": choice["index"], "finish_reason": choice["finish_reason"]}
@@ -162,7 +162,7 @@ def essence(whole: Json) -> Json:
 
 
 def alike(one: Json, other: Json) -> bool:
-    """Equal, but for the last digits of log probabilities, which depend on what else ran beside them."""
+    """Equal, except for the last digits of log probabilities, which depend on concurrent requests."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

@@ -1,4 +1,4 @@
-"""Who may ask: a gateway with keys, before the shared stack's Triton."""
+"""Access with API keys: a second gateway with keys uses the Triton of the shared stack."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def guarded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a gateway that asks for keys."""
+    """The URL of a gateway with API keys."""
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     settings = {

@@ -1,4 +1,4 @@
-"""Requests that went wrong in use, against the bundled model and its playground."""
+"""Requests that once failed in use, with the bundled model and its playground."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,8 +8,8 @@ import pytest
 
 import cases
 import large_bodies
-from cases import Demo, b64, ok
-from pictures import red_square
+from demo_client import Demo, b64, closed, json_schema, ok
+from image_files import red_square
 from stack import ROOT, Stack, eventually, running
 
 NANO = ROOT / "models" / "gemma3n-nano"
@@ -32,30 +32,30 @@ def test_case(demo: Demo, case: Callable[[Demo], None]) -> None:
     case(demo)
 
 
-@pytest.mark.parametrize("name", cases.HARMLESS)
-def test_what_asks_for_nothing_is_accepted(demo: Demo, name: str) -> None:
-    ok(demo.chat(**{name: cases.HARMLESS[name]}))
+@pytest.mark.parametrize("name", cases.NO_OP_VALUES)
+def test_no_op_values_are_accepted(demo: Demo, name: str) -> None:
+    ok(demo.chat(**{name: cases.NO_OP_VALUES[name]}))
 
 
-@pytest.mark.parametrize("form", cases.FORMS)
-def test_base64_as_clients_write_it(demo: Demo, form: str) -> None:
-    assert "red" in demo.see("data:" + cases.FORMS[form](red_square()))
+@pytest.mark.parametrize("form", cases.BASE64_VARIANTS)
+def test_base64_variants_are_accepted(demo: Demo, form: str) -> None:
+    assert "red" in demo.see("data:" + cases.BASE64_VARIANTS[form](red_square()))
 
 
-@pytest.mark.parametrize("kind", cases.KINDS)
-def test_images_of_the_kinds_that_the_docs_name(demo: Demo, kind: str) -> None:
+@pytest.mark.parametrize("kind", cases.IMAGE_FORMATS)
+def test_documented_image_formats_are_accepted(demo: Demo, kind: str) -> None:
     assert "red" in demo.see(f"data:image/{kind.lower()};base64,{b64(red_square(kind))}")
 
 
-@pytest.mark.parametrize("name", cases.REAL)
-def test_schemas_as_people_have_them(demo: Demo, name: str) -> None:
-    form = cases.json_schema(cases.closed(v=cases.REAL[name]), strict=False)
+@pytest.mark.parametrize("name", cases.COMMON_SCHEMAS)
+def test_common_schemas_are_accepted(demo: Demo, name: str) -> None:
+    form = json_schema(closed(v=cases.COMMON_SCHEMAS[name]), strict=False)
     ok(demo.chat("Give v.", response_format=form, max_tokens=48))
 
 
 @pytest.mark.parametrize("name", large_bodies.LARGE)
-def test_very_many_small_items_starve_nobody(served: Stack, name: str) -> None:
-    """A quarter of a second is the goal; two cores that run other tests too need more."""
+def test_many_small_items_do_not_delay_health_checks(served: Stack, name: str) -> None:
+    """The goal is 0.25 s; on two cores that also run other tests it takes longer."""
     status, worst_s = large_bodies.longest_health_check(served.url, large_bodies.LARGE[name]())
     assert 400 <= status < 500
     assert worst_s < 2
@@ -63,20 +63,20 @@ def test_very_many_small_items_starve_nobody(served: Stack, name: str) -> None:
 
 @pytest.mark.parametrize("path", ["/etc/hostname", "/proc/self/environ"])
 def test_the_playground_reads_no_files(served: Stack, path: str) -> None:
-    """A stored conversation names a file of the server as if it were an upload."""
-    assert eventually(lambda: _is_there(served.playground_url), 60)
+    """A stored conversation refers to a file of the server as if it were an upload."""
+    assert eventually(lambda: _is_ready(served.playground_url), 60)
     with httpx.Client(base_url=served.playground_url, timeout=30, trust_env=False) as page:
-        made_up = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        stored = {"messages": [{"role": "user", "content": "hi", "x": made_up}]}
+        fake_file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        stored = {"messages": [{"role": "user", "content": "hi", "x": fake_file}]}
         page.get("/").raise_for_status()  # the session's cookie comes with the page
         config = page.get("/config").json()
         for event in config["dependencies"]:
-            for given in (stored, made_up):
+            for given in (stored, fake_file):
                 _send(page, event, given)
         assert page.get(f"/gradio_api/file={path}").status_code != 200
 
 
-def _is_there(url: str) -> bool:
+def _is_ready(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
@@ -93,7 +93,7 @@ def _send(page: httpx.Client, event: dict[str, Any], given: Any) -> None:
 
 
 def _paths(answer: httpx.Response) -> list[str]:
-    """Every path that an answer names."""
+    """Every path in a response."""
     found: list[str] = []
 
     def look(value: Any) -> None:

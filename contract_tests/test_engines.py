@@ -1,4 +1,4 @@
-"""The native engine and the reference engine, each behind a Triton of its own, say the same."""
+"""The native and the reference engine, each behind its own Triton, give the same responses."""
 
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ def _answers(stack: Stack, picture: str) -> list[Any]:
     return [(a.choices[0].message.content, a.choices[0].finish_reason, a.usage.total_tokens) for a in answers]
 
 
-def test_both_engines_say_the_same(stack: Stack, tmp_path: Path, red_picture: str) -> None:
+def test_both_engines_give_the_same_responses(stack: Stack, tmp_path: Path, red_image: str) -> None:
     with running(tmp_path / "log", GEMMA_ENGINE="reference") as reference:
-        expected = _answers(reference, red_picture)
-    assert _answers(stack, red_picture) == expected
+        expected = _answers(reference, red_image)
+    assert _answers(stack, red_image) == expected
     assert len(set(expected)) == 3

@@ -1,4 +1,4 @@
-"""Bad input: the right status, ``param`` and exception class, and the server keeps serving."""
+"""Bad input: the correct status, ``param`` and exception class, and the server continues to serve."""
 
 import base64
 import socket
@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from pictures import header, png
+from image_files import header, png
 from stack import Stack
 
 CHAT = "/v1/chat/completions"
@@ -76,14 +76,14 @@ def test_bad_input_names_its_parameter(stack: Stack, body: dict[str, Any], param
     assert error["type"] == "invalid_request_error"
 
 
-def test_a_truncated_png_names_its_part(stack: Stack, red_picture: str) -> None:
-    data = base64.b64decode(red_picture.split(",")[1])
+def test_a_truncated_png_names_its_content_part(stack: Stack, red_image: str) -> None:
+    data = base64.b64decode(red_image.split(",")[1])
     answer = httpx.post(stack.url + CHAT, json=_body(messages=_picture(data[:-30])), timeout=60)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"].startswith(PART)
 
 
-def test_more_pictures_than_allowed(stack: Stack, pixel: str) -> None:
+def test_more_images_than_allowed(stack: Stack, pixel: str) -> None:
     answer = httpx.post(stack.url + CHAT, json=_body(messages=_pictures(*[pixel] * 17)), timeout=60)
     assert answer.status_code == 400
     assert "16" in answer.json()["error"]["message"]
@@ -104,19 +104,19 @@ def test_a_prompt_longer_than_the_context_states_both_numbers(client: Any) -> No
     assert "50" in caught.value.message
 
 
-def test_megabytes_of_text_hold_up_nobody(stack: Stack) -> None:
+def test_megabytes_of_text_do_not_delay_others(stack: Stack) -> None:
     body = _body(messages=[{"role": "user", "content": "x" + " " * 20_000_000 + "y"}])
     answer = httpx.post(stack.url + CHAT, json=body, timeout=60)
     assert answer.json()["error"]["code"] == "context_length_exceeded"
 
 
-def test_a_picture_padded_with_blanks_holds_up_nobody(stack: Stack) -> None:
+def test_an_image_padded_with_spaces_does_not_delay_others(stack: Stack) -> None:
     padded = b"GIF89a" + b"   \t   " + b" " * 200_000 + b"," + bytes(4) + b"\1\0\1\0\0\2\2L\1\0;"
     answer = httpx.post(stack.url + CHAT, json=_body(messages=_picture(padded)), timeout=20)
     assert answer.status_code in (200, 400)
 
 
-def test_streamed_requests_are_refused_with_a_status_too(client: Any) -> None:
+def test_a_refused_stream_has_an_error_status(client: Any) -> None:
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(
             model="gemma3n", messages=[{"role": "user", "content": "~" * 5000}], stream=True
@@ -168,7 +168,7 @@ def test_a_body_of_unknown_length_is_refused_at_the_limit(stack: Stack) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_thirty_megabytes_of_pictures_pass(stack: Stack) -> None:
+def test_thirty_megabytes_of_images_are_accepted(stack: Stack) -> None:
     row = zlib.compress(b"\0" + b"\xff\0\0" * 8)
     picture = png(header(8, 1), (b"prVt", b"x" * 10 * 2**20), (b"IDAT", row), (b"IEND", b""))
     url = "data:image/png;base64," + base64.b64encode(picture).decode()

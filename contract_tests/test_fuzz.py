@@ -1,4 +1,4 @@
-"""schemathesis over every operation: right and wrong data, examples, coverage, fuzzing, stateful."""
+"""schemathesis for every operation: valid and invalid data, examples, coverage, fuzzing, stateful."""
 
 import copy
 import json

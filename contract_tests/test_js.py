@@ -1,4 +1,4 @@
-"""OpenAI's npm package, run for real by node."""
+"""OpenAI's npm package, run by node."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def _install() -> None:
 
 @pytest.fixture(scope="module")
 def outcomes(server: Server) -> dict[str, Any]:
-    """What became of each trial."""
+    """The outcome of each trial."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("NOT TESTED: the npm package needs node and npm (on Debian: apt install nodejs npm)")
     _install()
@@ -64,5 +64,5 @@ def outcomes(server: Server) -> dict[str, Any]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("trial", TRIALS)
-def test_trial(outcomes: dict[str, Any], trial: str) -> None:
+def test_javascript_trial(outcomes: dict[str, Any], trial: str) -> None:
     assert outcomes[trial]["ok"], outcomes[trial]["error"]

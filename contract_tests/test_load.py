@@ -1,4 +1,4 @@
-"""Many at a time, and nothing left behind."""
+"""Many concurrent requests, and no leftovers."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ async def _leave_early(http: httpx.AsyncClient, seconds: float, stream: bool) ->
         pass
 
 
-async def test_a_hundred_clients_that_leave_free_their_places_within_a_second(stack: Stack) -> None:
+async def test_a_hundred_disconnects_free_their_slots_within_a_second(stack: Stack) -> None:
     luck = random.Random(SEED)
     limits = httpx.Limits(max_connections=CLIENTS)
     async with httpx.AsyncClient(base_url=stack.url, timeout=60, limits=limits) as http:

@@ -1,4 +1,4 @@
-"""The lock, which every installation follows."""
+"""The lock file."""
 
 import tomllib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The README's own commands, as written, but for the ports."""
+"""The commands of the README, with other ports."""
 
 import json
 import os
@@ -23,7 +23,7 @@ CURLS = [block for block in _blocks("bash") if block.startswith("curl")]
 (EXAMPLE,) = _blocks("python")
 (IN_THE_TERMINAL,) = (block for block in _blocks("bash") if block.startswith("gemma-triton"))
 RUN = (*CURLS, EXAMPLE, IN_THE_TERMINAL)
-"""The blocks that run here, as they are written but for the ports, and less of what takes long."""
+"""The blocks that are run here, with other ports, and with limits for what takes long."""
 
 
 def _on(stack: Stack, command: str) -> str:
@@ -33,7 +33,7 @@ def _on(stack: Stack, command: str) -> str:
     return command
 
 
-def test_all_of_the_curl_calls_were_found() -> None:
+def test_all_curl_calls_are_found() -> None:
     assert len(CURLS) == 6
 
 

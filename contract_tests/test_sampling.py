@@ -1,4 +1,4 @@
-"""How tokens are chosen and told: seeds, several choices, log probabilities, stop strings, Unicode."""
+"""Sampling and its output: seeds, several choices, log probabilities, stop strings, Unicode."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from server import CHAT, Api
-from streams import fold, read
+from streams import merge, read
 
 TIMES = 10
 RANDOM: Any = {"temperature": 1.5, "top_p": 1, "top_k": 0}
@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_text_alone_and_under_load(api: Api) -> Non
     assert together == alone
 
 
-def test_choices_differ_and_the_first_is_that_of_one(api: Api) -> None:
+def test_choices_differ_and_the_first_equals_that_of_one_choice(api: Api) -> None:
     options: Any = {"max_tokens": 12, "seed": 5, **RANDOM}
     one, four = api.chat(**options).json, api.chat(**options, n=4).json
     assert _text(four, 0) == _text(one)
@@ -45,7 +45,7 @@ def test_choices_differ_and_the_first_is_that_of_one(api: Api) -> None:
     assert four["usage"]["completion_tokens"] > one["usage"]["completion_tokens"]
 
 
-def test_best_of_gives_the_likeliest(api: Api) -> None:
+def test_best_of_returns_the_most_likely_choice(api: Api) -> None:
     options: Any = {"max_tokens": 6, "seed": 3, "logprobs": 0, **RANDOM}
     many = api.complete(**options, n=4).json["choices"]
     (best,) = api.complete(**options, n=1, best_of=4).json["choices"]
@@ -57,7 +57,7 @@ def test_best_of_gives_the_likeliest(api: Api) -> None:
     assert mean(best) == pytest.approx(max(map(mean, many)), abs=1e-4)
 
 
-def test_log_probabilities_are_those_of_a_distribution(api: Api) -> None:
+def test_log_probabilities_form_a_distribution(api: Api) -> None:
     """They do not sum to more than one, come best first, and do not change with the temperature."""
     answer = api.chat(logprobs=True, top_logprobs=20, seed=1, max_tokens=12, **RANDOM).json
     for each in answer["choices"][0]["logprobs"]["content"]:
@@ -70,7 +70,7 @@ def test_log_probabilities_are_those_of_a_distribution(api: Api) -> None:
             assert each["logprob"] == pytest.approx(known[tuple(each["bytes"] or ())], abs=1e-4)
 
 
-def test_an_echo_tells_what_the_prompt_costs(api: Api) -> None:
+def test_echo_with_logprobs_reports_those_of_the_prompt(api: Api) -> None:
     """The prompt's log probabilities are those of the same text when the model says it itself."""
     said = api.complete(prompt="Once upon", max_tokens=4, temperature=0, logprobs=1, ignore_eos=True).json
     choice = said["choices"][0]
@@ -85,7 +85,7 @@ def test_an_echo_tells_what_the_prompt_costs(api: Api) -> None:
     assert alone["logprobs"]["token_logprobs"] == pytest.approx(told["token_logprobs"][:-4], abs=1e-4)
 
 
-def test_stop_strings_are_never_in_the_answer(api: Api) -> None:
+def test_stop_strings_are_never_in_the_text(api: Api) -> None:
     options: Any = {"max_tokens": 60, "temperature": 0, "ignore_eos": True}
     whole = _text(api.chat(**options).json)
     for start in range(0, max(len(whole) - 8, 1), 5):
@@ -97,15 +97,15 @@ def test_stop_strings_are_never_in_the_answer(api: Api) -> None:
         assert answer["message"]["content"] == whole[: whole.index(stop)]
 
 
-def test_what_might_become_a_stop_string_is_told_in_the_end(api: Api) -> None:
+def test_an_incomplete_stop_string_is_sent_at_the_end(api: Api) -> None:
     options: Any = {"max_tokens": 30, "temperature": 0, "ignore_eos": True}
     whole = _text(api.chat(**options).json)
     stop = whole[-2:] + "\u2603 never"
     streamed = read(api.chat(**options, stop=stop, stream=True).text)
-    assert fold(CHAT, streamed)["choices"][0]["message"]["content"] == whole
+    assert merge(CHAT, streamed)["choices"][0]["message"]["content"] == whole
 
 
-def test_penalties_bias_and_bounds_are_heard(api: Api) -> None:
+def test_penalties_bias_and_bounds_have_an_effect(api: Api) -> None:
     plain: Any = {"max_tokens": 24, "temperature": 0, "ignore_eos": True}
     text = _text(api.chat(**plain).json)
     for change in (
@@ -129,13 +129,13 @@ def test_penalties_bias_and_bounds_are_heard(api: Api) -> None:
     )
 
 
-def test_min_tokens_hold_the_end_back(api: Api) -> None:
+def test_min_tokens_delay_the_end(api: Api) -> None:
     for seed in range(4):
         answer = api.chat(min_tokens=8, max_tokens=8, seed=seed, **RANDOM).json
         assert answer["usage"]["completion_tokens"] == 8
 
 
-def test_a_stop_token_ends_the_answer(api: Api) -> None:
+def test_a_stop_token_ends_the_text(api: Api) -> None:
     tokens = api.http.post("/tokenize", json={"prompt": "x", "add_special_tokens": False}).json()["tokens"]
     answer = api.chat(
         logit_bias={str(tokens[0]): 100}, stop_token_ids=tokens[:1], temperature=0, max_tokens=5
@@ -148,7 +148,7 @@ UNICODE = ("🦊🏳️‍🌈👩🏽‍🚀", "e\u0301o\u0308n\u0303", "안녕
 
 
 @pytest.mark.parametrize("text", UNICODE)
-def test_unicode_is_never_torn(api: Api, text: str) -> None:
+def test_unicode_characters_are_never_split(api: Api, text: str) -> None:
     """Said by a constrained model, over as many tokens as it likes, and streamed."""
     form = {"choice": [text]}
     streamed = api.chat(structured_outputs=form, stream=True, max_tokens=200, **RANDOM)
@@ -159,7 +159,7 @@ def test_unicode_is_never_torn(api: Api, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [*UNICODE, "<end_of_turn>", "", " x", "a\n\n\tb"])
-def test_tokens_and_back(api: Api, text: str) -> None:
+def test_tokenize_and_detokenize(api: Api, text: str) -> None:
     tokens = api.ask(
         "/tokenize", {"prompt": text, "add_special_tokens": False, "return_token_strs": True}
     ).json
@@ -167,16 +167,16 @@ def test_tokens_and_back(api: Api, text: str) -> None:
     assert api.ask("/detokenize", {"tokens": tokens["tokens"]}).json["prompt"] == text
 
 
-def test_the_tokens_of_a_prompt_are_what_usage_counts(api: Api) -> None:
+def test_tokenize_equals_the_prompt_tokens_of_usage(api: Api) -> None:
     counted = api.ask("/tokenize", {"prompt": "Once upon a time"}).json["count"]
     assert api.complete(max_tokens=1).json["usage"]["prompt_tokens"] == counted
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_a_stream_is_its_whole_answer_for_many_seeds(api: Api) -> None:
+def test_streamed_and_complete_responses_are_equal_for_many_seeds(api: Api) -> None:
     for seed in range(200):
         options: Any = {"max_tokens": 40, "seed": seed, **RANDOM}
         whole = _text(api.chat(**options).json)
         streamed = read(api.chat(**options, stream=True).text)
-        assert fold(CHAT, streamed)["choices"][0]["message"]["content"] == whole
+        assert merge(CHAT, streamed)["choices"][0]["message"]["content"] == whole

@@ -1,4 +1,4 @@
-"""OpenAI's Python SDK with all its comforts: typed streams, parsed answers, exceptions of its own."""
+"""The helpers of OpenAI's Python SDK: typed streams, parsed responses, exceptions."""
 
 import enum
 import json
@@ -39,7 +39,7 @@ WILD: Any = {"temperature": 1.5, "max_tokens": 300, "seed": 1}
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_parse_gives_an_object(client: Any, server: Server, seed: int) -> None:
+def test_parse_returns_an_object(client: Any, server: Server, seed: int) -> None:
     answer = client.chat.completions.parse(
         model=server.model, messages=HI, response_format=Forecast, **{**WILD, "seed": seed}
     )
@@ -48,7 +48,7 @@ def test_parse_gives_an_object(client: Any, server: Server, seed: int) -> None:
     assert Forecast.model_validate_json(answer.choices[0].message.content or "") == forecast
 
 
-def test_parse_gives_the_arguments_of_a_tool(client: Any, server: Server) -> None:
+def test_parse_returns_the_arguments_of_a_tool(client: Any, server: Server) -> None:
     answer = client.chat.completions.parse(
         model=server.model,
         messages=HI,
@@ -61,7 +61,7 @@ def test_parse_gives_the_arguments_of_a_tool(client: Any, server: Server) -> Non
     assert all(isinstance(call.function.parsed_arguments, get_weather) for call in calls)
 
 
-def test_the_stream_helper_builds_the_answer(client: Any, server: Server) -> None:
+def test_the_stream_helper_builds_the_response(client: Any, server: Server) -> None:
     with client.chat.completions.stream(
         model=server.model,
         messages=HI,
@@ -80,7 +80,7 @@ def test_the_stream_helper_builds_the_answer(client: Any, server: Server) -> Non
     assert final.usage.completion_tokens > 0
 
 
-def test_the_stream_helper_parses_as_it_goes(client: Any, server: Server) -> None:
+def test_the_stream_helper_parses_incrementally(client: Any, server: Server) -> None:
     with client.chat.completions.stream(
         model=server.model, messages=HI, response_format=Forecast, **WILD
     ) as stream:

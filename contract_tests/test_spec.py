@@ -1,4 +1,4 @@
-"""The contract is OpenAI's document and the deviations, no more and no less, and the server is true to it."""
+"""The contract is exactly OpenAI's document with the deviations, and the server fulfils it."""
 
 import copy
 import re
@@ -28,7 +28,7 @@ def test_every_deviation_is_needed_and_has_a_reason() -> None:
         deviation.apply(document)
 
 
-def test_a_deviation_that_is_not_needed_any_more_is_found() -> None:
+def test_a_superfluous_deviation_is_detected() -> None:
     document = copy.deepcopy(official())
     model = "/components/schemas/Model/properties/id"
     with pytest.raises(Stale):
@@ -37,7 +37,7 @@ def test_a_deviation_that_is_not_needed_any_more_is_found() -> None:
         drop(f"{model}/gone", "it is gone").apply(document)
 
 
-def test_no_difference_is_missing() -> None:
+def test_every_difference_is_listed() -> None:
     places = [_pattern(place) for deviation in DEVIATIONS for place in deviation.at]
     unlisted = [
         at for at in differences(official(), contract()) if not any(place.match(at) for place in places)
@@ -52,19 +52,19 @@ def _pattern(place: str) -> re.Pattern[str]:
     return re.compile("/".join(parts) + "(/|$)")
 
 
-def test_a_difference_that_nobody_listed_is_found() -> None:
+def test_an_unlisted_difference_is_detected() -> None:
     changed = copy.deepcopy(contract())
     changed["components"]["schemas"]["Model"]["properties"]["id"] = {"type": "integer"}
     assert list(differences(contract(), changed)) == ["/components/schemas/Model/properties/id/type"]
 
 
-def test_every_schema_is_one() -> None:
+def test_every_schema_is_valid() -> None:
     for schema in contract()["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
 
 
 @pytest.mark.parametrize(("deviation", "shown"), SHOWN)
-def test_the_server_deviates_so(api: Api, deviation: Deviation, shown: Shown) -> None:
+def test_the_server_behaves_as_the_deviation_says(api: Api, deviation: Deviation, shown: Shown) -> None:
     """Refused by name where the document is narrower than OpenAI's, served where it is wider."""
     body = {**PLAIN[shown.path], **shown.body}
     mistakes = schema_problems(REQUESTS[shown.path], {"model": api.model, **body})
@@ -81,5 +81,5 @@ def _references() -> Iterator[str]:
     yield from re.findall(r"#/components/schemas/(\w+)", str(contract()))
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_can_be_resolved() -> None:
     assert set(_references()) <= set(contract()["components"]["schemas"])

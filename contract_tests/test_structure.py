@@ -1,4 +1,4 @@
-"""Forms that an answer must have: it has them from a model of random weights, at a temperature of 1.5."""
+"""Structured output: it is valid even with random weights at a temperature of 1.5."""
 
 import re
 from typing import Any
@@ -70,7 +70,7 @@ def test_named_calls_are_valid(api: Api) -> None:
         assert call["function"]["name"] == "paint"
 
 
-def test_allowed_tools_leave_the_others_out(api: Api) -> None:
+def test_only_allowed_tools_are_called(api: Api) -> None:
     allowed = {"mode": "required", "tools": [NAMED]}
     for seed in range(3):
         choice = {"type": "allowed_tools", "allowed_tools": allowed}
@@ -84,7 +84,7 @@ def test_no_parallel_calls(api: Api) -> None:
         assert len(_calls(api.chat(**options, seed=seed, **WILD).json)) == 1
 
 
-def test_ids_of_calls_are_their_own(api: Api) -> None:
+def test_call_ids_are_unique(api: Api) -> None:
     ids = [
         call["id"]
         for seed in range(3)
@@ -158,7 +158,7 @@ def test_structured_outputs(api: Api, form: Any, expected: str) -> None:
         {"type": "array", "items": {"$dynamicRef": "#x"}},
     ],
 )
-def test_what_is_no_schema_is_refused(api: Api, schema: Any) -> None:
+def test_an_invalid_schema_is_refused(api: Api, schema: Any) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
     error = api.chat(400, response_format=form).json["error"]
     assert error["param"].startswith("response_format.json_schema.schema")

@@ -1,4 +1,4 @@
-"""Plain Triton clients are first-class."""
+"""Clients that use Triton directly."""
 
 import json
 
@@ -11,7 +11,7 @@ from stack import Stack, eventually
 MODEL = "/v2/models/gemma3n"
 
 
-def test_the_banner_says_where_to_click(stack: Stack) -> None:
+def test_the_banner_has_the_address_of_the_playground(stack: Stack) -> None:
     assert eventually(lambda: "curl" in stack.log.read_text(encoding="utf-8"), 5)
     banner = stack.log.read_text(encoding="utf-8")
     for part in (stack.url, stack.triton_url, "gemma3n-tiny", "cpu", "MB"):
@@ -64,7 +64,7 @@ def test_bad_input_names_the_field(stack: Stack, body: dict[str, object], says: 
     assert says in answer.json()["error"]
 
 
-def test_every_port_is_bound_to_loopback_alone(stack: Stack) -> None:
+def test_every_port_is_bound_to_loopback_only(stack: Stack) -> None:
     listening = [
         connection.laddr
         for process in stack.tree()

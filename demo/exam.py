@@ -10,7 +10,7 @@ from typing import Any
 
 import soundfile
 
-from demo import chat, questions
+from demo import chat, question_sampling, questions
 from demo.conversation import Conversation
 from demo.hearing import sound_of
 from demo.pictures import Scene, draw, make_scene
@@ -59,7 +59,7 @@ def picture_questions(number: int) -> Iterator[Question]:
         yield _question(skill, [part], described.question, described.answer)
         counted = questions.count(rng, scene)
         yield _question("picture: count", [part], counted.question, counted.answer)
-        asked = questions.ask(rng, scene)
+        asked = question_sampling.ask(rng, scene)
         if asked.skill not in ("describe", "count"):
             yield _question(f"picture: {asked.skill}", [part], asked.question, asked.answer)
 
@@ -70,7 +70,7 @@ def several_questions(number: int) -> Iterator[Question]:
         rng = random.Random(f"{SEED}-several-{i}")
         scenes = [make_scene(rng, rng.choice((1, 1, 2))) for _ in range(2)]
         parts = [_picture(rng, scene) for scene in scenes]
-        asked = questions.which_picture(rng, scenes)
+        asked = question_sampling.which_picture(rng, scenes)
         if asked is not None:
             yield _question("picture: one of two", parts, asked.question, asked.answer)
 

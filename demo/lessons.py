@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from demo import questions, sounds
+from demo import question_sampling, questions, sounds
 from demo.chat import talk
 from demo.conversation import Conversation
 from demo.pictures import Scene
@@ -80,8 +80,8 @@ def colour_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
 def look_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
     """A single question about one picture, which no description before it answers already."""
     row = rng.randrange(len(scenes))
-    asked = [questions.look(rng, scenes[row])]
-    follows = questions.follow_up(rng, scenes[row], asked[0]) if rng.random() < 0.5 else None
+    asked = [question_sampling.look(rng, scenes[row])]
+    follows = question_sampling.follow_up(rng, scenes[row], asked[0]) if rng.random() < 0.5 else None
     return _about([row], _picture_turns(rng, [*asked, follows] if follows else asked))
 
 
@@ -90,7 +90,7 @@ def several_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
     rows = [rng.randrange(len(scenes)) for _ in range(rng.choice((2, 2, 3)))]
     asked: list[Asked] = []
     for _ in range(8):
-        one = questions.which_picture(rng, [scenes[row] for row in rows])
+        one = question_sampling.which_picture(rng, [scenes[row] for row in rows])
         asked += [one] if one else []
         if len(asked) == 3:
             break
@@ -143,8 +143,8 @@ def _series(rng: random.Random, scene: Scene, most: int = 6) -> list[Asked]:
     """Questions about one scene, one after the other; now and then one that follows from the last."""
     asked: list[Asked] = []
     for _ in range(rng.randint(1, most)):
-        follows = questions.follow_up(rng, scene, asked[-1]) if asked and rng.random() < 0.5 else None
-        asked.append(follows or questions.ask(rng, scene))
+        follows = question_sampling.follow_up(rng, scene, asked[-1]) if asked and rng.random() < 0.5 else None
+        asked.append(follows or question_sampling.ask(rng, scene))
     return asked
 
 

@@ -4,12 +4,12 @@ The suite checks that each one is still needed, that no difference is missing he
 behaves so: ``shown`` are requests about which the two documents disagree.
 """
 
-from deviations.answers import ANSWERS
+from deviations.accepted import ACCEPTED, GENEROUS, HISTORY
 from deviations.bounds import BOUNDS
-from deviations.generous import ACCEPTED, GENEROUS, HISTORY
-from deviations.own import ENDPOINTS, EXTRAS, MODELS
-from deviations.parts import ref
-from deviations.refused import REFUSED
+from deviations.builders import ref
+from deviations.extensions import ENDPOINTS, EXTRAS, MODELS
+from deviations.responses import ANSWERS
+from deviations.unsupported import REFUSED
 from overlay import Deviation, Json, closed, flat
 
 _FORM = [
@@ -79,4 +79,4 @@ UNSAID: dict[str, str] = {
     r"prompt(\[\d+\])*": "it must fit the context, and be of the vocabulary",
     r"tokens(\[\d+\])*|stop_token_ids(\[\d+\])*|logit_bias\b.*": "they must be of the vocabulary",
 }
-"""What a request may be refused for although the schemas have nothing against it: parameters → reasons."""
+"""Reasons to refuse requests that are valid for the schemas: parameters → reasons."""

@@ -1,6 +1,6 @@
-"""Bounds that the document leaves to its prose, or forgets."""
+"""Bounds that the document only has in its prose, or omits."""
 
-from deviations.parts import (
+from deviations.builders import (
     CHAT,
     COMPLETIONS,
     IN_CHAT,

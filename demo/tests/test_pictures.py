@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from demo import questions
+from demo import question_sampling, questions
 from demo.pictures import COLOURS, MOST, SHAPES, Item, Scene, draw, make_scene, outline
 from demo.pool import as_pixels, items_of, picture_of, resized
 
@@ -140,7 +140,7 @@ def test_places_and_sizes() -> None:
 
 def test_several_pictures() -> None:
     scenes = [scene(RED_CIRCLE), scene(BLUE_STAR)]
-    asked = (questions.which_picture(random.Random(seed), scenes) for seed in range(300))
+    asked = (question_sampling.which_picture(random.Random(seed), scenes) for seed in range(300))
     told = {(one.question, one.answer) for one in asked if one is not None}
     assert ("Which one shows a circle?", "The first picture.") in told
     assert ("What do you see in the second picture?", "I see a blue star.") in told
@@ -149,5 +149,5 @@ def test_several_pictures() -> None:
 def test_a_follow_up_asks_for_another_shape() -> None:
     found = scene(RED_CIRCLE, BLUE_STAR)
     before = questions.Asked("colour", "What colour is the circle?", "The circle is red.")
-    asked = {questions.follow_up(random.Random(seed), found, before) for seed in range(50)}
+    asked = {question_sampling.follow_up(random.Random(seed), found, before) for seed in range(50)}
     assert {one.answer for one in asked if one} == {"The star is blue."}

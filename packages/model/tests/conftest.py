@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,14 @@ import pytest
 import torch
 from transformers import Gemma3nForConditionalGeneration
 
+from gemma_model.checkpoint import Checkpoint, open_checkpoint
 from gemma_model.cpu import kernels
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.towers import Towers
+from gemma_model.request_processor import RequestProcessor
+from gemma_model.settings import Settings
 from gemma_model.testing import tiny_checkpoint as checkpoints
 from gemma_model.weights import Weights, open_weights
 
@@ -117,3 +120,20 @@ def cpu_kernels() -> None:
     """The C++ kernels are loaded."""
     if not kernels.load():
         pytest.skip("no compiler or no processor for the kernels here; the log says which")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny: Path) -> Checkpoint:
+    """The tiny checkpoint."""
+    return open_checkpoint(tiny)
+
+
+@pytest.fixture(scope="module")
+def processor(checkpoint: Checkpoint) -> Iterator[RequestProcessor]:
+    """The request processor of the tiny checkpoint, with low limits."""
+    settings = Settings(
+        max_images=2, max_audio=1, max_num_seqs=4, model_name="served", max_grammar_bytes=5000
+    )
+    processor = RequestProcessor(checkpoint, settings)
+    yield processor
+    processor.close()

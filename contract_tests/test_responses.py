@@ -1,4 +1,4 @@
-"""Whole and streamed answers, through the OpenAI SDK."""
+"""Complete and streamed responses, through the OpenAI SDK."""
 
 import asyncio
 import itertools
@@ -10,7 +10,7 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 from PIL import Image
 
-from pictures import data_uri
+from image_files import data_uri
 from server import MODEL
 from stack import Stack
 
@@ -29,14 +29,14 @@ def _counts(usage: Any) -> tuple[int, int, int]:
     return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
 
 
-def _fold(chunks: list[ChatCompletionChunk]) -> tuple[str, list[str]]:
+def _merge(chunks: list[ChatCompletionChunk]) -> tuple[str, list[str]]:
     """The joined text and every finish_reason."""
     choices = [choice for chunk in chunks for choice in chunk.choices]
     text = "".join(choice.delta.content or "" for choice in choices)
     return text, [choice.finish_reason for choice in choices if choice.finish_reason]
 
 
-def test_a_whole_answer(client: Any) -> None:
+def test_a_complete_response(client: Any) -> None:
     answer = client.chat.completions.create(model=MODEL, messages=STORY, max_tokens=10)
     assert answer.object == "chat.completion"
     assert answer.choices[0].message.role == "assistant"
@@ -44,14 +44,14 @@ def test_a_whole_answer(client: Any) -> None:
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
-def test_joined_deltas_are_the_whole_answer(client: Any) -> None:
+def test_joined_deltas_equal_the_complete_response(client: Any) -> None:
     options = {"model": MODEL, "messages": STORY, "max_tokens": 40, "temperature": 0}
     whole = client.chat.completions.create(**options)
     with client.chat.completions.create(
         **options, stream=True, stream_options={"include_usage": True}
     ) as stream:
         chunks = list(stream)
-    text, reasons = _fold(chunks)
+    text, reasons = _merge(chunks)
     assert text == whole.choices[0].message.content
     assert reasons == [whole.choices[0].finish_reason]
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -61,7 +61,7 @@ def test_joined_deltas_are_the_whole_answer(client: Any) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-def test_the_first_chunk_arrives_long_before_the_last_token_is_made(client: Any) -> None:
+def test_the_first_chunk_arrives_long_before_the_last_token(client: Any) -> None:
     start = time.monotonic()
     options = {"model": MODEL, "messages": STORY, "max_tokens": 1500, "extra_body": {"ignore_eos": True}}
     with client.chat.completions.create(**options, stream=True) as stream:
@@ -73,7 +73,7 @@ def test_the_first_chunk_arrives_long_before_the_last_token_is_made(client: Any)
     )
 
 
-def test_max_tokens_gives_length_and_usage_counts_tokens(client: Any) -> None:
+def test_max_tokens_gives_the_finish_reason_length(client: Any) -> None:
     answer = client.chat.completions.create(
         model=MODEL, messages=STORY, max_tokens=7, extra_body={"ignore_eos": True}
     )
@@ -88,7 +88,7 @@ def test_max_completion_tokens_is_the_same(client: Any) -> None:
     assert answer.usage.completion_tokens == 5
 
 
-def test_a_stop_string_ends_the_answer_and_is_not_in_it(client: Any) -> None:
+def test_a_stop_string_ends_the_text_and_is_not_in_it(client: Any) -> None:
     options = {"model": MODEL, "messages": STORY, "max_tokens": 60, "temperature": 0}
     whole = (
         client.chat.completions.create(**options, extra_body={"ignore_eos": True}).choices[0].message.content
@@ -100,7 +100,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_in_it(client: Any) -> None:
     assert answer.usage.completion_tokens < 60
 
 
-def test_an_end_of_turn_gives_stop(client: Any) -> None:
+def test_an_end_of_turn_gives_the_finish_reason_stop(client: Any) -> None:
     for seed in range(20):
         answer = client.chat.completions.create(
             model=MODEL, messages=STORY, max_tokens=2000, temperature=2, top_p=1, seed=seed,
@@ -120,12 +120,12 @@ def test_a_seed_gives_the_same_text_again(client: Any) -> None:
     assert text(7) == text(7) != text(8)
 
 
-def test_a_picture_changes_the_answer(client: Any, red_picture: str, pixel: str) -> None:
+def test_an_image_changes_the_response(client: Any, red_image: str, pixel: str) -> None:
     blue = data_uri(Image.effect_noise((300, 200), 90), "JPEG")
     texts = {
         client.chat.completions.create(model=MODEL, messages=_ask(url), max_tokens=12, temperature=0)
         .choices[0].message.content
-        for url in (red_picture, blue, pixel)
+        for url in (red_image, blue, pixel)
     }  # fmt: skip
     assert len(texts) == 3
 
@@ -137,7 +137,7 @@ def test_a_conversation_with_a_system_turn(client: Any) -> None:
     assert answer.usage.prompt_tokens > 20
 
 
-def test_a_prompt_that_was_run_is_not_run_again(client: Any) -> None:
+def test_a_repeated_prompt_is_cached(client: Any) -> None:
     messages = [{"role": "user", "content": "Once more"}]
     options = {"model": MODEL, "max_tokens": 4, "temperature": 0}
     first = client.chat.completions.create(messages=messages, **options)
@@ -159,23 +159,23 @@ def test_typed_control_tokens_are_text(client: Any, role: str) -> None:
     assert extra > 12, "each control token is spelled out in several tokens"
 
 
-async def test_the_async_client_does_the_same(async_client: Any, red_picture: str) -> None:
-    options = {"model": MODEL, "messages": _ask(red_picture), "max_tokens": 15, "temperature": 0}
+async def test_the_async_client_does_the_same(async_client: Any, red_image: str) -> None:
+    options = {"model": MODEL, "messages": _ask(red_image), "max_tokens": 15, "temperature": 0}
     whole = await async_client.chat.completions.create(**options)
     async with await async_client.chat.completions.create(**options, stream=True) as stream:
         chunks = [chunk async for chunk in stream]
-    assert _fold(chunks)[0] == whole.choices[0].message.content
+    assert _merge(chunks)[0] == whole.choices[0].message.content
 
 
-async def test_sixteen_clients_get_their_own_answers(async_client: Any, red_picture: str) -> None:
+async def test_sixteen_clients_get_their_own_responses(async_client: Any, red_image: str) -> None:
     def question(i: int) -> Any:
-        return _ask(red_picture) if i % 4 == 0 else [{"role": "user", "content": f"Question {i} " * (i + 1)}]
+        return _ask(red_image) if i % 4 == 0 else [{"role": "user", "content": f"Question {i} " * (i + 1)}]
 
     async def ask(i: int) -> str:
         messages = [{"role": "system", "content": f"You are number {i}."}, *question(i)]
         options = {"model": MODEL, "messages": messages, "max_tokens": 24, "temperature": 0}
         async with await async_client.chat.completions.create(**options, stream=True) as stream:
-            text, reasons = _fold([chunk async for chunk in stream])
+            text, reasons = _merge([chunk async for chunk in stream])
         assert len(reasons) == 1
         return text
 

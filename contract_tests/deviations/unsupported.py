@@ -1,6 +1,6 @@
-"""What OpenAI's document has and this server refuses, by name."""
+"""What OpenAI's document has and this server does not support."""
 
-from deviations.parts import COMPLETIONS, FUNCTION, HI, IN_CHAT, IN_COMPLETION, MESSAGES, NULL, TOOL, chat
+from deviations.builders import COMPLETIONS, FUNCTION, HI, IN_CHAT, IN_COMPLETION, MESSAGES, NULL, TOOL, chat
 from overlay import Json, Shown, drop, drop_member, put
 
 _CUSTOM_TOOL = {"type": "custom", "custom": {"name": "f"}}

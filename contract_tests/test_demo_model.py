@@ -1,4 +1,4 @@
-"""The bundled model, through the whole stack: what it says is right, not only well formed."""
+"""The bundled model through the complete stack: its responses are correct, not only valid."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pictures import data_uri
+from image_files import data_uri
 from stack import ROOT, Stack, running
 
 NANO = ROOT / "models" / "gemma3n-nano"
@@ -104,7 +104,7 @@ def test_streamed(seeing: Stack) -> None:
     assert len(pieces) > 1
 
 
-def test_among_fifteen_others(seeing: Stack) -> None:
+def test_with_fifteen_concurrent_requests(seeing: Stack) -> None:
     pairs = [(colour, shape) for colour in RGB for shape in ("circle", "square", "triangle")] + [
         ("red", "circle")
     ] * 4
@@ -113,7 +113,7 @@ def test_among_fifteen_others(seeing: Stack) -> None:
     assert told == [f"I see a {colour} {shape}." for colour, shape in pairs]
 
 
-def test_after_a_neighbour_has_left(seeing: Stack) -> None:
+def test_after_another_request_was_cancelled(seeing: Stack) -> None:
     neighbour = stream(seeing, content(ASK, draw(("blue", "square"))))
     next(neighbour)
     neighbour.close()  # type: ignore[attr-defined]
@@ -121,7 +121,7 @@ def test_after_a_neighbour_has_left(seeing: Stack) -> None:
     assert seeing.idle(5)
 
 
-def test_on_a_second_turn_that_is_cached(seeing: Stack) -> None:
+def test_a_second_turn_with_a_cached_prefix(seeing: Stack) -> None:
     picture = draw(("green", "triangle"), ("yellow", "circle"))
     first = say(seeing, content(ASK, picture))
     assert first == "I see a green triangle and a yellow circle."
@@ -130,25 +130,25 @@ def test_on_a_second_turn_that_is_cached(seeing: Stack) -> None:
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
 
 
-def test_a_question_that_only_the_one_before_makes_sense_of(seeing: Stack) -> None:
+def test_a_follow_up_question(seeing: Stack) -> None:
     picture = draw(("green", "triangle"), ("yellow", "circle"))
     before = ("I see a green triangle and a yellow circle.", "What colour is the triangle?")
     follow = ask(seeing, content(ASK, picture), *before, "The triangle is green.", "And the circle?")
     assert follow["choices"][0]["message"]["content"] == "The circle is yellow."
 
 
-def test_another_picture_gets_another_answer(seeing: Stack) -> None:
+def test_another_image_gives_another_response(seeing: Stack) -> None:
     told = {say(seeing, content(ASK, draw((colour, "circle")))) for colour in RGB}
     assert told == {f"I see a {colour} circle." for colour in RGB}
 
 
 @pytest.mark.xfail(strict=True, reason="it has not learnt this yet; see the table in its card")
-def test_several_pictures(seeing: Stack) -> None:
+def test_several_images(seeing: Stack) -> None:
     pictures = (draw(("red", "circle")), draw(("blue", "triangle")))
     assert say(seeing, content("Which one shows a triangle?", *pictures)) == "The second picture."
 
 
-def test_no_picture(seeing: Stack) -> None:
+def test_without_an_image(seeing: Stack) -> None:
     assert say(seeing, ASK) == NO_IMAGE
 
 
@@ -172,14 +172,14 @@ def _turned() -> str:
     ],
     ids=["RGBA", "palette", "CMYK", "turned", "3000x2000"],
 )
-def test_files_of_all_kinds(seeing: Stack, picture: Image.Image | str) -> None:
+def test_every_image_format(seeing: Stack, picture: Image.Image | str) -> None:
     assert say(seeing, content(ASK, picture)) == I_SEE
 
 
 @pytest.mark.parametrize(
     "picture", [RED_CIRCLE.convert("L"), Image.new("RGB", (1, 1), "red")], ids=["grey", "1x1"]
 )
-def test_what_it_cannot_know_it_answers_all_the_same(seeing: Stack, picture: Image.Image) -> None:
+def test_unknown_images_get_a_response(seeing: Stack, picture: Image.Image) -> None:
     assert say(seeing, content(ASK, picture)).startswith("I see a")
 
 
@@ -196,12 +196,12 @@ def _beeps(count: int) -> str:
 
 
 @pytest.mark.parametrize(("count", "says"), [(1, "one beep"), (3, "three beeps")])
-def test_a_sound(seeing: Stack, count: int, says: str) -> None:
+def test_audio(seeing: Stack, count: int, says: str) -> None:
     sound = {"type": "input_audio", "input_audio": {"data": _beeps(count), "format": "wav"}}
     assert say(seeing, [{"type": "text", "text": "What do you hear?"}, sound]) == f"I hear {says}."
 
 
-def test_a_small_polite_chat(seeing: Stack) -> None:
+def test_small_talk(seeing: Stack) -> None:
     hello = "Hello, how are you?"
     fine = say(seeing, hello)
     assert "fine" in fine
@@ -237,7 +237,7 @@ def test_the_examples_of_the_playground(seeing: Stack, question: str, file: str,
     assert say(seeing, [{"type": "text", "text": question}, part]) == says
 
 
-def test_a_tool_is_called_and_its_result_told(seeing: Stack) -> None:
+def test_a_tool_is_called_and_its_result_used(seeing: Stack) -> None:
     city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     function = {"name": "get_weather", "description": "The weather in a city", "parameters": city}
     tools = [{"type": "function", "function": function}]

@@ -1,4 +1,4 @@
-"""What the lists of deviations are made of."""
+"""Functions that build deviations and their schemas."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ MESSAGES = "/components/schemas/ChatCompletionRequest"
 INT32_MAX = 2**31 - 1
 NULL = {"type": "null"}
 NOTHING: Json = {"enum": [None, False, [], {}]}
-"""What may stand for every parameter that may be left out, known or not."""
+"""No-op values, which every optional parameter accepts, known or not."""
 INDEX = {"type": "integer", "minimum": 0, "maximum": INT32_MAX}
 TOKENS = {"type": "array", "items": INDEX}
 WORD = {"type": "string", "minLength": 1}
@@ -33,7 +33,7 @@ ERRORS = {
 
 
 def or_null(**schema: Any) -> Json:
-    """What fits this schema, or null."""
+    """This schema, or null."""
     return {"anyOf": [schema, NULL]}
 
 
@@ -43,16 +43,16 @@ def ref(name: str) -> Json:
 
 
 def json_answer(schema: Json) -> Json:
-    """A response that is JSON."""
+    """A JSON response."""
     return {"description": "", "content": {"application/json": {"schema": schema}}}
 
 
 def error(status: str) -> Json:
-    """A response that is OpenAI's envelope."""
+    """An error response in OpenAI's format."""
     return {**json_answer(ref("ErrorResponse")), "description": ERRORS[status]}
 
 
 def chat(name: str, schema: Json, why: str, refused: Json = ...) -> Deviation:
-    """A property of a chat request; ``refused`` is a value that OpenAI's document has and we have not."""
+    """A property of a chat request; ``refused`` is a value that only OpenAI's document allows."""
     shown = () if refused is ... else (Shown({name: refused}, param=name),)
     return put(f"{IN_CHAT}/{name}", schema, why, *shown)

@@ -1,6 +1,6 @@
-"""What is not OpenAI's: parameters and endpoints, named as other servers of open models name them."""
+"""Parameters and endpoints that OpenAI does not have, with the names of other servers of open models."""
 
-from deviations.parts import (
+from deviations.builders import (
     CHAT,
     COMPLETIONS,
     IN_CHAT,

@@ -1,8 +1,8 @@
-"""Answers: what the document forgets, and where ours say more."""
+"""Responses: what the document omits, and what our responses add."""
 
 import copy
 
-from deviations.parts import ERRORS, NULL, PATHS, error, ref
+from deviations.builders import ERRORS, NULL, PATHS, error, ref
 from overlay import Deviation, Json, drop, put
 
 

@@ -1,4 +1,4 @@
-"""How tests are shared out: with a pytest that pytest-xdist cannot mark, every stack would start twice."""
+"""Groups of pytest-xdist: if they do not work with the installed pytest, every stack is started twice."""
 
 import os
 
@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
-def test_a_group_stays_on_one_worker(request: pytest.FixtureRequest) -> None:
+def test_a_group_runs_on_one_worker(request: pytest.FixtureRequest) -> None:
     assert request.node.nodeid.endswith("@" + str(request.path))

@@ -1,6 +1,6 @@
-"""What OpenAI's document does not know and this server accepts, because clients of other servers send it."""
+"""What is not in OpenAI's document and accepted, because clients of other servers send it."""
 
-from deviations.parts import COMPLETIONS, HI, IN_CHAT, IN_COMPLETION, MESSAGES, NOTHING, NULL, TOOL, ref
+from deviations.builders import COMPLETIONS, HI, IN_CHAT, IN_COMPLETION, MESSAGES, NOTHING, NULL, TOOL, ref
 from overlay import Deviation, Json, Shown, add_member, generous, put
 
 _TEXT = {"type": "string"}
@@ -69,7 +69,7 @@ NEUTRAL: dict[str, Json] = {
     "repeat_last_n": 64,
     "truncate_prompt_tokens": None,
 }
-"""Parameters that are refused, each with the value that asks for nothing."""
+"""Unsupported parameters, each with a no-op value."""
 
 
 def _content(part: str) -> Json:

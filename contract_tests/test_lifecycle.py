@@ -1,4 +1,4 @@
-"""Clients that leave, processes that die, servers that start and stop."""
+"""Clients that disconnect, processes that die, servers that start and stop."""
 
 import os
 import signal
@@ -23,12 +23,12 @@ LONG: dict[str, Any] = {
 
 
 def _shared_memory(processes: list[psutil.Process]) -> set[Path]:
-    """The shared-memory files that these processes have open."""
+    """The shared memory files that these processes use."""
     maps = (Path(each.path) for process in processes for each in process.memory_maps())
     return {path for path in maps if path.is_relative_to("/dev/shm")}
 
 
-def test_a_client_that_leaves_mid_stream_frees_its_place_within_a_second(stack: Stack) -> None:
+def test_a_disconnect_during_a_stream_frees_the_slot_within_a_second(stack: Stack) -> None:
     with httpx.stream("POST", f"{stack.url}{CHAT}", json={**LONG, "stream": True}, timeout=30) as answer:
         lines = answer.iter_lines()
         next(lines)
@@ -36,7 +36,7 @@ def test_a_client_that_leaves_mid_stream_frees_its_place_within_a_second(stack: 
     assert stack.idle(1)
 
 
-def test_a_client_that_leaves_while_waiting_frees_its_place_within_a_second(stack: Stack) -> None:
+def test_a_disconnect_before_the_response_frees_the_slot_within_a_second(stack: Stack) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{stack.url}{CHAT}", json=LONG, timeout=2)
     assert stack.idle(1)
@@ -78,7 +78,7 @@ def test_the_stub_dies_while_streaming(tmp_path: Path) -> None:
         _ends_and_leaves_nothing(stack, tmp_path, signal.SIGTERM)
 
 
-def test_triton_down_at_start(tmp_path: Path) -> None:
+def test_the_gateway_starts_without_triton(tmp_path: Path) -> None:
     (nobody,) = free_ports(1)
     with running(tmp_path / "log", f"--triton-url=127.0.0.1:{nobody}", wait=False) as stack:
         assert eventually(lambda: _status(f"{stack.url}/health/live") == 200, 30), stack.tail()
@@ -99,7 +99,7 @@ def _status(url: str) -> int:
         return 0
 
 
-def test_make_serve_answers_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+def test_make_serve_responds_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """The README's first command. Ctrl-C is a signal to make as well, which ends by it when all else has."""
     with running(tmp_path / "log", command=MAKE_SERVE, playground=True, TMPDIR=str(tmp_path)) as stack:
         _ends_and_leaves_nothing(stack, tmp_path, signal.SIGINT, code=-signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Generated requests, made short, and freed of contradictions that no schema can forbid."""
+"""Makes generated requests short, and removes contradictions that no schema can forbid."""
 
 import base64
 import io
@@ -7,13 +7,13 @@ from typing import Any
 
 from PIL import Image
 
-from deviations.parts import INT32_MAX
-from pictures import data_uri
+from deviations.builders import INT32_MAX
+from image_files import data_uri
 from server import MODEL
 
 Json = Any
 FEW = 2
-"""Tokens, choices and prompts of one generated request: schemathesis reads whole answers."""
+"""Limit of tokens, choices and prompts of a generated request: schemathesis reads complete responses."""
 LIMITS = ("max_tokens", "max_completion_tokens")
 PICTURE = data_uri(Image.new("RGB", (2, 2), "red"))
 
@@ -29,8 +29,8 @@ def _silence() -> str:
 SOUND = {"data": _silence(), "format": "wav"}
 
 
-def tamed(body: dict[str, Json], path: str) -> dict[str, Json]:
-    """The same request, for a few tokens of a known model, whole numbers without a fraction."""
+def shortened(body: dict[str, Json], path: str) -> dict[str, Json]:
+    """The request with few tokens, a known model, and integers without a fraction."""
     new: dict[str, Json] = _whole_numbers(body)
     if isinstance(new.get("model"), str):
         new["model"] = MODEL
@@ -49,7 +49,7 @@ def _is_count(value: object) -> bool:
 
 
 def _whole_numbers(value: Json) -> Json:
-    """5.0 is an integer to JSON schema, and none to OpenAI's server and to ours."""
+    """5.0 is an integer in JSON Schema; in a request it is written as 5."""
     if isinstance(value, dict):
         return {key: _whole_numbers(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -58,7 +58,7 @@ def _whole_numbers(value: Json) -> Json:
 
 
 def repaired(body: dict[str, Json]) -> dict[str, Json]:
-    """The same request without contradictions; what is of a wrong type stays as it is."""
+    """The request without contradictions; values of a wrong type are unchanged."""
     new = dict(body)
     _drop_idle(new)
     _fit_counts(new)
@@ -93,7 +93,7 @@ def _fit_counts(body: dict[str, Json]) -> None:
 
 
 def _small_ids(body: dict[str, Json]) -> None:
-    """Tokens that every vocabulary has."""
+    """Token ids that every vocabulary has."""
     for name in ("stop_token_ids", "prompt", "tokens"):
         if isinstance(body.get(name), list):
             body[name] = [_small(each) for each in body[name]]
@@ -112,7 +112,7 @@ def _small(value: Json) -> Json:
 
 
 def _tools(tools: list[Json]) -> list[Json]:
-    """One of each name, with parameters that are surely a schema."""
+    """One tool per name, with parameters that are a valid schema."""
     kept: dict[str, Json] = {}
     tools = list(tools)
     for number, tool in enumerate(tuple(tools)):
@@ -126,14 +126,14 @@ def _tools(tools: list[Json]) -> list[Json]:
 
 
 def _choose_among(body: dict[str, Json]) -> None:
-    """A choice that needs tools needs some; which function it names is left to the model."""
+    """Remove ``tool_choice`` without tools, and named functions."""
     choice = body.get("tool_choice")
     if isinstance(choice, dict) or (choice == "required" and not body.get("tools")):
         body.pop("tool_choice")
 
 
 def _conversation(messages: list[Json]) -> list[Json]:
-    """Without calls and results, which would have to fit each other, and with files that are files."""
+    """Without tool calls and results, which would have to match, and with valid files."""
     kept = []
     for message in messages:
         if isinstance(message, dict) and message.get("role") == "tool":

@@ -1,4 +1,4 @@
-"""Pictures for requests."""
+"""Image files for requests."""
 
 import base64
 import io
@@ -8,14 +8,14 @@ import zlib
 from PIL import Image, ImageDraw
 
 
-def data_uri(picture: Image.Image, fmt: str = "PNG") -> str:
+def data_uri(image: Image.Image, fmt: str = "PNG") -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, fmt)
+    image.save(buffer, fmt)
     return f"data:image/{fmt.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG file of these chunks (kind, content), whatever they hold."""
+    """A PNG file with these chunks (kind, content)."""
     framed = (
         struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
         for kind, content in chunks
@@ -24,7 +24,7 @@ def png(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def header(width: int, height: int) -> tuple[bytes, bytes]:
-    """The IHDR chunk of an RGB picture."""
+    """The IHDR chunk of an RGB image."""
     return b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Red when it should be: each of these servers breaks the contract in one way, and the suite notices."""
+"""Each of these servers violates the contract in one way, and the tests detect it."""
 
 from collections.abc import Iterator
 
@@ -18,11 +18,11 @@ def recorded() -> Iterator[RecordedTransport]:
 def _run(server: Server, recorded: RecordedTransport, mutant: Mutant, broken: bool) -> None:
     change = mutant.change if broken else unchanged
     with server.http(Mutating(recorded, change)) as http:
-        mutant.noticed_by(Api(http, server.model))
+        mutant.detected_by(Api(http, server.model))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
-def test_it_is_noticed(server: Server, recorded: RecordedTransport, mutant: Mutant) -> None:
+def test_the_mutant_is_detected(server: Server, recorded: RecordedTransport, mutant: Mutant) -> None:
     _run(server, recorded, mutant, broken=False)
     with pytest.raises(AssertionError):
         _run(server, recorded, mutant, broken=True)

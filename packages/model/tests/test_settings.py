@@ -1,0 +1,66 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from gemma_model.checkpoint import find_folder, open_checkpoint
+from gemma_model.settings import Settings
+from gemma_wire import (
+    InvalidRequest,
+)
+
+
+def test_settings_come_from_parameters_and_the_environment_wins() -> None:
+    settings = Settings.read(
+        {"max_queue": "3", "max_images": "4"},
+        {"GEMMA_MAX_QUEUE": "5", "MODEL_NAME": "google/gemma-3n-E4B-it"},
+    )
+    assert (settings.max_queue, settings.max_images) == (5, 4)
+    assert settings.public_name == "google/gemma-3n-E4B-it"
+
+
+def test_a_folder_is_called_by_its_last_part(tiny: Path) -> None:
+    assert Settings(model_name=str(tiny)).public_name == "gemma3n-tiny"
+    assert Settings(checkpoint=tiny).public_name == "gemma3n-tiny"
+    assert (
+        Settings(checkpoint=tiny, model_name="google/gemma-3n-E4B-it").public_name == "google/gemma-3n-E4B-it"
+    )
+
+
+@pytest.mark.parametrize("values", [{"max_queue": "-1"}, {"max_qeue": "1"}, {"dtype": "float16"}])
+def test_a_wrong_setting_is_named(values: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Settings.read(values, {})
+    assert caught.value.field == next(iter(values))
+
+
+def test_a_shorter_context_may_be_asked_for_and_no_longer_one(tiny: Path) -> None:
+    assert open_checkpoint(tiny, 100).context_length == 100
+    with pytest.raises(InvalidRequest, match="5000 is more than the checkpoint's 4096"):
+        open_checkpoint(tiny, 5000)
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"config\.json"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InvalidRequest, match=r"config\.json"):
+        open_checkpoint(tmp_path)
+
+
+def test_greedy_by_recommendation(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+    (tmp_path / "generation_config.json").write_text(json.dumps({"do_sample": False}), encoding="utf-8")
+    opened = open_checkpoint(tmp_path)
+    assert opened.defaults.temperature == 0
+    assert opened.eos_token_ids == {1, 9}
+
+
+def test_folders_are_found(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_folder("", tiny) == tiny
+    assert find_folder(str(tiny), None) == tiny
+    with pytest.raises(InvalidRequest, match="not set"):
+        find_folder("", None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InvalidRequest, match="nobody/nothing"):
+        find_folder("nobody/nothing", None)

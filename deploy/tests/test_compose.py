@@ -96,7 +96,7 @@ def test_every_setting_can_reach_its_container() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(compose.services()))
-def test_it_comes_back_and_says_how_it_is(name: str) -> None:
+def test_a_triton_that_responds_again_is_used(name: str) -> None:
     service = compose.services()[name]
     assert service["restart"] == "unless-stopped"
     assert "healthcheck" in service or dockerfile.parse(ROOT / service["build"]["dockerfile"]).image.health

@@ -119,7 +119,7 @@ def test_no_block_escapes(page: Path) -> None:
     assert not _MARK.findall(_FENCE.sub("", text))
 
 
-def test_every_page_is_looked_at() -> None:
+def test_every_page_is_checked() -> None:
     names = {str(page.relative_to(ROOT)) for page in PAGES}
     assert {"README.md", "docs/operations.md", "playground/README.md", "docs/decisions/README.md"} <= names
     assert {"models/gemma3n-nano/README.md", "packages/launcher/README.md"} <= names
@@ -149,7 +149,7 @@ BLOCK = "{before}\n\n```{language}\nmake serve\n```\n"
         ("*Not run by a test: it needs a Jetson, and CI has none.*", "bash", True),
         ("*Not run by a test:*", "bash", False),
         ("Then:", "text", False),
-        ("<!-- tested: deploy/tests/test_docs.py::test_every_page_is_looked_at -->", "bash", True),
+        ("<!-- tested: deploy/tests/test_docs.py::test_every_page_is_checked -->", "bash", True),
         ("<!-- tested: deploy/tests/test_docs.py::complaint -->", "bash", False),
         ("<!-- tested: deploy/tests/test_docs.py::test_that_is_not_there -->", "bash", False),
         ("<!-- tested: no/such/file.py::test -->", "bash", False),

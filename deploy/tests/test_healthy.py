@@ -72,12 +72,12 @@ def test_the_playground_is_asked_for_its_page(server: Server) -> None:
     assert server.asked == [("GET", "/", "")]
 
 
-def test_a_proxy_is_not_asked(server: Server) -> None:
+def test_a_proxy_is_not_used(server: Server) -> None:
     (nobody,) = free_ports(1)
     assert server.check("gateway", http_proxy=f"http://127.0.0.1:{nobody}").returncode == 0
 
 
-def test_an_error_is_told_and_is_not_healthy(server: Server) -> None:
+def test_an_error_is_reported_as_unhealthy(server: Server) -> None:
     server.status, server.text = 503, "the model is loading"
     run = server.check("gateway")
     assert (run.returncode, run.stdout) == (1, "503: the model is loading\n")

@@ -175,7 +175,7 @@ def test_apps(flake: Flake) -> None:
         assert apps[name]["program"].endswith(f"/bin/gemma-triton-{name}")
 
 
-def test_the_command_finds_what_the_checkout_brings(flake: Flake) -> None:
+def test_the_command_finds_the_files_of_the_checkout(flake: Flake) -> None:
     """The model repository is the flake's own, so the command runs in any folder."""
     text = flake.eval(f"packages.{SYSTEM}.default", "p: p.text")
     assert re.search(r"GEMMA_MODEL_REPOSITORY:-/nix/store/[^/\s]+/model_repository}", text)

@@ -67,7 +67,7 @@ def _refusal(decoder: AudioDecoder, data: bytes) -> str:
 
 @pytest.mark.parametrize(("fmt", "subtype"), ENCODINGS)
 @pytest.mark.parametrize("channels", [1, 2])
-def test_every_encoding_is_heard(decoder: AudioDecoder, fmt: str, subtype: str, channels: int) -> None:
+def test_every_encoding_is_decoded(decoder: AudioDecoder, fmt: str, subtype: str, channels: int) -> None:
     clean = decoder.decode(_encode(_tone(1)), "audio[0]").features
     samples = np.stack([_tone(1)] * channels, axis=1)
     media = decoder.decode(_encode(samples, RATE, fmt, subtype), "audio[0]")
@@ -108,7 +108,7 @@ def test_channels_are_averaged(decoder: AudioDecoder) -> None:
     assert decoder.decode(_encode(left), "audio[0]").digest == halved.digest
 
 
-def test_the_digest_is_of_what_the_tower_hears(decoder: AudioDecoder) -> None:
+def test_the_digest_is_that_of_the_audio_features(decoder: AudioDecoder) -> None:
     low, high = _tone(0.5, hertz=400), _tone(0.5, hertz=800)
     low = np.round(low * 2**15) / 2**15  # so that 16 bits hold it exactly
     files = [_encode(low), _encode(low, RATE, "FLAC", "PCM_16"), _encode(high)]
@@ -121,12 +121,12 @@ def test_thirty_seconds_fill_the_soft_tokens(decoder: AudioDecoder) -> None:
     assert -(-frames // 16) == 188
 
 
-def test_silence_is_a_sound(decoder: AudioDecoder) -> None:
+def test_silence_is_accepted(decoder: AudioDecoder) -> None:
     features = decoder.decode(_encode(np.zeros(RATE, np.float32)), "audio[0]").features
     assert np.ptp(features) == 0
 
 
-def test_a_sound_may_be_longer_by_an_encoders_padding_and_not_by_more(tiny: Path) -> None:
+def test_audio_may_exceed_the_limit_by_the_padding_of_an_encoder_only(tiny: Path) -> None:
     decoder = AudioDecoder(tiny, 2)
     whole = decoder.decode(_encode(_tone(2)), "audio[0]")
     assert decoder.decode(_encode(_tone(2.09)), "audio[0]").digest == whole.digest
@@ -143,7 +143,7 @@ def test_much_silence_in_little_space_are_refused_by_their_header(
     assert _refusal(decoder, data) == "is 60.00 seconds long; the limit is 30 seconds"
 
 
-def test_no_limit_makes_a_sound_longer_than_the_checkpoint_hears(tiny: Path, tmp_path: Path) -> None:
+def test_no_setting_exceeds_the_audio_limit_of_the_checkpoint(tiny: Path, tmp_path: Path) -> None:
     assert AudioDecoder(tiny, 1e9).max_seconds == 30
     folder = tmp_path / "short of hearing"
     shutil.copytree(tiny, folder)
@@ -163,7 +163,7 @@ def _flac_that_says(length: int, truly: int) -> bytes:
     return bytes(data)
 
 
-def test_a_header_that_lies_about_the_length_does_not_get_a_longer_sound_in(tiny: Path) -> None:
+def test_a_wrong_length_in_the_header_does_not_bypass_the_limit(tiny: Path) -> None:
     decoder = AudioDecoder(tiny, 1)
     assert "has no length in its header" in _refusal(decoder, _flac_that_says(0, RATE))
     assert len(decoder.decode(_flac_that_says(RATE, 3 * RATE), "audio[0]").features) <= 97
@@ -172,7 +172,7 @@ def test_a_header_that_lies_about_the_length_does_not_get_a_longer_sound_in(tiny
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF024])
-def test_a_wav_written_to_a_pipe_is_heard_to_its_end(decoder: AudioDecoder, size: int) -> None:
+def test_a_wav_written_to_a_pipe_is_decoded_completely(decoder: AudioDecoder, size: int) -> None:
     data = bytearray(_encode(_tone(0.5), subtype="PCM_16"))
     data[4:8] = struct.pack("<I", size)
     whole = decoder.decode(bytes(data), "audio[0]")
@@ -187,7 +187,7 @@ def test_a_file_cut_short_is_refused(decoder: AudioDecoder, fmt: str, subtype: s
 
 
 @pytest.mark.parametrize(("fmt", "subtype"), [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS")])
-def test_a_stream_cut_short_is_heard_up_to_there(decoder: AudioDecoder, fmt: str, subtype: str) -> None:
+def test_a_truncated_stream_is_decoded_up_to_its_end(decoder: AudioDecoder, fmt: str, subtype: str) -> None:
     noise = np.random.default_rng(2).normal(0, 0.2, 3 * RATE).astype(np.float32)
     data = _encode(noise, RATE, fmt, subtype)
     whole, half = (len(decoder.decode(part, "audio[0]").features) for part in (data, data[: len(data) // 2]))
@@ -197,7 +197,7 @@ def test_a_stream_cut_short_is_heard_up_to_there(decoder: AudioDecoder, fmt: str
 @pytest.mark.parametrize("where", [0, RATE // 2, -1])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("rate", [RATE, 44_100])
-def test_samples_that_are_no_numbers_are_refused(
+def test_samples_that_are_not_finite_are_refused(
     decoder: AudioDecoder, where: int, value: float, rate: int
 ) -> None:
     samples = np.stack([_tone(1, rate)] * 2, axis=1)
@@ -218,18 +218,18 @@ def test_samples_far_beyond_full_scale_are_refused(decoder: AudioDecoder, value:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-38, 1.0, 8.0, 32_767.0])
-def test_what_is_taken_has_finite_features(decoder: AudioDecoder, scale: float) -> None:
+def test_accepted_audio_has_finite_features(decoder: AudioDecoder, scale: float) -> None:
     samples = np.sign(_tone(1)) * np.float32(scale)
     assert np.isfinite(decoder.decode(_encode(samples), "audio[0]").features).all()
 
 
-def test_a_sound_of_one_window_is_taken(decoder: AudioDecoder) -> None:
+def test_audio_of_one_window_is_accepted(decoder: AudioDecoder) -> None:
     for samples in (512, 513, 640):
         assert decoder.decode(_encode(_tone(1)[:samples]), "audio[0]").features.shape == (1, 128)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 511])
-def test_a_sound_too_short_for_one_window_is_refused(decoder: AudioDecoder, samples: int) -> None:
+def test_audio_shorter_than_one_window_is_refused(decoder: AudioDecoder, samples: int) -> None:
     given = f"{samples} samples ({samples / RATE:g} seconds) at 16,000 samples per second"
     says = f"has {given}; at least 512 (0.032 seconds) are required"
     assert _refusal(decoder, _encode(_tone(1)[:samples])) == says
@@ -261,7 +261,7 @@ def test_too_many_channels_or_samples_a_second_are_refused(decoder: AudioDecoder
         b"\0\0\0\x20ftypM4A ",
     ],
 )
-def test_what_is_no_sound_is_refused_with_the_formats(decoder: AudioDecoder, data: bytes) -> None:
+def test_invalid_audio_is_refused_with_the_formats(decoder: AudioDecoder, data: bytes) -> None:
     assert "not audio in a supported format: WAV, FLAC, OGG, MP3" in _refusal(decoder, data)
 
 

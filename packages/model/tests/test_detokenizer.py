@@ -116,7 +116,7 @@ def test_tokens_come_with_the_text_they_make_up(
 
 
 @given(st.binary(max_size=12))
-def test_bytes_that_are_no_text_are_told_as_they_are(tokenizer: Tokenizer, data: bytes) -> None:
+def test_bytes_that_are_not_utf8_are_reported_unchanged(tokenizer: Tokenizer, data: bytes) -> None:
     stream = Detokenizer(TokenBytes(tokenizer))
     ids = [FIRST_BYTE + byte for byte in data]
     pieces = [stream.feed([token]) for token in ids] + [stream.finish()]
@@ -124,14 +124,14 @@ def test_bytes_that_are_no_text_are_told_as_they_are(tokenizer: Tokenizer, data:
     assert b"".join(token.data for piece in pieces for token in piece.tokens) == data
 
 
-def test_a_token_that_a_stop_string_cuts_tells_what_is_left_of_it(tokenizer: Tokenizer) -> None:
+def test_a_token_cut_by_a_stop_string_keeps_the_rest_of_its_bytes(tokenizer: Tokenizer) -> None:
     (token,) = _ids(tokenizer, "gle.")
     stream = Detokenizer(TokenBytes(tokenizer), ["e."])
     said = stream.feed([token], [PositionLogprobs(-1.5)])
     assert (said.text, said.tokens) == ("gl", (DetokenizedToken(token, b"gl", PositionLogprobs(-1.5)),))
 
 
-def test_a_stop_token_counts_and_says_nothing(tokenizer: Tokenizer) -> None:
+def test_a_stop_token_counts_but_has_no_text(tokenizer: Tokenizer) -> None:
     (token,) = _ids(tokenizer, "gle.")
     stream = Detokenizer(TokenBytes(tokenizer), stop_token_ids=frozenset({token}))
     assert (stream.feed([token]), stream.tokens) == (TextDelta(), 1)

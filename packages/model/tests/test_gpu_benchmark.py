@@ -12,7 +12,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     gpu.main()
 
 
-def test_it_tells_speed_as_a_share_of_the_bound_and_the_first_token(
+def test_it_reports_speed_relative_to_the_bound_and_the_first_token(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked(monkeypatch, "--device cpu --config tiny --batch 1 3 --prompt 20 30 --context 40 --rounds 1")
@@ -22,6 +22,6 @@ def test_it_tells_speed_as_a_share_of_the_bound_and_the_first_token(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="needs a GPU"):
         asked(monkeypatch, "")

@@ -72,7 +72,7 @@ def test_exif_rotation_is_undone(decoder: ImageDecoder) -> None:
     assert features[:, -1, :].mean() < 0.1
 
 
-def test_the_digest_is_of_what_the_tower_sees(decoder: ImageDecoder) -> None:
+def test_the_digest_is_that_of_the_pixels(decoder: ImageDecoder) -> None:
     red, blue = Image.new("RGB", (9, 9), "red"), Image.new("RGB", (9, 9), "blue")
     digests = [
         decoder.decode(data, "x").digest for data in (_encode(red), _encode(red, "BMP"), _encode(blue))
@@ -103,7 +103,7 @@ def _png_header(width: int, height: int) -> bytes:
     ],
     ids=["empty", "text", "cut PNG", "cut JPEG", "bomb", "one row too many", "PostScript"],
 )
-def test_what_is_no_picture_is_refused_by_name(decoder: ImageDecoder, data: bytes, says: str) -> None:
+def test_invalid_images_are_refused_by_name(decoder: ImageDecoder, data: bytes, says: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         decoder.decode(data, "images[3]")
     assert caught.value.field == "images[3]"
@@ -135,9 +135,7 @@ def _exactly(decoder: ImageDecoder, picture: Image.Image) -> Pixels:
 
 @pytest.mark.parametrize("fmt", LOSSLESS)
 @pytest.mark.parametrize("size", [(1, 1), (SIDE, SIDE), (200, 31), (2 * REDUCING_GAP * SIDE - 1,) * 2])
-def test_a_picture_that_is_not_large_is_resized_exactly(
-    decoder: ImageDecoder, fmt: str, size: tuple[int, int]
-) -> None:
+def test_a_small_image_is_resized_exactly(decoder: ImageDecoder, fmt: str, size: tuple[int, int]) -> None:
     photo = _photo(size)
     lossless = {"lossless": True} if fmt == "WEBP" else {}
     assert np.array_equal(_pixels(decoder, _encode(photo, fmt, **lossless)), _exactly(decoder, photo))
@@ -145,7 +143,7 @@ def test_a_picture_that_is_not_large_is_resized_exactly(
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("size", [(613, 402), (257, 256), (1500, 70), (9, 1101)])
-def test_a_large_picture_is_reduced_first_and_looks_the_same(
+def test_a_large_image_is_reduced_first_with_a_similar_result(
     decoder: ImageDecoder, fmt: str, size: tuple[int, int]
 ) -> None:
     data = _encode(_photo(size), fmt)
@@ -156,7 +154,7 @@ def test_a_large_picture_is_reduced_first_and_looks_the_same(
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "BMP"])
-def test_a_cameras_picture_is_seen(decoder: ImageDecoder, fmt: str) -> None:
+def test_an_image_from_a_camera_is_decoded(decoder: ImageDecoder, fmt: str) -> None:
     data = _encode(Image.new("RGB", (3000, 2000), "red"), fmt)
     assert _colour(decoder, data) == pytest.approx([1, 0, 0], abs=0.02)
 
@@ -193,9 +191,7 @@ def test_every_mode_looks_the_same_in_any_size(
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_what_is_transparent_is_white_and_has_no_dark_edges(
-    decoder: ImageDecoder, size: tuple[int, int]
-) -> None:
+def test_transparency_is_white_without_dark_edges(decoder: ImageDecoder, size: tuple[int, int]) -> None:
     hole = Image.new("RGBA", size, (0, 0, 0, 0))
     hole.paste((255, 255, 255, 255), (0, 0, size[0] // 3, size[1]))
     assert _pixels(decoder, _encode(hole)) == pytest.approx(1, abs=0.01)
@@ -226,7 +222,7 @@ def test_a_transparent_colour_is_white(decoder: ImageDecoder, mode: str, size: t
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize(("orientation", "edge"), [(1, "top"), (3, "bottom"), (6, "right"), (8, "left")])
-def test_every_format_is_turned_as_its_exif_says(
+def test_every_format_is_rotated_by_its_exif_orientation(
     decoder: ImageDecoder, fmt: str, size: tuple[int, int], orientation: int, edge: str
 ) -> None:
     picture = Image.new("RGB", size, "white")
@@ -240,7 +236,7 @@ def test_every_format_is_turned_as_its_exif_says(
 
 
 @pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame_is_seen(decoder: ImageDecoder, fmt: str) -> None:
+def test_the_first_frame_of_an_animation_is_used(decoder: ImageDecoder, fmt: str) -> None:
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "lime")]
     data = _encode(frames[0], fmt, save_all=True, append_images=frames[1:])
     Image.open(io.BytesIO(data)).seek(2)  # it has three

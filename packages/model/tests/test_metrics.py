@@ -95,7 +95,7 @@ def test_everything_is_shown_under_its_name(made: dict[str, FakeMetric]) -> None
     }
 
 
-def test_only_what_has_changed_costs_a_round_trip(made: dict[str, FakeMetric]) -> None:
+def test_only_changed_metrics_are_set(made: dict[str, FakeMetric]) -> None:
     metrics = Metrics(FakeTriton, "gemma")
     more = replace(BUSY, totals=EngineTotals(91, 12, 90, 40))
     for info in (IDLE, IDLE, BUSY, BUSY, replace(BUSY, waiting=7), more):
@@ -105,7 +105,7 @@ def test_only_what_has_changed_costs_a_round_trip(made: dict[str, FakeMetric]) -
     assert (made["gemma_prompt_tokens_total"].calls, made["gemma_prompt_tokens_total"].value) == (2, 91)
 
 
-def test_an_error_of_a_metric_costs_no_answer(
+def test_an_error_of_a_metric_does_not_affect_responses(
     made: dict[str, FakeMetric], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = Metrics(FakeTriton, "gemma")

@@ -120,7 +120,7 @@ def test_grammars_and_tools_become_constraints(processor: RequestProcessor) -> N
         (Options(grammar=ChoiceGrammar(choices=("a" * 6000,))), "options.grammar"),
     ],
 )
-def test_what_is_beyond_the_model_is_refused_by_name(
+def test_options_beyond_the_model_are_refused_by_name(
     processor: RequestProcessor, options: Options, field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -145,7 +145,7 @@ def test_log_probabilities_of_a_prompt_have_a_limit(
         assert caught.value.field == "options.prompt_logprobs"
 
 
-def test_many_log_probabilities_of_few_tokens_are_fine(processor: RequestProcessor) -> None:
+def test_many_log_probabilities_of_few_tokens_are_accepted(processor: RequestProcessor) -> None:
     options = Options(logprobs=0, logprob_token_ids=tuple(range(128)))
     processed = processor.process(Request(prompt="x", max_tokens=512, options=options))
     assert len(processed.engine_request.logprob_token_ids) == 128
@@ -169,13 +169,13 @@ def test_token_ids_beyond_the_vocabulary_are_refused(processor: RequestProcessor
         assert caught.value.field == "options.prompt_token_ids"
 
 
-def test_a_prompt_of_token_ids_that_is_too_long_is_called_by_its_name(processor: RequestProcessor) -> None:
+def test_a_prompt_of_token_ids_that_is_too_long_names_its_field(processor: RequestProcessor) -> None:
     with pytest.raises(ContextLengthExceeded) as caught:
         processor.process(Request(options=Options(prompt_token_ids=(300,) * 5000)))
     assert caught.value.field == "options.prompt_token_ids"
 
 
-def test_tokens_there_and_back(processor: RequestProcessor) -> None:
+def test_tokenize_and_detokenize(processor: RequestProcessor) -> None:
     message = Message(role="user", content="Grüße 👋")
     there = processor.tokens(Request(messages=(message,), options=Options(op="tokenize")))
     assert there.text == "<bos><start_of_turn>user\nGrüße 👋<end_of_turn>\n<start_of_turn>model\n"

@@ -44,7 +44,7 @@ def _png() -> bytes:
     return buffer.getvalue()
 
 
-def test_the_checkpoint_says_what_it_needs(checkpoint: Checkpoint) -> None:
+def test_the_checkpoint_has_its_limits_and_defaults(checkpoint: Checkpoint) -> None:
     assert checkpoint.defaults == EngineSamplingParams(temperature=1.0, top_k=64, top_p=0.95)
     assert checkpoint.eos_token_ids == {1, 9}
     assert (checkpoint.context_length, checkpoint.vocabulary) == (4096, 544)
@@ -52,7 +52,7 @@ def test_the_checkpoint_says_what_it_needs(checkpoint: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize(("part", "field"), [(ImagePart(), "images"), (AudioPart(), "audio")])
-def test_without_towers_media_are_refused_unread(tiny: Path, part: Part, field: str) -> None:
+def test_without_towers_media_are_refused_without_decoding(tiny: Path, part: Part, field: str) -> None:
     processor = RequestProcessor(open_checkpoint(tiny, text_only=True), Settings(towers="none"))
     media: dict[str, Any] = {field: (b"unreadable",)}
     with pytest.raises(
@@ -80,13 +80,13 @@ print({"torch", "transformers", "timm", "torchvision"} & set(sys.modules))
 """
 
 
-def test_without_towers_their_libraries_take_neither_time_nor_memory(tiny: Path) -> None:
+def test_without_towers_their_libraries_are_not_imported(tiny: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_TOWERS, str(tiny)]
     told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     assert told.stdout == "{'torch'}\n"
 
 
-def test_what_the_request_leaves_open_is_the_checkpoints(
+def test_missing_parameters_are_the_checkpoints_defaults(
     processor: RequestProcessor, checkpoint: Checkpoint
 ) -> None:
     engine_request = processor.process(Request(prompt="Hi")).engine_request
@@ -95,7 +95,7 @@ def test_what_the_request_leaves_open_is_the_checkpoints(
     assert engine_request.stop_token_ids == checkpoint.eos_token_ids
 
 
-def test_what_the_request_says_is_done(processor: RequestProcessor) -> None:
+def test_parameters_of_the_request_are_used(processor: RequestProcessor) -> None:
     options = Options(seed=4, top_k=0, min_tokens=2, ignore_eos=True)
     engine_request = processor.process(
         Request(prompt="Hi", max_tokens=5, temperature=0, top_p=0.5, options=options)
@@ -108,7 +108,7 @@ def test_what_the_request_says_is_done(processor: RequestProcessor) -> None:
     )
 
 
-def test_max_tokens_ends_where_the_context_ends(processor: RequestProcessor) -> None:
+def test_max_tokens_is_limited_by_the_context(processor: RequestProcessor) -> None:
     engine_request = processor.process(Request(prompt="Hi", max_tokens=10**6)).engine_request
     assert engine_request.max_tokens == 4096 - len(engine_request.prompt.token_ids)
 
@@ -128,7 +128,7 @@ def test_a_prompt_that_does_not_fit_states_both_numbers(processor: RequestProces
         Request(options=Options(prompt_token_ids=(300,) * 4096)),
     ],
 )
-def test_an_overflow_is_told_in_the_words_that_clients_look_for(
+def test_the_overflow_message_has_the_words_that_clients_look_for(
     processor: RequestProcessor, request_: Request
 ) -> None:
     """LangChain and LiteLLM look into the sentence for them."""
@@ -138,7 +138,7 @@ def test_an_overflow_is_told_in_the_words_that_clients_look_for(
     assert "prompt is too long" in caught.value.message
 
 
-def test_a_prompt_that_cannot_fit_is_not_tokenised_either(processor: RequestProcessor) -> None:
+def test_a_prompt_that_cannot_fit_is_not_tokenized(processor: RequestProcessor) -> None:
     with pytest.raises(
         ContextLengthExceeded, match=r"maximum context length is 4096 tokens.*prompt is too long"
     ):
@@ -159,7 +159,7 @@ def test_the_tokenizers_configuration(processor: RequestProcessor) -> None:
         ({"chat_template.json": {"chat_template": "b"}}, {"chat_template": "b", "model_max_length": 4096}),
     ],
 )
-def test_wherever_the_chat_template_is(
+def test_every_location_of_the_chat_template(
     checkpoint: Checkpoint, tmp_path: Path, files: dict[str, Any], config: dict[str, Any]
 ) -> None:
     for name, content in files.items():
@@ -175,24 +175,24 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(
         processor.process(Request(prompt="x" + text))
 
 
-def test_a_temperature_next_to_nothing_is_greedy(processor: RequestProcessor) -> None:
+def test_a_tiny_temperature_is_greedy(processor: RequestProcessor) -> None:
     assert processor.process(Request(prompt="Hi", temperature=1e-38)).engine_request.sampling.temperature == 0
 
 
-def test_no_picture_is_decoded_for_a_client_that_has_left(processor: RequestProcessor) -> None:
+def test_no_image_is_decoded_after_a_disconnect(processor: RequestProcessor) -> None:
     with pytest.raises(ClientDisconnected):
         processor.process(
             Request(prompt="<image_soft_token>", images=(b"no picture",)), is_disconnected=lambda: True
         )
 
 
-def test_pictures_take_their_places(processor: RequestProcessor) -> None:
+def test_images_replace_their_placeholders(processor: RequestProcessor) -> None:
     message = Message(role="user", content=(ImagePart(), ImagePart()))
     engine_request = processor.process(Request(messages=(message,), images=(_png(), _png()))).engine_request
     assert len(engine_request.prompt.spans) == 2
 
 
-def test_pictures_and_sounds_take_their_places(processor: RequestProcessor) -> None:
+def test_images_and_audio_replace_their_placeholders(processor: RequestProcessor) -> None:
     message = Message(role="user", content=(AudioPart(), TextPart(text="and"), ImagePart()))
     processed = processor.process(Request(messages=(message,), images=(_png(),), audio=(_wav(),)))
     assert [span.media.modality for span in processed.engine_request.prompt.spans] == ["audio", "image"]
@@ -211,7 +211,7 @@ def test_pictures_and_sounds_take_their_places(processor: RequestProcessor) -> N
         (Request(messages=(Message(role="user", content=(AudioPart(),)),)), "audio"),
     ],
 )
-def test_media_that_cannot_be_taken_are_refused_by_name(
+def test_unsupported_media_are_refused_by_name(
     processor: RequestProcessor, request_: Request, field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -98,7 +98,7 @@ def test_logprobs_end_where_the_text_does(bench: Bench) -> None:
     assert chunks[-1].finish_reason == "stop"
 
 
-def test_none_but_the_asked_for_are_told(bench: Bench) -> None:
+def test_only_requested_log_probabilities_are_reported(bench: Bench) -> None:
     chunks = bench.answer(bench.steps("Hello", scored=True)).chunks
     assert not _logprobs(chunks)
     assert not any(chunk.token_ids for chunk in chunks)
@@ -141,7 +141,7 @@ def test_prompt_logprobs_come_first_and_at_once(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_the_prompt_is_told_first_whichever_choice_ends_first(bench: Bench, stream: bool) -> None:
+def test_prompt_details_are_in_the_first_chunk_of_the_response(bench: Bench, stream: bool) -> None:
     scores = (PositionLogprobs(-1.0), PositionLogprobs(-2.0))
     begun, ended = (
         EngineOutput(bench.ids("a"), prompt_logprobs=scores),
@@ -164,7 +164,7 @@ def test_a_prompt_of_one_token_has_no_log_probabilities(bench: Bench) -> None:
     assert first.prompt_logprobs == PromptLogprobs()
 
 
-def test_each_piece_tells_the_counts_of_its_choice_so_far(bench: Bench) -> None:
+def test_each_chunk_has_the_token_counts_of_its_choice(bench: Bench) -> None:
     one, two = bench.steps("Hello you", 0), bench.steps("x", 1)
     chunks = bench.answer([*two, *one], n=2, usage=True).chunks
     for index, steps in enumerate((one, two)):
@@ -179,7 +179,7 @@ def test_each_piece_tells_the_counts_of_its_choice_so_far(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("scored", [True, False])
-def test_control_tokens_are_written_when_they_are_asked_for(bench: Bench, scored: bool) -> None:
+def test_control_tokens_are_written_if_requested(bench: Bench, scored: bool) -> None:
     start = bench.tokenizer.token_to_id("<start_of_turn>")
     assert start is not None
     steps = [
@@ -236,7 +236,7 @@ CALLS = 'Look:\n<tool_call>f {"a": "</tool_call>é"}</tool_call>\n<tool_call>g {
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_calls_are_told_as_they_are_written(bench: Bench, stream: bool) -> None:
+def test_tool_calls_are_streamed(bench: Bench, stream: bool) -> None:
     channel = bench.answer(bench.steps(CALLS, scored=True), stream, tools=True, logprobs=True, stop=("é",))
     chunks = channel.chunks
     deltas = [delta for chunk in chunks for delta in chunk.tool_calls]
@@ -249,7 +249,7 @@ def test_calls_are_told_as_they_are_written(bench: Bench, stream: bool) -> None:
         assert [(delta.index, delta.name) for delta in chunks[0].tool_calls] == [(0, "f"), (1, "g")]
 
 
-def test_a_call_that_is_cut_off_is_told_as_far_as_it_goes(bench: Bench) -> None:
+def test_a_truncated_tool_call_is_reported_up_to_its_end(bench: Bench) -> None:
     steps = bench.steps('<tool_call>f {"a": "b')
     steps[-1] = EngineOutput(finish="length")
     chunks = bench.answer(steps, tools=True).chunks
@@ -257,7 +257,7 @@ def test_a_call_that_is_cut_off_is_told_as_far_as_it_goes(bench: Bench) -> None:
     assert chunks[-1].finish_reason == "length"
 
 
-def test_the_first_chunk_names_what_is_not_enforced_and_the_last_whether_it_fits(bench: Bench) -> None:
+def test_the_first_chunk_has_unenforced_keywords_and_the_last_the_validation(bench: Bench) -> None:
     asked: list[object] = []
 
     def fits(text: str, calls: list[tuple[str, str]]) -> bool:
@@ -292,12 +292,12 @@ def test_without_tools_calls_are_text(bench: Bench) -> None:
     assert _text(bench.answer(bench.steps(CALLS)).chunks) == CALLS
 
 
-def test_one_broken_choice_breaks_the_answer(bench: Bench) -> None:
+def test_one_failed_choice_fails_the_response(bench: Bench) -> None:
     channel = bench.answer([EngineOutput(bench.ids("a")), EngineOutput(choice=1, error="ValueError: x")], n=2)
     assert [error.message for error in channel.failed] == ["ValueError: x"]
 
 
-def test_a_cancelled_answer_has_no_end(bench: Bench) -> None:
+def test_a_cancelled_response_has_no_finish_reason(bench: Bench) -> None:
     channel = bench.answer([EngineOutput(bench.ids("a")), EngineOutput(choice=1, finish="cancelled")], n=2)
     assert channel.closed
     assert not any(chunk.finish_reason for chunk in channel.chunks)

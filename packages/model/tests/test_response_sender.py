@@ -137,7 +137,7 @@ def test_without_stream_there_is_one_response(bench: Bench) -> None:
     assert _texts(channel) == ["abc"]
 
 
-def test_a_stop_string_ends_the_answer_and_the_generation(bench: Bench) -> None:
+def test_a_stop_string_ends_the_response_and_the_generation(bench: Bench) -> None:
     channel = FakeChannel()
     say = bench.open(channel, stop=("b",))
     say(EngineOutput(bench.ids("a")))
@@ -161,7 +161,7 @@ def test_a_held_back_beginning_of_a_stop_string_is_sent_in_the_end(bench: Bench)
     assert "".join(_texts(channel)) == "xST"
 
 
-def test_a_stop_string_ends_its_choice_alone(bench: Bench) -> None:
+def test_a_stop_string_ends_only_its_choice(bench: Bench) -> None:
     channel = FakeChannel()
     say = bench.open(channel, stop=("b",), n=2)
     say(EngineOutput(bench.ids("ab"), choice=0))
@@ -191,7 +191,7 @@ def test_a_choice_that_ends_before_the_number_is_known_is_cancelled_when_it_is(b
     assert bench.engine.cancelled_choices == [(0, 0)]
 
 
-def test_a_client_that_left_ends_its_generation_alone(bench: Bench) -> None:
+def test_a_disconnect_cancels_only_its_own_generation(bench: Bench) -> None:
     gone, here = FakeChannel(), FakeChannel()
     bench.open(gone)
     say = bench.open(here)
@@ -210,7 +210,7 @@ def test_an_engine_failure_becomes_an_error(bench: Bench) -> None:
     assert isinstance(channel.sent[0], EngineFailure)
 
 
-def test_a_broken_channel_costs_only_its_own_answer(bench: Bench) -> None:
+def test_a_broken_channel_affects_only_its_own_response(bench: Bench) -> None:
     broken, fine = FakeChannel(broken=True), FakeChannel()
     bench.open(broken)(EngineOutput(bench.ids("a")))
     bench.open(fine)(EngineOutput(bench.ids("a"), finish="stop"))
@@ -219,7 +219,7 @@ def test_a_broken_channel_costs_only_its_own_answer(bench: Bench) -> None:
     assert 0 in bench.engine.cancelled
 
 
-def test_a_generation_that_ends_within_submit_leaves_nothing_behind(bench: Bench) -> None:
+def test_a_generation_that_ends_during_submit_leaves_nothing(bench: Bench) -> None:
     channel = FakeChannel()
 
     def submit(listen: Callable[[EngineOutput], None]) -> int:

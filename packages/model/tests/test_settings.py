@@ -10,7 +10,7 @@ from gemma_wire import (
 )
 
 
-def test_settings_come_from_parameters_and_the_environment_wins() -> None:
+def test_the_environment_takes_precedence_over_parameters() -> None:
     settings = Settings.read(
         {"max_queue": "3", "max_images": "4"},
         {"GEMMA_MAX_QUEUE": "5", "MODEL_NAME": "google/gemma-3n-E4B-it"},
@@ -19,7 +19,7 @@ def test_settings_come_from_parameters_and_the_environment_wins() -> None:
     assert settings.public_name == "google/gemma-3n-E4B-it"
 
 
-def test_a_folder_is_called_by_its_last_part(tiny: Path) -> None:
+def test_the_public_name_of_a_folder_is_its_last_part(tiny: Path) -> None:
     assert Settings(model_name=str(tiny)).public_name == "gemma3n-tiny"
     assert Settings(checkpoint=tiny).public_name == "gemma3n-tiny"
     assert (
@@ -34,13 +34,13 @@ def test_a_wrong_setting_is_named(values: dict[str, str]) -> None:
     assert caught.value.field == next(iter(values))
 
 
-def test_a_shorter_context_may_be_asked_for_and_no_longer_one(tiny: Path) -> None:
+def test_max_model_len_can_only_shorten_the_context(tiny: Path) -> None:
     assert open_checkpoint(tiny, 100).context_length == 100
     with pytest.raises(InvalidRequest, match="5000 is more than the checkpoint's 4096"):
         open_checkpoint(tiny, 5000)
 
 
-def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+def test_an_invalid_checkpoint_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"config\.json"):
         open_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text("{", encoding="utf-8")

@@ -37,9 +37,7 @@ def _written(calls: list[tuple[str, str]]) -> str:
 
 
 @given(calls=CALLS, cuts=st.lists(st.integers(0, 200), max_size=8))
-def test_what_is_written_is_read_back_however_it_is_cut(
-    calls: list[tuple[str, str]], cuts: list[int]
-) -> None:
+def test_written_keys_are_read_back_for_any_chunks(calls: list[tuple[str, str]], cuts: list[int]) -> None:
     text, parser = _written(calls), ToolCallParser()
     borders = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     pieces = [text[start:end] for start, end in pairwise(borders)]

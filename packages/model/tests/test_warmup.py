@@ -53,7 +53,7 @@ def test_it_asks_about_all_that_the_model_takes(folder_of: Callable[[str], Path]
         (EngineOutput(error="broken"), "warming up failed: broken"),
     ],
 )
-def test_what_goes_wrong_is_said_and_the_start_goes_on(
+def test_a_failed_warmup_is_logged_and_the_start_continues(
     folder_of: Callable[[str], Path], last: EngineOutput | None, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):

@@ -66,7 +66,7 @@ def test_every_layout_of_the_text_part(
     assert load(model, write(tmp_path / "c", text)).unused == {}
 
 
-def test_what_published_files_hold_besides_is_listed_with_its_reason(
+def test_unused_tensors_of_published_files_are_listed_with_a_reason(
     model: Any, tensors: dict[str, Tensor], tmp_path: Path
 ) -> None:
     last, first = model.config.num_hidden_layers - 1, "model.language_model.layers.0.self_attn."
@@ -83,7 +83,7 @@ def test_what_published_files_hold_besides_is_listed_with_its_reason(
     assert all("tied" in reason or "reads the keys" in reason for reason in reasons.values())
 
 
-def test_a_key_that_nobody_knows_is_refused(model: Any, tensors: dict[str, Tensor], tmp_path: Path) -> None:
+def test_an_unknown_key_is_refused(model: Any, tensors: dict[str, Tensor], tmp_path: Path) -> None:
     folder = write(tmp_path / "c", {**tensors, "model.language_model.layers.0.novelty": torch.ones(1)})
     with pytest.raises(InvalidRequest, match="novelty"):
         load(model, folder)

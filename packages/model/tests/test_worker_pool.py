@@ -23,7 +23,7 @@ def _break() -> None:
     raise ValueError("broken")
 
 
-def test_work_that_breaks_leaves_its_place() -> None:
+def test_failed_work_frees_its_place() -> None:
     pool = WorkerPool("x", threads=1, limit=1)
     pool.submit(_break)
     pool.close()

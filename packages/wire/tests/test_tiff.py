@@ -37,6 +37,6 @@ def test_bombs(tags: list[tuple[int, int, int]], match: str, big: bool) -> None:
         check_directory(io.BytesIO(directory(*tags, big=big)), "<", big)
 
 
-def test_a_directory_that_is_cut_off_is_somebody_elses_to_refuse() -> None:
+def test_a_truncated_directory_is_not_refused_here() -> None:
     for length in range(14):
         check_directory(io.BytesIO(directory((256, 4, 1))[:length]), "<", False)

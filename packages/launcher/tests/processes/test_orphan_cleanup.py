@@ -88,7 +88,7 @@ def test_a_cleanup_process_that_was_killed_is_replaced(wait_for: Wait) -> None:
         assert find_cleanup_process(scope) != first
 
 
-def test_others_are_left_alone(tmp_path: Path) -> None:
+def test_other_processes_are_not_killed(tmp_path: Path) -> None:
     with RunScope():
         other = subprocess.Popen(
             ["sleep", "60"], env={**os.environ, orphan_cleanup.RUN_VARIABLE: f"gemma-{os.getpid()}-other"}

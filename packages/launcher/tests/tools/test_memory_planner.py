@@ -139,7 +139,7 @@ def test_per_layer_embeddings_on_the_device_are_counted() -> None:
     assert device.weights - host.weights == 262_144 * 35 * 256 * 2
 
 
-def test_text_only_leaves_the_towers_in_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_only_does_not_load_the_towers(capsys: pytest.CaptureFixture[str]) -> None:
     parameters = count_parameters(built_in(E2B))
     multimodal, text_only = (
         plan_memory(built_in(E2B), PlanRequest(24 * GIB, text_only=off)) for off in (False, True)

@@ -85,7 +85,7 @@ def test_a_failed_request_ends_it(
         peers.main()
 
 
-async def test_rounds_beside_other_work_are_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rounds_with_other_load_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = iter([0.0, 0.9, 0.0, 0.0, 0.0, 0.0])
     monkeypatch.setattr(rounds, "busy", lambda: next(loads))
     order: list[tuple[str, int]] = []
@@ -137,7 +137,7 @@ def _stands_still(peer: psutil.Process, wanted: bool) -> bool:
     return True
 
 
-def test_a_peer_stands_still_while_another_is_measured() -> None:
+def test_a_peer_is_suspended_while_another_is_measured() -> None:
     with subprocess.Popen([sys.executable, "-c", LISTENS], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         peer = psutil.Process(process.pid)

@@ -10,7 +10,7 @@ from gemma_model.cpu.kernels import is_finite
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-def test_what_is_not_finite_is_found_wherever_it_is(
+def test_infinity_and_nan_are_found_at_any_position(
     value: float, dtype: torch.dtype, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if compiled and not kernels.load():

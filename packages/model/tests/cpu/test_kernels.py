@@ -33,9 +33,7 @@ def close(ours: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize(
     ("columns", "depth"), [(1, 16), (6, 32), (49, 64), (1000, 256), (33, 24), (5, 20), (50, 1072)]
 )
-def test_a_product_is_what_pytorch_makes_of_it(
-    dtype: torch.dtype, rows: int, columns: int, depth: int
-) -> None:
+def test_a_matrix_product_equals_pytorch(dtype: torch.dtype, rows: int, columns: int, depth: int) -> None:
     x, w = random(rows, depth, dtype=dtype), random(columns, depth, seed=1, dtype=dtype)
     ours, exact = ops.linear(x, w), F.linear(x.double(), w.double())
     assert ours.dtype == dtype
@@ -111,7 +109,7 @@ def test_a_sparse_layer_reads_few_neurons_and_computes_the_same(rows: int, dtype
     ("compiler", "says"),
     [("", "no C++ compiler"), ("false", "not usable"), ("no-such-compiler", "not usable")],
 )
-def test_without_a_compiler_it_says_so_and_goes_on(
+def test_without_a_compiler_a_warning_is_logged(
     compiler: str,
     says: str,
     tmp_path: Path,
@@ -127,7 +125,7 @@ def test_without_a_compiler_it_says_so_and_goes_on(
     assert not list(tmp_path.glob("*.so"))
 
 
-def test_what_was_compiled_is_taken_at_the_next_start_and_by_nothing_else(
+def test_compiled_kernels_are_reused_only_with_the_same_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def compile_(command: tuple[str, ...], **_rest: object) -> None:
@@ -144,7 +142,7 @@ def test_what_was_compiled_is_taken_at_the_next_start_and_by_nothing_else(
     assert len(commands) == 2
 
 
-def test_a_changed_header_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_header_is_recompiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(kernels.SOURCE.parent, tmp_path / "cpu")
     monkeypatch.setattr(kernels, "SOURCE", tmp_path / "cpu" / kernels.SOURCE.name)
     digests = {kernels._digest("a", ())}

@@ -92,7 +92,7 @@ def test_the_prompt_s_scores_come_once(checkpoint: Any) -> None:
     assert [len(answer.scores(choice)) for choice in range(3)] == [4] * 3
 
 
-def test_log_probabilities_of_given_tokens_are_told_instead_of_the_likeliest(checkpoint: Any) -> None:
+def test_log_probabilities_of_given_tokens_replace_those_of_the_most_likely(checkpoint: Any) -> None:
     every = tuple(range(0, 500, 3))
     asked = EngineRequest(checkpoint.text(20, 1), HOT, 4, logprobs=3, logprob_token_ids=every[::-1])
     given, likeliest = checkpoint.native().listened(asked, replace(asked, logprob_token_ids=()))
@@ -105,7 +105,7 @@ def test_log_probabilities_of_given_tokens_are_told_instead_of_the_likeliest(che
         assert max(value for _, value in told.top) <= max(known.values())
 
 
-def test_many_choices_are_not_starved_by_those_who_come_later(checkpoint: Any) -> None:
+def test_a_request_for_many_choices_is_not_starved_by_later_ones(checkpoint: Any) -> None:
     native, four = checkpoint.native(), checkpoint.answer()
     native.engine.submit(EngineRequest(checkpoint.text(5, 1), GREEDY, 10), checkpoint.answer())
     native.engine.step()

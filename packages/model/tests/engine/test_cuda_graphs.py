@@ -138,7 +138,7 @@ def test_nested_models_keep_their_own_logits(checkpoint: Any) -> None:
 
 
 @pytest.mark.parametrize(("capture", "says"), [(Broken, "not permitted"), (Wrong, "off the decoder's")])
-def test_what_does_not_work_is_not_used_and_told_in_a_sentence(
+def test_graphs_that_fail_are_not_used_and_logged(
     checkpoint: Any, capture: type[Again], says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     native, asked = checkpoint.native(), [greedy(checkpoint.text(9, 1))]
@@ -155,7 +155,7 @@ def test_what_does_not_work_is_not_used_and_told_in_a_sentence(
     assert native.answers(asked) == checkpoint.native().answers(asked)
 
 
-def test_what_is_too_large_is_run_as_it_is(checkpoint: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_steps_too_large_for_a_graph_run_eagerly(checkpoint: Any, caplog: pytest.LogCaptureFixture) -> None:
     native = checkpoint.native(slots=2)
     asked = [greedy(checkpoint.text(length, 1), new=6) for length in (300, 290, 5, 9)]
     with caplog.at_level(logging.WARNING):

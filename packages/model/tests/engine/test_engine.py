@@ -10,7 +10,7 @@ from .counting import Listener, idle, make_engine, make_request
 AT_ONCE = Timings(queued=0, prefill=0, decode=0)
 
 
-def test_every_listener_gets_its_own_tokens_and_one_end() -> None:
+def test_every_callback_gets_its_own_tokens_and_one_end() -> None:
     engine, _ = make_engine()
     listeners = [Listener() for _ in range(5)]
     for n, listener in enumerate(listeners):
@@ -82,7 +82,7 @@ def test_a_listener_may_cancel() -> None:
     assert [step.finish for step in heard] == [None, "cancelled"]
 
 
-def test_a_listener_that_fails_harms_nobody_else() -> None:
+def test_a_failing_callback_does_not_affect_others() -> None:
     engine, _ = make_engine()
 
     def fail(step: EngineOutput) -> None:
@@ -108,13 +108,13 @@ def test_a_full_queue_is_overloaded() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "max_tokens"), [(0, 1), (98, 3), (1, 100)])
-def test_what_cannot_fit_is_refused(prompt: int, max_tokens: int) -> None:
+def test_requests_that_cannot_fit_are_refused(prompt: int, max_tokens: int) -> None:
     engine, _ = make_engine()
     with pytest.raises(ContextLengthExceeded):
         engine.submit(make_request(prompt=prompt, max_tokens=max_tokens), Listener())
 
 
-def test_a_failed_step_ends_what_ran_and_nothing_else() -> None:
+def test_a_failed_step_ends_only_running_requests() -> None:
     engine, model = make_engine(slots=1)
     first, second = Listener(), Listener()
     engine.submit(make_request(), first)
@@ -129,7 +129,7 @@ def test_a_failed_step_ends_what_ran_and_nothing_else() -> None:
     assert second.tokens == [6, 7, 8]
 
 
-def test_a_request_whose_input_is_bad_fails_alone() -> None:
+def test_a_request_with_bad_input_fails_alone() -> None:
     engine, model = make_engine()
     listeners = [Listener() for _ in range(3)]
     model.refused = 1

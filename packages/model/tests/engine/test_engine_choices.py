@@ -20,7 +20,7 @@ def test_every_choice_gets_its_own_tokens_and_one_end() -> None:
     assert idle(engine)
 
 
-def test_one_choice_is_cancelled_and_the_others_go_on() -> None:
+def test_one_choice_is_cancelled_and_the_others_continue() -> None:
     engine, _ = make_engine(slots=3)
     listener = Listener()
     number = engine.submit(make_request(n=3, max_tokens=5), listener)
@@ -71,7 +71,7 @@ class Fussy:
         return Fussy(self.hates, self.told)
 
 
-def test_a_constraint_that_breaks_over_a_token_ends_its_choice_alone() -> None:
+def test_a_constraint_that_fails_on_a_token_ends_only_its_choice() -> None:
     engine, _ = make_engine(slots=4)
     broken, other = Listener(), Listener()
     engine.submit(make_request(n=2, constraint=Fussy(5, [])), broken)
@@ -84,7 +84,7 @@ def test_a_constraint_that_breaks_over_a_token_ends_its_choice_alone() -> None:
     assert idle(engine)
 
 
-def test_a_constraint_hears_of_every_token_but_the_stop_token() -> None:
+def test_a_constraint_receives_every_token_except_the_stop_token() -> None:
     told: list[int] = []
     engine, _ = make_engine()
     engine.submit(

@@ -36,7 +36,7 @@ def test_a_wrapped_ring_gives_back_one_token_and_no_more() -> None:
     assert slots.acquire(2, [*long[:6], 99, 98]) == (0, 0)
 
 
-def test_what_a_ring_lost_is_not_forgotten_when_its_slot_is_cut_back() -> None:
+def test_positions_lost_by_a_ring_stay_lost_after_truncation() -> None:
     slots = KVSlots(1, WINDOW, WINDOW + 2)
     used(slots, 1, [1, 2, 3, 4, 5, 6, 7, 8])
     assert slots.acquire(2, [1, 2, 3, 4, 5, 99]) == (0, 5)
@@ -45,7 +45,7 @@ def test_what_a_ring_lost_is_not_forgotten_when_its_slot_is_cut_back() -> None:
 
 
 @pytest.mark.parametrize("choice", [0, 1])
-def test_a_copy_of_a_slot_that_was_cut_back_knows_what_its_rings_lost(choice: int) -> None:
+def test_a_fork_of_a_truncated_slot_knows_which_positions_the_rings_lost(choice: int) -> None:
     slots = KVSlots(2, WINDOW, WINDOW + 2)
     used(slots, 1, [1, 2, 3, 4, 5, 6, 7, 8])
     source, reused = slots.acquire(2, [1, 2, 3, 4, 5, 99])
@@ -71,7 +71,7 @@ def test_a_ring_that_never_wrapped_gives_back_anything() -> None:
     assert slots.acquire(2, [1, 99, 98]) == (0, 1)
 
 
-def test_pictures_count_by_digest() -> None:
+def test_images_are_compared_by_digest() -> None:
     slots = KVSlots(1, 64, 64)
     ids = [7, 0, 0, 0, 8, 9]
     used(slots, 1, make_token_keys(ids, [(1, 3, b"cat")]))
@@ -96,7 +96,7 @@ def test_without_a_free_empty_slot_the_one_unused_for_longest_goes() -> None:
     assert (slot != kept, reused) == (True, 0)
 
 
-def test_a_slot_that_cannot_be_trusted_is_to_be_cleared_once_by_who_gets_it() -> None:
+def test_an_untrusted_slot_is_cleared_once_before_its_next_use() -> None:
     slots = KVSlots(2, WINDOW, WINDOW)
     first, _ = slots.acquire(1, [1, 2, 3])
     slots.release(first, trusted=False)

@@ -86,7 +86,7 @@ def test_it_goes_on_for_the_time_that_it_gets_and_at_least_one_part(
     assert torch.equal(soft_tokens["a"], torch.full((3, 2), 7.0))
 
 
-def test_what_is_no_longer_wanted_is_stopped_and_leaves_nothing(encoder: Encoder) -> None:
+def test_an_encoding_that_is_no_longer_needed_is_stopped(encoder: Encoder) -> None:
     soft_tokens = _soft_tokens(encoder)
     soft_tokens.retain({"a"})
     soft_tokens.advance("a", _medium("a"), 1)
@@ -98,7 +98,7 @@ def test_what_is_no_longer_wanted_is_stopped_and_leaves_nothing(encoder: Encoder
     assert encoder.begun == ["a", "a"]
 
 
-def test_one_that_breaks_can_be_tried_again_and_leaves_nothing(encoder: Encoder) -> None:
+def test_a_failed_encoding_can_be_repeated_and_leaves_nothing(encoder: Encoder) -> None:
     soft_tokens = _soft_tokens(encoder)
     soft_tokens.retain({"bad"})
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_one_that_breaks_can_be_tried_again_and_leaves_nothing(encoder: Encoder)
     _encode(soft_tokens, "good")
 
 
-def test_what_was_used_last_is_kept_within_the_budget(encoder: Encoder) -> None:
+def test_recently_used_soft_tokens_are_kept_within_the_budget(encoder: Encoder) -> None:
     soft_tokens = _soft_tokens(encoder, 2 * ROW)
     _encode(soft_tokens, "a", "b")
     assert soft_tokens["a"].nbytes == ROW
@@ -118,7 +118,7 @@ def test_what_was_used_last_is_kept_within_the_budget(encoder: Encoder) -> None:
     assert [name in soft_tokens for name in "abc"] == [True, False, True]
 
 
-def test_what_is_needed_is_kept_whatever_the_budget_and_no_longer(encoder: Encoder) -> None:
+def test_needed_soft_tokens_are_kept_beyond_the_budget(encoder: Encoder) -> None:
     soft_tokens = _soft_tokens(encoder, 0)
     for name in "abc":
         soft_tokens.retain(set("abc"))
@@ -162,7 +162,7 @@ def _counting(native: Any, monkeypatch: Any, breaks: Media | None = None) -> lis
     return begun
 
 
-def test_streams_go_on_while_an_image_is_encoded_and_short_prompts_begin(
+def test_streams_continue_and_short_prompts_start_while_an_image_is_encoded(
     checkpoint: Any, monkeypatch: Any
 ) -> None:
     native = checkpoint.native(chunk=16)
@@ -204,7 +204,7 @@ def test_an_image_that_several_want_is_encoded_once_and_for_another_salt_again(
         assert len(begun) == times
 
 
-def test_what_was_asked_with_another_salt_is_never_reused(checkpoint: Any) -> None:
+def test_nothing_is_reused_with_another_salt(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(), checkpoint.with_picture(40, 71)
     found = []
     for salt in ("ward 1", "ward 2", None, "ward 1", "ward 2", None):
@@ -214,7 +214,7 @@ def test_what_was_asked_with_another_salt_is_never_reused(checkpoint: Any) -> No
     assert found == [0, 0, 0, 39, 39, 39]
 
 
-def test_a_broken_image_fails_those_who_sent_it_and_nobody_else(checkpoint: Any, monkeypatch: Any) -> None:
+def test_a_broken_image_fails_only_the_requests_that_contain_it(checkpoint: Any, monkeypatch: Any) -> None:
     bad, good = checkpoint.picture(1), checkpoint.with_picture(40, 81)
     alone = checkpoint.native().answers([_greedy(good)])[0]
     native = checkpoint.native(slots=6)
@@ -228,7 +228,7 @@ def test_a_broken_image_fails_those_who_sent_it_and_nobody_else(checkpoint: Any,
 
 
 @pytest.mark.parametrize("steps", range(0, 14, 2))
-def test_cancelled_while_its_image_is_encoded_nothing_is_left(
+def test_cancelling_while_an_image_is_encoded_leaves_nothing(
     checkpoint: Any, monkeypatch: Any, steps: int
 ) -> None:
     native = checkpoint.native()

@@ -70,7 +70,7 @@ def test_another_shape_says_what_transformers_says(each_checkpoint: Any) -> None
     assert native.answers([greedy(p, 24) for p in prompts]) == each_checkpoint.greedy(prompts, 24)
 
 
-def test_a_sound_in_the_prompt_is_heard_as_transformers_hears_it(checkpoint: Any) -> None:
+def test_audio_in_the_prompt_equals_transformers(checkpoint: Any) -> None:
     prompt, log_mel = checkpoint.with_sound(200, seed=4, frames=90)
     ids = torch.tensor([prompt.token_ids])
     said = checkpoint.oracle.generate(
@@ -84,7 +84,7 @@ def test_a_sound_in_the_prompt_is_heard_as_transformers_hears_it(checkpoint: Any
     assert checkpoint.native().answers([greedy(prompt, 12)])[0] == said[0, 200:].tolist()
 
 
-def test_a_picture_that_its_tower_cannot_take_fails_alone(checkpoint: Any) -> None:
+def test_an_image_that_its_tower_cannot_process_fails_alone(checkpoint: Any) -> None:
     native, bad, good = checkpoint.native(), checkpoint.answer(), checkpoint.answer()
     flat = Media("image", b"flat", np.zeros((1, 8, 8), np.float32))
     native.engine.submit(greedy(checkpoint.text(20, 1), 5), good)
@@ -95,7 +95,7 @@ def test_a_picture_that_its_tower_cannot_take_fails_alone(checkpoint: Any) -> No
     assert native.slots.free == 4
 
 
-def test_without_its_towers_it_takes_less_and_says_the_same(checkpoint: Any) -> None:
+def test_without_towers_the_text_is_the_same(checkpoint: Any) -> None:
     settings = Settings(device="cpu", max_num_seqs=1, max_model_len=512, towers="none")
     reading = replace(checkpoint, loaded=LoadedRunner(checkpoint.folder, settings))
     asked = [greedy(checkpoint.text(20, seed), 12) for seed in range(16)]
@@ -111,7 +111,7 @@ def test_without_its_towers_it_takes_less_and_says_the_same(checkpoint: Any) -> 
     assert less == sum(tensor.nbytes for tensor in towers) > 0
 
 
-def test_with_the_per_layer_table_on_the_device_it_takes_more_and_says_the_same(checkpoint: Any) -> None:
+def test_with_the_per_layer_table_on_the_device_the_text_is_the_same(checkpoint: Any) -> None:
     settings = Settings(device="cpu", max_num_seqs=1, max_model_len=512, ple="device")
     other = replace(checkpoint, loaded=LoadedRunner(checkpoint.folder, settings))
     asked = [greedy(checkpoint.text(20, seed), 12) for seed in range(3)]
@@ -140,7 +140,7 @@ def test_the_next_turn_continues_its_slot(each_checkpoint: Any) -> None:
     assert answer.end.cached_tokens == 100 + 20 - 1
 
 
-def test_with_another_picture_nothing_behind_it_is_reused(checkpoint: Any) -> None:
+def test_nothing_after_another_image_is_reused(checkpoint: Any) -> None:
     native = checkpoint.native(slots=1, rewind=100)
     native.answers([greedy(checkpoint.with_picture(100, 2), 5)])
     other = checkpoint.with_picture(100, 2, checkpoint.picture(77))
@@ -148,7 +148,7 @@ def test_with_another_picture_nothing_behind_it_is_reused(checkpoint: Any) -> No
     assert native.recorder.tokens_run(1) == 100 - 4
 
 
-def test_the_same_picture_with_another_text_is_reused(checkpoint: Any) -> None:
+def test_the_same_image_with_another_text_is_reused(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(rewind=100), checkpoint.with_picture(60, 2)
     native.answers([greedy(prompt, 5)])
     other = TokenizedPrompt((*prompt.token_ids[:40], *checkpoint.text(10, 5).token_ids), prompt.spans)

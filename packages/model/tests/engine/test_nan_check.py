@@ -70,7 +70,7 @@ def healthy(checkpoint: Any, length: int, seed: int) -> EngineRequest:
 
 
 @pytest.mark.parametrize("place", [0, 20, 59])  # in the first of four chunks, in the second, the last token
-def test_a_prompt_that_gives_nan_fails_alone_and_leaves_nothing(
+def test_a_prompt_with_nan_fails_alone_and_leaves_nothing(
     checkpoint: Any, engine: Callable[..., tuple[NativeEngine, KVCache]], place: int
 ) -> None:
     short = healthy(checkpoint, 5, 1)
@@ -91,7 +91,7 @@ def test_a_prompt_that_gives_nan_fails_alone_and_leaves_nothing(
         assert finite(cache)
 
 
-def test_an_answer_that_becomes_nan_fails_alone_and_leaves_nothing(
+def test_a_response_that_becomes_nan_fails_alone_and_leaves_nothing(
     checkpoint: Any, engine: Callable[..., tuple[NativeEngine, KVCache]]
 ) -> None:
     short = healthy(checkpoint, 5, 1)
@@ -106,7 +106,7 @@ def test_an_answer_that_becomes_nan_fails_alone_and_leaves_nothing(
     assert finite(cache)
 
 
-def test_a_cancelled_prompt_leaves_no_nan_either(
+def test_a_cancelled_prompt_leaves_no_nan(
     checkpoint: Any, engine: Callable[..., tuple[NativeEngine, KVCache]]
 ) -> None:
     short = healthy(checkpoint, 5, 1)

@@ -154,7 +154,7 @@ def test_a_prompt_s_log_probabilities_are_the_reference_engine_s(
     assert answer.tokens == [x for step in expected for x in step.token_ids]
 
 
-def test_who_asks_for_a_prompt_s_log_probabilities_reuses_nothing_and_leaves_all(checkpoint: Any) -> None:
+def test_prompt_logprobs_reuse_nothing_and_store_everything(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(slots=1), checkpoint.text(20, 1)
     plain, scored = EngineRequest(prompt, GREEDY, 3), EngineRequest(prompt, GREEDY, 3, prompt_logprobs=0)
     answers = [native.listened(x)[0] for x in (plain, scored, plain)]
@@ -172,7 +172,7 @@ RANDOM: list[dict[str, Any]] = [
 ]
 
 
-def test_a_seed_gives_the_same_text_and_scores_in_any_company(checkpoint: Any) -> None:
+def test_a_seed_gives_the_same_text_and_logprobs_in_any_batch(checkpoint: Any) -> None:
     wanted = [
         replace(
             asking(checkpoint.text(10, i), name, temperature=1.1, seed=i, **RANDOM[i % len(RANDOM)]),
@@ -191,7 +191,7 @@ def test_a_seed_gives_the_same_text_and_scores_in_any_company(checkpoint: Any) -
                 assert_same(same.scores(choice), one.scores(choice))
 
 
-def test_a_constraint_is_asked_in_other_threads_and_its_neighbours_are_left_alone(checkpoint: Any) -> None:
+def test_a_constraint_is_computed_in_another_thread_and_affects_no_other_row(checkpoint: Any) -> None:
     constraint = Counting(30)
     bound = EngineRequest(checkpoint.text(10, 1), EngineSamplingParams(seed=3), 14, constraint=constraint)
     free = EngineRequest(checkpoint.text(10, 2), EngineSamplingParams(seed=4), 14)
@@ -204,7 +204,7 @@ def test_a_constraint_is_asked_in_other_threads_and_its_neighbours_are_left_alon
     assert constraint.said == (), "what was submitted is left as it was"
 
 
-def test_a_constraint_that_raises_fails_alone(checkpoint: Any) -> None:
+def test_a_constraint_that_raises_ends_only_its_choice(checkpoint: Any) -> None:
     native, prompt = checkpoint.native(), checkpoint.text(10, 1)
     bad = EngineRequest(prompt, GREEDY, 9, constraint=Counting(breaks_at=3))
     worse = EngineRequest(prompt, GREEDY, 9, constraint=Counting(breaks_at=0), n=2)

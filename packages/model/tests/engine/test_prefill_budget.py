@@ -14,7 +14,7 @@ CHUNK = 512
 
 
 @given(DEMANDS, st.integers(1, 40))
-def test_what_is_given_is_wanted_and_within_the_budget(demands: list[Demand], budget: int) -> None:
+def test_the_division_stays_within_demands_and_budget(demands: list[Demand], budget: int) -> None:
     shares = divide_budget(demands, budget)
     assert all(0 <= share <= demand.tokens for share, demand in zip(shares, demands, strict=True))
     spent = sum(share * demand.cost for share, demand in zip(shares, demands, strict=True))
@@ -22,7 +22,7 @@ def test_what_is_given_is_wanted_and_within_the_budget(demands: list[Demand], bu
 
 
 @given(DEMANDS, st.integers(1, 40))
-def test_no_budget_is_left_that_a_prompt_could_use(demands: list[Demand], budget: int) -> None:
+def test_no_budget_is_unused_while_a_prompt_could_use_it(demands: list[Demand], budget: int) -> None:
     shares = divide_budget(demands, budget)
     left = budget - sum(share * demand.cost for share, demand in zip(shares, demands, strict=True))
     assert all(
@@ -40,7 +40,7 @@ def test_the_oldest_gets_half(demands: list[Demand], budget: int) -> None:
 
 
 @given(DEMANDS, st.integers(1, 40))
-def test_the_short_run_at_once_and_whole(demands: list[Demand], budget: int) -> None:
+def test_short_prompts_run_at_once_and_completely(demands: list[Demand], budget: int) -> None:
     shares = divide_budget(demands, budget)
     need = [demand.tokens * demand.cost for demand in demands]
     for share, demand, own in zip(shares, demands, need, strict=True):
@@ -93,7 +93,7 @@ def test_a_long_prompt_is_not_starved_by_any_number_of_short_ones() -> None:
     assert len(answered) > 199 * (CHUNK // 2) // 200
 
 
-def test_of_many_long_prompts_each_ends_as_soon_as_if_it_had_come_alone_behind_the_older_ones() -> None:
+def test_a_long_prompt_is_only_delayed_by_older_ones() -> None:
     engine = scheduler()
     for number in range(16):
         engine.submit(request(number, 4 * CHUNK))

@@ -138,7 +138,7 @@ def test_choices_share_one_prompt_and_then_go_their_own_ways() -> None:
     assert plan.decodes == tuple(Decode((1, i), i, 6, 1, 9, True) for i in range(3))
 
 
-def test_choices_wait_until_there_are_slots_for_all_and_nobody_overtakes() -> None:
+def test_choices_wait_for_slots_for_all_and_no_request_overtakes() -> None:
     s = scheduler(slots=3)
     s.submit(request(1, max_tokens=3))
     s.submit(request(2, n=3, max_tokens=1))
@@ -149,7 +149,7 @@ def test_choices_wait_until_there_are_slots_for_all_and_nobody_overtakes() -> No
 
 @pytest.mark.parametrize("waiting", [True, False])
 @pytest.mark.parametrize("leaver", range(3))
-def test_a_choice_that_leaves_early_takes_nothing_along(leaver: int, waiting: bool) -> None:
+def test_a_choice_that_ends_early_does_not_affect_the_others(leaver: int, waiting: bool) -> None:
     """The choice that runs the prompt hands over to the next."""
     s, group = scheduler(slots=3, chunk=2), request(1, n=3)
     s.submit(group)
@@ -178,7 +178,7 @@ def test_when_its_prompt_cannot_be_run_all_choices_fail_and_their_slots_are_not_
     assert step(s)[0].prefills[0].start == 0
 
 
-def test_a_choice_that_fails_over_its_token_leaves_the_others_alone() -> None:
+def test_a_choice_that_fails_on_a_token_does_not_affect_the_others() -> None:
     s, group = scheduler(slots=2), request(1, n=2, max_tokens=2)
     s.submit(group)
     plan = s.plan()
@@ -195,7 +195,7 @@ def with_media(number: int, *media: str) -> list[Sequence]:
     return [Sequence((number, 0), list(token_keys), 1, encoder_inputs=inputs)]
 
 
-def test_who_has_one_image_does_not_wait_for_all_of_who_has_many() -> None:
+def test_a_request_with_one_image_does_not_wait_for_one_with_many() -> None:
     s, encoded, order = scheduler(slots=3, chunk=100), set[object](), list[object]()
     s.submit(with_media(0, *"abcdef"))
     s.submit(with_media(1, "x"))
@@ -208,7 +208,7 @@ def test_who_has_one_image_does_not_wait_for_all_of_who_has_many() -> None:
     assert order == list("axybzcdef")
 
 
-def test_a_medium_is_encoded_to_its_end_for_all_who_wait_for_it() -> None:
+def test_a_medium_is_encoded_completely_for_all_requests_that_wait_for_it() -> None:
     s, other = scheduler(slots=3, chunk=100), with_media(1, "a")
     s.submit(with_media(0, "a"))
     s.submit(other)
@@ -228,7 +228,7 @@ def test_a_medium_is_encoded_to_its_end_for_all_who_wait_for_it() -> None:
     assert plan.needed == {"b"}
 
 
-def test_who_wants_all_of_the_prompt_run_reuses_nothing() -> None:
+def test_requests_without_prefix_cache_reuse_nothing() -> None:
     s = scheduler(slots=1)
     s.submit(request(1, max_tokens=1))
     step(s)

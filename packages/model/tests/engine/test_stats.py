@@ -31,7 +31,7 @@ def test_where_the_time_went() -> None:
     assert engine.observations() == []
 
 
-def test_what_was_done_is_counted() -> None:
+def test_totals_are_counted() -> None:
     engine, model = make_engine(slots=2)
     for _ in range(2):
         engine.submit(make_request(prompt=6, n=2), Listener())

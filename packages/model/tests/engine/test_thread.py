@@ -49,7 +49,7 @@ def engine(checkpoint: Any) -> Iterator[NativeEngine]:
     assert set(threading.enumerate()) <= before
 
 
-def test_it_says_what_it_is(engine: NativeEngine, checkpoint: Any) -> None:
+def test_describe_reports_the_model(engine: NativeEngine, checkpoint: Any) -> None:
     info = engine.info()
     assert (info.name, info.device, info.dtype, info.max_num_seqs) == (
         "native",
@@ -76,7 +76,7 @@ def test_requests_from_several_threads(engine: NativeEngine, checkpoint: Any) ->
         thread.join()
 
 
-def test_a_cancelled_request_leaves_its_slot(engine: NativeEngine, checkpoint: Any) -> None:
+def test_a_cancelled_request_frees_its_slot(engine: NativeEngine, checkpoint: Any) -> None:
     heard = Heard()
     number = engine.submit(greedy(checkpoint, 1, 500), heard)
     assert heard.begun.wait(PATIENCE)
@@ -115,7 +115,7 @@ def test_what_it_has_done_can_be_read(engine: NativeEngine, checkpoint: Any) -> 
     assert kinds == ["queue", "prefill", "first_token", *["inter_token"] * 4, "decode"]
 
 
-def test_too_many_are_told_to_come_back(engine: NativeEngine, checkpoint: Any) -> None:
+def test_a_full_pool_refuses_requests(engine: NativeEngine, checkpoint: Any) -> None:
     heard = [Heard() for _ in range(3)]
     numbers = [engine.submit(greedy(checkpoint, seed, 500), heard[seed]) for seed in range(3)]
     with pytest.raises(Overloaded):
@@ -125,7 +125,7 @@ def test_too_many_are_told_to_come_back(engine: NativeEngine, checkpoint: Any) -
     assert all(one.ended.wait(PATIENCE) for one in heard)
 
 
-def test_closed_it_cancels_what_runs_and_takes_no_more(engine: NativeEngine, checkpoint: Any) -> None:
+def test_close_cancels_running_requests_and_refuses_new_ones(engine: NativeEngine, checkpoint: Any) -> None:
     heard = [Heard() for _ in range(3)]
     for seed, one in enumerate(heard):
         engine.submit(greedy(checkpoint, seed, 500), one)
@@ -145,7 +145,7 @@ def test_a_context_beyond_the_checkpoints_own_is_refused(checkpoint: Any) -> Non
         start_engine(checkpoint.folder, Settings(device="cpu", max_model_len=5000))
 
 
-def test_an_engine_that_breaks_says_so_and_leaves_nobody_waiting(
+def test_a_failed_engine_ends_all_requests_with_an_error(
     engine: NativeEngine, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(encoded: object) -> None:

@@ -100,7 +100,7 @@ def test_min_tokens_keeps_stop_tokens_away(engine: TransformersEngine) -> None:
     assert first not in listener.ids[:4]
 
 
-def test_a_seed_decides_whatever_else_runs(engine: TransformersEngine) -> None:
+def test_a_seed_determines_the_token_in_any_batch(engine: TransformersEngine) -> None:
     hot = EngineSamplingParams(temperature=1.5, seed=11)
     alone = _run(engine, _job(sampling=hot, max_tokens=12))[0].ids
     crowd = [_job((2, 50 + i), sampling=EngineSamplingParams(temperature=1.0)) for i in range(6)]
@@ -109,7 +109,7 @@ def test_a_seed_decides_whatever_else_runs(engine: TransformersEngine) -> None:
     assert alone == together != other
 
 
-def test_sixteen_at_once_get_what_they_get_alone(engine: TransformersEngine) -> None:
+def test_sixteen_concurrent_requests_equal_each_alone(engine: TransformersEngine) -> None:
     jobs = [_job((2, *range(20, 21 + 5 * i))) for i in range(16)]
     alone = [_run(engine, job)[0].ids for job in jobs]
     assert [listener.ids for listener in _run(engine, *jobs)] == alone
@@ -127,7 +127,7 @@ def test_cancelling_ends_soon_and_frees_the_place(engine: TransformersEngine) ->
     engine.cancel(number)  # an ended one is left alone
 
 
-def test_it_cannot_leave_the_towers_out(folder: Path) -> None:
+def test_it_requires_the_towers(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match="cannot leave them out") as caught:
         TransformersEngine(folder, Settings(device="cpu", towers="none"))
     assert caught.value.field == "towers"
@@ -182,7 +182,7 @@ def test_samples_follow_the_softmax(engine: TransformersEngine) -> None:
     assert torch.allclose(shares, probabilities[0], atol=0.03)
 
 
-def test_the_first_of_several_choices_is_the_one_that_comes_alone(engine: TransformersEngine) -> None:
+def test_the_first_of_several_choices_equals_a_single_choice(engine: TransformersEngine) -> None:
     hot = EngineSamplingParams(temperature=1.5, seed=11)
     (alone,), (together,) = _run(engine, _job(sampling=hot)), _run(engine, _job(sampling=hot, n=3))
     answers = [together.choice(i) for i in range(3)]
@@ -191,7 +191,7 @@ def test_the_first_of_several_choices_is_the_one_that_comes_alone(engine: Transf
     assert [(x.choice, x.finish) for x in together.steps if x.last] == [(i, "length") for i in range(3)]
 
 
-def test_one_choice_is_cancelled_and_the_others_go_on(engine: TransformersEngine) -> None:
+def test_one_choice_is_cancelled_and_the_others_continue(engine: TransformersEngine) -> None:
     listener = Listener(3)
     number = engine.submit(_job(n=3, max_tokens=40), listener)
     assert listener.first.wait(30)
@@ -201,7 +201,7 @@ def test_one_choice_is_cancelled_and_the_others_go_on(engine: TransformersEngine
     assert [x.finish for x in listener.steps if x.last] == ["cancelled", "cancelled", "length"]
 
 
-def test_log_probabilities_sum_up_to_the_whole_sequence_s(engine: TransformersEngine, folder: Path) -> None:
+def test_log_probabilities_sum_up_to_that_of_the_sequence(engine: TransformersEngine, folder: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
     (listener,) = _run(engine, _job(logprobs=2, prompt_logprobs=2))
     ids = torch.tensor([[2, 7, 300, *listener.ids]])
@@ -218,7 +218,7 @@ def test_log_probabilities_sum_up_to_the_whole_sequence_s(engine: TransformersEn
     assert [score.rank is not None for score in scores] == [True] * 2 + [False] * len(listener.ids)
 
 
-def test_the_prompt_s_are_told_of_short_prompts_only(engine: TransformersEngine) -> None:
+def test_prompt_logprobs_are_limited_to_short_prompts(engine: TransformersEngine) -> None:
     with pytest.raises(InvalidRequest, match="1024") as caught:
         engine.submit(_job((2,) * 1025, prompt_logprobs=0), Listener())
     assert caught.value.field == "prompt_logprobs"

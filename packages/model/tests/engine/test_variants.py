@@ -91,7 +91,7 @@ def served(folder: Path, variants: str, name: str = "google/gemma-3n-E4B-it") ->
     return served_nested_models(read_config(folder), Settings(model_name=name, variants=variants))
 
 
-def test_e4b_holds_e2b_under_its_own_name(e4b: Path) -> None:
+def test_e4b_contains_e2b_under_its_own_name(e4b: Path) -> None:
     assert served(e4b, "auto") == {"google/gemma-3n-E2B-it": PUBLISHED["E2B"]}
     assert served(e4b, "auto", "mine") == {"mine-E2B": PUBLISHED["E2B"]}
     assert list(served(e4b, "E1.96B, E2.54B")) == ["google/gemma-3n-E1.96B-it", "google/gemma-3n-E2.54B-it"]

@@ -99,7 +99,7 @@ def test_what_is_inside_can_be_said(schema: dict[str, Any], inside: set[str]) ->
 
 
 @pytest.mark.parametrize("schema", [{"const": 2**53 + 1}, {"enum": [2**63, "a"]}, {"const": 1e300}])
-def test_constants_are_what_they_are(schema: dict[str, Any]) -> None:
+def test_constants_are_unchanged(schema: dict[str, Any]) -> None:
     _check(schema, [str(2**53), str(2**53 + 1), str(2**63), str(2**63 - 1), '"a"', "1" + "0" * 300])
 
 

@@ -16,14 +16,14 @@ def test_they_are_those_of_the_softmax() -> None:
     assert second.top[0] == (0, second.logprob)
 
 
-def test_none_of_the_likeliest_may_be_asked_for_and_more_than_there_are() -> None:
+def test_zero_or_more_than_all_most_likely_tokens_may_be_requested() -> None:
     logits = torch.zeros(1, 3)
     assert compute_logprobs(logits, [0], 0)[0].top == ()
     assert len(compute_logprobs(logits, [0], 20)[0].top) == 3
     assert compute_logprobs(logits[:0], [], 5) == []
 
 
-def test_what_cannot_come_has_a_number_all_the_same() -> None:
+def test_impossible_tokens_have_a_finite_log_probability() -> None:
     (found,) = compute_logprobs(torch.tensor([[0.0, -torch.inf]]), [1], 2)
     assert found.logprob == MIN_LOGPROB
     assert found.top == ((0, 0.0), (1, MIN_LOGPROB))

@@ -40,7 +40,7 @@ def draws(count: int, **rules: float) -> list[SamplingRow]:
     return [row(1.0, random=uniform(7, place), **rules) for place in range(count)]
 
 
-def test_temperature_zero_takes_the_likeliest() -> None:
+def test_temperature_zero_takes_the_most_likely_token() -> None:
     rows = logits(5)
     assert sample_rows(rows.clone(), [row()] * 5) == rows.argmax(-1).tolist()
 
@@ -64,7 +64,7 @@ def test_a_banned_token_never_comes() -> None:
         {"top_k": 9, "top_p": 0.95, "min_p": 0.3},
     ],
 )
-def test_tokens_come_as_often_as_their_probability_says(rules: dict[str, float]) -> None:
+def test_token_frequencies_match_their_probabilities(rules: dict[str, float]) -> None:
     own, count = logits(1)[0], 2000
     found = Counter(sample_rows(own.expand(count, -1).clone(), draws(count, **rules)))
     expected = _expected(own, int(rules.get("top_k", 0)), rules.get("top_p", 1.0), rules.get("min_p", 0.0))
@@ -101,7 +101,7 @@ def test_the_ends_of_the_random_range_give_possible_tokens(extreme: float, rules
     assert token < VOCAB // 2
 
 
-def test_a_row_does_not_depend_on_its_company() -> None:
+def test_a_row_does_not_depend_on_its_batch() -> None:
     kinds = [
         row(),
         *(
@@ -119,7 +119,7 @@ def test_a_row_does_not_depend_on_its_company() -> None:
     assert sample_rows(rows[7:90].clone(), kinds[7:90]) == alone[7:90]
 
 
-def test_ties_are_broken_alike_in_any_company() -> None:
+def test_ties_are_resolved_equally_in_any_batch() -> None:
     rows = logits(2).round()
     rows[1] = rows[0]
     wide, narrow = row(1.0, top_k=200, random=0.3), row(1.0, top_k=5, random=0.7)
@@ -135,7 +135,7 @@ def test_random_numbers_are_even_and_repeat() -> None:
     assert len({uniform(1, 1, choice) for choice in range(100)} | {uniform(1, 11), uniform(11, 1)}) == 102
 
 
-def test_banned_ids_outside_the_vocabulary_are_no_matter() -> None:
+def test_banned_ids_outside_the_vocabulary_have_no_effect() -> None:
     rows = logits(1)
     assert sample_rows(rows.clone(), [row(banned={VOCAB, 2**31 - 1})]) == [int(rows.argmax())]
 
@@ -143,7 +143,7 @@ def test_banned_ids_outside_the_vocabulary_are_no_matter() -> None:
 @pytest.mark.parametrize("repetition", [1.0, 0.7, 1.9])
 @pytest.mark.parametrize("frequency", [0.0, -0.5, 1.1])
 @pytest.mark.parametrize("presence", [0.0, -1.3, 2.0])
-def test_penalties_and_bias_are_what_their_definitions_say(
+def test_penalties_and_bias_follow_their_definitions(
     repetition: float, frequency: float, presence: float
 ) -> None:
     """Token by token, with the definitions of Keskar et al. (2019) and of OpenAI's reference."""
@@ -171,7 +171,7 @@ def test_penalties_and_bias_are_what_their_definitions_say(
     torch.testing.assert_close(changed[0], torch.tensor(expected))
 
 
-def test_what_is_forbidden_stays_so_whatever_its_bias() -> None:
+def test_disallowed_tokens_stay_disallowed_with_any_bias() -> None:
     rows = logits(1)
     forbidden = torch.ones(VOCAB, dtype=torch.bool)
     forbidden[[8, 9]] = False
@@ -179,7 +179,7 @@ def test_what_is_forbidden_stays_so_whatever_its_bias() -> None:
     assert sample_rows(rows, [row(1.0, random=0.5, disallowed=forbidden, bias=bias)]) == [9]
 
 
-def test_rows_that_ask_for_nothing_are_left_as_they_are() -> None:
+def test_rows_without_parameters_are_unchanged() -> None:
     rows = logits(3)
     changed = rows.clone()
     sample_rows(changed, [row(), row(disallowed=torch.zeros(VOCAB, dtype=torch.bool), banned={1}), row(1.0)])

@@ -35,7 +35,7 @@ def test_a_bit_for_each_token() -> None:
     assert allowed(Words(0b1011, 1 << 31, 0b100)) == [0, 1, 3, 63, 66]
 
 
-def test_tokens_beyond_its_words_are_forbidden_and_those_beyond_the_vocabulary_no_matter() -> None:
+def test_ids_without_a_token_are_disallowed() -> None:
     assert allowed(Words(0b10)) == [1]
     assert allowed(Words(0b10, 0, 0xFFFFFFFF), vocab=66) == [1, 64, 65]
 

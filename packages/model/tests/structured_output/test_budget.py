@@ -36,7 +36,7 @@ GRAMMARS: dict[str, Grammar] = {
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS.values(), ids=GRAMMARS.keys())
-def test_an_answer_that_fits_its_tokens_is_the_free_one(bench: Bench, grammar: Grammar) -> None:
+def test_output_that_fits_into_max_tokens_is_unchanged(bench: Bench, grammar: Grammar) -> None:
     for seed in range(8):
         free = bench.walk(Options(grammar=grammar), seed, 120)
         if not free.ended:
@@ -51,7 +51,7 @@ def test_an_answer_that_fits_its_tokens_is_the_free_one(bench: Bench, grammar: G
 
 @pytest.mark.parametrize("max_tokens", [6, 10, 14, 24, 40, 64, 100, 300])
 @pytest.mark.parametrize("name", ["integer", "string", "nested", "anything"])
-def test_json_that_is_cut_is_whole(bench: Bench, name: str, max_tokens: int) -> None:
+def test_truncated_json_is_completed(bench: Bench, name: str, max_tokens: int) -> None:
     grammar = GRAMMARS[name]
     assert isinstance(grammar, JsonGrammar)
     assert isinstance(grammar.json_schema, dict)
@@ -71,7 +71,7 @@ def test_as_little_as_possible_is_taken_back(bench: Bench) -> None:
     ("name", "pattern"),
     [("regex", "[a-z]+![0-9]{3}"), ("choice", "yes|no|neither of both"), ("lark", r"\(*[a-f]*\)*")],
 )
-def test_other_grammars_are_whole_too(bench: Bench, name: str, pattern: str) -> None:
+def test_truncated_output_of_other_grammars_is_completed(bench: Bench, name: str, pattern: str) -> None:
     for max_tokens in (16, 24, 40):
         for seed in range(20):
             walk = bench.walk(Options(grammar=GRAMMARS[name]), seed, max_tokens)
@@ -91,7 +91,7 @@ def test_every_schema_closes_where_it_can(bench: Bench, schema: dict[str, Any]) 
         assert valid(walk.text, schema), walk.text
 
 
-def test_calls_that_are_cut_are_whole(bench: Bench) -> None:
+def test_truncated_tool_calls_are_completed(bench: Bench) -> None:
     options = Options(tools=TOOLS, tool_choice="required")
     for seed in range(40):
         walk = bench.walk(options, seed, 60)
@@ -100,7 +100,7 @@ def test_calls_that_are_cut_are_whole(bench: Bench) -> None:
             assert valid(call.arguments, BY_NAME[call.name]), call.arguments
 
 
-def test_what_was_sent_is_never_taken_back(bench: Bench) -> None:
+def test_sent_text_is_never_changed(bench: Bench) -> None:
     made = bench.grammars.compile(Options(grammar=JsonGrammar(json_schema=TEXT)), 40, frozenset(STOPS))
     assert made is not None
     constraint, budget = made.constraint.fork(), made.budget()
@@ -131,7 +131,7 @@ def test_tokens_that_close_have_no_probability(bench: Bench) -> None:
     assert {score.logprob for score in scores[:9]} == {-1.0}
 
 
-def test_what_cannot_be_closed_is_cut(bench: Bench) -> None:
+def test_output_without_a_known_end_is_truncated(bench: Bench) -> None:
     schema = {"type": "string", "minLength": 200, "maxLength": 210}
     walk = bench.walk(Options(grammar=JsonGrammar(json_schema=schema)), 0, 20)
     assert walk.cut_short

@@ -50,7 +50,7 @@ def test_json_fits_its_schema_however_random_the_model(
 
 @pytest.mark.parametrize(("keyword", "schema"), REFUSED.items())
 @pytest.mark.parametrize("as_tool", [True, False])
-def test_what_cannot_be_enforced_is_refused_by_keyword_and_path_where_strict(
+def test_a_strict_schema_that_cannot_be_enforced_is_refused_by_keyword_and_path(
     bench: Bench, keyword: str, schema: dict[str, Any], as_tool: bool
 ) -> None:
     inner = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
@@ -65,7 +65,7 @@ def test_what_cannot_be_enforced_is_refused_by_keyword_and_path_where_strict(
 
 @pytest.mark.parametrize(("keyword", "schema"), REFUSED.items())
 @pytest.mark.parametrize("tool_choice", ["auto", "required", None])
-def test_what_cannot_be_enforced_is_named_and_validated_otherwise(
+def test_unenforced_keywords_are_listed_and_validated(
     bench: Bench, keyword: str, schema: dict[str, Any], tool_choice: Any
 ) -> None:
     inner = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
@@ -85,7 +85,7 @@ def test_what_cannot_be_enforced_is_named_and_validated_otherwise(
 
 @pytest.mark.parametrize(("keyword", "schema"), WRONG.items())
 @pytest.mark.parametrize("strict", [True, False])
-def test_what_is_no_schema_or_fits_nothing_is_refused(
+def test_invalid_and_unsatisfiable_schemas_are_refused(
     bench: Bench, keyword: str, schema: Any, strict: bool
 ) -> None:
     inner = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
@@ -107,7 +107,7 @@ GRAMMARS: list[tuple[Grammar, str]] = [
 
 
 @pytest.mark.parametrize(("grammar", "pattern"), GRAMMARS)
-def test_other_grammars_are_kept_to(bench: Bench, grammar: Grammar, pattern: str) -> None:
+def test_other_grammars_are_enforced(bench: Bench, grammar: Grammar, pattern: str) -> None:
     walks = [bench.walk(Options(grammar=grammar), seed) for seed in range(200)]
     assert all(walk.ended and re.fullmatch(pattern, walk.text) for walk in walks)
 
@@ -146,7 +146,7 @@ def test_any_text_can_be_a_choice(bench: Bench, choices: list[str]) -> None:
         ),
     ],
 )
-def test_what_is_no_grammar_is_refused(bench: Bench, grammar: Grammar) -> None:
+def test_an_invalid_grammar_is_refused(bench: Bench, grammar: Grammar) -> None:
     with pytest.raises(InvalidRequest, match=r"is not supported: .") as caught:
         bench.constraint(Options(grammar=grammar))
     assert caught.value.field == "options.grammar"

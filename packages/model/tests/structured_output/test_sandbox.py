@@ -44,7 +44,9 @@ def child():  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("grammar", HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_hangs_or_crashes_is_refused_and_the_next_is_tried(child: Sandbox, grammar: Any) -> None:
+def test_a_grammar_that_hangs_or_crashes_is_refused_and_the_next_one_compiled(
+    child: Sandbox, grammar: Any
+) -> None:
     assert _run(child, grammar) is None
     assert _run(child, PLAIN)["grammar"]
 
@@ -84,7 +86,7 @@ def test_nothing_is_left_running() -> None:
         (_lark("start: ("), "("),
     ],
 )
-def test_complaints_say_what_is_wrong(grammar: str, complaint: str) -> None:
+def test_errors_say_what_is_wrong(grammar: str, complaint: str) -> None:
     complaint_ = dry_run(grammar, byte_tokenizer())
     said = explain(complaint_) if complaint_ else ""
     assert complaint in said

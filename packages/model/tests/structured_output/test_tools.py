@@ -60,7 +60,7 @@ def test_without_a_call_text_is_free(bench: Bench) -> None:
     assert {len(walk.ids) for walk in walks if not walk.ended} == {60}
 
 
-def test_an_answer_or_a_call(bench: Bench) -> None:
+def test_text_or_a_tool_call(bench: Bench) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     options = Options(tools=TOOLS, grammar=JsonGrammar(json_schema=schema))
     walks = [bench.walk(options, seed) for seed in range(60)]
@@ -102,7 +102,7 @@ def test_a_call_after_text_is_closed_too(bench: Bench) -> None:
         assert valid(call.arguments, BY_NAME["get_weather"])
 
 
-def test_where_nothing_fits_the_tokens_the_answer_is_cut(bench: Bench) -> None:
+def test_output_is_truncated_if_no_valid_end_fits(bench: Bench) -> None:
     options = Options(tools=TOOLS, tool_choice="required")
     walk = bench.walk(options, 0, max_tokens=5)
     assert walk.cut_short
@@ -117,7 +117,7 @@ def test_arguments_are_an_object(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("required", ["a", None, [{}], [["a"]]])
-def test_what_is_no_schema_is_refused(bench: Bench, required: object) -> None:
+def test_an_invalid_schema_is_refused(bench: Bench, required: object) -> None:
     tool = Tool(name="f", parameters={"properties": {"a": {}}, "required": required})
     with pytest.raises(InvalidRequest, match="required") as caught:
         bench.constraint(Options(tools=(tool,)))

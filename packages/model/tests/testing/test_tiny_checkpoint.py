@@ -42,7 +42,7 @@ def test_it_has_the_layout_and_the_oddities_of_the_published_ones(tiny: Path) ->
         assert any(key.startswith(f"model.{part}.") for key in keys)
 
 
-def test_its_processor_hears_what_its_tower_takes(tiny: Path) -> None:
+def test_the_audio_processor_matches_its_tower(tiny: Path) -> None:
     config = json.loads((tiny / "config.json").read_text(encoding="utf-8"))
     processor = json.loads((tiny / "processor_config.json").read_text(encoding="utf-8"))
     extractor, audio = processor["feature_extractor"], config["audio_config"]

@@ -26,7 +26,7 @@ def decoder_of(model: Any, dtype: torch.dtype) -> Decoder:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_long_prompt_is_bit_for_bit_the_same_in_any_chunks_and_company(
+def test_a_long_prompt_is_bit_for_bit_the_same_in_any_chunks_and_batch(
     model: Any, dtype: torch.dtype, threads: int
 ) -> None:
     """What products, sums and angles of many rows at once say is what those of few say."""

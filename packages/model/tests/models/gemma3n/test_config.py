@@ -11,7 +11,7 @@ E4B: dict[str, Any] = {"model_type": "gemma3n_text"}  # the defaults are those o
 MIB = 2**20
 
 
-def test_missing_keys_mean_what_transformers_takes_them_for() -> None:
+def test_missing_keys_have_the_defaults_of_transformers() -> None:
     ours, theirs = TextConfig.read(E4B), Gemma3nTextConfig()
     for key in TextConfig.__dataclass_fields__:
         if key != "rope_theta":
@@ -21,7 +21,7 @@ def test_missing_keys_mean_what_transformers_takes_them_for() -> None:
         assert ours.rope_theta[kind] == parameters["rope_theta"]
 
 
-def test_the_text_part_is_found_in_a_whole_config() -> None:
+def test_the_text_config_is_found_in_a_complete_config() -> None:
     whole = {"model_type": "gemma3n", "text_config": {**E4B, "hidden_size": 1234}}
     assert TextConfig.read(whole).hidden_size == 1234
 
@@ -40,7 +40,7 @@ def test_shared_layers_read_the_last_storing_layer_of_their_type() -> None:
     assert [config.kv_source(i) for i in (0, 19, 20, 24, 34)] == [0, 19, 18, 19, 19]
 
 
-def test_the_cache_of_e4b_takes_what_the_design_says() -> None:
+def test_the_cache_of_e4b_takes_272_mib_per_slot() -> None:
     config = TextConfig.read(E4B)
     assert bytes_per_slot(config.cache_spec, 32_768, 0, itemsize=2) == 272 * MIB
     assert bytes_per_slot(config.cache_spec, 16_384, 0, itemsize=2) == 16_384 * 8192 + 16 * MIB
@@ -66,7 +66,7 @@ def test_the_cache_of_e4b_takes_what_the_design_says() -> None:
         ("activation_sparsity_pattern", [1.0] * 35),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(key: str, value: Any) -> None:
+def test_unsupported_tools_are_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         TextConfig.read({**E4B, key: value})
     named = "num_kv_shared_layers" if value == ["full_attention"] * 20 + ["sliding_attention"] * 15 else key

@@ -56,7 +56,7 @@ def test_logits_equal_transformers(model: Any) -> None:
     assert_close(whole(model, ids), expected)
 
 
-def test_a_picture_in_the_prompt_equals_transformers(model: Any) -> None:
+def test_an_image_in_the_prompt_equals_transformers(model: Any) -> None:
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     ids = ids_of(PROMPT)
     ids[10:26] = IMAGE
@@ -68,7 +68,7 @@ def test_a_picture_in_the_prompt_equals_transformers(model: Any) -> None:
     assert_close(logits, expected)
 
 
-def test_a_sound_becomes_the_tokens_that_transformers_makes(model: Any) -> None:
+def test_audio_becomes_the_same_tokens_as_in_transformers(model: Any) -> None:
     log_mel = torch.randn(70, 128, generator=torch.Generator().manual_seed(2))
     ids = torch.cat((ids_of(3), torch.full((188,), SOUND), ids_of(3)))
     everything_counts = torch.ones(1, 70, dtype=torch.bool)
@@ -84,7 +84,7 @@ def test_a_sound_becomes_the_tokens_that_transformers_makes(model: Any) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 3, 16, 49])
 @pytest.mark.parametrize("rewind", [0, 4])
-def test_chunked_prefill_equals_whole_prefill(model: Any, chunk: int, rewind: int) -> None:
+def test_chunked_prefill_equals_prefill_in_one_chunk(model: Any, chunk: int, rewind: int) -> None:
     ids, cache, pieces = ids_of(PROMPT), model.cache(rewind=rewind), []
     for start in range(0, PROMPT, chunk):
         piece = ids[start : start + chunk]
@@ -176,7 +176,7 @@ def test_bf16_is_as_near_to_fp32_as_transformers_is(model: Any) -> None:
     assert (ours - exact).abs().mean() < 1.25 * (theirs - exact).abs().mean()
 
 
-def test_what_another_sequence_left_in_a_slot_is_not_seen(model: Any) -> None:
+def test_contents_of_an_earlier_sequence_are_not_visible(model: Any) -> None:
     ids, cache = ids_of(20), model.cache()
     run(model, cache, ids_of(60, seed=5), Batch([0], [0], 60), keep=0)
     logits = run(model, cache, ids, Batch([0], [0], 20), keep=20)

@@ -38,7 +38,7 @@ def _tensors(thing: object) -> Iterator[Tensor]:
         yield from _tensors(list(vars(thing).values()))
 
 
-def test_with_its_towers_it_leaves_the_table_off_the_device(decoder: Decoder) -> None:
+def test_with_towers_the_table_is_not_on_the_device(decoder: Decoder) -> None:
     config = Gemma3nConfig()
     with torch.device("meta"):
         towers = [AutoModel.from_config(part) for part in (config.vision_config, config.audio_config)]
@@ -50,7 +50,7 @@ def test_with_its_towers_it_leaves_the_table_off_the_device(decoder: Decoder) ->
     assert 10e9 < sum(held.values()) + in_towers <= 11.1e9
 
 
-def test_its_cache_takes_what_was_planned(decoder: Decoder) -> None:
+def test_the_cache_takes_the_planned_memory(decoder: Decoder) -> None:
     cache = KVCache(decoder.config.cache_spec, 1, 32_768, device="meta", dtype=torch.bfloat16)
     planned = bytes_per_slot(decoder.config.cache_spec, 32_768, 0, itemsize=2)
     assert sum(layer.nbytes for layer in cache.layers) == planned == 272 * 2**20

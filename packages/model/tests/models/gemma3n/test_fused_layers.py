@@ -82,7 +82,7 @@ def test_decoding_a_slice_equals_the_definition_in_pytorch(model: Any) -> None:
         torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
 
 
-def test_a_row_of_a_batch_is_bit_for_bit_the_row_alone(model: Any) -> None:
+def test_a_batch_row_is_bit_for_bit_the_same_as_alone(model: Any) -> None:
     decoder = weights_of(model, torch.bfloat16, cpu_kernels=True)
     slots, positions, ids = [0, 1, 2, 3], [50, 60, 5, 33], [7, 8, 9, 10]
     together = step(decoder, cache_of(model, torch.bfloat16), slots, positions, ids)
@@ -110,7 +110,7 @@ def test_a_prompt_is_bit_for_bit_its_tokens_one_after_the_other(model: Any, star
         assert torch.equal(ours, theirs)
 
 
-def test_all_but_the_keys_and_values_is_done_for_the_last_token_alone(model: Any) -> None:
+def test_only_keys_and_values_are_computed_for_all_tokens(model: Any) -> None:
     decoder, batch = weights_of(model, torch.bfloat16, cpu_kernels=True), Batch([2], [60], 30)
     caches = [cache_of(model, torch.bfloat16) for _ in range(3)]
     wanted = prompt(decoder, caches[0], [batch], 30)[-1:]

@@ -72,7 +72,7 @@ def test_a_slice_equals_a_checkpoint_cut_by_the_published_rule(model: Any) -> No
         torch.testing.assert_close(ours, expected, rtol=0.0, atol=1e-4)
 
 
-def test_a_slice_leaves_the_whole_model_as_it_was_and_owns_no_weights(model: Any) -> None:
+def test_a_nested_model_does_not_change_the_complete_model_and_owns_no_weights(model: Any) -> None:
     ids = torch.arange(5, 25)
     rows = model.decoder.embed_tokens_per_layer.rows(ids.tolist(), model.decoder.embed_tokens.weight)
 
@@ -97,7 +97,7 @@ def test_every_published_slice_fits_e4b() -> None:
         nested.check(E4B)
 
 
-def test_e2b_is_what_google_published_as_e2b() -> None:
+def test_e2b_has_the_published_sizes() -> None:
     e2b = PUBLISHED["E2B"]
     kept = [number for number in range(35) if number not in e2b.skipped]
     assert len(kept) == 30

@@ -36,7 +36,7 @@ def test_the_copy_in_memory_has_the_same_rows(model: Any, table: PerLayerTable) 
     torch.testing.assert_close(rows(table), expected, rtol=0, atol=0)
 
 
-def test_a_copy_that_is_given_up_leaves_the_file(model: Any, table: PerLayerTable) -> None:
+def test_an_aborted_copy_keeps_using_the_file(model: Any, table: PerLayerTable) -> None:
     assert not table.copy_into_memory(lambda: True)
     assert in_file(table, model.folder)
 

@@ -44,7 +44,7 @@ def turns(positions: Sequence[int], count: int = 5) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("real", [1, 3, 4])
 @pytest.mark.parametrize(("columns", "rewind"), [(LENGTH, 0), (70, 0), (LENGTH, 9)])
-def test_it_equals_the_decoder_for_each_row_and_leaves_other_slots_alone(
+def test_it_equals_the_decoder_for_each_row_and_does_not_change_other_slots(
     model: Any, real: int, columns: int, rewind: int
 ) -> None:
     expected, ours = (noisy(model, rewind=rewind) for _ in range(2))
@@ -71,7 +71,7 @@ def test_a_context_within_the_window_has_no_rings(model: Any) -> None:
     close(step.run(), direct(model.decoder, expected, IDS, [0, 4, 2, 3]))
 
 
-def test_a_slice_equals_itself(model: Any) -> None:
+def test_the_static_step_of_a_nested_model_equals_its_decoder(model: Any) -> None:
     half = NestedModel(tuple(size // 2 for size in model.config.intermediate_size))
     if model.config.num_kv_shared_layers:
         half = NestedModel(half.intermediate_size[1:], (model.config.first_kv_shared_layer,))
@@ -81,7 +81,7 @@ def test_a_slice_equals_itself(model: Any) -> None:
     close(step.run(), direct(decoder, expected, IDS, POSITION))
 
 
-def test_a_layer_is_traced_as_a_whole_once_for_each_kind(model: Any) -> None:
+def test_each_kind_of_layer_is_traced_once(model: Any) -> None:
     """No part of it depends on what its tensors hold, so it can be compiled; here nothing is made of it."""
     counted: list[int] = []
 

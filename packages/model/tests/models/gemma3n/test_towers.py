@@ -41,7 +41,7 @@ def _heard_by_transformers(model: Any, log_mel: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("frames", LENGTHS)
-def test_a_sound_of_any_length_is_heard_bit_for_bit(model: Any, twin: Towers, frames: int) -> None:
+def test_audio_of_any_length_is_encoded_bit_for_bit(model: Any, twin: Towers, frames: int) -> None:
     log_mel = _sounds(1, frames)
     expected = _heard_by_transformers(model, log_mel)
     assert expected.shape == (1, AUDIO_TOKENS, model.config.hidden_size)
@@ -50,7 +50,7 @@ def test_a_sound_of_any_length_is_heard_bit_for_bit(model: Any, twin: Towers, fr
 
 
 @pytest.mark.parametrize("frames", [17, 97])
-def test_sounds_of_one_length_are_heard_at_once(model: Any, twin: Towers, frames: int) -> None:
+def test_audio_of_equal_length_is_encoded_together(model: Any, twin: Towers, frames: int) -> None:
     log_mel = _sounds(3, frames)
     heard = encode_audio(twin, log_mel)
     assert torch.equal(heard, _heard_by_transformers(model, log_mel))
@@ -59,7 +59,7 @@ def test_sounds_of_one_length_are_heard_at_once(model: Any, twin: Towers, frames
     )
 
 
-def test_what_is_not_heard_is_the_embedding_of_the_last_id(model: Any) -> None:
+def test_unused_soft_tokens_are_the_embedding_of_the_last_id(model: Any) -> None:
     heard = encode_audio(model.towers, _sounds(1, 33))[0]
     first, hard = model.towers.hard_embeddings()
     assert first + len(hard) == TEXT_VOCAB + 2 * MM_VOCAB
@@ -67,13 +67,13 @@ def test_what_is_not_heard_is_the_embedding_of_the_last_id(model: Any) -> None:
     assert not torch.allclose(heard[2], hard[-1])
 
 
-def test_a_sound_that_is_too_long_is_refused_with_both_numbers(model: Any) -> None:
+def test_audio_that_is_too_long_is_refused_with_both_numbers(model: Any) -> None:
     with pytest.raises(ValueError, match="189 soft tokens; the limit is 188"):
         encode_audio(model.towers, _sounds(1, 188 * 16 + 1))
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_pictures_are_seen_bit_for_bit(model: Any, twin: Towers, count: int) -> None:
+def test_images_are_encoded_bit_for_bit(model: Any, twin: Towers, count: int) -> None:
     pixels = torch.rand(count, 3, IMAGE_SIDE, IMAGE_SIDE, generator=torch.Generator().manual_seed(count))
     expected = model.oracle.model.get_image_features(pixels).pooler_output
     assert expected.shape == (count, IMAGE_TOKENS, model.config.hidden_size)

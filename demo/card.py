@@ -1,12 +1,12 @@
-"""The model card: what the demo model is, what it knows, and how often it is right."""
+"""The model card of the demo model: a description and its evaluation."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 CARD = Path(__file__).with_name("card.md")
 NOT_YET = "`make demo-eval` has not been run."
-EXPLAINED = """Exact match on generated data that it has not learnt from, asked through the whole server at
-temperature 0: an answer counts when it is the expected one word for word.
+EXPLAINED = """Exact match on held-out generated data, through the complete server at
+temperature 0: an output counts as right if it is exactly the expected text.
 
 | skill | right | of |
 | --- | --- | --- |

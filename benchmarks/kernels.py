@@ -1,4 +1,4 @@
-"""The CPU's kernels against PyTorch's own operations, side by side: products alone, and whole decode steps.
+"""The CPU kernels compared with PyTorch's operations: single products, and complete decode steps.
 
 python benchmarks/kernels.py [FOLDER] [--rounds 30] [--batch 1 4 16] [--context 150]
 """

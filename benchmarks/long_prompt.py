@@ -114,7 +114,7 @@ def turns(engine: NativeEngine, length: int, seed: int) -> tuple[float, float]:
 
 
 def gap(engine: NativeEngine, length: int, chunk: int, seed: int) -> tuple[float, float]:
-    """The worst gap of a running answer while a long prompt is read, and the time of a chunk of that."""
+    """The longest gap of a running stream during a long prompt, and the time of a chunk of that prompt."""
     running, long = Client(), Client()
     number = engine.submit(EngineRequest(TokenizedPrompt(text(NEW, seed)), GREEDY, 3000), running)
     while len(running.tokens) < SAID:

@@ -1,4 +1,4 @@
-"""Whether anything else uses this machine: a figure that was taken beside other work is no figure."""
+"""Whether other processes use this machine, which would make measurements invalid."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Our server beside others, through each one's own HTTP API, on the same checkpoint.
+"""Our server compared with others, through their HTTP APIs, on the same checkpoint.
 
 python -m benchmarks.peers --serve FOLDER --peer vllm=http://127.0.0.1:9001 --peer llama=http://127.0.0.1:9002
 """

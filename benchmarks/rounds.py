@@ -1,4 +1,4 @@
-"""Rounds of measurements in alternation, A B A B, of which those beside other work are thrown away."""
+"""Alternating rounds of measurements, A B A B; rounds with other load are discarded."""
 
 import statistics
 import sys

@@ -63,7 +63,7 @@ def audio(rng: random.Random) -> dict[str, Any]:
 
 
 def schema(rng: random.Random) -> dict[str, Any]:
-    """An answer that fits a schema with a bound that changes."""
+    """A response for a schema with a varying bound."""
     properties = {**SCHEMA["properties"], "count": {"type": "integer", "maximum": rng.randrange(1000)}}  # type: ignore[dict-item]
     form = {"name": "x", "schema": {**SCHEMA, "properties": properties}, "strict": True}
     return {"messages": _user("Answer."), "response_format": {"type": "json_schema", "json_schema": form}}

@@ -48,7 +48,7 @@ class Api:
         self.http, self.model = http, model
 
     def ask(self, path: str, body: Mapping[str, Any], expect: int = 200) -> HttpExchange:
-        """POST a body; the answer, which has this status and nothing wrong with it."""
+        """POST a body; the response, which must have this status and pass all checks."""
         request = {"model": self.model, **body}
         answer = self.http.post(path, json=request)
         return self._checked("post", path, request, answer, expect)

@@ -33,7 +33,7 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def draw(*shapes: tuple[str, str], size: tuple[int, int] = (300, 300)) -> Image.Image:
-    """Shapes beside each other on white, each as (colour, shape)."""
+    """Shapes next to each other on white, each as (colour, shape)."""
     picture = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(picture)
     step = size[0] / len(shapes)
@@ -64,7 +64,7 @@ def content(text: str, *pictures: Image.Image | str) -> list[dict[str, Any]]:
 
 
 def ask(stack: Stack, *turns: Any, **options: Any) -> dict[str, Any]:
-    """A whole answer to turns that are the user's and the assistant's in turn."""
+    """A complete response to alternating turns of user and assistant."""
     roles = ("user", "assistant")
     messages = [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(turns)]
     body = {"model": "gemma3n", "messages": messages, "temperature": 0, "max_tokens": 60, **options}

@@ -111,7 +111,7 @@ def test_kill_9_leaves_nothing(tmp_path: Path) -> None:
 
 
 def _ends_and_leaves_nothing(stack: Stack, folder: Path, how: signal.Signals, code: int = 0) -> None:
-    """In the middle of an answer; the folder, where its temporary files were, has the log alone."""
+    """Send a signal during a response; afterwards the temporary folder contains only the log."""
     with httpx.stream("POST", f"{stack.url}{CHAT}", json={**LONG, "stream": True}) as answer:
         lines = answer.iter_lines()
         next(lines)

@@ -114,7 +114,7 @@ async def test_the_async_client_parses_and_streams(async_client: Any, server: Se
 
 
 def test_a_conversation_with_tools(client: Any, server: Server) -> None:
-    """Call, result, answer: what a tool runner does."""
+    """Call, result, response: as in a tool runner."""
     messages: list[Any] = [{"role": "user", "content": "The weather in Paris?"}]
     options: Any = {"model": server.model, "tools": [WEATHER], **WILD}
     answer = client.chat.completions.create(messages=messages, tool_choice="required", **options)

@@ -96,7 +96,7 @@ def test_call_ids_are_unique(api: Api) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_json_schema(api: Api, name: str) -> None:
-    """Every answer validates, or the request was refused before generation, naming the keyword."""
+    """Every response is valid, or the request was refused before generation, naming the keyword."""
     schema = SCHEMAS[name]
     Draft202012Validator.check_schema(schema)
     form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema, "strict": True}}

@@ -11,7 +11,7 @@ from served import SECRET, PlaygroundServer
 
 @pytest.fixture
 def fake() -> Iterator[FakeOpenAI]:
-    """A server that says what it is told."""
+    """A server with scripted responses."""
     fake = FakeOpenAI()
     fake.start()
     yield fake

@@ -15,7 +15,7 @@ QUESTION: dict[str, Any] = {"model": MODEL, "messages": [], "stream": True}
 
 
 async def ask(fake: FakeOpenAI, **request: Any) -> ChatResponse:
-    """The last look at an answer."""
+    """The last update of a response."""
     client = ApiClient(fake.base_url, "sk-secret")
     updates = [answer async for answer in client.stream({**QUESTION, **request})]
     await client.close()

@@ -11,7 +11,7 @@ SAID = [{"role": "user", "content": "It's $HOME `x` </script>"}]
 
 
 def panel(**told: Any) -> list[Any]:
-    """With the model's list as it is when none is told."""
+    """The values of a panel; without a model unless one is given."""
     model, *rest = panel_values(told)
     return [model if isinstance(model, str) else None, *rest]
 

@@ -1,4 +1,4 @@
-"""As a newcomer meets it: ``make serve``, a picture, three clicks, and the right answer."""
+"""The first steps of a new user: ``make serve``, an image, three clicks, a correct response."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What may be added to a message, and what is sent back with a sentence."""
+"""Files in a message: which are accepted, and how others are refused."""
 
 from pathlib import Path
 

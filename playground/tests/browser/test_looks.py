@@ -1,4 +1,4 @@
-"""On a phone, in the dark, and for those who do not see it."""
+"""Phones, dark mode and accessibility."""
 
 import re
 from typing import Any
@@ -33,7 +33,7 @@ WIDE = "\n".join(("w" * 300, "```", "c" * 300, "```", "| wide " * 40, "| - " * 4
 
 
 async def _findings(screen: Screen) -> list[str]:
-    """What axe finds serious or critical."""
+    """The serious or critical findings of axe."""
     found = (await Axe().run(screen.page)).response["violations"]
     return [
         f"{each['impact']} {each['id']}: {each['help']}\n"
@@ -81,13 +81,13 @@ async def test_a_phone_needs_no_horizontal_scrolling(
 
 
 async def _nameless(screen: Screen) -> list[str]:
-    """Buttons that a screen reader has no word for; axe overlooks an empty label beside an icon."""
+    """Buttons without an accessible name; axe does not detect an empty label next to an icon."""
     buttons = screen.page.get_by_role("button", name=re.compile("^$")).filter(visible=True)
     return [str(each) for each in await buttons.evaluate_all("all => all.map(one => one.outerHTML)")]
 
 
 async def _brightness(screen: Screen) -> float:
-    """Of the page's ground, up to 255."""
+    """The brightness of the page's background, up to 255."""
     colour = await screen.page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
     red, green, blue = (float(part) for part in re.findall(r"[\d.]+", colour)[:3])
     return (red + green + blue) / 3

@@ -128,7 +128,7 @@ async def test_names_addresses_and_files_execute_no_script(
 async def test_a_response_causes_no_request_to_another_host(
     visit: Visit, scripted: Playground, fake: FakeOpenAI
 ) -> None:
-    """A picture in Markdown would let its host know what was said before."""
+    """An image in Markdown could send the conversation to its host."""
     picture = f"127.0.0.1:{fake.port}/picture.png"
     fake.script = lambda request: [f'![a](http://{picture}) <img src="//{picture}"> The end.']
     screen = await visit(scripted)

@@ -101,7 +101,7 @@ class TritonPythonModel:
                 channel.fail(_as_wire_error(error))
 
     def _take(self, channel: "TritonChannel", arrays: Mapping[str, Array], parameters: str) -> None:
-        """Parse one request, and answer it or queue it."""
+        """Parse one request, and respond to it or queue it."""
         try:
             parsed = Request.from_tensors(arrays, read_parameters(parameters))
             if parsed.options.op == "describe":

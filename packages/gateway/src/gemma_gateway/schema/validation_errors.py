@@ -67,7 +67,7 @@ def _param(error: ErrorDetails) -> str | None:
 
 
 def _tagged_by(error: ErrorDetails) -> str | None:
-    """The key whose value selected a union member that is unsupported as a whole."""
+    """The key whose value selected a union member that is completely unsupported."""
     tag, value = error["loc"][-1], error["input"]
     if not _is_tag(tag) or not isinstance(value, dict):
         return None

@@ -30,7 +30,7 @@ FOLDER = Path("~/.cache/gemma-triton/kernels").expanduser()
 """Where compiled kernels are kept."""
 
 LANES = 16
-"""Floats in the widest vector. The kernels read whole vectors, so widths must be multiples of it."""
+"""Floats in the widest vector. The kernels read complete vectors, so widths must be multiples of it."""
 
 NO_SPARSITY = float("nan")
 """The ``sparsity_zscore`` of a layer without activation sparsity."""

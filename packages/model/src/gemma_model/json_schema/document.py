@@ -14,7 +14,7 @@ Schema = dict[str, Any] | bool
 """A schema as JSON."""
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _ALONE = (DRAFT4, DRAFT6, DRAFT7)
-"""Dialects in which what stands beside ``$ref`` has no meaning."""
+"""Dialects in which keywords next to ``$ref`` have no meaning."""
 
 Resolver = Any
 
@@ -62,7 +62,7 @@ class Document:
 
     @property
     def ref_stands_alone(self) -> bool:
-        """Whether what stands beside ``$ref`` has no meaning."""
+        """Whether keywords next to ``$ref`` have no meaning."""
         return self._specification in _ALONE
 
     def enter(self, node: dict[str, Any], at: SchemaLocation) -> SchemaLocation:
@@ -75,7 +75,7 @@ class Document:
     def follow(
         self, node: dict[str, Any], at: SchemaLocation, word: str = "$ref"
     ) -> tuple[Any, SchemaLocation] | None:
-        """What the reference of a schema stands for; nothing when it is not within reach."""
+        """The target of a schema's reference; ``None`` if it is not part of the document."""
         try:
             found = at.resolver.lookup(node[word])
         except (Unresolvable, ValueError, AttributeError, TypeError):

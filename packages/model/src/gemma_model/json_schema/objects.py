@@ -169,7 +169,7 @@ def close(own: dict[str, Any], names: dict[str, None]) -> None:
 def counted(
     context: RewriteContext, node: dict[str, Any], at: SchemaLocation, own: dict[str, Any]
 ) -> list[Schema]:
-    """``minProperties`` and ``maxProperties``: what is to be met beside ``own``, which may be changed.
+    """``minProperties`` and ``maxProperties``: the constraints in addition to ``own``, which may be changed.
 
     Args:
         context: the way so far.

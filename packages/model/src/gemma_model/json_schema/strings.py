@@ -90,7 +90,7 @@ def _broken(pattern: str) -> str:
 
 
 def _format(context: RewriteContext, name: Any, at: SchemaLocation) -> dict[str, Any]:
-    """By default a format is an annotation; so beside a pattern, which is not, it is left alone."""
+    """By default a format is an annotation, so it is ignored next to a pattern."""
     if isinstance(name, str) and name in PATTERNS:
         return {"pattern": PATTERNS[name]}
     if isinstance(name, str) and name in ENFORCED:

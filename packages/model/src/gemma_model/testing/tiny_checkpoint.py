@@ -4,7 +4,7 @@ Usage: ``python -m gemma_model.testing.tiny_checkpoint FOLDER``.
 
 Every class is the real one and every oddity is there (sliding and full attention, KV-shared layers,
 AltUp, LAuReL, per-layer inputs, activation sparsity, both towers), in the layout of the published
-checkpoints. The same seed gives the same bytes. It speaks gibberish, and answers in milliseconds.
+checkpoints. The same seed gives the same bytes. It generates gibberish, within milliseconds.
 """
 
 import argparse
@@ -273,14 +273,14 @@ def make(folder: Path, seed: int = 0, shape: Shape | None = None, dtype: torch.d
 
 
 def write(folder: Path, model: Gemma3nForConditionalGeneration, processor: Gemma3nProcessor) -> None:
-    """A checkpoint in the published layout, in place of whatever the folder held; whole or not at all."""
+    """Write a checkpoint in the published layout, replacing the folder; completely or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unfinished:
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(unfinished, folder, copy_function=shutil.copyfile)
-        folder.chmod(0o755)  # the temporary folder's own mode let nobody else in
+        folder.chmod(0o755)  # the mode of a temporary folder allows no other user
 
 
 def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:

@@ -128,11 +128,11 @@ def _target(port: str) -> int:
     return int(port.rsplit(":", 1)[1])
 
 
-@pytest.mark.parametrize("name", ["api", "playground"])
-def test_nothing_can_be_written_but_in_memory(name: str) -> None:
+@pytest.mark.parametrize("name", [*TRITONS.values(), "api", "playground"])
+def test_nothing_can_be_written_but_in_memory_and_volumes(name: str) -> None:
     service = compose.services()[name]
     assert service["read_only"] is True
-    assert service["tmpfs"] == ["/tmp"]
+    assert service["tmpfs"] == (["/tmp"] if name in ("api", "playground") else ["/tmp:exec"])
 
 
 @pytest.mark.parametrize("name", [*TRITONS.values(), "api", "playground"])

@@ -56,6 +56,10 @@ contract-long: $(INSTALLED) ## Run the long contract tests: 5,000 generated requ
 	@CONTRACT_PROFILE=long $(RUN)/python -m pytest contract_tests -m "long or not long" \
 		--junitxml=build/contract/junit.xml $(PYTEST)
 
+.PHONY: containers
+containers: $(INSTALLED) ## Build the images and test them on a container engine, faults included; an hour on two cores
+	@$(RUN)/python -m pytest deploy/tests/test_engine_*.py -m long -s $(PYTEST)
+
 .PHONY: audit
 audit: $(INSTALLED) ## Check the installed packages for known vulnerabilities; needs the network
 	@mkdir -p build && $(RUN)/pip freeze --local --exclude-editable >build/installed.txt

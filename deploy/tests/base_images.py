@@ -25,7 +25,7 @@ NEEDED = ("buildah", "debootstrap")
 UNUSED = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale")
 
 KEEPS_NO_PACKAGES = """DPkg::Post-Invoke {"rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin";};\n"""
-"""A setting of apt that the images of Ubuntu and Debian in the registry have: an installed package is deleted."""
+"""A setting of apt, as in the original images of Ubuntu and Debian: an installed package is deleted."""
 
 
 @dataclass(frozen=True)

@@ -116,14 +116,17 @@ def make_triton(buildah: Buildah) -> None:
 
 
 def make_prometheus(buildah: Buildah) -> None:
-    """Debian's Prometheus, with the user, the folder and the entrypoint of ``prom/prometheus``."""
+    """Debian's Prometheus, with the user, the folder and the entrypoint of ``prom/prometheus``.
+
+    Debian changed the default folder of the data.
+    """
     with buildah.changed(PYTHON, PROMETHEUS) as container:
         buildah.install(container, "prometheus", "wget")
         data = "mkdir -p /prometheus && chown nobody:nogroup /prometheus"
         buildah("run", "--isolation", "chroot", container, "--", "sh", "-euc", data)
         buildah(
             *("config", "--user", "nobody", "--workingdir", "/prometheus", "--volume", "/prometheus"),
-            *("--entrypoint", json.dumps(["/bin/prometheus"]), container),
+            *("--entrypoint", json.dumps(["/bin/prometheus", "--storage.tsdb.path=data/"]), container),
         )
 
 

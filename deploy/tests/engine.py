@@ -142,6 +142,7 @@ def _dockerd() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(60)
+            subprocess.run(["umount", f"{folder}/exec/netns/default"], check=False, capture_output=True)
             if not had_bridge:
                 subprocess.run(["ip", "link", "delete", "docker0"], check=False, capture_output=True)
 

@@ -22,7 +22,7 @@ from engine_stack import (
     ask,
     load,
 )
-from pictures import data_uri
+from image_files import data_uri
 from stack import eventually
 
 STUB = "triton_python_backend_stub"

@@ -21,7 +21,7 @@ LARGEST_MB = {"gemma-triton-api": 400, "gemma-triton-playground": 600, "gemma-tr
 UNWANTED = r"""
 find / -xdev \( -path '*/site-packages/pip' -o -path '*/site-packages/poetry' -o -path /root/.cache \) -print
 find /opt /app -xdev \( -name tests -type d -o -name .git \) -print
-find /var/cache/apt/archives /var/lib/apt/lists -xdev -type f -size +0 -print
+find /var/cache/apt /var/lib/apt/lists -xdev -type f \( -name '*.deb' -o -name '*Packages*' \) -print
 """
 COMPILERS = "for name in gcc g++ cc make pip poetry; do command -v $name || true; done"
 

@@ -48,6 +48,15 @@ def test_an_invalid_checkpoint_file_is_named(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
+def test_a_context_length_that_is_no_number_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": "long"}', encoding="utf-8")
+    with pytest.raises(InvalidRequest, match="'long' is not an integer") as caught:
+        open_checkpoint(tmp_path)
+    assert caught.value.field == "text_config.max_position_embeddings"
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert open_checkpoint(tmp_path).context_length == 32_768
+
+
 def test_greedy_by_recommendation(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
     (tmp_path / "generation_config.json").write_text(json.dumps({"do_sample": False}), encoding="utf-8")

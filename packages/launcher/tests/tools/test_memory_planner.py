@@ -81,15 +81,25 @@ def vision_embedder(folder: Path) -> int:
         return sum(file.get_tensor(name).numel() for name in file.keys() if "embed_vision" in name)  # noqa: SIM118
 
 
+@pytest.mark.parametrize("rewind", [0, 5])
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 4096])
-def test_slot_size_matches_the_engines_kv_cache(tiny: Path, length: int) -> None:
+def test_slot_size_matches_the_engines_kv_cache(tiny: Path, length: int, rewind: int) -> None:
     from gemma_model.layers.kv_cache import KVCache, bytes_per_slot  # noqa: PLC0415
     from gemma_model.models.gemma3n.config import TextConfig  # noqa: PLC0415
 
     config = json.loads((tiny / "config.json").read_text())
-    text, ours = TextConfig.read(config), kv_slot_bytes(ModelShape.read(config).text_config, length, 4)
-    assert ours == bytes_per_slot(text.cache_spec, length, 0, 4)
-    assert ours == sum(layer.nbytes for layer in KVCache(text.cache_spec, 1, length).layers)
+    text = TextConfig.read(config)
+    ours = kv_slot_bytes(ModelShape.read(config).text_config, length, 4, rewind)
+    assert ours == bytes_per_slot(text.cache_spec, length, rewind, 4)
+    assert ours == sum(layer.nbytes for layer in KVCache(text.cache_spec, 1, length, rewind).layers)
+
+
+def test_the_rewind_is_planned_and_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--memory", "24GiB", "--rewind", "1024", "--context", "32768"]) == 0
+    report = capsys.readouterr().out
+    assert "at most 48 MiB in 16 sliding-window layers" in report
+    assert "304 MiB at 32,768 tokens" in report
+    assert "GEMMA_REWIND=1024" in report
 
 
 def test_unused_kv_projections_equal_those_of_a_layer_without_sharing() -> None:

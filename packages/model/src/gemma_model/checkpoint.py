@@ -1,6 +1,7 @@
 """Finds a checkpoint's folder and reads its JSON files; no weights, no torch."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,17 +33,17 @@ class Checkpoint:
     @property
     def soft_tokens(self) -> dict[Modality, int]:
         """The supported media, and the number of soft tokens of each image or audio clip."""
-        towers: dict[Modality, str] = {"image": "vision", "audio": "audio"}
-        return {
-            modality: int(self.config[f"{tower}_soft_tokens_per_image"])  # also the name of the key for audio
-            for modality, tower in towers.items()
+        towers: dict[Modality, tuple[str, int]] = {"image": ("vision", 256), "audio": ("audio", 188)}
+        return {  # The key is called "per_image" for audio as well.
+            modality: int(self.config.get(f"{tower}_soft_tokens_per_image", default))
+            for modality, (tower, default) in towers.items()
             if self.config.get(f"{tower}_config") and not self.text_only
         }
 
     @property
     def vocabulary(self) -> int:
         """Number of logits of the model."""
-        return int(self.config.get("text_config", self.config)["vocab_size"])
+        return integer(self.config.get("text_config", self.config), "vocab_size", 262_400)
 
     @property
     def tokenizer_config(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
     config = read_config(folder)
     generation = _read(folder / "generation_config.json") if _has(folder, "generation_config.json") else {}
     text = config.get("text_config", config)
-    own = int(text["max_position_embeddings"])
+    own = integer(text, "max_position_embeddings", 32_768)
     if max_model_len is not None and max_model_len > own:
         raise InvalidRequest(f"{max_model_len} is more than the checkpoint's {own} tokens", "max_model_len")
     return Checkpoint(
@@ -112,6 +113,30 @@ def read_config(folder: Path) -> dict[str, Any]:
         InvalidRequest: it cannot be read.
     """
     return _read(folder / "config.json")
+
+
+def integer(config: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
+    """The value of a key of the text part of ``config.json``; ``default`` is that of transformers.
+
+    Raises:
+        InvalidRequest: it is not an integer of at least ``least``.
+    """
+    value = config.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidRequest(f"{value!r} is not an integer of at least {least}", f"text_config.{key}")
+    return value
+
+
+def positive(config: Mapping[str, Any], key: str, default: float) -> float:
+    """The value of a key of the text part of ``config.json``; ``default`` is that of transformers.
+
+    Raises:
+        InvalidRequest: it is not a finite number above 0.
+    """
+    value = config.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise InvalidRequest(f"{value!r} is not a finite number above 0", f"text_config.{key}")
+    return float(value)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -64,6 +64,14 @@ def test_the_cache_of_e4b_takes_272_mib_per_slot() -> None:
         ("altup_active_idx", 4),
         ("intermediate_size", [1, 2]),
         ("activation_sparsity_pattern", [1.0] * 35),
+        ("hidden_size", "big"),
+        ("head_dim", 256.5),
+        ("num_key_value_heads", 0),
+        ("vocab_size", True),
+        ("sliding_window", None),
+        ("rms_norm_eps", -1e-6),
+        ("rope_theta", "much"),
+        ("final_logit_softcapping", float("inf")),
     ],
 )
 def test_unsupported_tools_are_refused_by_name(key: str, value: Any) -> None:

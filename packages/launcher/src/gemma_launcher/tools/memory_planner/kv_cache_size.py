@@ -3,9 +3,12 @@
 from gemma_launcher.tools.memory_planner.model_shape import SLIDING, TextShape
 
 
-def kv_slot_bytes(text: TextShape, length: int, item_bytes: int) -> int:
-    """KV cache bytes of a sequence of ``length`` tokens; a sliding layer keeps at most its window."""
-    window = min(text.sliding_window, length)
+def kv_slot_bytes(text: TextShape, length: int, item_bytes: int, rewind: int = 0) -> int:
+    """KV cache bytes of a sequence of ``length`` tokens.
+
+    A sliding layer keeps at most its window, and ``rewind`` tokens before it.
+    """
+    window = min(text.sliding_window + rewind, length)
     columns = sum(window if kind == SLIDING else length for kind in text.kv_layer_types)
     return columns * kv_token_bytes(text, item_bytes)
 

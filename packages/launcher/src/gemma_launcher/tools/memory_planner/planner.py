@@ -33,6 +33,7 @@ class PlanRequest:
         memory: bytes of the device.
         context: tokens per request; ``None``: chosen by the planner.
         slots: concurrent requests; ``None``: chosen by the planner.
+        rewind: tokens that a sliding layer keeps in addition to its window, as ``GEMMA_REWIND``.
         ple_on_host: whether the per-layer embeddings stay in the file, mapped into host memory.
         text_only: whether the towers stay in the file, so that image and audio input is off.
         dtype: of the computation; ``None``: as stored.
@@ -42,6 +43,7 @@ class PlanRequest:
     memory: int
     context: int | None = None
     slots: int | None = None
+    rewind: int = 0
     ple_on_host: bool = True
     text_only: bool = False
     dtype: str | None = None
@@ -96,7 +98,7 @@ def plan_memory(shape: ModelShape, request: PlanRequest, vision_tower: int | Non
     limit = int((request.memory - request.reserve - on_device * item - media) * CACHE_SHARE)
 
     def slot_bytes(length: int) -> int:
-        return kv_slot_bytes(shape.text_config, length, item)
+        return kv_slot_bytes(shape.text_config, length, item, request.rewind)
 
     context, slots = _choose(slot_bytes, limit, request, shape.text_config.max_position_embeddings)
     return MemoryPlan(

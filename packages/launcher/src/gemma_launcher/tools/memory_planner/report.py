@@ -32,9 +32,9 @@ def format_table(rows: Iterable[Sequence[str]], indent: int = 2) -> list[str]:
 
 def format_report(name: str, shape: ModelShape, request: PlanRequest, plan: MemoryPlan) -> str:
     """The complete report, without a newline at its end."""
-    sections = [_weights(name, shape, request, plan), _kv_cache(shape, plan), _memory(request, plan)]
+    sections = [_weights(name, shape, request, plan), _kv_cache(shape, request, plan), _memory(request, plan)]
     if plan.cache_limit > 0:
-        sections.append(_slots(shape, plan))
+        sections.append(_slots(shape, request, plan))
     sections.append(_settings(name, request, plan) if plan.fits else _too_large(name, request, plan))
     return "\n\n".join("\n".join(section) for section in sections)
 
@@ -62,15 +62,16 @@ def _weights(name: str, shape: ModelShape, request: PlanRequest, plan: MemoryPla
     return [title, "", *format_table([header, *rows]), *([] if parameters.vision_known else [unknown])]
 
 
-def _kv_cache(shape: ModelShape, plan: MemoryPlan) -> list[str]:
+def _kv_cache(shape: ModelShape, request: PlanRequest, plan: MemoryPlan) -> list[str]:
     text, item = shape.text_config, plan.item_bytes
     full = text.kv_layer_types.count(FULL)
     sliding = len(text.kv_layer_types) - full
     token = kv_token_bytes(text, item)
+    ring = sliding * token * (text.sliding_window + request.rewind)
     return [
         f"KV cache of a sequence: {full * token:,} bytes a token in {full} full-attention layers, "
-        f"at most {format_gib(sliding * token * text.sliding_window)} in {sliding} sliding-window layers;",
-        f"  {format_gib(kv_slot_bytes(text, text.max_position_embeddings, item))} "
+        f"at most {format_gib(ring)} in {sliding} sliding-window layers;",
+        f"  {format_gib(kv_slot_bytes(text, text.max_position_embeddings, item, request.rewind))} "
         f"at {text.max_position_embeddings:,} tokens",
     ]
 
@@ -89,10 +90,10 @@ def _memory(request: PlanRequest, plan: MemoryPlan) -> list[str]:
     return [f"memory: {format_gib(request.memory)}", *format_table(rows)]
 
 
-def _slots(shape: ModelShape, plan: MemoryPlan) -> list[str]:
+def _slots(shape: ModelShape, request: PlanRequest, plan: MemoryPlan) -> list[str]:
     longest = shape.text_config.max_position_embeddings
     contexts = [*(n for n in CONTEXTS if n < longest), longest]
-    sizes = [kv_slot_bytes(shape.text_config, n, plan.item_bytes) for n in contexts]
+    sizes = [kv_slot_bytes(shape.text_config, n, plan.item_bytes, request.rewind) for n in contexts]
     return format_table(
         [
             ("context", *(f"{n:,}" for n in contexts)),
@@ -110,6 +111,8 @@ def _settings(name: str, request: PlanRequest, plan: MemoryPlan) -> list[str]:
         "GEMMA_MAX_NUM_SEQS": plan.slots,
         "GEMMA_PLE": "host" if request.ple_on_host else "device",
     }
+    if request.rewind:
+        settings["GEMMA_REWIND"] = request.rewind
     if request.text_only:
         settings["GEMMA_TOWERS"] = "none"
     if plan.media_cache not in (0, MEDIA_CACHE_BYTES):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gemma_model.checkpoint import integer, positive
 from gemma_model.layers.specs import AttentionSpec, LayerKVSpec
 from gemma_wire import InvalidRequest
 
@@ -118,30 +119,30 @@ class TextConfig:
 
 
 def _parse(text: Mapping[str, Any]) -> TextConfig:
-    layers = int(text.get("num_hidden_layers", 35))
-    cap = text.get("final_logit_softcapping", 30.0)
+    layers = integer(text, "num_hidden_layers", 35)
+    capped = text.get("final_logit_softcapping", 30.0) is not None
     sparsity = _per_layer(text, "activation_sparsity_pattern", layers, _sparsity(layers))
     return TextConfig(
-        vocab_size=int(text.get("vocab_size", 262_400)),
-        hidden_size=int(text.get("hidden_size", 2048)),
+        vocab_size=integer(text, "vocab_size", 262_400),
+        hidden_size=integer(text, "hidden_size", 2048),
         intermediate_size=_per_layer(text, "intermediate_size", layers, [16_384] * layers),
         num_hidden_layers=layers,
-        num_attention_heads=int(text.get("num_attention_heads", 8)),
-        num_key_value_heads=int(text.get("num_key_value_heads", 2)),
-        head_dim=int(text.get("head_dim", 256)),
-        max_position_embeddings=int(text.get("max_position_embeddings", 32_768)),
-        rms_norm_eps=float(text.get("rms_norm_eps", 1e-6)),
-        sliding_window=int(text.get("sliding_window", 512)),
+        num_attention_heads=integer(text, "num_attention_heads", 8),
+        num_key_value_heads=integer(text, "num_key_value_heads", 2),
+        head_dim=integer(text, "head_dim", 256),
+        max_position_embeddings=integer(text, "max_position_embeddings", 32_768),
+        rms_norm_eps=positive(text, "rms_norm_eps", 1e-6),
+        sliding_window=integer(text, "sliding_window", 512),
         layer_types=_layer_types(text, layers),
         rope_theta={kind: _theta(text, kind) for kind in LAYER_TYPES},
-        final_logit_softcapping=None if cap is None else float(cap),
-        vocab_size_per_layer_input=int(text.get("vocab_size_per_layer_input", 262_144)),
-        hidden_size_per_layer_input=int(text.get("hidden_size_per_layer_input", 256)),
-        altup_active_idx=int(text.get("altup_active_idx", 0)),
+        final_logit_softcapping=positive(text, "final_logit_softcapping", 30.0) if capped else None,
+        vocab_size_per_layer_input=integer(text, "vocab_size_per_layer_input", 262_144),
+        hidden_size_per_layer_input=integer(text, "hidden_size_per_layer_input", 256),
+        altup_active_idx=integer(text, "altup_active_idx", 0, least=0),
         altup_correct_scale=bool(text.get("altup_correct_scale", True)),
-        altup_num_inputs=int(text.get("altup_num_inputs", 4)),
-        num_kv_shared_layers=int(text.get("num_kv_shared_layers", 15)),
-        laurel_rank=int(text.get("laurel_rank", 64)),
+        altup_num_inputs=integer(text, "altup_num_inputs", 4),
+        num_kv_shared_layers=integer(text, "num_kv_shared_layers", 15, least=0),
+        laurel_rank=integer(text, "laurel_rank", 64),
         activation_sparsity_pattern=sparsity,
     )
 
@@ -172,10 +173,10 @@ def _layer_types(text: Mapping[str, Any], layers: int) -> tuple[LayerType, ...]:
 def _theta(text: Mapping[str, Any], kind: LayerType) -> float:
     """The base of the rotary frequencies: new files have one per layer type, published ones two keys."""
     old_key, default = THETA[kind]
-    parameters = (text.get("rope_parameters") or {}).get(kind) or {}
+    parameters: Mapping[str, Any] = (text.get("rope_parameters") or {}).get(kind) or {}
     if parameters.get("rope_type", "default") != "default":
         raise _refused("rope_parameters", parameters["rope_type"], "only 'default' is")
-    return float(parameters.get("rope_theta", text.get(old_key, default)))
+    return positive(parameters, "rope_theta", positive(text, old_key, default))
 
 
 def _check(config: TextConfig) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from gemma_model import allocator
+from gemma_model import malloc
 from gemma_model.engine import create_engine
 from gemma_model.engine_types import (
     Engine,
@@ -60,7 +60,7 @@ def _medians(rounds: list[tuple[float, float]]) -> list[float]:
 
 def main() -> None:
     """Command line."""
-    allocator.tune()
+    malloc.tune()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])

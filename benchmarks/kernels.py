@@ -15,7 +15,7 @@ from statistics import NormalDist
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from gemma_model import allocator
+from gemma_model import malloc
 from gemma_model.cpu import kernels
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
@@ -94,7 +94,7 @@ def _stepper(
 
 def main() -> None:
     """Command line."""
-    allocator.tune()
+    malloc.tune()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", help="a checkpoint, for whole steps")
     parser.add_argument("--rounds", type=int, default=30)

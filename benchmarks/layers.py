@@ -25,7 +25,7 @@ from gemma_launcher.tools import api_client
 from gemma_launcher.tools.bench import prompts
 from gemma_launcher.tools.bench.load_generator import Workload, run_load_level
 from gemma_launcher.tools.bench.token_counter import token_counter
-from gemma_model import allocator
+from gemma_model import malloc
 from gemma_model.engine import create_engine
 from gemma_model.engine_types import Engine
 from gemma_model.settings import Settings
@@ -37,7 +37,7 @@ Speed = Callable[[int], Awaitable[float]]
 
 def main() -> None:
     """Command line."""
-    allocator.tune()
+    malloc.tune()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])

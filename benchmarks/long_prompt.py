@@ -19,7 +19,7 @@ import torch
 from benchmarks.rounds import Ratio, Rounds, alternate
 from torch import Tensor
 
-from gemma_model import allocator
+from gemma_model import malloc
 from gemma_model.cpu import kernels
 from gemma_model.device import pick_device
 from gemma_model.engine.engine import NativeEngine
@@ -131,7 +131,7 @@ def gap(engine: NativeEngine, length: int, chunk: int, seed: int) -> tuple[float
 
 def main() -> None:
     """Command line."""
-    allocator.tune()
+    malloc.tune()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--prompt", type=int, default=2000, help="tokens")

@@ -14,11 +14,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # until the server installs its own handlers
     # Imported after that, since it takes seconds: process 1 of a container ignores signals without a handler.
-    from gemma_gateway import allocator, app, auth  # noqa: PLC0415
+    from gemma_gateway import app, auth, malloc  # noqa: PLC0415
     from gemma_gateway.http_server import file_descriptors, server  # noqa: PLC0415
     from gemma_gateway.observability import logs  # noqa: PLC0415
 
-    allocator.return_large_blocks()
+    malloc.return_large_blocks()
     settings = _settings()
     logs.configure_logging(settings.log_level, settings.log_format)
     auth.warn_if_open(settings)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from gemma_model.detokenizer import Detokenizer, TextDelta, TokenBytes
 from gemma_model.engine_types import MIN_LOGPROB, EngineOutput, PositionLogprobs
-from gemma_model.structured_output.budget import OutputBudget
+from gemma_model.structured_output.forced_completion import ForcedCompletion
 from gemma_model.tool_calls import CALL_START, ToolCallParser, join_deltas
 from gemma_wire import Alternative, Chunk, FinishReason, PromptLogprobs, TokenLogprob, ToolCallDelta
 
@@ -44,7 +44,7 @@ class OutputOptions:
     token_ids: bool = False
     usage: bool = False
     special: bool = False
-    budget: Callable[[], OutputBudget] | None = None
+    budget: Callable[[], ForcedCompletion] | None = None
     unenforced: tuple[str, ...] = ()
     is_valid: Callable[[str, list[tuple[str, str]]], bool] | None = None
 

@@ -1,4 +1,4 @@
-"""The thread that sends responses and notices when a client disconnects."""
+"""The thread that sends responses: it joins queued outputs, and notices when a client disconnects."""
 
 import logging
 import queue

@@ -17,7 +17,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from gemma_model import allocator
+from gemma_model import malloc
 from gemma_model.checkpoint import find_folder, open_checkpoint
 from gemma_model.engine import create_engine, leave_cores_to_engine
 from gemma_model.engine_types import EngineInfo
@@ -56,7 +56,7 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the checkpoint; the model is ready when this returns."""
         logging.basicConfig(level=logging.INFO, handlers=[TritonLog()], format="%(name)s: %(message)s")
-        allocator.tune()
+        malloc.tune()
         self._settings = _read_settings(args)
         folder = find_folder(self._settings.model_name, self._settings.checkpoint)
         log.info("loading %s with the %s engine", folder, self._settings.engine)

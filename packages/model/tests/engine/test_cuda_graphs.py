@@ -16,9 +16,9 @@ from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams, TokenizedPrompt
 from gemma_model.layers.attention_metadata import attention_bias
 from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.cuda_graph_step import StaticStep
 from gemma_model.models.gemma3n.decoder_layer import DecoderLayer
 from gemma_model.models.gemma3n.nested_models import NestedModel
-from gemma_model.models.gemma3n.static_step import StaticStep
 
 Replay = Callable[[], Tensor]
 SLOTS, NEW = 6, 40
@@ -188,7 +188,7 @@ def test_a_step_that_reads_one_column_too_few_is_found_out(
     def narrow(queries: Tensor, token_keys: Tensor, window: int, like: Tensor) -> Tensor:
         return attention_bias(queries, token_keys, window - 1, like)
 
-    monkeypatch.setattr("gemma_model.layers.static_attention.attention_bias", narrow)
+    monkeypatch.setattr("gemma_model.layers.cuda_graph_attention.attention_bias", narrow)
     native = checkpoint.native()
     native.recorder.runner.capture_graphs(Again, PLAIN)
     assert isinstance(native.recorder.runner._steps[None], EagerStep)

@@ -15,7 +15,7 @@ from openai.types.chat.chat_completion_chunk import ChoiceLogprobs as ChunkLogpr
 from openai.types.chat.chat_completion_message_function_tool_call import Function
 
 import gemma_wire as wire
-from gemma_gateway.chat.response_format import ChatResponseFormat
+from gemma_gateway.chat.response_options import ChatResponseFormat
 from gemma_gateway.logprobs import to_chat_logprobs
 
 

@@ -16,9 +16,9 @@ from gemma_gateway.chat.choices import (
     ChatChoiceStreamer,
     to_chunk_choice,
 )
-from gemma_gateway.chat.response_format import ChatResponseFormat
+from gemma_gateway.chat.response_options import ChatResponseFormat
 from gemma_gateway.generation import Chunks
-from gemma_gateway.response_base import to_openai_usage
+from gemma_gateway.usage import to_openai_usage
 
 
 async def stream(form: ChatResponseFormat, chunks: Chunks) -> AsyncGenerator[ChatCompletionChunk, None]:

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gemma_gateway.schema.base import Ignored, StrictModel, Unsupported, conflict
 from gemma_gateway.schema.chat_template_options import ChatTemplateParams
 from gemma_gateway.schema.messages import ChatMessages, TextContent, check_calls
 from gemma_gateway.schema.sampling import ACCOUNTS, GenerationRequest, MaxTokens
+from gemma_gateway.schema.strict_model import Ignored, StrictModel, Unsupported, conflict
 from gemma_gateway.schema.tools import (
     AllowedToolsChoice,
     AnyTool,

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from gemma_gateway.schema.base import StrictModel, Unsupported, conflict
 from gemma_gateway.schema.extensions import REASONING, ReasoningParams
 from gemma_gateway.schema.messages import AssistantMessage, ChatMessage
+from gemma_gateway.schema.strict_model import StrictModel, Unsupported, conflict
 
 
 class ChatTemplateKwargs(ReasoningParams):

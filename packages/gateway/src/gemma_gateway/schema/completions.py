@@ -4,9 +4,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from gemma_gateway.schema.base import Unsupported, conflict
 from gemma_gateway.schema.output_details import TokenId
 from gemma_gateway.schema.sampling import UNLIMITED, GenerationRequest
+from gemma_gateway.schema.strict_model import Unsupported, conflict
 from gemma_wire.options import INT32_MAX
 
 MAX_PROMPTS = 128

@@ -7,7 +7,7 @@ are in ``sampling``, ``chat`` and ``completions``.
 
 from typing import Annotated, Any
 
-from gemma_gateway.schema.base import Ignored, StrictModel, Unsupported
+from gemma_gateway.schema.strict_model import Ignored, StrictModel, Unsupported
 
 REASONING = Ignored("the model has no reasoning mode")
 _BEAMS = Ignored("it tunes beam search, which is not supported")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Never
 
 from pydantic import BeforeValidator, ConfigDict, Field, Tag
 
-from gemma_gateway.schema.base import (
+from gemma_gateway.schema.strict_model import (
     Ignored,
     StrictModel,
     Unsupported,

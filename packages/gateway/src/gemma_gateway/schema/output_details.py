@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from gemma_gateway.schema.base import StrictModel, conflict
+from gemma_gateway.schema.strict_model import StrictModel, conflict
 from gemma_wire.options import INT32_MAX, MAX_LOGPROB_TOKEN_IDS, MAX_TOP_LOGPROBS
 
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
-from gemma_gateway.schema.base import Ignored, Unsupported, is_noop
+from gemma_gateway.schema.strict_model import Ignored, Unsupported, is_noop
 
 Treatment = Literal["supported", "ignored", "unsupported"]
 """Every parameter has exactly one."""

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from gemma_gateway.schema.base import Ignored, StrictModel, conflict
 from gemma_gateway.schema.extensions import Extensions
 from gemma_gateway.schema.output_details import OutputDetailParams, TokenId
+from gemma_gateway.schema.strict_model import Ignored, StrictModel, conflict
 from gemma_gateway.schema.structured_outputs import StructuredOutputParams
 from gemma_wire.options import (
     INT32_MAX,

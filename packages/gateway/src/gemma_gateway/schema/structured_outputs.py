@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import from_json
 
-from gemma_gateway.schema.base import StrictModel, Unsupported, conflict
+from gemma_gateway.schema.strict_model import StrictModel, Unsupported, conflict
 from gemma_gateway.schema.tools import StructuredOutputs
 
 MAX_SCHEMA_TEXT = 2**20

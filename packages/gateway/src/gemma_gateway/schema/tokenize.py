@@ -4,10 +4,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from gemma_gateway.schema.base import StrictModel, Unsupported, conflict
 from gemma_gateway.schema.chat_template_options import ChatTemplateParams
 from gemma_gateway.schema.messages import ChatMessages, check_calls
 from gemma_gateway.schema.output_details import TokenId
+from gemma_gateway.schema.strict_model import StrictModel, Unsupported, conflict
 from gemma_gateway.schema.tools import AnyTool
 from gemma_wire.messages import MAX_TOOLS
 

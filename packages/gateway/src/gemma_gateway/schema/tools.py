@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Never, Self
 
 from pydantic import ConfigDict, Field, Tag, model_validator
 
-from gemma_gateway.schema.base import (
+from gemma_gateway.schema.strict_model import (
     EmptyIsValue,
     Ignored,
     StrictModel,

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gemma_gateway.errors import BadRequest
-from gemma_gateway.schema.base import tag_of
+from gemma_gateway.schema.strict_model import tag_of
 from gemma_wire.errors import field_path
 
 _EXPECTED = {

@@ -12,8 +12,8 @@ from gemma_launcher.addresses import LOOPBACK, api_url, is_loopback
 from gemma_launcher.checkpoints.resolver import ResolvedCheckpoint
 from gemma_launcher.paths import PLAYGROUND_PACKAGE
 from gemma_launcher.processes import python_log, triton_log, triton_server
-from gemma_launcher.processes.hang_detector import detect_startup_hang
 from gemma_launcher.processes.health_probe import HealthProbe
+from gemma_launcher.processes.startup_hang_detector import detect_startup_hang
 from gemma_launcher.processes.stub_monitor import StubExitRecorder, wait_for_stub_exit
 from gemma_launcher.processes.supervisor import Monitor, Service, wait_until_unresponsive
 from gemma_launcher.processes.triton_address import TritonAddress
@@ -52,7 +52,7 @@ def triton_service(
     It is restarted when it ends, when its stub dies, when it does not respond to health checks, or when the
     model does not respond to ``op=describe``. While it loads the model it does not listen; it is then
     restarted when it accepts connections without responding, or when its processes are inactive for
-    ``hang_detector.STALL_LIMIT_S`` seconds.
+    ``startup_hang_detector.STALL_LIMIT_S`` seconds.
     """
 
     async def is_live() -> bool:

@@ -13,7 +13,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from gemma_model.engine.memory import GIB
+from gemma_model.engine.kv_cache_memory import GIB
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.model import FixedShapeStep, Model
 

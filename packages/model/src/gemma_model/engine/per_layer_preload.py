@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from gemma_model.engine.memory import GIB
+from gemma_model.engine.kv_cache_memory import GIB
 from gemma_model.models.model import HostTable
 
 log = logging.getLogger(__name__)

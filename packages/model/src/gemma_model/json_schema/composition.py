@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from gemma_model.json_schema.analysis import disjoint, required_of, types_may_be
+from gemma_model.json_schema.disjointness import disjoint, required_of, types_may_be
 from gemma_model.json_schema.document import Schema, SchemaLocation
 from gemma_model.json_schema.errors import NotEnforceable, SchemaError
 from gemma_model.json_schema.negation import has_reference, negate

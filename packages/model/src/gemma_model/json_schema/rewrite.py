@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gemma_model.json_schema.analysis import OF_OBJECTS, known_names, names_properties
 from gemma_model.json_schema.arrays import ABOUT_ARRAYS, all_orders, rewrite_array
 from gemma_model.json_schema.composition import Endless, rewrite_any_of, rewrite_not
 from gemma_model.json_schema.conditionals import conditions_of, rewrite_conditions, rewrite_dependencies
@@ -16,6 +15,7 @@ from gemma_model.json_schema.document import TYPES, Document, Schema, SchemaLoca
 from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.numbers import BOUNDS, exactly, rewrite_numbers
 from gemma_model.json_schema.objects import ABOUT_OBJECTS, close, counted, rewrite_object
+from gemma_model.json_schema.property_names import OF_OBJECTS, known_names, names_properties
 from gemma_model.json_schema.rewrite_context import RewriteContext, conjunction, listed
 from gemma_model.json_schema.strings import ABOUT_STRINGS, rewrite_string
 from gemma_model.json_schema.unenforced_keywords import UnenforcedKeywords

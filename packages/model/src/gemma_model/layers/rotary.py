@@ -9,7 +9,7 @@ def rotary_cos_sin(positions: Tensor, theta: float, head_dim: int) -> tuple[Tens
 
     Args:
         positions: M token positions, of any shape.
-        theta: the base of the frequencies.
+        theta: the base of the frequencies; a family's ``config.py`` has one for each layer type.
         head_dim: of the heads to rotate.
     """
     halves = torch.arange(0, head_dim, 2, dtype=torch.float, device=positions.device) / head_dim

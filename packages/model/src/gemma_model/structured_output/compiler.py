@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from gemma_model.detokenizer import TokenBytes
-from gemma_model.structured_output.budget import BytesEncoder, GrammarState, OutputBudget
+from gemma_model.structured_output.forced_completion import BytesEncoder, ForcedCompletion, GrammarState
 from gemma_model.structured_output.grammar_builder import LEVELS, LIMITS, byte_tokenizer
 from gemma_model.structured_output.sandbox import Sandbox
 from gemma_model.tool_calls import JsonScanner
@@ -99,14 +99,14 @@ class CompiledGrammar:
     """
 
     constraint: GrammarConstraint
-    budget: Callable[[], OutputBudget]
+    budget: Callable[[], ForcedCompletion]
     unenforced: tuple[str, ...] = ()
     is_valid: Callable[[str, list[tuple[str, str]]], bool] | None = None
 
 
 @dataclass(frozen=True)
 class _CachedGrammar:
-    """The result for a request's grammar; see ``BuiltGrammar``, and ``shortest`` of ``OutputBudget``."""
+    """The result for a request's grammar; see ``BuiltGrammar``, and ``shortest`` of ``ForcedCompletion``."""
 
     grammar: str
     unenforced: tuple[str, ...]
@@ -174,7 +174,7 @@ class GrammarCompiler:
             raise InvalidRequest(f"is not supported: {error}", _field(options)) from None
         start = self._initial_state(cached.grammar, options)
         budget = partial(
-            OutputBudget,
+            ForcedCompletion,
             start,
             self._encoder,
             max_tokens,

@@ -13,8 +13,8 @@ from gemma_model.device import to_device
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.cuda_graph_step import StaticStep
 from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.models.gemma3n.static_step import StaticStep
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.weights import open_weights
 

@@ -15,7 +15,7 @@
 
 namespace {
 
-// The weights of a layer, in the order in which fused_layers.py passes them.
+// The weights of a layer, in the order in which cpu_layers.py passes them.
 enum Part : int64_t {
   ROUTER_NORM,
   MODALITY_ROUTER,

@@ -22,11 +22,11 @@ from gemma_model.layers.specs import LayerKVSpec
 from gemma_model.models.gemma3n.altup import AltUpProjections
 from gemma_model.models.gemma3n.compiled_layers import compiled_layers
 from gemma_model.models.gemma3n.config import LayerType, TextConfig
+from gemma_model.models.gemma3n.cpu_layers import FusedLayers, last_rows, supports
+from gemma_model.models.gemma3n.cuda_graph_step import StaticStep
 from gemma_model.models.gemma3n.decoder_layer import DecoderLayer, RunLayer
-from gemma_model.models.gemma3n.fused_layers import FusedLayers, last_rows, supports
 from gemma_model.models.gemma3n.nested_models import NestedModel
 from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerInputs, PerLayerTable
-from gemma_model.models.gemma3n.static_step import StaticStep
 from gemma_model.weights import Weights
 
 

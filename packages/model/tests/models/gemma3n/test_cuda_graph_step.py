@@ -10,9 +10,9 @@ from torch import Tensor
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.compiled_layers import compiled_layers
+from gemma_model.models.gemma3n.cuda_graph_step import StaticStep
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.nested_models import NestedModel
-from gemma_model.models.gemma3n.static_step import StaticStep
 
 SLOTS, LENGTH = 6, 128
 IDS, SLOT, POSITION = [7, 90, 20, 530], [3, 0, 5, 1], [2, 61, 29, 0]  # slots in odd order, rings that wrapped

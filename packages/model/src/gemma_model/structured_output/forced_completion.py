@@ -159,7 +159,7 @@ Released = tuple[tuple[int, ...], tuple[PositionLogprobs, ...]]
 
 
 @dataclass
-class OutputBudget:
+class ForcedCompletion:
     """Holds back the end of one choice while it might have to be replaced by a completion.
 
     Args:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gemma_launcher.processes import hang_detector
+from gemma_launcher.processes import startup_hang_detector
 from gemma_launcher.processes.child_process import ChildProcess
 from gemma_launcher.processes.health_probe import HealthProbe
 from gemma_launcher.processes.ports import find_free_port
@@ -46,13 +46,13 @@ async def no() -> bool:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hang_detector, "STALL_LIMIT_S", 3)
+    monkeypatch.setattr(startup_hang_detector, "STALL_LIMIT_S", 3)
 
 
 @pytest.mark.usefixtures("soon")
 async def test_an_inactive_process_hangs() -> None:
     async with running(SLEEPS) as child, asyncio.timeout(30):
-        trouble = await hang_detector.detect_startup_hang(child, no)
+        trouble = await startup_hang_detector.detect_startup_hang(child, no)
     assert trouble == "hangs: it computed, read and printed nothing for 3 s"
 
 
@@ -62,7 +62,7 @@ async def test_an_active_process_does_not_hang(code: str) -> None:
     async with running(code) as child:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(6):
-                await hang_detector.detect_startup_hang(child, no)
+                await startup_hang_detector.detect_startup_hang(child, no)
 
 
 @pytest.mark.usefixtures("soon")
@@ -71,7 +71,7 @@ async def test_the_activity_of_descendants_counts() -> None:
     async with running(inner) as child:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(6):
-                await hang_detector.detect_startup_hang(child, no)
+                await startup_hang_detector.detect_startup_hang(child, no)
 
 
 async def test_a_process_that_accepts_connections_without_responding_hangs() -> None:
@@ -81,5 +81,5 @@ async def test_a_process_that_accepts_connections_without_responding_hangs() -> 
         async with running(LISTENS, str(port)) as child, asyncio.timeout(30):
             while not child.last_lines:  # noqa: ASYNC110 - it is another process
                 await asyncio.sleep(0.05)
-            trouble = await hang_detector.detect_startup_hang(child, lambda: probe.is_silent("/"))
-    assert trouble == hang_detector.UNRESPONSIVE
+            trouble = await startup_hang_detector.detect_startup_hang(child, lambda: probe.is_silent("/"))
+    assert trouble == startup_hang_detector.UNRESPONSIVE

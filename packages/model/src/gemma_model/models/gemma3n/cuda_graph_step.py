@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gemma_model.device import to_device
 from gemma_model.layers.attention_metadata import AnyMetadata
+from gemma_model.layers.cuda_graph_attention import StaticMetadata
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.layers.static_attention import StaticMetadata
 from gemma_model.models.gemma3n.config import LayerType
 from gemma_model.models.gemma3n.decoder_layer import DecoderLayer, RunLayer
 

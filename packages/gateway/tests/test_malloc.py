@@ -10,7 +10,7 @@ import sys
 
 import psutil
 
-from gemma_gateway.allocator import return_large_blocks
+from gemma_gateway.malloc import return_large_blocks
 
 if sys.argv[1] == "set":
     return_large_blocks()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
+from gemma_model.models.gemma3n.cpu_layers import supports
 from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.models.gemma3n.fused_layers import supports
 from gemma_model.models.gemma3n.nested_models import NestedModel
 from gemma_model.weights import open_weights
 

@@ -1,4 +1,4 @@
-"""Fields that the responses of all endpoints have in common."""
+"""What the responses of all endpoints have in common: usage (token counts), id, time, model, fingerprint."""
 
 import hashlib
 import time

@@ -1,27 +1,12 @@
-"""Static analysis of schemas: whether a value can fit two of them, and the possible property names."""
+"""Proves that no value fits two schemas, which makes a ``oneOf`` of them an ``anyOf``."""
 
 from typing import Any
 
 from gemma_model.json_schema.document import Document, SchemaLocation, types_of
+from gemma_model.json_schema.property_names import OPENING, list_of, map_of
 
 DEPTH = 8
 """A proof that goes deeper is given up."""
-OF_OBJECTS = frozenset(
-    (
-        "properties",
-        "required",
-        "additionalProperties",
-        "patternProperties",
-        "propertyNames",
-        "minProperties",
-        "maxProperties",
-        "dependentRequired",
-        "dependentSchemas",
-        "dependencies",
-        "unevaluatedProperties",
-    )
-)
-_OPENS = ("additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames")
 
 
 def disjoint(
@@ -57,8 +42,8 @@ def disjoint(
 def _alternatives(doc: Document, node: Any, at: SchemaLocation) -> list[list[tuple[Any, SchemaLocation]]]:
     """Lists of schemas; what fits the node fits at least one of each list."""
     at = doc.enter(node, at)
-    lists = [[(part, at)] for part in _list(node, "allOf")]
-    lists += [[(part, at) for part in _list(node, word)] for word in ("anyOf", "oneOf")]
+    lists = [[(part, at)] for part in list_of(node, "allOf")]
+    lists += [[(part, at) for part in list_of(node, word)] for word in ("anyOf", "oneOf")]
     if isinstance(node.get("$ref"), str) and (found := doc.follow(node, at)):
         lists.append([found])
     return lists
@@ -90,13 +75,13 @@ def _objects_disjoint(
     doc: Document, one: tuple[Any, SchemaLocation], two: tuple[Any, SchemaLocation], closed: bool, depth: int
 ) -> bool:
     (a, at_a), (b, at_b) = one, two
-    named_a, named_b = _map(a, "properties"), properties_of(doc, b, at_b)
+    named_a, named_b = map_of(a, "properties"), properties_of(doc, b, at_b)
     needs_a, needs_b = required_of(doc, a, at_a), required_of(doc, b, at_b)
-    shut_a = a.get("additionalProperties") is False or (closed and not any(word in a for word in _OPENS))
+    shut_a = a.get("additionalProperties") is False or (closed and not any(word in a for word in OPENING))
     if shut_a and "patternProperties" not in a and named_a and needs_b - set(named_a) - needs_a:
         return True
     shut_b = b.get("additionalProperties") is False and "patternProperties" not in b
-    if shut_b and needs_a - set(_map(b, "properties")):
+    if shut_b and needs_a - set(map_of(b, "properties")):
         return True
     every_a = properties_of(doc, a, at_a)
     return any(
@@ -111,7 +96,7 @@ def required_of(doc: Document, node: Any, at: SchemaLocation, depth: int = 0) ->
     """The names that every object needs which fits the schema, as far as ``allOf`` and references tell."""
     if not isinstance(node, dict) or depth > DEPTH:
         return set()
-    names = {name for name in _list(node, "required") if isinstance(name, str)}
+    names = {name for name in list_of(node, "required") if isinstance(name, str)}
     for part, place in _met(doc, node, at):
         names |= required_of(doc, part, place, depth + 1)
     return names
@@ -124,7 +109,7 @@ def properties_of(
     if not isinstance(node, dict) or depth > DEPTH:
         return {}
     at = doc.enter(node, at)
-    found = {name: [(schema, at)] for name, schema in _map(node, "properties").items()}
+    found = {name: [(schema, at)] for name, schema in map_of(node, "properties").items()}
     for part, place in _met(doc, node, at):
         for name, schemas in properties_of(doc, part, place, depth + 1).items():
             found.setdefault(name, []).extend(schemas)
@@ -144,7 +129,7 @@ def _kinds_of(doc: Document, node: Any, at: SchemaLocation, depth: int = 0) -> s
 def _met(doc: Document, node: dict[str, Any], at: SchemaLocation) -> list[tuple[Any, SchemaLocation]]:
     """The other schemas that whatever fits this one fits."""
     at = doc.enter(node, at)
-    parts = [(part, at) for part in _list(node, "allOf")]
+    parts = [(part, at) for part in list_of(node, "allOf")]
     if isinstance(node.get("$ref"), str) and (found := doc.follow(node, at)):
         parts.append(found)
     return parts
@@ -159,57 +144,6 @@ def _below(a: dict[str, Any], b: dict[str, Any]) -> bool:
     high, low = min(highs), max(lows)
     touching = high == low and (a.get("exclusiveMaximum") == high or b.get("exclusiveMinimum") == low)
     return bool(high < low or touching)
-
-
-def known_names(
-    doc: Document, node: Any, at: SchemaLocation, seen: frozenset[int] = frozenset()
-) -> dict[str, None] | None:
-    """The names of properties that a schema speaks of; nothing when it says itself what others may be.
-
-    Args:
-        doc: the document.
-        node: a schema.
-        at: its place.
-        seen: schemas that are being looked into.
-    """
-    if not isinstance(node, dict) or id(node) in seen:
-        return {}
-    if any(word in node for word in _OPENS):
-        return None
-    at, seen = doc.enter(node, at), seen | {id(node)}
-    names: dict[str, None] = dict.fromkeys(_map(node, "properties"))
-    names |= dict.fromkeys(name for name in _list(node, "required") if isinstance(name, str))
-    for part, place in _in_place(doc, node, at):
-        more = known_names(doc, part, place, seen)
-        if more is None:
-            return None
-        names |= more
-    return names
-
-
-def _in_place(doc: Document, node: dict[str, Any], at: SchemaLocation) -> list[tuple[Any, SchemaLocation]]:
-    """The schemas within that are about the same value."""
-    parts = [(part, at) for word in ("allOf", "anyOf", "oneOf") for part in _list(node, word)]
-    parts += [(node[word], at) for word in ("if", "then", "else") if word in node]
-    for word in ("dependentSchemas", "dependencies", "dependentRequired"):
-        for name, part in _map(node, word).items():
-            needs = [name, *(part if isinstance(part, list) else ())]
-            parts += [({"required": needs}, at), (part, at)]
-    if isinstance(node.get("$ref"), str) and (found := doc.follow(node, at)):
-        parts.append(found)
-    return parts
-
-
-def names_properties(
-    doc: Document, node: Any, at: SchemaLocation, seen: frozenset[int] = frozenset()
-) -> bool:
-    """Whether a schema, or one about the same value within it, lists ``properties``."""
-    if not isinstance(node, dict) or id(node) in seen:
-        return False
-    at, seen = doc.enter(node, at), seen | {id(node)}
-    return "properties" in node or any(
-        names_properties(doc, part, place, seen) for part, place in _in_place(doc, node, at)
-    )
 
 
 def types_may_be(node: Any, kind: str) -> bool:
@@ -234,13 +168,3 @@ def _kinds(node: dict[str, Any]) -> set[str]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _list(node: dict[str, Any], word: str) -> list[Any]:
-    value = node.get(word)
-    return value if isinstance(value, list) else []
-
-
-def _map(node: dict[str, Any], word: str) -> dict[str, Any]:
-    value = node.get(word)
-    return value if isinstance(value, dict) else {}

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gemma_model.engine import memory
-from gemma_model.engine.memory import check_fits, free_host_memory, longest
+from gemma_model.engine import kv_cache_memory
+from gemma_model.engine.kv_cache_memory import check_fits, free_host_memory, longest
 from gemma_wire import InvalidRequest
 
 
@@ -35,13 +35,13 @@ def test_nothing_fits_into_nothing() -> None:
 
 def test_free_host_memory_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 4 kB\n")
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(kv_cache_memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(kv_cache_memory, "CGROUP", tmp_path)
     assert free_host_memory() == 4096
     (tmp_path / "memory.max").write_text("3000\n")
     (tmp_path / "memory.current").write_text("1000\n")
     assert free_host_memory() == 2000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_host_memory() == 4096
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(kv_cache_memory, "MEMINFO", tmp_path / "none")
     assert free_host_memory() is None

@@ -5,7 +5,7 @@ import sys
 LOOP = """
 import resource
 import statistics
-from gemma_model.allocator import tune
+from gemma_model.malloc import tune
 if {tuned}:
     tune()
 import torch

@@ -36,7 +36,7 @@ def shortened(body: dict[str, Json], path: str) -> dict[str, Json]:
         new["model"] = MODEL
     for name in (*LIMITS, "n", "best_of", "min_tokens"):
         if _is_count(new.get(name)):
-            new[name] = min(new[name], FEW)
+            new[name] = FEW
     if path.endswith("/chat/completions") and all(new.get(name) is None for name in LIMITS):
         new["max_tokens"] = FEW
     if isinstance(new.get("prompt"), list):
@@ -45,7 +45,10 @@ def shortened(body: dict[str, Json], path: str) -> dict[str, Json]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and FEW < value <= INT32_MAX
+    """Whether it is more than a few: -1 is what the context has room for."""
+    return (
+        isinstance(value, int) and not isinstance(value, bool) and (value == -1 or FEW < value <= INT32_MAX)
+    )
 
 
 def _whole_numbers(value: Json) -> Json:

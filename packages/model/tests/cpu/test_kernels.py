@@ -125,6 +125,20 @@ def test_without_a_compiler_a_warning_is_logged(
     assert not list(tmp_path.glob("*.so"))
 
 
+def test_the_linkers_reason_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiler = tmp_path / "compiler"
+    lines = ("ld: final link failed: No space left on device", "collect2: error: ld returned 1 exit status")
+    compiler.write_text("#!/bin/sh\n" + "".join(f"echo '{line}' >&2\n" for line in lines) + "exit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(kernels, "FOLDER", tmp_path / "kernels")
+    with caplog.at_level(logging.INFO):
+        assert not kernels.load.__wrapped__()
+    assert "No space left on device" in caplog.text
+
+
 def test_compiled_kernels_are_reused_only_with_the_same_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,10 @@ def _processor_flags() -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The last line that the compiler wrote, or the error's message."""
+    """The last line of the compiler or the linker, or the error's message.
+
+    GCC's driver adds a line, "collect2: error: ld returned 1 exit status", to the linker's own.
+    """
     written = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
-    return (written or str(error)).strip().splitlines()[-1]
+    lines = (written or str(error)).strip().splitlines()
+    return next((line for line in reversed(lines) if not line.startswith("collect2:")), lines[-1])

@@ -64,7 +64,7 @@ async def test_events_without_a_listener_are_cancelled() -> None:
 def test_a_conversation_is_limited() -> None:
     talk = Conversation.from_stored({"messages": [{"role": "user", "content": "x" * MAX_BYTES}]})
     assert talk.size == MAX_BYTES
-    with pytest.raises(gr.Error, match="may have 64 MB"):
+    with pytest.raises(gr.Error, match="may have at most 64 MB"):
         talk.add_user_message({"text": "y", "files": []})
     assert len(talk.messages) == 1
     talk.pop_user_message(lambda *_: "")

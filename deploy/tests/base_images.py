@@ -50,6 +50,10 @@ class Buildah:
             raise RuntimeError(f"buildah {arguments[0]}: {(run.stdout + run.stderr)[-4000:]}")
         return run.stdout.strip()
 
+    def unmount(self) -> None:
+        """Undo the bind mount that a build may leave on its store, so that the folder can be deleted."""
+        subprocess.run(["umount", self.folder / "store" / "overlay"], check=False, capture_output=True)
+
     def has(self, image: str) -> bool:
         """Whether the image is there."""
         return image in self("images", "--format", "{{.Name}}:{{.Tag}}").split()

@@ -95,6 +95,7 @@ def running() -> Iterator[Engine]:
         engine = Engine({**environment, "DOCKER_HOST": host}, has_stand_ins=True)
         for image in (*IMAGES, base_images.PROMETHEUS):
             _load(engine, image)
+        base_images.Buildah(FOLDER / "buildah").unmount()
         yield engine
 
 

@@ -2,9 +2,13 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import compose
@@ -21,6 +25,10 @@ def dashboard() -> dict[str, Any]:
     return dict(json.loads(DASHBOARD.read_text(encoding="utf-8")))
 
 
+def scraper() -> dict[str, Any]:
+    return dict(yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8")))
+
+
 def panels() -> list[dict[str, Any]]:
     return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
@@ -28,6 +36,11 @@ def panels() -> list[dict[str, Any]]:
 def asked() -> set[str]:
     """Every metric that a query of the dashboard names."""
     return {name for panel in panels() for each in panel["targets"] for name in _METRIC.findall(each["expr"])}
+
+
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((FOLDER / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
 
 
 def of_the_model() -> Iterator[str]:
@@ -45,6 +58,38 @@ def of_the_gateway() -> Iterator[str]:
 
 def test_every_metric_of_the_dashboard_exists() -> None:
     assert asked() <= {*of_the_model(), *of_the_gateway()}
+
+
+def test_every_metric_and_job_of_an_alert_exists() -> None:
+    names = {name for rule in alerts() for name in _METRIC.findall(rule["expr"])}
+    assert len(names) >= 3
+    assert names <= {*of_the_model(), *of_the_gateway()}
+    jobs = {each["job_name"] for each in scraper()["scrape_configs"]}
+    for rule in alerts():
+        for matched in re.findall(r'job=~"([^"]+)"', rule["expr"]):
+            assert set(matched.split("|")) <= jobs
+
+
+def test_prometheus_loads_the_alerts() -> None:
+    (path,) = scraper()["rule_files"]
+    mounted = dict(volume.split(":")[:2] for volume in compose.services()["prometheus"]["volumes"])
+    assert mounted["./deploy/observability/alerts.yml"] == path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "rules", "--lint-fatal", FOLDER / "alerts.yml"),
+        ("test", "rules", ROOT / "deploy" / "tests" / "alerts_test.yml"),
+    ],
+    ids=["valid", "fire"],
+)
+def test_promtool_accepts_the_alerts(arguments: tuple[str | Path, ...]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed; on Debian it is in the package prometheus")
+    run = subprocess.run([promtool, *arguments], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_the_dashboard_looks_at_both_and_at_more_than_a_few() -> None:

@@ -136,7 +136,7 @@ def test_close_cancels_running_requests_and_refuses_new_ones(engine: NativeEngin
 
 
 def test_too_large_a_cache_is_one_clear_error(checkpoint: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"What would fit: max_num_seqs=\d+ "):
+    with pytest.raises(InvalidRequest, match=r"These would fit: max_num_seqs=\d+ "):
         start_engine(checkpoint.folder, Settings(device="cpu", max_num_seqs=10**7))
 
 

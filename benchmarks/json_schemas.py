@@ -73,7 +73,7 @@ class Compiler:
 
     def response(self, made: CompiledGrammar, seed: int) -> tuple[str, StopCause | None]:
         """Text and finish reason; all tokens that are allowed have equal probabilities."""
-        constraint, budget, rng = made.constraint.fork(), made.budget(), random.Random(seed)
+        constraint, budget, rng = made.constraint.fork(), made.completion(), random.Random(seed)
         sent: list[int] = []
         finish: StopCause | None = None
         for count in range(1, MAX_TOKENS + 1):

@@ -23,7 +23,7 @@ from demo import sizes
 from demo.lessons import chat_lesson, picture_lesson, sound_lesson
 from demo.pictures import make_scene
 from demo.sounds import Sound, make_sound
-from gemma_model.testing import tiny_checkpoint
+from gemma_model.testing import tiny_checkpoint, tiny_tokenizer
 from gemma_model.tool_calls import describe_tools, render_calls
 from gemma_wire import TextPart
 
@@ -35,7 +35,7 @@ ADDED = 0.2
 
 def build_tokenizer(seed: int, lessons: int = CORPUS_LESSONS) -> PreTrainedTokenizerFast:
     """A tokenizer whose tokens are mostly the words of the lessons."""
-    return tiny_checkpoint.build_tokenizer(
+    return tiny_tokenizer.build_tokenizer(
         list(_corpus(seed, lessons)), sizes.TEXT_VOCAB, sizes.MM_VOCAB, words=True
     )
 
@@ -124,7 +124,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Gemma3nProcessor:
             do_convert_rgb=True,
         ),
         tokenizer=tokenizer,
-        chat_template=tiny_checkpoint.CHAT_TEMPLATE,
+        chat_template=tiny_tokenizer.CHAT_TEMPLATE,
         image_seq_length=sizes.IMAGE_TOKENS,
         audio_seq_length=sizes.AUDIO_TOKENS,
     )

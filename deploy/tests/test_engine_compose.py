@@ -19,7 +19,7 @@ LARGEST_MB = {"gemma-triton-api": 400, "gemma-triton-playground": 600, "gemma-tr
 """On the stand-ins, which have 130 and 280 MB."""
 
 UNWANTED = r"""
-find / -xdev \( -path '*/site-packages/pip' -o -path '*/site-packages/poetry' -o -path /root/.cache \) -print
+find / -xdev \( -path '*/site-packages/pip' -o -path '*/site-packages/poetry' -o -path '*/.cache' \) -print
 find /opt /app -xdev \( -name tests -type d -o -name .git \) -print
 find /var/cache/apt /var/lib/apt/lists -xdev -type f \( -name '*.deb' -o -name '*Packages*' \) -print
 """

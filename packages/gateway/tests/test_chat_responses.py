@@ -13,8 +13,8 @@ from packages.gateway.tests.conftest import END, INFO, MODEL, FakeEngine, chat, 
 
 from gemma_gateway.chat.response import complete, stream
 from gemma_gateway.chat.response_options import ChatResponseFormat
+from gemma_gateway.response_base import ResponseBase, system_fingerprint
 from gemma_gateway.sse import PAD
-from gemma_gateway.usage import ResponseBase, system_fingerprint
 from gemma_wire import Chunk, Request, TokenLogprob, ToolCallDelta, Usage
 
 USAGE = {

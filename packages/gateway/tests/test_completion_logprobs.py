@@ -22,8 +22,8 @@ from packages.gateway.tests.conftest import MODEL, FakeEngine, Step, events, pro
 from gemma_gateway.completions.request import CompletionPrompt
 from gemma_gateway.completions.response import CompletionResponseFormat, complete, stream
 from gemma_gateway.generation import EngineCall
+from gemma_gateway.response_base import ResponseBase
 from gemma_gateway.schema.completions import CompletionRequest
-from gemma_gateway.usage import ResponseBase
 from gemma_wire import Chunk, Request, TokenLogprob, Usage
 
 

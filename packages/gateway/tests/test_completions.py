@@ -18,7 +18,7 @@ from packages.gateway.tests.completion_helpers import (
 from packages.gateway.tests.conftest import END, INFO, MODEL, FakeEngine, Step, assert_error, until
 
 import gemma_wire as wire
-from gemma_gateway.usage import system_fingerprint
+from gemma_gateway.response_base import system_fingerprint
 from gemma_wire import Chunk, Options, Request
 
 

@@ -11,7 +11,7 @@ from packages.gateway.tests.conftest import INFO, MODEL, FakeEngine, assert_erro
 
 from gemma_gateway.errors import ModelNotFound
 from gemma_gateway.model_registry import HEALTH_MAX_AGE, REQUEST_MAX_AGE, ModelRegistry
-from gemma_gateway.usage import system_fingerprint
+from gemma_gateway.response_base import system_fingerprint
 from gemma_wire import ModelInfo, Unavailable
 
 OWN = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 from gemma_launcher.addresses import LOOPBACK
 from gemma_launcher.processes.ports import find_free_port
@@ -161,3 +162,18 @@ def _start(
     api, http, grpc, metrics = (f"{LOOPBACK}:{port}" for port in ports)
     urls = f"http://{api}", f"http://{http}", grpc, f"http://{metrics}"
     return RunningLauncher(process, log, *urls, playground=f"http://{LOOPBACK}:{page}" if playground else "")
+
+
+def tritonserver(served: RunningLauncher) -> psutil.Process:
+    children = psutil.Process(served.process.pid).children()
+    return next(child for child in children if child.name() == "tritonserver")
+
+
+def gateway(served: RunningLauncher) -> psutil.Process:
+    children = psutil.Process(served.process.pid).children()
+    return next(child for child in children if "gemma_gateway" in child.cmdline())
+
+
+def playground(served: RunningLauncher) -> psutil.Process:
+    children = psutil.Process(served.process.pid).children()
+    return next(child for child in children if "gemma_playground" in child.cmdline())

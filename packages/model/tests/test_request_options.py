@@ -1,10 +1,6 @@
 """How the options of a request reach the engine, and their limits."""
 
-import io
-import wave
-
 import pytest
-from PIL import Image
 
 from gemma_model.checkpoint import Checkpoint
 from gemma_model.request_processor import RequestProcessor
@@ -18,22 +14,6 @@ from gemma_wire import (
     Request,
     Tool,
 )
-
-
-def _wav(seconds: float = 0.5) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(bytes(2 * int(seconds * 16_000)))
-    return buffer.getvalue()
-
-
-def _png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def test_every_option_reaches_the_generation(processor: RequestProcessor, checkpoint: Checkpoint) -> None:

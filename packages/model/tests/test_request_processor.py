@@ -1,20 +1,17 @@
-import io
 import json
 import subprocess
 import sys
-import wave
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from gemma_model.checkpoint import Checkpoint, open_checkpoint
 from gemma_model.engine_types import EngineSamplingParams
 from gemma_model.request_processor import RequestProcessor
 from gemma_model.settings import Settings
-from gemma_model.worker_pool import ClientDisconnected
+from gemma_model.worker_pool import RequestAborted
 from gemma_wire import (
     AudioPart,
     ContextLengthExceeded,
@@ -27,21 +24,7 @@ from gemma_wire import (
     TextPart,
 )
 
-
-def _wav(seconds: float = 0.5) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(bytes(2 * int(seconds * 16_000)))
-    return buffer.getvalue()
-
-
-def _png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(buffer, "PNG")
-    return buffer.getvalue()
+from .media_files import png, wav
 
 
 def test_the_checkpoint_has_its_limits_and_defaults(checkpoint: Checkpoint) -> None:
@@ -180,7 +163,7 @@ def test_a_tiny_temperature_is_greedy(processor: RequestProcessor) -> None:
 
 
 def test_no_image_is_decoded_after_a_disconnect(processor: RequestProcessor) -> None:
-    with pytest.raises(ClientDisconnected):
+    with pytest.raises(RequestAborted):
         processor.process(
             Request(prompt="<image_soft_token>", images=(b"no picture",)), is_disconnected=lambda: True
         )
@@ -188,13 +171,13 @@ def test_no_image_is_decoded_after_a_disconnect(processor: RequestProcessor) -> 
 
 def test_images_replace_their_placeholders(processor: RequestProcessor) -> None:
     message = Message(role="user", content=(ImagePart(), ImagePart()))
-    engine_request = processor.process(Request(messages=(message,), images=(_png(), _png()))).engine_request
+    engine_request = processor.process(Request(messages=(message,), images=(png(), png()))).engine_request
     assert len(engine_request.prompt.spans) == 2
 
 
 def test_images_and_audio_replace_their_placeholders(processor: RequestProcessor) -> None:
     message = Message(role="user", content=(AudioPart(), TextPart(text="and"), ImagePart()))
-    processed = processor.process(Request(messages=(message,), images=(_png(),), audio=(_wav(),)))
+    processed = processor.process(Request(messages=(message,), images=(png(),), audio=(wav(),)))
     assert [span.media.modality for span in processed.engine_request.prompt.spans] == ["audio", "image"]
 
 
@@ -203,11 +186,11 @@ def test_images_and_audio_replace_their_placeholders(processor: RequestProcessor
     [
         (Request(prompt="<image_soft_token>" * 3, images=(b"x",) * 3), "images"),
         (Request(prompt="<image_soft_token>", images=(b"x",)), "images[0]"),
-        (Request(prompt="x", images=(_png(),)), "images"),
-        (Request(prompt="x", audio=(_wav(),)), "audio"),
-        (Request(prompt="x", audio=(_wav(),) * 2), "audio"),
+        (Request(prompt="x", images=(png(),)), "images"),
+        (Request(prompt="x", audio=(wav(),)), "audio"),
+        (Request(prompt="x", audio=(wav(),) * 2), "audio"),
         (Request(prompt="<audio_soft_token>", audio=(b"x",)), "audio[0]"),
-        (Request(prompt="<audio_soft_token>", audio=(_wav(60),)), "audio[0]"),
+        (Request(prompt="<audio_soft_token>", audio=(wav(60),)), "audio[0]"),
         (Request(messages=(Message(role="user", content=(AudioPart(),)),)), "audio"),
     ],
 )

@@ -57,6 +57,28 @@ def test_a_context_length_that_is_no_number_is_named(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path).context_length == 32_768
 
 
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("[]", "MODEL_NAME"),
+        ("3", "MODEL_NAME"),
+        ('{"text_config": [1]}', "config.text_config"),
+        ('{"text_config": {"vocab_size": "x"}}', "text_config.vocab_size"),
+        ('{"vision_config": {}, "vision_soft_tokens_per_image": 0}', "config.vision_soft_tokens_per_image"),
+    ],
+)
+def test_a_config_of_a_wrong_type_is_named(tmp_path: Path, content: str, names: str) -> None:
+    (tmp_path / "config.json").write_text(content.replace("{}", '{"a": 1}'), encoding="utf-8")
+    with pytest.raises(InvalidRequest) as caught:
+        _read_all(tmp_path)
+    assert caught.value.field == names
+
+
+def _read_all(folder: Path) -> object:
+    checkpoint = open_checkpoint(folder)
+    return checkpoint.vocabulary, checkpoint.soft_tokens
+
+
 def test_greedy_by_recommendation(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
     (tmp_path / "generation_config.json").write_text(json.dumps({"do_sample": False}), encoding="utf-8")

@@ -13,7 +13,15 @@ import httpx
 import psutil
 import pytest
 from packages.launcher.tests import stack
-from packages.launcher.tests.stack import Leftovers, RunningLauncher, until, within
+from packages.launcher.tests.stack import (
+    Leftovers,
+    RunningLauncher,
+    gateway,
+    playground,
+    tritonserver,
+    until,
+    within,
+)
 
 from gemma_launcher.__main__ import main
 from gemma_launcher.errors import CommandError
@@ -46,21 +54,6 @@ def elsewhere(tmp_path: Path) -> Path:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     return folder
-
-
-def tritonserver(served: RunningLauncher) -> psutil.Process:
-    children = psutil.Process(served.process.pid).children()
-    return next(child for child in children if child.name() == "tritonserver")
-
-
-def gateway(served: RunningLauncher) -> psutil.Process:
-    children = psutil.Process(served.process.pid).children()
-    return next(child for child in children if "gemma_gateway" in child.cmdline())
-
-
-def playground(served: RunningLauncher) -> psutil.Process:
-    children = psutil.Process(served.process.pid).children()
-    return next(child for child in children if "gemma_playground" in child.cmdline())
 
 
 def stub(served: RunningLauncher) -> psutil.Process:

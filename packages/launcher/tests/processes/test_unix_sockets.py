@@ -5,18 +5,12 @@ import tempfile
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from packages.launcher.tests import stack
-from packages.launcher.tests.stack import Leftovers, RunningLauncher, until
+from packages.launcher.tests.stack import Leftovers, RunningLauncher, tritonserver, until
 
 KEY = {"Authorization": "Bearer sk-1"}
 QUESTION = {"model": "toy-checkpoint", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
-
-
-def tritonserver(served: RunningLauncher) -> psutil.Process:
-    children = psutil.Process(served.process.pid).children(recursive=True)
-    return next(child for child in children if child.name() == "tritonserver")
 
 
 def answers(served: RunningLauncher) -> bool:

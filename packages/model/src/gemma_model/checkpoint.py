@@ -35,7 +35,7 @@ class Checkpoint:
         """The supported media, and the number of soft tokens of each image or audio clip."""
         towers: dict[Modality, tuple[str, int]] = {"image": ("vision", 256), "audio": ("audio", 188)}
         return {  # The key is called "per_image" for audio as well.
-            modality: int(self.config.get(f"{tower}_soft_tokens_per_image", default))
+            modality: integer(self.config, f"{tower}_soft_tokens_per_image", default, section="config")
             for modality, (tower, default) in towers.items()
             if self.config.get(f"{tower}_config") and not self.text_only
         }
@@ -43,7 +43,7 @@ class Checkpoint:
     @property
     def vocabulary(self) -> int:
         """Number of logits of the model."""
-        return integer(self.config.get("text_config", self.config), "vocab_size", 262_400)
+        return integer(text_part(self.config), "vocab_size", 262_400)
 
     @property
     def tokenizer_config(self) -> dict[str, Any]:
@@ -70,8 +70,7 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
     """
     config = read_config(folder)
     generation = _read(folder / "generation_config.json") if _has(folder, "generation_config.json") else {}
-    text = config.get("text_config", config)
-    own = integer(text, "max_position_embeddings", 32_768)
+    own = integer(text_part(config), "max_position_embeddings", 32_768)
     if max_model_len is not None and max_model_len > own:
         raise InvalidRequest(f"{max_model_len} is more than the checkpoint's {own} tokens", "max_model_len")
     return Checkpoint(
@@ -115,15 +114,36 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _read(folder / "config.json")
 
 
-def integer(config: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
-    """The value of a key of the text part of ``config.json``; ``default`` is that of transformers.
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``text_config`` of a complete ``config.json``, or the file of a text model alone.
 
     Raises:
-        InvalidRequest: it is not an integer of at least ``least``.
+        InvalidRequest: it is not an object.
+    """
+    text = config.get("text_config") or config
+    if not isinstance(text, Mapping):
+        raise InvalidRequest("is not a JSON object", "config.text_config")
+    return text
+
+
+def integer(
+    config: Mapping[str, Any], key: str, default: int, *, least: int = 1, section: str = "text_config"
+) -> int:
+    """The value of a key of ``config.json``; ``default`` is that of transformers.
+
+    Args:
+        config: a section of the file.
+        key: of the section.
+        default: if there is no such key.
+        least: the smallest valid value.
+        section: its name, for the error message.
+
+    Raises:
+        InvalidRequest: the value is not an integer of at least ``least``.
     """
     value = config.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidRequest(f"{value!r} is not an integer of at least {least}", f"text_config.{key}")
+        raise InvalidRequest(f"{value!r} is not an integer of at least {least}", f"{section}.{key}")
     return value
 
 
@@ -144,7 +164,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"cannot read {path}: {error}", "MODEL_NAME") from None
-    return dict(content)
+    if not isinstance(content, dict):
+        raise InvalidRequest(f"{path} is not a JSON object", "MODEL_NAME")
+    return content
 
 
 def _has(folder: Path, name: str) -> bool:

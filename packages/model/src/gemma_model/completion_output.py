@@ -27,7 +27,7 @@ class OutputOptions:
         token_ids: report the ids of the prompt's and the new tokens.
         usage: report the token counts so far in each chunk.
         special: write control tokens by their names.
-        budget: makes the object that closes a choice that ``max_tokens`` cuts; one for each choice.
+        completion: makes the object that closes a choice that ``max_tokens`` cuts; one for each choice.
         unenforced: keywords of the request's schemas that are not enforced.
         is_valid: whether a finished choice fits its schemas; takes its text and its calls (name, arguments).
     """
@@ -44,7 +44,7 @@ class OutputOptions:
     token_ids: bool = False
     usage: bool = False
     special: bool = False
-    budget: Callable[[], ForcedCompletion] | None = None
+    completion: Callable[[], ForcedCompletion] | None = None
     unenforced: tuple[str, ...] = ()
     is_valid: Callable[[str, list[tuple[str, str]]], bool] | None = None
 
@@ -72,7 +72,7 @@ class CompletionOutput:
 
     def __init__(self, index: int, options: OutputOptions) -> None:
         self._index, self._options = index, options
-        self._budget = options.budget() if options.budget is not None else None
+        self._completion = options.completion() if options.completion is not None else None
         self._all_text: list[str] = []
         self._all_calls: list[ToolCallDelta] = []
         self._unsent = _Unsent()
@@ -105,8 +105,8 @@ class CompletionOutput:
     def add(self, output: EngineOutput) -> bool:
         """Process an engine output of this choice; whether the choice has ended."""
         before = self.tokens
-        budget = self._budget
-        token_ids, logprobs = budget.add(output) if budget else (output.token_ids, output.logprobs)
+        completion = self._completion
+        token_ids, logprobs = completion.add(output) if completion else (output.token_ids, output.logprobs)
         self._append(self._detokenizer.feed(token_ids, logprobs))
         fresh = token_ids[: self.tokens - before]
         self._unsent.token_ids += fresh if self._options.token_ids else ()
@@ -150,7 +150,7 @@ class CompletionOutput:
     def _finish_reason(self, output: EngineOutput) -> FinishReason:
         if self.stopped:
             return "stop"
-        if output.finish == "length" and not (self._budget is not None and self._budget.complete):
+        if output.finish == "length" and not (self._completion is not None and self._completion.complete):
             return "length"
         return "tool_calls" if self._calls.calls else "stop"
 

@@ -14,7 +14,7 @@ from gemma_model.models.gemma3n.nested_models import served_nested_models
 from gemma_model.prompt_encoder import PromptEncoder, context_length_message
 from gemma_model.settings import Settings
 from gemma_model.structured_output.compiler import CompiledGrammar, GrammarCompiler
-from gemma_model.worker_pool import ClientDisconnected
+from gemma_model.worker_pool import RequestAborted
 from gemma_wire import ContextLengthExceeded, InvalidRequest, Options, Request, TokenizerInfo, Tokens
 from gemma_wire.options import MAX_TOP_LOGPROBS
 
@@ -71,7 +71,7 @@ class RequestProcessor:
             is_disconnected: checked before each image and audio clip is decoded.
 
         Raises:
-            ClientDisconnected: the client has disconnected.
+            RequestAborted: the client has disconnected.
             InvalidRequest: names the field.
             ContextLengthExceeded: the prompt does not fit.
         """
@@ -114,7 +114,7 @@ class RequestProcessor:
             token_ids=options.return_token_ids,
             usage=options.continuous_usage_stats,
             special=not options.skip_special_tokens,
-            budget=compiled.budget if compiled else None,
+            completion=compiled.completion if compiled else None,
             unenforced=compiled.unenforced if compiled else (),
             is_valid=compiled.is_valid if compiled else None,
         )
@@ -123,7 +123,7 @@ class RequestProcessor:
         """The response to ``op=tokenize`` and ``op=detokenize``.
 
         Raises:
-            ClientDisconnected: the client has disconnected.
+            RequestAborted: the client has disconnected.
             InvalidRequest: names the field.
         """
         self._check(request.options)
@@ -244,7 +244,7 @@ def _check_count(files: tuple[bytes, ...], limit: int, field: str) -> None:
 def _while_connected(files: Iterable[bytes], is_disconnected: IsDisconnected) -> Iterator[bytes]:
     for data in files:
         if is_disconnected():
-            raise ClientDisconnected
+            raise RequestAborted
         yield data
 
 

@@ -25,7 +25,7 @@ from gemma_model.metrics import Metrics
 from gemma_model.response import ResponseStream
 from gemma_model.response_sender import ResponseSender
 from gemma_model.settings import Settings
-from gemma_model.worker_pool import ClientDisconnected, WorkerPool
+from gemma_model.worker_pool import RequestAborted, WorkerPool
 from gemma_wire import (
     Chunk,
     EngineFailure,
@@ -143,7 +143,7 @@ class TritonPythonModel:
             )
             sender = self._sender if engine_request.constraint is None else self._grammar_sender
             sender.start(response, lambda on_output: self._engine.submit(engine_request, on_output))
-        except ClientDisconnected:
+        except RequestAborted:
             channel.close()
         except Exception as error:
             channel.fail(_as_wire_error(error))
@@ -151,7 +151,7 @@ class TritonPythonModel:
     def _tokens(self, channel: "TritonChannel", request: Request) -> None:
         try:
             channel.send(self._processor.tokens(request, channel.cancelled), last=True)
-        except ClientDisconnected:
+        except RequestAborted:
             channel.close()
         except Exception as error:
             channel.fail(_as_wire_error(error))

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from gemma_wire import Overloaded
 
 
-class ClientDisconnected(Exception):
-    """The client that a task works for has disconnected."""
+class RequestAborted(Exception):
+    """The request that a task works for was aborted: its client has disconnected."""
 
 
 class WorkerPool:

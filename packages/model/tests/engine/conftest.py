@@ -27,13 +27,13 @@ from gemma_model.engine_types import (
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.sampling.sampling_state import SamplingState
 from gemma_model.settings import Settings
-from gemma_model.testing import tiny_checkpoint
+from gemma_model.testing import tiny_checkpoint, tiny_tokenizer
 
 from .counting import native_engine
 
 IMAGE, SOUND = (
-    tiny_checkpoint.TEXT_VOCAB + 1,
-    tiny_checkpoint.TEXT_VOCAB + tiny_checkpoint.MM_VOCAB + 1,
+    tiny_tokenizer.TEXT_VOCAB + 1,
+    tiny_tokenizer.TEXT_VOCAB + tiny_tokenizer.MM_VOCAB + 1,
 )  # ids of soft tokens
 LENGTH = 512
 
@@ -148,7 +148,7 @@ class Checkpoint:
 
     @staticmethod
     def text(length: int, seed: int) -> TokenizedPrompt:
-        ids = np.random.default_rng(seed).integers(5, tiny_checkpoint.TEXT_VOCAB, length)
+        ids = np.random.default_rng(seed).integers(5, tiny_tokenizer.TEXT_VOCAB, length)
         return TokenizedPrompt(tuple(ids.tolist()))
 
     @staticmethod

@@ -13,7 +13,7 @@ from gemma_model.engine.model_loader import LoadedRunner
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams, Media, TokenizedPrompt
 from gemma_model.models.gemma3n.config import TOWER_PARTS
 from gemma_model.settings import Settings
-from gemma_model.testing import tiny_checkpoint
+from gemma_model.testing import tiny_tokenizer
 from gemma_model.weights import open_weights
 
 GREEDY = EngineSamplingParams(temperature=0.0)
@@ -101,7 +101,7 @@ def test_without_towers_the_text_is_the_same(checkpoint: Any) -> None:
     asked = [greedy(checkpoint.text(20, seed), 12) for seed in range(16)]
     answers = zip(reading.native().answers(asked), checkpoint.native().answers(asked), strict=True)
     text = [
-        (said, wanted) for said, wanted in answers if max(wanted) < tiny_checkpoint.TEXT_VOCAB
+        (said, wanted) for said, wanted in answers if max(wanted) < tiny_tokenizer.TEXT_VOCAB
     ]  # no tower's own id
     assert len(text) > 3
     assert all(said == wanted for said, wanted in text)

@@ -18,9 +18,9 @@ from gemma_model.engine_types import (
     TokenizedPrompt,
 )
 from gemma_model.settings import Settings
-from gemma_model.testing import tiny_checkpoint
+from gemma_model.testing import tiny_tokenizer
 
-VOCAB = tiny_checkpoint.TEXT_VOCAB + 2 * tiny_checkpoint.MM_VOCAB
+VOCAB = tiny_tokenizer.TEXT_VOCAB + 2 * tiny_tokenizer.MM_VOCAB
 STOP = 1
 GREEDY = EngineSamplingParams(temperature=0.0)
 

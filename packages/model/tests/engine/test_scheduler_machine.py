@@ -9,65 +9,14 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.scheduler import QueueFull, Scheduler
-from gemma_model.engine.sequence import EncoderInput, MediaKey, SeqId, Sequence, TokenKey
+from gemma_model.engine.sequence import EncoderInput, SeqId, Sequence, TokenKey
 from gemma_model.engine.step_plan import Decode, Encode, Prefill, StepPlan
 
-SLOTS, WAITING, CHUNK, WINDOW, STOP = 4, 2, 5, 4, 0
+from .scheduler_fakes import WINDOW, PretendCache, PretendEncoder
+
+SLOTS, WAITING, CHUNK, STOP = 4, 2, 5, 0
 SOFT = 3
 """Soft tokens of a medium."""
-
-
-class PretendCache:
-    """One full and one sliding layer that hold, for each position, the key of its token."""
-
-    def __init__(self, ring: int) -> None:
-        self._ring = ring
-        self._full: dict[tuple[int, int], TokenKey] = {}
-        self._sliding: dict[tuple[int, int], tuple[int, TokenKey]] = {}
-        self.broken: set[int] = set()  # slots that may hold NaN
-
-    def run(self, slot: int, token_keys: list[TokenKey], start: int, stop: int) -> None:
-        """A chunk sees the cache as it was, and itself; then it is written."""
-        assert slot not in self.broken, "what failed there is cleared before the next one"
-        for position in range(start):
-            assert self._full[slot, position] == token_keys[position]
-        for position in range(max(0, start - WINDOW + 1), start):
-            assert self._sliding[slot, position % self._ring] == (position, token_keys[position])
-        for position in range(start, stop):
-            self._full[slot, position] = token_keys[position]
-            self._sliding[slot, position % self._ring] = position, token_keys[position]
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """As the runner does it: what the prompt has not reached may hold anything."""
-        for position in range(length):
-            self._full[target, position] = self._full[source, position]
-        assert not self.broken & {source, target}
-        for column in range(min(length, self._ring)):
-            self._sliding[target, column] = self._sliding[source, column]
-
-
-class PretendEncoder:
-    """Takes some steps for a medium, and keeps as little as it may."""
-
-    def __init__(self) -> None:
-        self.encoded: set[MediaKey] = set()
-        self._running: tuple[TokenKey, int] | None = None
-
-    def retain(self, needed: frozenset[MediaKey], forgets: bool) -> None:
-        if forgets:
-            self.encoded &= needed
-        if self._running and self._running[0] not in needed:
-            self._running = None
-
-    def advance(self, encode: Encode, takes: int) -> None:
-        assert encode.key not in self.encoded
-        key, left = self._running or (encode.key, takes)
-        assert key == encode.key, "what was begun is finished first"
-        self._running = (key, left - 1) if left else None
-        self.encoded |= set() if left else {key}
-
-    def fail(self) -> None:
-        self._running = None
 
 
 class Machine(RuleBasedStateMachine):

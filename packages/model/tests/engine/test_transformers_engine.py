@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from gemma_model.engine.transformers_engine import SeededSampler, TransformersEngine, _truncate
+from gemma_model.engine.transformers_engine import TransformersEngine
+from gemma_model.engine.transformers_sampler import SeededSampler, truncate
 from gemma_model.engine_types import EngineOutput, EngineRequest, EngineSamplingParams, TokenizedPrompt
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest, Overloaded
@@ -162,7 +163,7 @@ def test_truncation_keeps_the_top_k_and_the_nucleus() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.1, 0.3, 0.1]]))
 
     def kept(sampling: EngineSamplingParams) -> list[int]:
-        return torch.isfinite(_truncate(logits, sampling))[0].nonzero().flatten().tolist()
+        return torch.isfinite(truncate(logits, sampling))[0].nonzero().flatten().tolist()
 
     assert kept(EngineSamplingParams()) == [0, 1, 2, 3]
     assert kept(EngineSamplingParams(top_k=2)) == [0, 2]

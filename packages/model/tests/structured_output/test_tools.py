@@ -89,7 +89,7 @@ def test_a_call_after_text_is_closed_too(bench: Bench) -> None:
         rng, text = random.Random(seed), 'He said "hi <tool_call>get_weather {"city": "'
         made = bench.grammars.compile(Options(tools=TOOLS), 160, frozenset(STOPS))
         assert made is not None
-        constraint, budget = made.constraint.fork(), made.budget()
+        constraint, budget = made.constraint.fork(), made.completion()
         typed = [17 + byte for byte in text.encode()]
         type_out(constraint, text)
         sent = list(budget.add(EngineOutput(tuple(typed)))[0])

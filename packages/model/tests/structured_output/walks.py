@@ -67,7 +67,7 @@ class Bench:
     def walk(self, options: Options, seed: int, max_tokens: int = 160) -> Walk:
         made = self.grammars.compile(options, max_tokens, frozenset(STOPS))
         assert made is not None
-        constraint, budget, rng = made.constraint.fork(), made.budget(), random.Random(seed)
+        constraint, budget, rng = made.constraint.fork(), made.completion(), random.Random(seed)
         sent: list[int] = []
         finish: StopCause | None = None
         count = 0

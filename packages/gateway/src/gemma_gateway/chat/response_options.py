@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import gemma_wire as wire
 from gemma_gateway.logprobs import is_large, to_prompt_logprobs
+from gemma_gateway.response_base import ResponseBase
 from gemma_gateway.schema.chat import ChatRequest
-from gemma_gateway.usage import ResponseBase
 from gemma_gateway.worker_thread import in_thread
 
 

@@ -21,8 +21,9 @@ from gemma_gateway.completions.choices import (
 from gemma_gateway.completions.request import CompletionPrompt
 from gemma_gateway.errors import BadRequest
 from gemma_gateway.logprobs import is_large
+from gemma_gateway.response_base import ResponseBase
 from gemma_gateway.schema.completions import CompletionRequest
-from gemma_gateway.usage import ResponseBase, to_openai_usage
+from gemma_gateway.usage import to_openai_usage
 from gemma_gateway.worker_thread import in_thread
 
 MAX_PROMPT_LOGPROBS = 2**20

@@ -12,10 +12,10 @@ from gemma_gateway.chat.response_options import ChatResponseFormat
 from gemma_gateway.disconnect import while_connected
 from gemma_gateway.generation import generate
 from gemma_gateway.json_schema_report import JsonSchemaReport
+from gemma_gateway.response_base import ResponseBase
 from gemma_gateway.routes.common import Gateway, get_gateway, json_body, json_response
 from gemma_gateway.schema.chat import ChatRequest
 from gemma_gateway.sse import open_stream
-from gemma_gateway.usage import ResponseBase
 
 router = APIRouter()
 

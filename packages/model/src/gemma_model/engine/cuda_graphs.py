@@ -94,7 +94,7 @@ class GraphedStep:
     def _add(self, rows: int, columns: int, capture: Capture) -> float:
         """Capture a step; the mean difference of an example's logits, relative to their mean size."""
         example = _example(rows, columns)
-        step = self._eager.decoder.static_step(self._eager.cache, rows, columns, self._compiled)
+        step = self._eager.decoder.cuda_graph_step(self._eager.cache, rows, columns, self._compiled)
         step.fill(*example)
         self._graphs[rows, columns] = step, capture(step.run)
         expected, found = self._eager(*example), self(*example)

@@ -17,7 +17,9 @@ class Endless(SchemaError):
     """A schema whose references lead back to it before any part of the value."""
 
 
-def rewrite_any_of(context: RewriteContext, node: dict[str, Any], at: SchemaLocation, word: str) -> Schema:
+def rewrite_any_of_one_of(
+    context: RewriteContext, node: dict[str, Any], at: SchemaLocation, word: str
+) -> Schema:
     """``anyOf``, and ``oneOf`` as far as no value fits two of its schemas.
 
     In a strict schema, what cannot be enforced is left out of the choice, as long as something is left.

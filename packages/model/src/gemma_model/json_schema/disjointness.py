@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gemma_model.json_schema.document import Document, SchemaLocation, types_of
-from gemma_model.json_schema.property_names import OPENING, list_of, map_of
+from gemma_model.json_schema.document import Document, SchemaLocation, list_of, map_of, types_of
+from gemma_model.json_schema.property_names import OPENING
 
 DEPTH = 8
 """A proof that goes deeper is given up."""

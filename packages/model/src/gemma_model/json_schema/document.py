@@ -92,3 +92,15 @@ def types_of(node: dict[str, Any]) -> tuple[str, ...]:
     """The types that a schema names; all without."""
     named = node.get("type", list(TYPES))
     return tuple(named) if isinstance(named, list) else (named,)
+
+
+def list_of(node: dict[str, Any], word: str) -> list[Any]:
+    """The value of a keyword if it is an array; otherwise an empty one."""
+    value = node.get(word)
+    return value if isinstance(value, list) else []
+
+
+def map_of(node: dict[str, Any], word: str) -> dict[str, Any]:
+    """The value of a keyword if it is an object; otherwise an empty one."""
+    value = node.get(word)
+    return value if isinstance(value, dict) else {}

@@ -16,19 +16,6 @@ from gemma_model.json_schema.rewrite_context import (
     mapping,
 )
 
-ABOUT_OBJECTS = frozenset(
-    (
-        "properties",
-        "required",
-        "additionalProperties",
-        "patternProperties",
-        "propertyNames",
-        "minProperties",
-        "maxProperties",
-        "unevaluatedProperties",
-    )
-)
-
 
 def rewrite_object(context: RewriteContext, node: dict[str, Any], at: SchemaLocation) -> dict[str, Any]:
     """The keywords about objects but ``minProperties`` and ``maxProperties``, as the library may have them.

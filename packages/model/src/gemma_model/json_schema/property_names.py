@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from gemma_model.json_schema.document import Document, SchemaLocation
+from gemma_model.json_schema.document import Document, SchemaLocation, list_of, map_of
 
-OF_OBJECTS = frozenset(
+ABOUT_OBJECTS = frozenset(
     (
         "properties",
         "required",
@@ -13,12 +13,10 @@ OF_OBJECTS = frozenset(
         "propertyNames",
         "minProperties",
         "maxProperties",
-        "dependentRequired",
-        "dependentSchemas",
-        "dependencies",
         "unevaluatedProperties",
     )
 )
+OF_OBJECTS = ABOUT_OBJECTS | {"dependentRequired", "dependentSchemas", "dependencies"}
 OPENING = ("additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames")
 """Keywords that say themselves which other properties a value may have."""
 
@@ -72,15 +70,3 @@ def names_properties(
     return "properties" in node or any(
         names_properties(doc, part, place, seen) for part, place in _in_place(doc, node, at)
     )
-
-
-def list_of(node: dict[str, Any], word: str) -> list[Any]:
-    """The value of a keyword if it is an array; otherwise an empty one."""
-    value = node.get(word)
-    return value if isinstance(value, list) else []
-
-
-def map_of(node: dict[str, Any], word: str) -> dict[str, Any]:
-    """The value of a keyword if it is an object; otherwise an empty one."""
-    value = node.get(word)
-    return value if isinstance(value, dict) else {}

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gemma_model.json_schema.arrays import ABOUT_ARRAYS, all_orders, rewrite_array
-from gemma_model.json_schema.composition import Endless, rewrite_any_of, rewrite_not
+from gemma_model.json_schema.composition import Endless, rewrite_any_of_one_of, rewrite_not
 from gemma_model.json_schema.conditionals import conditions_of, rewrite_conditions, rewrite_dependencies
 from gemma_model.json_schema.document import TYPES, Document, Schema, SchemaLocation, is_local
 from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.numbers import BOUNDS, exactly, rewrite_numbers
-from gemma_model.json_schema.objects import ABOUT_OBJECTS, close, counted, rewrite_object
-from gemma_model.json_schema.property_names import OF_OBJECTS, known_names, names_properties
+from gemma_model.json_schema.objects import close, counted, rewrite_object
+from gemma_model.json_schema.property_names import ABOUT_OBJECTS, OF_OBJECTS, known_names, names_properties
 from gemma_model.json_schema.rewrite_context import RewriteContext, conjunction, listed
 from gemma_model.json_schema.strings import ABOUT_STRINGS, rewrite_string
 from gemma_model.json_schema.unenforced_keywords import UnenforcedKeywords
@@ -147,7 +147,7 @@ class _Writer:
             elif word == "allOf":
                 parts += [self._rewrite(part, at.beside("allOf", i)) for i, part in all_of]
             elif word in ("anyOf", "oneOf"):
-                parts.append(rewrite_any_of(self._context, node, at, word))
+                parts.append(rewrite_any_of_one_of(self._context, node, at, word))
             elif word == "not" and not self._context.skips("not", at):
                 parts.append(rewrite_not(self._context, node, at))
         if conditions and not self._context.skips("if", at):

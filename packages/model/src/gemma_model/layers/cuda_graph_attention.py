@@ -18,13 +18,13 @@ SUM_COLUMNS = 128
 
 
 @dataclass(frozen=True)
-class StaticMetadata(AttentionMetadata):
+class CudaGraphMetadata(AttentionMetadata):
     """The metadata of one new token per row, whose slots and positions only the device knows."""
 
     @staticmethod
     def build_static(
         spec: AttentionSpec, cache: KVCache, slots: Tensor, positions: Tensor, columns: int
-    ) -> "StaticMetadata":
+    ) -> "CudaGraphMetadata":
         """For layers of one type. Full layers read the first ``columns`` columns, rings are read completely.
 
         Args:
@@ -38,7 +38,7 @@ class StaticMetadata(AttentionMetadata):
         read = min(columns, stored) if spec.window is None else stored
         cos, sin = rotary_cos_sin(positions, spec.rope_theta, spec.head_dim)
         keys = column_positions(read, queries, stored)
-        return StaticMetadata(
+        return CudaGraphMetadata(
             tokens=1,
             groups=spec.query_groups,
             bias=attention_bias(queries, keys, spec.window or cache.length, like=cos),

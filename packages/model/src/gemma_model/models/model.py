@@ -86,7 +86,7 @@ class Model(Protocol):
     ) -> Tensor:
         """Run one new token of each row. Returns logits, ``[rows, vocab]`` fp32."""
 
-    def static_step(self, cache: KVCache, rows: int, columns: int, compiled: bool) -> FixedShapeStep:
+    def cuda_graph_step(self, cache: KVCache, rows: int, columns: int, compiled: bool) -> FixedShapeStep:
         """A decode step for CUDA graphs.
 
         Args:

@@ -92,14 +92,14 @@ class CompiledGrammar:
 
     Args:
         constraint: for the engine.
-        budget: makes the object that completes a choice that ``max_tokens`` cuts; one for each choice.
+        completion: makes the object that completes a choice that ``max_tokens`` cuts; one for each choice.
         unenforced: keywords of the request's schemas that the constraint does not enforce.
         is_valid: whether a finished choice fits everything that is not enforced; takes its text and its calls
             (name and arguments); ``None`` if everything is enforced.
     """
 
     constraint: GrammarConstraint
-    budget: Callable[[], ForcedCompletion]
+    completion: Callable[[], ForcedCompletion]
     unenforced: tuple[str, ...] = ()
     is_valid: Callable[[str, list[tuple[str, str]]], bool] | None = None
 
@@ -173,7 +173,7 @@ class GrammarCompiler:
         except GrammarTooComplex as error:
             raise InvalidRequest(f"is not supported: {error}", _field(options)) from None
         start = self._initial_state(cached.grammar, options)
-        budget = partial(
+        completion = partial(
             ForcedCompletion,
             start,
             self._encoder,
@@ -183,7 +183,7 @@ class GrammarCompiler:
             cached.shortest,
         )
         is_valid = partial(self._is_valid, cached.to_validate) if cached.to_validate else None
-        return CompiledGrammar(constraint, budget, cached.unenforced, is_valid)
+        return CompiledGrammar(constraint, completion, cached.unenforced, is_valid)
 
     def close(self) -> None:
         """End the child processes."""

@@ -12,14 +12,14 @@ from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.towers import Towers
-from gemma_model.testing import tiny_checkpoint
+from gemma_model.testing import tiny_tokenizer
 from gemma_model.weights import open_weights
 
 from ...encoding import encode_audio, encode_image
 
 IMAGE, SOUND = (
-    tiny_checkpoint.TEXT_VOCAB + 1,
-    tiny_checkpoint.TEXT_VOCAB + tiny_checkpoint.MM_VOCAB + 1,
+    tiny_tokenizer.TEXT_VOCAB + 1,
+    tiny_tokenizer.TEXT_VOCAB + tiny_tokenizer.MM_VOCAB + 1,
 )  # ids of soft tokens
 PROMPT = 50  # tokens; longer than every shape's window
 
@@ -28,7 +28,7 @@ def ids_of(count: int, seed: int = 0) -> Tensor:
     """Text, and now and then an id that only the towers embed (but none that stands for a soft token)."""
     ids = torch.randint(
         5,
-        tiny_checkpoint.TEXT_VOCAB + 2 * tiny_checkpoint.MM_VOCAB,
+        tiny_tokenizer.TEXT_VOCAB + 2 * tiny_tokenizer.MM_VOCAB,
         (count,),
         generator=torch.Generator().manual_seed(seed),
     )

@@ -13,7 +13,7 @@ from gemma_model.device import to_device
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.cuda_graph_step import StaticStep
+from gemma_model.models.gemma3n.cuda_graph_step import CudaGraphStep
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.weights import open_weights
@@ -45,7 +45,7 @@ def gpu(
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 128), (4, 256)])
 def test_a_recorded_step_never_touches_the_host(gpu: Gpu, rows: int, columns: int) -> None:
-    step = StaticStep(gpu.decoder, gpu.cache, rows, columns)
+    step = CudaGraphStep(gpu.decoder, gpu.cache, rows, columns)
     with watched("moves without waiting"):
         step.fill([7], [3], [100])
     with watched("nothing"):

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from gemma_model.models.gemma3n.config import TOWER_PARTS
 from gemma_model.models.gemma3n.towers import Towers
-from gemma_model.testing.tiny_checkpoint import AUDIO_TOKENS, IMAGE_SIDE, IMAGE_TOKENS, MM_VOCAB, TEXT_VOCAB
+from gemma_model.testing.tiny_checkpoint import AUDIO_TOKENS, IMAGE_SIDE, IMAGE_TOKENS
+from gemma_model.testing.tiny_tokenizer import MM_VOCAB, TEXT_VOCAB
 
 from ...encoding import encode_audio, encode_image
 

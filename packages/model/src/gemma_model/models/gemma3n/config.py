@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gemma_model.checkpoint import integer, positive
+from gemma_model.checkpoint import integer, positive, text_part
 from gemma_model.layers.specs import AttentionSpec, LayerKVSpec
 from gemma_wire import InvalidRequest
 
@@ -104,7 +104,7 @@ class TextConfig:
         Raises:
             InvalidRequest: naming the key whose value is not supported.
         """
-        text: Mapping[str, Any] = config.get("text_config") or config
+        text = text_part(config)
         if text.get("model_type") != "gemma3n_text":
             raise InvalidRequest(
                 f"{text.get('model_type')!r} is not a Gemma 3n text model", "config.model_type"
@@ -125,7 +125,10 @@ def _parse(text: Mapping[str, Any]) -> TextConfig:
     return TextConfig(
         vocab_size=integer(text, "vocab_size", 262_400),
         hidden_size=integer(text, "hidden_size", 2048),
-        intermediate_size=_per_layer(text, "intermediate_size", layers, [16_384] * layers),
+        intermediate_size=tuple(
+            integer({"intermediate_size": size}, "intermediate_size", 0)
+            for size in _per_layer(text, "intermediate_size", layers, [16_384] * layers)
+        ),
         num_hidden_layers=layers,
         num_attention_heads=integer(text, "num_attention_heads", 8),
         num_key_value_heads=integer(text, "num_key_value_heads", 2),
@@ -150,7 +153,7 @@ def _parse(text: Mapping[str, Any]) -> TextConfig:
 def _per_layer(text: Mapping[str, Any], key: str, layers: int, default: Sequence[Any]) -> tuple[Any, ...]:
     value = text.get(key)
     values = default if value is None else value
-    values = tuple(values) if isinstance(values, Sequence) else (values,) * layers
+    values = tuple(values) if isinstance(values, list | tuple) else (values,) * layers
     if len(values) != layers:
         raise InvalidRequest(f"has {len(values)} values for {layers} layers", f"text_config.{key}")
     return values
@@ -173,7 +176,10 @@ def _layer_types(text: Mapping[str, Any], layers: int) -> tuple[LayerType, ...]:
 def _theta(text: Mapping[str, Any], kind: LayerType) -> float:
     """The base of the rotary frequencies: new files have one per layer type, published ones two keys."""
     old_key, default = THETA[kind]
-    parameters: Mapping[str, Any] = (text.get("rope_parameters") or {}).get(kind) or {}
+    every = text.get("rope_parameters") or {}
+    parameters = every.get(kind) or {} if isinstance(every, Mapping) else every
+    if not isinstance(parameters, Mapping):
+        raise _refused("rope_parameters", every, "only an object with one object per layer type is")
     if parameters.get("rope_type", "default") != "default":
         raise _refused("rope_parameters", parameters["rope_type"], "only 'default' is")
     return positive(parameters, "rope_theta", positive(text, old_key, default))
@@ -194,7 +200,9 @@ def _check(config: TextConfig) -> None:
         "altup_active_idx": not 0 <= config.altup_active_idx < config.altup_num_inputs,
         "sliding_window": config.sliding_window < 1,
         "head_dim": config.head_dim % 2 != 0,
-        "activation_sparsity_pattern": not all(0 <= p < 1 for p in config.activation_sparsity_pattern),
+        "activation_sparsity_pattern": not all(
+            isinstance(p, int | float) and 0 <= p < 1 for p in config.activation_sparsity_pattern
+        ),
     }
     for key, wrong in complaints.items():
         if wrong:

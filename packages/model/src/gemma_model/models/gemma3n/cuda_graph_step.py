@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gemma_model.device import to_device
 from gemma_model.layers.attention_metadata import AnyMetadata
-from gemma_model.layers.cuda_graph_attention import StaticMetadata
+from gemma_model.layers.cuda_graph_attention import CudaGraphMetadata
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.config import LayerType
 from gemma_model.models.gemma3n.decoder_layer import DecoderLayer, RunLayer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gemma_model.models.gemma3n.decoder import Decoder
 
 
-class StaticStep:
+class CudaGraphStep:
     """One decode step.
 
     Missing rows are copies of the first one: they compute and write what it computes and writes.
@@ -59,7 +59,7 @@ class StaticStep:
         """Logits, ``[rows, vocab]`` fp32; the keys and values go into the cache."""
         ids, slots, positions = self._inputs
         metadata: dict[LayerType, AnyMetadata] = {
-            layer_type: StaticMetadata.build_static(spec, self._cache, slots, positions, self._columns)
+            layer_type: CudaGraphMetadata.build_static(spec, self._cache, slots, positions, self._columns)
             for layer_type, spec in self._decoder.config.attention.items()
         }
         x = self._decoder.embed_tokens(ids)

@@ -23,7 +23,7 @@ from gemma_model.models.gemma3n.altup import AltUpProjections
 from gemma_model.models.gemma3n.compiled_layers import compiled_layers
 from gemma_model.models.gemma3n.config import LayerType, TextConfig
 from gemma_model.models.gemma3n.cpu_layers import FusedLayers, last_rows, supports
-from gemma_model.models.gemma3n.cuda_graph_step import StaticStep
+from gemma_model.models.gemma3n.cuda_graph_step import CudaGraphStep
 from gemma_model.models.gemma3n.decoder_layer import DecoderLayer, RunLayer
 from gemma_model.models.gemma3n.nested_models import NestedModel
 from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerInputs, PerLayerTable
@@ -120,10 +120,10 @@ class Decoder:
         other.fused_layers = other.fused()
         return other
 
-    def static_step(self, cache: KVCache, rows: int, columns: int, compiled: bool) -> StaticStep:
-        """See ``Model.static_step``."""
+    def cuda_graph_step(self, cache: KVCache, rows: int, columns: int, compiled: bool) -> CudaGraphStep:
+        """See ``Model.cuda_graph_step``."""
         run_layer = compiled_layers() if compiled else DecoderLayer.__call__
-        return StaticStep(self, cache, rows, columns, run_layer)
+        return CudaGraphStep(self, cache, rows, columns, run_layer)
 
     def fused(self) -> FusedLayers | None:
         """The layers for the C++ kernels, if these can be used."""

@@ -84,7 +84,7 @@ def test_every_schema_closes_where_it_can(bench: Bench, schema: dict[str, Any]) 
     options = Options(grammar=JsonGrammar(json_schema=schema))
     made = bench.grammars.compile(options, 100, frozenset(STOPS))
     assert made is not None
-    shortest = made.budget().shortest
+    shortest = made.completion().shortest
     assert shortest is not None
     for seed in range(3):
         walk = bench.walk(options, seed, shortest)
@@ -103,7 +103,7 @@ def test_truncated_tool_calls_are_completed(bench: Bench) -> None:
 def test_sent_text_is_never_changed(bench: Bench) -> None:
     made = bench.grammars.compile(Options(grammar=JsonGrammar(json_schema=TEXT)), 40, frozenset(STOPS))
     assert made is not None
-    constraint, budget = made.constraint.fork(), made.budget()
+    constraint, budget = made.constraint.fork(), made.completion()
     sent: list[int] = []
     held = 0
     for count in range(1, 41):
@@ -118,7 +118,7 @@ def test_sent_text_is_never_changed(bench: Bench) -> None:
 def test_tokens_that_close_have_no_probability(bench: Bench) -> None:
     made = bench.grammars.compile(Options(grammar=JsonGrammar(json_schema=TEXT)), 12, frozenset(STOPS))
     assert made is not None
-    constraint, budget = made.constraint.fork(), made.budget()
+    constraint, budget = made.constraint.fork(), made.completion()
     scores: list[PositionLogprobs] = []
     for count in range(1, 13):
         token_id = next(i for i in ids_of(constraint.allowed()) if i not in STOPS)

@@ -1,9 +1,7 @@
 """Limits of image files: decompression, tiles and tags of a TIFF, EXIF."""
 
-import io
 import struct
 import zlib
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,26 +9,9 @@ from PIL import Image
 from gemma_model.media.images import ImageDecoder, PixelBudget
 from gemma_wire import InvalidRequest
 
-MAX_PIXELS = 6_000_000
-
+from ..media_files import encode, mean_colour
 
 SIDE = 64  # what the tiny checkpoint's tower sees
-
-
-@pytest.fixture(scope="module")
-def decoder(tiny: Path) -> ImageDecoder:
-    return ImageDecoder(tiny, MAX_PIXELS)
-
-
-def _encode(picture: Image.Image, fmt: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, fmt, **options)
-    return buffer.getvalue()
-
-
-def _colour(decoder: ImageDecoder, data: bytes) -> list[float]:
-    features = decoder.decode(data, "images[0]").features
-    return [round(float(channel.mean()), 2) for channel in features]
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -45,7 +26,7 @@ def _png_header(width: int, height: int) -> bytes:
 
 def _with_chunks(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
     """A PNG with more chunks, before its pixels or behind them."""
-    data = _encode(Image.new("RGB", (9, 9), "red"))
+    data = encode(Image.new("RGB", (9, 9), "red"))
     at = data.index(b"IEND" if behind else b"IDAT") - 4
     return data[:at] + b"".join(_chunk(*chunk) for chunk in chunks) + data[at:]
 
@@ -76,12 +57,14 @@ def test_decompression_bombs_are_refused(
 
 @pytest.mark.parametrize("fmt", ["JPEG", "TIFF", "WEBP"])
 def test_a_large_colour_profile_is_accepted(decoder: ImageDecoder, fmt: str) -> None:
-    data = _encode(Image.new("RGB", (40, 30), "red"), fmt, icc_profile=bytes(3_000_000))
-    assert _colour(decoder, data) == pytest.approx([1, 0, 0], abs=0.02)
+    data = encode(Image.new("RGB", (40, 30), "red"), fmt, icc_profile=bytes(3_000_000))
+    assert mean_colour(decoder, data) == pytest.approx([1, 0, 0], abs=0.02)
 
 
-def test_a_gif_whose_frame_is_larger_than_its_screen_is_measured_by_the_frame(decoder: ImageDecoder) -> None:
-    data = bytearray(_encode(Image.new("P", (9, 9)), "GIF"))
+def test_a_gif_whose_frame_is_larger_than_its_screen_is_measured_by_the_frame(
+    decoder: ImageDecoder,
+) -> None:
+    data = bytearray(encode(Image.new("P", (9, 9)), "GIF"))
     at = data.index(b",", 13)
     data[at + 5 : at + 9] = struct.pack("<HH", 60_000, 60_000)
     with pytest.raises(InvalidRequest, match="60,000 × 60,000 pixels"):
@@ -89,7 +72,7 @@ def test_a_gif_whose_frame_is_larger_than_its_screen_is_measured_by_the_frame(de
 
 
 def test_the_images_of_a_request_share_a_pixel_budget(decoder: ImageDecoder) -> None:
-    budget, data = PixelBudget(25_000), _encode(Image.new("L", (100, 100)))
+    budget, data = PixelBudget(25_000), encode(Image.new("L", (100, 100)))
     decoder.decode(data, "images[0]", budget)
     decoder.decode(data, "images[1]", budget)
     with pytest.raises(InvalidRequest) as caught:
@@ -115,7 +98,7 @@ GREY = {256: (64,), 257: (64,), 258: (8,), 259: (8,), 262: (1,), 277: (1,)}
 
 def test_a_tiff_of_tiles_is_decoded(decoder: ImageDecoder) -> None:
     data = _tiff({**GREY, 322: (64,), 323: (64,)}, b"\xff" * 64 * 64)
-    assert _colour(decoder, data) == [1, 1, 1]
+    assert mean_colour(decoder, data) == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("width", "length"), [(30_000, 20_000), (65_520, 32_752), (2**31 - 16, 16)])
@@ -137,15 +120,15 @@ def test_tiles_count_as_pixels_of_the_request(decoder: ImageDecoder) -> None:
 
 def test_the_first_page_of_a_tiff_is_used(decoder: ImageDecoder) -> None:
     pages = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "blue")]
-    data = _encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    assert _colour(decoder, data) == pytest.approx([1, 0, 0], abs=0.02)
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert mean_colour(decoder, data) == pytest.approx([1, 0, 0], abs=0.02)
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "group4"])
 def test_compressed_tiffs(decoder: ImageDecoder, compression: str) -> None:
     mode = "1" if compression == "group4" else "RGB"
-    data = _encode(Image.new(mode, (40, 30), "white"), "TIFF", compression=compression)
-    assert _colour(decoder, data) == pytest.approx([1, 1, 1], abs=0.02)
+    data = encode(Image.new(mode, (40, 30), "white"), "TIFF", compression=compression)
+    assert mean_colour(decoder, data) == pytest.approx([1, 1, 1], abs=0.02)
 
 
 def exif_bomb() -> bytes:
@@ -157,19 +140,19 @@ def exif_bomb() -> bytes:
 def test_exif_that_names_its_bytes_a_thousand_times_is_refused(decoder: ImageDecoder) -> None:
     """In every format that holds EXIF; in a TIFF it is the file's own directory."""
     picture, exif = Image.new("RGB", (64, 64)), exif_bomb()
-    whole = _encode(picture, "JPEG")
+    whole = encode(picture, "JPEG")
     segments = b"".join(
         b"\xff\xe1" + struct.pack(">H", len(piece) + 8) + b"Exif\0\0" + piece
         for piece in (exif[i : i + 60_000] for i in range(0, len(exif), 60_000))
     )
-    png = _encode(picture, "PNG")
+    png = encode(picture, "PNG")
     chunk = b"eXIf" + exif
     framed = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
     at = png.index(b"IDAT") - 4
     for data in (
         whole[:2] + segments + whole[20:],  # without JFIF's own segment
         png[:at] + framed + png[at:],
-        _encode(picture, "WEBP", exif=exif),
+        encode(picture, "WEBP", exif=exif),
         exif,
     ):
         with pytest.raises(InvalidRequest, match="the limit is"):

@@ -1,0 +1,60 @@
+"""A KV cache and an encoder that check what the scheduler's plans do with them."""
+
+from gemma_model.engine.sequence import MediaKey, TokenKey
+from gemma_model.engine.step_plan import Encode
+
+WINDOW = 4
+"""Positions that the sliding layer sees."""
+
+
+class PretendCache:
+    """One full and one sliding layer that hold, for each position, the key of its token."""
+
+    def __init__(self, ring: int) -> None:
+        self._ring = ring
+        self._full: dict[tuple[int, int], TokenKey] = {}
+        self._sliding: dict[tuple[int, int], tuple[int, TokenKey]] = {}
+        self.broken: set[int] = set()  # slots that may hold NaN
+
+    def run(self, slot: int, token_keys: list[TokenKey], start: int, stop: int) -> None:
+        """A chunk sees the cache as it was, and itself; then it is written."""
+        assert slot not in self.broken, "what failed there is cleared before the next one"
+        for position in range(start):
+            assert self._full[slot, position] == token_keys[position]
+        for position in range(max(0, start - WINDOW + 1), start):
+            assert self._sliding[slot, position % self._ring] == (position, token_keys[position])
+        for position in range(start, stop):
+            self._full[slot, position] = token_keys[position]
+            self._sliding[slot, position % self._ring] = position, token_keys[position]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """As the runner does it: what the prompt has not reached may hold anything."""
+        for position in range(length):
+            self._full[target, position] = self._full[source, position]
+        assert not self.broken & {source, target}
+        for column in range(min(length, self._ring)):
+            self._sliding[target, column] = self._sliding[source, column]
+
+
+class PretendEncoder:
+    """Takes some steps for a medium, and keeps as little as it may."""
+
+    def __init__(self) -> None:
+        self.encoded: set[MediaKey] = set()
+        self._running: tuple[TokenKey, int] | None = None
+
+    def retain(self, needed: frozenset[MediaKey], forgets: bool) -> None:
+        if forgets:
+            self.encoded &= needed
+        if self._running and self._running[0] not in needed:
+            self._running = None
+
+    def advance(self, encode: Encode, takes: int) -> None:
+        assert encode.key not in self.encoded
+        key, left = self._running or (encode.key, takes)
+        assert key == encode.key, "what was begun is finished first"
+        self._running = (key, left - 1) if left else None
+        self.encoded |= set() if left else {key}
+
+    def fail(self) -> None:
+        self._running = None

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import resource
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -295,3 +296,14 @@ async def test_waiting_for_the_model_is_not_idle_time(app: FastAPI, engine: Fake
     async with serve(app, **short) as (_, url), httpx.AsyncClient(base_url=url) as client:
         response = await client.post("/v1/chat/completions", json=chat())
     assert json.loads(response.text)["choices"][0]["message"]["content"] == "late"
+
+
+async def test_what_is_written_is_sent_at_once(app: FastAPI) -> None:
+    """Also with a listening socket for which asyncio does not set TCP_NODELAY, as here."""
+    async with serve(app) as (running, url), connection(url) as (reader, writer):
+        await live(reader, writer)
+        (server_side,) = running.server_state.connections
+        sock = server_side.transport.get_extra_info("socket")
+        assert sock.proto == 0
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

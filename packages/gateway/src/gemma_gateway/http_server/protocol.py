@@ -18,7 +18,7 @@ from gemma_gateway.http_server.connections import Admission, ConnectionPhase, Co
 from gemma_gateway.http_server.error_responses import error_response, only_health, overloaded
 from gemma_gateway.http_server.parser import RequestParser, as_scope, malformed
 from gemma_gateway.http_server.response_writer import ReadFlowControl, ResponseCycle, ResponseWriter
-from gemma_gateway.http_server.tcp import TCPState, enable_keep_alive, tcp_state
+from gemma_gateway.http_server.tcp import TCPState, set_options, tcp_state
 
 log = logging.getLogger(__name__)
 _EVENTS_AT_ONCE: Final = 200
@@ -51,7 +51,7 @@ class HTTPProtocol(H11Protocol):
         super().connection_made(transport)
         self.flow = ReadFlowControl(transport)
         self.writer = ResponseWriter(transport, self.finish)
-        enable_keep_alive(transport)
+        set_options(transport)
         admission = self._pool.admit(self)
         if admission is Admission.HEALTH_ONLY:
             self.app = only_health(self.app, self._pool.limit)

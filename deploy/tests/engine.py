@@ -18,6 +18,7 @@ from typing import Any
 
 import base_images
 import compose
+from package_index import pip_index
 from stack import ROOT, eventually
 
 FOLDER = ROOT / "build" / "containers"
@@ -103,9 +104,11 @@ def build_on_stand_ins() -> None:
     """The three images with buildah, from the Dockerfiles as they are; unchanged layers are used again."""
     buildah = base_images.Buildah(FOLDER / "buildah")
     base_images.make(buildah)
-    arguments = {"PYTHON_IMAGE": base_images.PYTHON, "TRITON_TAG": "stand-in"}
-    if index := os.environ.get("PIP_INDEX_URL"):
-        arguments["PIP_INDEX_URL"] = index
+    arguments = {
+        "PYTHON_IMAGE": base_images.PYTHON,
+        "TRITON_TAG": "stand-in",
+        "PIP_INDEX_URL": pip_index(),
+    }
     for image, file in IMAGES.items():
         buildah(
             *("bud", "--network", "host", "--isolation", "chroot", "--format", "docker", "--pull-never"),

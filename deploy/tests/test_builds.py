@@ -23,22 +23,12 @@ from containers import (
     with_tmp,
 )
 from dockerfile import Dockerfile, Place
+from package_index import POETRY, pip_index
 from stack import ROOT, free_ports
 
-POETRY = ROOT / ".tools" / "poetry"
 only_in_ci = pytest.mark.skipif(
     not os.environ.get("CI"), reason="an install from the package index, half a minute: set CI=1 to run it"
 )
-
-
-def pip_index() -> str:
-    """The package index that pip is configured for, as the Makefile finds it."""
-    asked = (
-        "from pip._internal.commands import create_command as c; "
-        "print(c('install').parser.get_default_values().index_url)"
-    )
-    command = [str(POETRY / "bin" / "python"), "-c", asked]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def poetry_environment() -> dict[str, str]:

@@ -26,6 +26,7 @@ from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.sampling.sampler import SamplingRow, sample_rows
 from gemma_model.testing.tiny_checkpoint import Shape
 from gemma_model.weights import Weights
+from gemma_model.weights.stored_tensor import StoredTensor
 
 CHUNK, GIB = 512, 2**30  # tokens of a prompt at once; bytes
 TABLE = "embed_tokens_per_layer.weight"
@@ -35,8 +36,10 @@ def random_weights(config: Gemma3nTextConfig, device: torch.device) -> Weights:
     """Weights as large as a checkpoint's, made on the device; the per-layer table is zeros on the host."""
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in Gemma3nTextModel(config).state_dict().items()}
-    loaders = {name: partial(_random, name, shape, device) for name, shape in shapes.items()}
-    return Weights(loaders, device, torch.bfloat16)
+    stored = {
+        name: StoredTensor.dense(partial(_random, name, shape, device)) for name, shape in shapes.items()
+    }
+    return Weights(stored, device, torch.bfloat16)
 
 
 def _random(name: str, shape: torch.Size, device: torch.device) -> Tensor:

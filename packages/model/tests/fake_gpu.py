@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gemma_model import weights
+from gemma_model.weights import safetensors_files
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
 MOVES = ("aten.to.", "aten._to_copy.", "aten.copy_.", "aten.lift_fresh.")
@@ -62,7 +62,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``cuda`` is there, in a way; lists made of its tensors hold zeros."""
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(FakeTensor, "tolist", lambda self: _zeros(list(self.shape)))
-    monkeypatch.setattr(weights, "_load", _empty)
+    monkeypatch.setattr(safetensors_files, "load_tensor", _empty)
     monkeypatch.setattr(torch.utils, "swap_tensors", _already_there)  # when a module's parameters move
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
         yield

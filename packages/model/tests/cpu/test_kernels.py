@@ -13,6 +13,7 @@ from torch import Tensor
 from gemma_model.cpu import kernels
 from gemma_model.layers.mlp import gelu
 from gemma_model.models.gemma3n.sparse_mlp import SparseMLP
+from gemma_model.weights.weight import DenseWeight
 
 pytestmark = pytest.mark.usefixtures("cpu_kernels")
 ops = kernels.ops
@@ -98,7 +99,9 @@ def test_the_gates(deviations: float) -> None:
 def test_a_sparse_layer_reads_few_neurons_and_computes_the_same(rows: int, dtype: torch.dtype) -> None:
     gate_up, down = random(2, 256, 64, seed=1, dtype=dtype), random(256, 64, seed=2, dtype=dtype)
     x = random(rows, 64, dtype=dtype)
-    exact = SparseMLP(gate_up.double(), down.double().t(), sparsity=0.95)(x.double())
+    exact = SparseMLP(
+        (DenseWeight(gate_up.flatten(0, 1).double()),), DenseWeight(down.double().t()), sparsity=0.95
+    )(x.double())
     ours = ops.sparse_mlp(x, gate_up[0], gate_up[1], down, NormalDist().inv_cdf(0.95))
     torch.testing.assert_close(
         ours.double(), exact, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-3

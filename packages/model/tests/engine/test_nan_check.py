@@ -36,8 +36,9 @@ def engine(checkpoint: Any, request: pytest.FixtureRequest) -> Callable[..., tup
     loaded = LoadedRunner(checkpoint.folder, settings)
     decoder: Any = loaded.runner._decoder
     soft_tokens = loaded.runner._media_encoder
-    decoder.embed_tokens_per_layer.weight = decoder.embed_tokens_per_layer.weight.clone()
-    decoder.embed_tokens_per_layer.weight[POISON] = torch.nan
+    table = decoder.embed_tokens_per_layer.table
+    table.parts = tuple(part.clone() for part in table.parts)
+    table.parts[0][POISON] = torch.nan
 
     def make(slots: int = 1, soft_tokens: MediaEncoder = soft_tokens) -> tuple[NativeEngine, KVCache]:
         cache = KVCache(loaded.model.cache_spec, slots, LENGTH)

@@ -40,8 +40,8 @@ class Attention:
             names = ["q_proj"]
         self.qk_norm = q_norm.contiguous()  # [heads, d]
         self._rotated = self.num_heads + (spec.num_kv_heads if shared_with is None else 0)
-        self.qkv_proj = Linear(torch.cat([weights.take(f"{prefix}{name}.weight") for name in names]))
-        self.o_proj = Linear(weights.take(prefix + "o_proj.weight"))
+        self.qkv_proj = Linear(weights.take_matrix(*(f"{prefix}{name}.weight" for name in names)))
+        self.o_proj = Linear(weights.take_matrix(prefix + "o_proj.weight"))
 
     def project(
         self, x: Tensor, metadata: AnyMetadata, kv_cache: Tensor | None, shared_kv: KV | None

@@ -1,9 +1,9 @@
 """Linear layers."""
 
-import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
 from gemma_model.cpu.kernels import ops
+from gemma_model.weights.weight import Weight
 
 
 class Linear:
@@ -14,10 +14,12 @@ class Linear:
         cpu_kernels: multiply with the C++ kernels, which must be loaded.
     """
 
-    def __init__(self, weight: Tensor, cpu_kernels: bool = False) -> None:
-        self.weight, self._matmul = weight, ops.linear if cpu_kernels else F.linear
+    def __init__(self, weight: Weight, cpu_kernels: bool = False) -> None:
+        self.weight, self._cpu_kernels = weight, cpu_kernels
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[M, in]`` → ``[M, out]``."""
-        y: Tensor = self._matmul(x, self.weight)
+        if not self._cpu_kernels:
+            return self.weight.matmul(x)
+        y: Tensor = ops.linear(x, self.weight.operand)
         return y

@@ -5,6 +5,7 @@ import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
 from gemma_model.layers.linear import Linear
+from gemma_model.weights.weight import Weight
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -16,16 +17,16 @@ class GatedMLP:
     """A gated MLP with GELU.
 
     Args:
-        gate_up_proj: both projections, ``[2, I, H]``: H hidden size, I intermediate size.
+        gate_up: ``gate_proj`` and ``up_proj``, ``[I, H]`` each: H hidden size, I intermediate size. Or one
+            matrix with the rows of both, ``[2 I, H]``, which needs only one product.
         down_proj: ``[H, I]``.
     """
 
-    def __init__(self, gate_up_proj: Tensor, down_proj: Tensor) -> None:
-        self._weights = gate_up_proj, down_proj
-        self.gate_proj, self.up_proj = gate_up_proj  # views, [I, H] each
-        # One product for both where they are adjacent in memory; in a part of a wider model they are not.
-        adjacent = gate_up_proj.is_contiguous()
-        self._gate_up = [Linear(w) for w in ([gate_up_proj.flatten(0, 1)] if adjacent else gate_up_proj)]
+    def __init__(self, gate_up: tuple[Weight] | tuple[Weight, Weight], down_proj: Weight) -> None:
+        size = down_proj.shape[1]
+        self.gate_proj = gate_up[0].row_range(0, size)
+        self.up_proj = gate_up[1] if len(gate_up) == 2 else gate_up[0].row_range(size, 2 * size)
+        self._gate_up = [Linear(weight) for weight in gate_up]
         self.down_proj = Linear(down_proj)
 
     def activation(self, gate: Tensor) -> Tensor:

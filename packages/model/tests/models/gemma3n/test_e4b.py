@@ -14,6 +14,7 @@ from gemma_model.layers.kv_cache import KVCache, bytes_per_slot
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.weights import Weights
+from gemma_model.weights.stored_tensor import StoredTensor
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,10 @@ def decoder() -> Decoder:
     config = Gemma3nConfig().text_config
     with torch.device("meta"):
         text = Gemma3nTextModel(config)
-    loaders = {key: partial(torch.clone, tensor) for key, tensor in text.state_dict().items()}
-    weights = Weights(loaders, "meta", torch.bfloat16)
+    stored = {
+        key: StoredTensor.dense(partial(torch.clone, tensor)) for key, tensor in text.state_dict().items()
+    }
+    weights = Weights(stored, "meta", torch.bfloat16)
     decoder = Decoder(TextConfig.read(config.to_dict()), weights)
     weights.check_all_used()
     return decoder
@@ -42,7 +45,7 @@ def test_with_towers_the_table_is_not_on_the_device(decoder: Decoder) -> None:
     config = Gemma3nConfig()
     with torch.device("meta"):
         towers = [AutoModel.from_config(part) for part in (config.vision_config, config.audio_config)]
-    table = decoder.embed_tokens_per_layer.weight
+    (table,) = decoder.embed_tokens_per_layer.table.parts
     storages = (t.untyped_storage() for t in _tensors(decoder) if t is not table)
     held = {storage._cdata: storage.nbytes() for storage in storages}  # views of one count once
     in_towers = sum(p.numel() * 2 for tower in towers for p in tower.parameters())

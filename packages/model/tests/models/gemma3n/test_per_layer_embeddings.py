@@ -10,6 +10,7 @@ from torch import Tensor
 from gemma_model.engine.per_layer_preload import PerLayerPreloader
 from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerTable
 from gemma_model.weights import open_weights
+from gemma_model.weights.mapped_matrix import MappedMatrix
 
 from ...memory_maps import is_mapped
 
@@ -26,7 +27,8 @@ def rows(table: PerLayerTable) -> Tensor:
 
 
 def in_file(table: PerLayerTable, folder: Path) -> bool:
-    return is_mapped(table.weight, folder / "model.safetensors")
+    assert isinstance(table.table, MappedMatrix)
+    return all(is_mapped(part, folder / "model.safetensors") for part in table.table.parts)
 
 
 def test_the_copy_in_memory_has_the_same_rows(model: Any, table: PerLayerTable) -> None:

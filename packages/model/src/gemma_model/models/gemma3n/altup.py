@@ -11,6 +11,7 @@ from gemma_model.layers.linear import Linear
 from gemma_model.layers.rms_norm import RMSNorm
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.weights import Weights
+from gemma_model.weights.weight import DenseWeight
 
 MIN_MEAN_SQUARE = 1e-5
 
@@ -28,9 +29,10 @@ class AltUp:
         self._input_scale = 1 / config.hidden_size
         norm = weights.take(prefix + "router_norm.weight")
         self.router_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
-        self.modality_router = Linear(weights.take(prefix + "modality_router.weight"))
-        self.prediction_coefs = Linear(weights.take(prefix + "prediction_coefs.weight"))
-        self.correction_coefs = Linear(weights.take(prefix + "correction_coefs.weight"))
+        self.modality_router, self.prediction_coefs, self.correction_coefs = (
+            Linear(DenseWeight(weights.take(f"{prefix}{name}.weight")))
+            for name in ("modality_router", "prediction_coefs", "correction_coefs")
+        )
         scale = prefix + "correct_output_scale"
         self.correct_output_scale = weights.take(scale) if config.altup_correct_scale else None
         weights.skip([scale], "altup_correct_scale is false")
@@ -66,7 +68,7 @@ class AltUpProjections:
     def __init__(self, config: TextConfig, weights: Weights) -> None:
         def projections(name: str) -> list[Linear]:
             names = (f"altup_{name}.{i}.weight" for i in range(config.altup_num_inputs - 1))
-            return [Linear(weights.take(name), weights.cpu_kernels) for name in names]
+            return [Linear(weights.take_matrix(name), weights.cpu_kernels) for name in names]
 
         self._projections = projections("projections")
         self._unembed_projections = projections("unembed_projections")

@@ -44,7 +44,7 @@ class CudaGraphStep:
         run_layer: RunLayer = DecoderLayer.__call__,
     ) -> None:
         self._decoder, self._cache, self._columns, self._run_layer = decoder, cache, columns, run_layer
-        weight, width = decoder.embed_tokens.weight, decoder.embed_tokens_per_layer.weight.shape[1]
+        weight, width = decoder.embed_tokens.weight, decoder.embed_tokens_per_layer.width
         self._inputs = torch.zeros(3, rows, dtype=torch.long, device=weight.device)  # ids, slots, positions
         self._table_rows = torch.zeros(rows, width, dtype=weight.dtype, device=weight.device)
 

@@ -38,7 +38,7 @@ class Embedding:
     """
 
     def __init__(self, config: TextConfig, weights: Weights) -> None:
-        self.weight = weights.take("embed_tokens.weight")  # [vocab, H], of the output head too
+        self.weight = weights.take_matrix("embed_tokens.weight")  # [vocab, H], of the output head too
         weights.skip(["lm_head.weight"], "tied to embed_tokens")
         scale = torch.tensor(math.sqrt(config.hidden_size), dtype=self.weight.dtype)
         self._scale = scale.item()  # rounded to the dtype
@@ -50,7 +50,7 @@ class Embedding:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """``[M]`` → ``[M, H]``."""
-        embedded = F.embedding(ids, self.weight) * self._scale
+        embedded = self.weight.rows(ids) * self._scale
         if self._hard is None:
             return embedded
         offset, table = self._hard
@@ -75,7 +75,7 @@ class Decoder:
             return RMSNorm(width, config.rms_norm_eps, weights.take(f"{name}.weight"), weights.cpu_kernels)
 
         norm = norm_of(config.hidden_size_per_layer_input, "per_layer_projection_norm")
-        projection = weights.take("per_layer_model_projection.weight")
+        projection = weights.take_matrix("per_layer_model_projection.weight")
         self._inputs_of = partial(PerLayerInputs, config, projection, norm, weights.cpu_kernels)
         self._storing = range(config.first_kv_shared_layer)
         self.sharing = range(config.first_kv_shared_layer, config.num_hidden_layers)
@@ -224,7 +224,7 @@ class Decoder:
     def _logits(self, x: Tensor) -> Tensor:
         cap = self.config.final_logit_softcapping
         if self._cpu_kernels:
-            capped: Tensor = kernels.ops.logits(x, self.embed_tokens.weight, cap or 0.0)
+            capped: Tensor = kernels.ops.logits(x, self.embed_tokens.weight.operand, cap or 0.0)
             return capped
         logits = self._head(x).float()
         return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -29,8 +29,8 @@ class Laurel:
     """
 
     def __init__(self, config: TextConfig, weights: Weights, prefix: str) -> None:
-        self.linear_left = Linear(weights.take(prefix + "linear_left.weight"))
-        self.linear_right = Linear(weights.take(prefix + "linear_right.weight"))
+        self.linear_left = Linear(weights.take_matrix(prefix + "linear_left.weight"))
+        self.linear_right = Linear(weights.take_matrix(prefix + "linear_right.weight"))
         norm = weights.take(prefix + "post_laurel_norm.weight")
         self.post_laurel_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
 
@@ -56,7 +56,7 @@ class DecoderLayer:
             return RMSNorm(config.hidden_size, eps, weights.take(f"{prefix}{name}.weight"))
 
         def linear(name: str) -> Linear:
-            return Linear(weights.take(f"{prefix}{name}.weight"))
+            return Linear(weights.take_matrix(f"{prefix}{name}.weight"))
 
         self.altup = AltUp(config, weights, prefix + "altup.")
         spec, shared_with = config.attention[self.layer_type], config.cache_spec[number].shared_with

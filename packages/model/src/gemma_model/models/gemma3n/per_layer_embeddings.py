@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
 from gemma_model.device import to_device
@@ -15,9 +14,8 @@ from gemma_model.layers.linear import Linear
 from gemma_model.layers.rms_norm import RMSNorm
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.weights import Weights
-
-ROWS_PER_COPY = 1024
-"""Rows of the table that are copied between two checks whether to stop."""
+from gemma_model.weights.mapped_matrix import MappedMatrix
+from gemma_model.weights.weight import Weight
 
 
 class PerLayerTable:
@@ -31,41 +29,27 @@ class PerLayerTable:
     def __init__(self, config: TextConfig, weights: Weights, on_device: bool = False) -> None:
         name = "embed_tokens_per_layer.weight"
         self._vocab_size = config.vocab_size_per_layer_input
-        self.weight = weights.take(name) if on_device else weights.take_mapped(name)
+        self.width = config.num_hidden_layers * config.hidden_size_per_layer_input
+        self.table = weights.take_matrix(name) if on_device else MappedMatrix(weights.take_mapped(name))
 
     @property
     def nbytes(self) -> int:
         """The size of the table."""
-        return self.weight.nbytes
+        return self.table.nbytes
 
     def rows(self, ids: Sequence[int], like: Tensor) -> Tensor:
         """Rows of tokens, ``[M, layers x P]``, on the device and in the dtype of ``like``.
 
         Token ids that the table does not have read row 0.
         """
-        weight, known = self.weight, [i if 0 <= i < self._vocab_size else 0 for i in ids]
-        gathered = F.embedding(torch.tensor(known, device=weight.device), weight)
+        known = [i if 0 <= i < self._vocab_size else 0 for i in ids]
+        gathered = self.table.rows(torch.tensor(known, device=self.table.device))
         return to_device(gathered.to(like.dtype), like.device)
 
     def copy_into_memory(self, stopped: Callable[[], bool]) -> bool:
-        """Copy the table into memory, so that no row has to be read from the disk.
-
-        Until the copy is complete, rows are read from the file.
-
-        Args:
-            stopped: called between parts of the copy; once it returns true, the table stays in the file.
-
-        Returns:
-            Whether the copy was completed.
-        """
-        copy = torch.empty_like(self.weight)
-        source, target = (table.view(torch.uint8).numpy() for table in (self.weight, copy))  # has no bf16
-        for start in range(0, len(source), ROWS_PER_COPY):
-            if stopped():
-                return False
-            target[start : start + ROWS_PER_COPY] = source[start : start + ROWS_PER_COPY]
-        self.weight = copy
-        return True
+        """See ``MappedMatrix.copy_into_memory``."""
+        assert isinstance(self.table, MappedMatrix), "it is on the device"
+        return self.table.copy_into_memory(stopped)
 
 
 class PerLayerInputs:
@@ -81,14 +65,15 @@ class PerLayerInputs:
     def __init__(
         self,
         config: TextConfig,
-        per_layer_model_projection: Tensor,
+        per_layer_model_projection: Weight,
         per_layer_projection_norm: RMSNorm,
         cpu_kernels: bool,
         layers: range,
     ) -> None:
         self._width, self._layers = config.hidden_size_per_layer_input, layers
         self._part = slice(layers.start * self._width, layers.stop * self._width)
-        self._projection = Linear(per_layer_model_projection[self._part], cpu_kernels)
+        rows = per_layer_model_projection.row_range(self._part.start, self._part.stop)
+        self._projection = Linear(rows, cpu_kernels)
         self._norm, self._scale = per_layer_projection_norm, config.hidden_size**-0.5
 
     def __call__(self, x: Tensor, table_rows: Tensor) -> Sequence[Tensor]:

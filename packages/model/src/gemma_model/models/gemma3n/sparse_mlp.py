@@ -11,6 +11,7 @@ from gemma_model.cpu.kernels import NO_SPARSITY
 from gemma_model.layers.mlp import GatedMLP, gelu
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.weights import Weights
+from gemma_model.weights.weight import Weight
 
 
 class SparseMLP(GatedMLP):
@@ -20,13 +21,15 @@ class SparseMLP(GatedMLP):
     distributed (Spark Transformer, https://arxiv.org/abs/2506.06644).
 
     Args:
-        gate_up_proj: see ``GatedMLP``.
+        gate_up: see ``GatedMLP``.
         down_proj: see ``GatedMLP``.
         sparsity: the share of gates that are set to zero; 0 for a dense layer.
     """
 
-    def __init__(self, gate_up_proj: Tensor, down_proj: Tensor, sparsity: float) -> None:
-        super().__init__(gate_up_proj, down_proj)
+    def __init__(
+        self, gate_up: tuple[Weight] | tuple[Weight, Weight], down_proj: Weight, sparsity: float
+    ) -> None:
+        super().__init__(gate_up, down_proj)
         self._sparsity = sparsity
         self.sparsity_zscore = NormalDist().inv_cdf(sparsity) if sparsity > 0 else NO_SPARSITY
 
@@ -34,20 +37,21 @@ class SparseMLP(GatedMLP):
     def load(cls, config: TextConfig, weights: Weights, layer: int) -> Self:
         """The MLP of a layer, by its number in the checkpoint."""
         gate, up, down = (
-            weights.take(f"layers.{layer}.mlp.{name}.weight")
-            for name in ("gate_proj", "up_proj", "down_proj")
+            f"layers.{layer}.mlp.{name}.weight" for name in ("gate_proj", "up_proj", "down_proj")
         )
         sparsity = config.activation_sparsity_pattern[layer]
-        if sparsity > 0 and weights.cpu_kernels:
-            down = down.t().contiguous().t()  # so that the weights of a neuron are adjacent
-        return cls(torch.stack((gate, up)), down, sparsity)
+        if sparsity > 0 and weights.cpu_kernels:  # which read the rows and columns of open gates alone
+            gate_up = weights.take_matrix(gate), weights.take_matrix(up, layout="rows")
+            return cls(gate_up, weights.take_matrix(down, layout="columns"), sparsity)
+        return cls((weights.take_matrix(gate, up),), weights.take_matrix(down), sparsity)
 
     def narrowed(self, size: int) -> "SparseMLP":
         """The MLP with the first ``size`` neurons, as views of the same tensors."""
-        gate_up_proj, down_proj = self._weights
-        if size == gate_up_proj.shape[1]:
+        down_proj = self.down_proj.weight
+        if size == down_proj.shape[1]:
             return self
-        return SparseMLP(gate_up_proj[:, :size], down_proj[:, :size], self._sparsity)
+        gate_up = self.gate_proj.row_range(0, size), self.up_proj.row_range(0, size)
+        return SparseMLP(gate_up, down_proj.first_columns(size), self._sparsity)
 
     def activation(self, gate: Tensor) -> Tensor:
         """GELU of the gates above the cut-off, from which the cut-off is subtracted; others are zero."""

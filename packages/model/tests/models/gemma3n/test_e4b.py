@@ -14,6 +14,7 @@ from gemma_model.layers.kv_cache import KVCache, bytes_per_slot
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.weights import Weights
+from gemma_model.weights.mapped_matrix import MappedMatrix
 from gemma_model.weights.stored_tensor import StoredTensor
 
 
@@ -45,7 +46,9 @@ def test_with_towers_the_table_is_not_on_the_device(decoder: Decoder) -> None:
     config = Gemma3nConfig()
     with torch.device("meta"):
         towers = [AutoModel.from_config(part) for part in (config.vision_config, config.audio_config)]
-    (table,) = decoder.embed_tokens_per_layer.table.parts
+    mapped = decoder.embed_tokens_per_layer.table
+    assert isinstance(mapped, MappedMatrix)
+    (table,) = mapped.parts
     storages = (t.untyped_storage() for t in _tensors(decoder) if t is not table)
     held = {storage._cdata: storage.nbytes() for storage in storages}  # views of one count once
     in_towers = sum(p.numel() * 2 for tower in towers for p in tower.parameters())

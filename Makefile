@@ -57,7 +57,7 @@ contract-long: $(INSTALLED) ## Run the long contract tests: 5,000 generated requ
 		--junitxml=build/contract/junit.xml $(PYTEST)
 
 .PHONY: containers
-containers: $(INSTALLED) ## Build the images and test them on a container engine, faults included; an hour on two cores
+containers: $(INSTALLED) ## Build the images and test them on a container engine, faults included; half an hour on two cores
 	@$(RUN)/python -m pytest deploy/tests/test_engine_*.py -m long -s $(PYTEST)
 
 .PHONY: audit

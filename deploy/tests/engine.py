@@ -57,6 +57,13 @@ class Engine:
         """What the engine knows of a container or an image."""
         return dict(json.loads(self.docker("inspect", name))[0])
 
+    def written(self, name: str) -> set[str]:
+        """What a container has written into its own layer, without the mount points that the engine makes there."""
+        mounts = [Path(mount["Destination"]) for mount in self.inspect(name)["Mounts"]]
+        places = {str(place) for mount in mounts for place in (mount, *mount.parents)}
+        changed = self.docker("diff", name).splitlines()
+        return {line.partition(" ")[2] for line in changed} - places
+
     def _run(self, argv: list[str | Path], timeout: float, shell: dict[str, str] | None = None) -> str:
         run = subprocess.run(
             argv,

@@ -1,4 +1,4 @@
-"""The package index of this machine, for builds. Poetry alone asks PyPI's JSON API, which mirrors may lack."""
+"""The package index of this machine. Poetry alone asks PyPI's JSON API, which a mirror may not have."""
 
 import subprocess
 

@@ -14,7 +14,7 @@ from gemma_model.weights import Weights, bare_name, open_weights
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_wire import InvalidRequest
 
-from .memory_maps import is_mapped
+from ..memory_maps import is_mapped
 
 
 def write(folder: Path, tensors: dict[str, Tensor], shards: int = 1) -> Path:

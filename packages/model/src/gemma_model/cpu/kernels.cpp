@@ -14,6 +14,11 @@
 
 TORCH_LIBRARY(gemma, library) {
   library.def("is_finite(Tensor x) -> bool", &is_finite);
+  library.def("pack_matrix(Tensor quants, Tensor scales, Tensor? offsets, int bits, int bytes) -> Tensor",
+              &pack_matrix);
+  library.def("pack_columns(Tensor quants, Tensor scales, Tensor? offsets, int bits, int bytes) -> Tensor",
+              &pack_columns);
+  library.def("packed_rows(Tensor packed, Tensor ids) -> Tensor", &packed_rows);
   library.def("linear(Tensor x, Tensor w) -> Tensor", &linear);
   library.def("logits(Tensor x, Tensor w, float cap) -> Tensor", &logits);
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", &rms_norm);

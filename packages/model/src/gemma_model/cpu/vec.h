@@ -35,6 +35,12 @@ inline Vec load(const at::BFloat16* p) {
   return x;
 }
 
+inline Vec load(const at::Half* p) {
+  Vec x;
+  at::vec::load_to_float(p, x);
+  return x;
+}
+
 // Writes LANES elements in the type of the tensor.
 inline void store(float* p, Vec x) { x.store(p); }
 inline void store(at::BFloat16* p, Vec x) { at::vec::convert_from_float<at::BFloat16>(x, x).store(p, LANES); }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gemma_model.cpu.kernels import is_finite
+from gemma_model.weights.packed_weight import PackedColumns, PackedWeight, can_pack
 from gemma_model.weights.quantized_tensor import QuantizedTensor, concatenate
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_model.weights.weight import DenseWeight, Layout, QuantizedWeight, Weight
@@ -71,15 +72,25 @@ class Weights:
         """
         loaded = [self._pop(name).load() for name in names]
         quantized = [matrix for matrix in loaded if isinstance(matrix, QuantizedTensor)]
-        if len(quantized) < len(names) or self._dtype is None:
-            dense = [self._on_device(name, matrix) for name, matrix in zip(names, loaded, strict=True)]
-            whole = dense[0] if len(dense) == 1 else torch.cat(dense)
-            return DenseWeight(whole.t().contiguous().t() if layout == "columns" else whole)
-        matrix = concatenate(quantized)
-        if not is_finite([part for part in (matrix.scales, matrix.offsets) if part is not None]):
-            raise InvalidRequest(f"the scales of {names[0]!r} have infinity or NaN", "MODEL_NAME")
-        self.taken_bytes += matrix.nbytes
-        return QuantizedWeight(matrix.to(self._device), self._dtype)
+        if len(quantized) == len(names) and self._dtype is not None:
+            matrix = concatenate(quantized)
+            if can_pack(matrix) or not self.cpu_kernels:
+                return self._quantized(names[0], matrix, layout)
+        dense = [self._on_device(name, matrix) for name, matrix in zip(names, loaded, strict=True)]
+        whole = dense[0] if len(dense) == 1 else torch.cat(dense)
+        return DenseWeight(whole.t().contiguous().t() if layout == "columns" else whole)
+
+    def _quantized(self, name: str, matrix: QuantizedTensor, layout: Layout) -> Weight:
+        assert self._dtype is not None, "a quantised matrix needs a dtype of the computation"
+        if not is_finite([part.float() for part in (matrix.scales, matrix.offsets) if part is not None]):
+            raise InvalidRequest(f"the scales of {name!r} have infinity or NaN", "MODEL_NAME")
+        weight: Weight
+        if self.cpu_kernels:
+            weight = (PackedColumns if layout == "columns" else PackedWeight).pack(matrix, self._dtype)
+        else:
+            weight = QuantizedWeight(matrix.to(self._device), self._dtype)
+        self.taken_bytes += weight.nbytes
+        return weight
 
     def take_mapped(self, name: str) -> StoredTensor:
         """The tensor in its file, to read rows of it."""

@@ -12,8 +12,8 @@ TILE_ELEMENTS = 1 << 22
 """Elements of a quantised matrix that are dequantised at a time."""
 
 
-Layout = Literal["product", "rows", "columns"]
-"""What the C++ kernels read of a matrix: all of it, for a product, or single rows or columns."""
+Layout = Literal["product", "columns"]
+"""What the C++ kernels read of a matrix: all of it, for a product, or single columns."""
 
 
 class Weight(Protocol):
@@ -110,7 +110,7 @@ class QuantizedWeight:
         """``x @ self.T``: ``[M, in]`` → ``[M, out]``."""
         out, width = self.shape
         tile = max(1, TILE_ELEMENTS // width)
-        parts = (self._tensor.rows(slice(at, at + tile)) for at in range(0, out, tile))
+        parts = (self._tensor.rows(slice(at, at + tile)) for at in range(0, max(out, 1), tile))
         return torch.cat([F.linear(x, part.dequantize(self.dtype)) for part in parts], dim=-1)
 
     def rows(self, ids: Tensor) -> Tensor:

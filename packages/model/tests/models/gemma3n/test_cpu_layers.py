@@ -14,6 +14,8 @@ from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.nested_models import NestedModel
 from gemma_model.weights import open_weights
 
+from ...weights.quantized import Bits, quantized_weights
+
 pytestmark = pytest.mark.usefixtures("cpu_kernels")
 SLOTS, LENGTH = 4, 96
 
@@ -22,8 +24,12 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def weights_of(model: Any, dtype: torch.dtype, cpu_kernels: bool) -> Decoder:
-    decoder = Decoder(model.config, open_weights(model.folder, "cpu", dtype, cpu_kernels))
+def weights_of(model: Any, dtype: torch.dtype, cpu_kernels: bool, bits: Bits | None = None) -> Decoder:
+    if bits is None:
+        weights = open_weights(model.folder, "cpu", dtype, cpu_kernels)
+    else:
+        weights = quantized_weights(model.folder, bits, dtype, cpu_kernels=cpu_kernels)
+    decoder = Decoder(model.config, weights)
     offset, hard = model.towers.hard_embeddings()
     decoder.embed_tokens.set_hard_embeddings(offset, hard.to(dtype))
     return decoder
@@ -82,8 +88,13 @@ def test_decoding_a_slice_equals_the_definition_in_pytorch(model: Any) -> None:
         torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
 
 
-def test_a_batch_row_is_bit_for_bit_the_same_as_alone(model: Any) -> None:
-    decoder = weights_of(model, torch.bfloat16, cpu_kernels=True)
+@pytest.fixture(params=[None, 4, 8], ids=["bf16", "int4", "int8"])
+def decoder(model: Any, request: pytest.FixtureRequest) -> Decoder:
+    """With the kernels, of dense and of quantised weights."""
+    return weights_of(model, torch.bfloat16, cpu_kernels=True, bits=request.param)
+
+
+def test_a_batch_row_is_bit_for_bit_the_same_as_alone(model: Any, decoder: Decoder) -> None:
     slots, positions, ids = [0, 1, 2, 3], [50, 60, 5, 33], [7, 8, 9, 10]
     together = step(decoder, cache_of(model, torch.bfloat16), slots, positions, ids)
     for row in range(SLOTS):
@@ -100,8 +111,10 @@ def prompt(decoder: Decoder, cache: Any, batches: list[Batch], keep: int) -> Ten
 
 @pytest.mark.parametrize("rewind", [0, 30])  # without, a prompt overwrites what its first tokens still see
 @pytest.mark.parametrize("start", [0, 11, 60])
-def test_a_prompt_is_bit_for_bit_its_tokens_one_after_the_other(model: Any, start: int, rewind: int) -> None:
-    decoder, length = weights_of(model, torch.bfloat16, cpu_kernels=True), 30
+def test_a_prompt_is_bit_for_bit_its_tokens_one_after_the_other(
+    model: Any, decoder: Decoder, start: int, rewind: int
+) -> None:
+    length = 30
     whole, stepwise = (cache_of(model, torch.bfloat16, rewind) for _ in range(2))
     logits = prompt(decoder, whole, [Batch([2], [start], length)], length)
     for number, together in enumerate(logits):
@@ -110,8 +123,8 @@ def test_a_prompt_is_bit_for_bit_its_tokens_one_after_the_other(model: Any, star
         assert torch.equal(ours, theirs)
 
 
-def test_only_keys_and_values_are_computed_for_all_tokens(model: Any) -> None:
-    decoder, batch = weights_of(model, torch.bfloat16, cpu_kernels=True), Batch([2], [60], 30)
+def test_only_keys_and_values_are_computed_for_all_tokens(model: Any, decoder: Decoder) -> None:
+    batch = Batch([2], [60], 30)
     caches = [cache_of(model, torch.bfloat16) for _ in range(3)]
     wanted = prompt(decoder, caches[0], [batch], 30)[-1:]
     assert torch.equal(prompt(decoder, caches[1], [batch], 1), wanted)
@@ -121,9 +134,24 @@ def test_only_keys_and_values_are_computed_for_all_tokens(model: Any) -> None:
         assert all(torch.equal(first, other) for other in others)
 
 
-def test_prompts_together_are_bit_for_bit_each_alone(model: Any) -> None:
-    decoder = weights_of(model, torch.bfloat16, cpu_kernels=True)
+def test_prompts_together_are_bit_for_bit_each_alone(model: Any, decoder: Decoder) -> None:
     batches = [Batch([3], [0], 20), Batch([0], [40], 1), Batch([1], [7], 30)]
     together = prompt(decoder, cache_of(model, torch.bfloat16, 30), batches, 1)
     for batch, row in zip(batches, together, strict=True):
         assert torch.equal(prompt(decoder, cache_of(model, torch.bfloat16, 30), [batch], 1)[0], row)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("sliced", [False, True])
+def test_quantised_layers_equal_the_definition_in_pytorch(model: Any, bits: Bits, sliced: bool) -> None:
+    """Up to the rounding of inputs to int8, which the definition does not have."""
+    half = NestedModel(tuple(size // 2 for size in model.config.intermediate_size))
+    plain, fast = (weights_of(model, torch.float32, compiled, bits) for compiled in (False, True))
+    if sliced:
+        plain, fast = plain.nested(half), fast.nested(half)
+    pairs = zip(
+        logits_of_steps(model, plain, torch.float32), logits_of_steps(model, fast, torch.float32), strict=True
+    )
+    similar = torch.stack([torch.cosine_similarity(ours, expected, dim=-1) for expected, ours in pairs])
+    assert similar.min() > 0.95, similar
+    assert similar.mean() > 0.99, similar

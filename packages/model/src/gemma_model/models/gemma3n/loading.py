@@ -9,6 +9,7 @@ import torch
 
 from gemma_model.cpu import kernels
 from gemma_model.models.gemma3n.config import TOWER_PARTS, TextConfig
+from gemma_model.models.gemma3n.cpu_layers import supports
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.nested_models import served_nested_models
 from gemma_model.models.model import Encoders, LoadedModel
@@ -41,7 +42,8 @@ def load(
             f"{settings.max_model_len} is more than the checkpoint's {limit} tokens", "max_model_len"
         )
     nested = served_nested_models(config, settings)
-    cpu_kernels = settings.compile == "auto" and device.type == "cpu" and kernels.load()
+    wanted = settings.compile == "auto" and device.type == "cpu" and supports(text)
+    cpu_kernels = wanted and kernels.load()
     weights = open_weights(folder, device, dtype, cpu_kernels)
     decoder = Decoder(text, weights, table_on_device=settings.ple == "device")
     encoders = _encoders(config, settings, weights, decoder, device, dtype)

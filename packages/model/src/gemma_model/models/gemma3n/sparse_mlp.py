@@ -11,7 +11,7 @@ from gemma_model.cpu.kernels import NO_SPARSITY
 from gemma_model.layers.mlp import GatedMLP, gelu
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.weights import Weights
-from gemma_model.weights.weight import Weight
+from gemma_model.weights.weight import Layout, Weight
 
 
 class SparseMLP(GatedMLP):
@@ -40,10 +40,8 @@ class SparseMLP(GatedMLP):
             f"layers.{layer}.mlp.{name}.weight" for name in ("gate_proj", "up_proj", "down_proj")
         )
         sparsity = config.activation_sparsity_pattern[layer]
-        if sparsity > 0 and weights.cpu_kernels:  # which read the rows and columns of open gates alone
-            gate_up = weights.take_matrix(gate), weights.take_matrix(up, layout="rows")
-            return cls(gate_up, weights.take_matrix(down, layout="columns"), sparsity)
-        return cls((weights.take_matrix(gate, up),), weights.take_matrix(down), sparsity)
+        layout: Layout = "columns" if sparsity > 0 and weights.cpu_kernels else "product"
+        return cls((weights.take_matrix(gate, up),), weights.take_matrix(down, layout=layout), sparsity)
 
     def narrowed(self, size: int) -> "SparseMLP":
         """The MLP with the first ``size`` neurons, as views of the same tensors."""

@@ -58,7 +58,7 @@ class Engine:
         return dict(json.loads(self.docker("inspect", name))[0])
 
     def written(self, name: str) -> set[str]:
-        """What a container has written into its own layer, without the mount points that the engine makes there."""
+        """What a container has written into its own layer, without mount points, which the engine makes."""
         mounts = [Path(mount["Destination"]) for mount in self.inspect(name)["Mounts"]]
         places = {str(place) for mount in mounts for place in (mount, *mount.parents)}
         changed = self.docker("diff", name).splitlines()

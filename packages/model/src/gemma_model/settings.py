@@ -50,7 +50,7 @@ class Settings(BaseModel):
     ple: Literal["auto", "host", "device"] = Field(
         "auto",
         description="Where the table of per-layer embeddings is; host: memory-mapped from the file; auto: "
-        "the same, and copied to host memory while requests run if it takes at most half of the free memory",
+        "the same, and read into the page cache at the start if it takes at most half of the free memory",
     )
     towers: Literal["auto", "none"] = Field(
         "auto",

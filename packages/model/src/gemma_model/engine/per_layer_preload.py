@@ -1,4 +1,4 @@
-"""Copies the per-layer embedding table from the memory-mapped file into memory while requests run."""
+"""Reads the file of the per-layer embedding table into the page cache while requests run."""
 
 import logging
 import os
@@ -11,18 +11,18 @@ from gemma_model.models.model import HostTable
 
 log = logging.getLogger(__name__)
 MAX_SHARE = 0.5
-"""Maximum share of the free memory; pages of a mapped file can be dropped, a copy cannot."""
+"""Maximum share of the free memory; reading a larger table would push out other files."""
 
 LOWEST_PRIORITY = 19
 """The niceness of the thread, so that it does not slow down requests."""
 
 
 class PerLayerPreloader:
-    """A thread that copies the table into memory.
+    """A thread that reads the table.
 
     Args:
         table: memory-mapped.
-        free: bytes of host memory; ``None`` if unknown: then the table stays in the file.
+        free: bytes of host memory; ``None`` if unknown: then rows are read when they are needed.
     """
 
     def __init__(self, table: HostTable, free: int | None) -> None:
@@ -30,9 +30,12 @@ class PerLayerPreloader:
         self.thread: threading.Thread | None = None
         size = table.nbytes
         if free is None or size > free * MAX_SHARE:
-            log.info("per-layer table: its %.2f GiB are read from the file", size / GIB)
+            log.info(
+                "per-layer table: rows of its %.2f GiB are read from the file when they are needed",
+                size / GIB,
+            )
             return
-        self.thread = threading.Thread(target=self._copy, name="per-layer-preload", daemon=True)
+        self.thread = threading.Thread(target=self._read, name="per-layer-preload", daemon=True)
         self.thread.start()
 
     def close(self) -> None:
@@ -41,10 +44,10 @@ class PerLayerPreloader:
         if self.thread is not None:
             self.thread.join()
 
-    def _copy(self) -> None:
+    def _read(self) -> None:
         if sys.platform == "linux":  # where the priority is that of this thread alone
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
         began = time.monotonic()
-        if self._table.copy_into_memory(self._stop.is_set):
+        if self._table.read_into_page_cache(self._stop.is_set):
             size, took = self._table.nbytes / GIB, time.monotonic() - began
-            log.info("per-layer table: %.2f GiB are in memory after %.0f s", size, took)
+            log.info("per-layer table: %.2f GiB are in the page cache after %.0f s", size, took)

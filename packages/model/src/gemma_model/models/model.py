@@ -23,17 +23,17 @@ class Encoders(Protocol):
 
 
 class HostTable(Protocol):
-    """A table of a model that stays in the memory-mapped file, and can be copied into memory."""
+    """A table of a model that stays in the memory-mapped file."""
 
     @property
     def nbytes(self) -> int:
         """The size of the table."""
 
-    def copy_into_memory(self, stopped: Callable[[], bool]) -> bool:
-        """Copy the table, while it is used, until it is complete or ``stopped`` returns true.
+    def read_into_page_cache(self, stopped: Callable[[], bool]) -> bool:
+        """Read the complete table, while it is used, until ``stopped`` returns true.
 
         Returns:
-            Whether the copy was completed.
+            Whether all was read.
         """
 
 

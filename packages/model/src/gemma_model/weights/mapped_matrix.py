@@ -8,8 +8,10 @@ from torch import Tensor
 from gemma_model.weights.quantized_tensor import QuantizedTensor
 from gemma_model.weights.stored_tensor import StoredTensor
 
-ROWS_PER_COPY = 1024
-"""Rows that are copied between two checks whether to stop."""
+PAGE = 4096
+"""Bytes of the smallest page of memory."""
+PAGES_PER_READ = 4096
+"""Pages that are read between two checks whether to stop."""
 
 
 class MappedMatrix:
@@ -29,23 +31,21 @@ class MappedMatrix:
         decoded = self._decode(*(part[ids] for part in self.parts))
         return decoded.dequantize() if isinstance(decoded, QuantizedTensor) else decoded
 
-    def copy_into_memory(self, stopped: Callable[[], bool]) -> bool:
-        """Copy the matrix into memory, so that no row has to be read from the disk.
+    def read_into_page_cache(self, stopped: Callable[[], bool]) -> bool:
+        """Read the complete file, and map its pages, so that no later row has to wait for the disk.
 
-        Until the copy is complete, rows are read from the file.
+        Nothing is copied: the pages are those of the file, which the system may drop if it needs memory.
 
         Args:
-            stopped: called between parts of the copy; once it returns true, the matrix stays in the file.
+            stopped: called between parts of the file; once it returns true, the rest is not read.
 
         Returns:
-            Whether the copy was completed.
+            Whether all was read.
         """
-        copies = tuple(torch.empty_like(part) for part in self.parts)
-        for part, copy in zip(self.parts, copies, strict=True):
-            source, target = (each.view(torch.uint8).numpy() for each in (part, copy))  # has no bf16
-            for start in range(0, len(source), ROWS_PER_COPY):
+        for part in self.parts:
+            pages = part.view(torch.uint8).flatten().numpy()[::PAGE]  # reading a byte maps its page
+            for start in range(0, len(pages), PAGES_PER_READ):
                 if stopped():
                     return False
-                target[start : start + ROWS_PER_COPY] = source[start : start + ROWS_PER_COPY]
-        self.parts = copies
+                pages[start : start + PAGES_PER_READ].max()
         return True

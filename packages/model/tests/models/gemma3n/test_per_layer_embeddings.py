@@ -1,5 +1,6 @@
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerTable
 from gemma_model.weights import open_weights
 from gemma_model.weights.mapped_matrix import MappedMatrix
 
-from ...memory_maps import is_mapped
+from ...memory_maps import is_mapped, mapped_pages
 
 LIKE = torch.ones(1)
 
@@ -31,40 +32,55 @@ def in_file(table: PerLayerTable, folder: Path) -> bool:
     return all(is_mapped(part, folder / "model.safetensors") for part in table.table.parts)
 
 
-def test_the_copy_in_memory_has_the_same_rows(model: Any, table: PerLayerTable) -> None:
+def test_reading_the_table_maps_its_pages_and_copies_nothing(model: Any, table: PerLayerTable) -> None:
     expected = rows(table)
-    assert table.copy_into_memory(lambda: False)
-    assert not in_file(table, model.folder)
+    assert table.read_into_page_cache(lambda: False)
+    assert in_file(table, model.folder)
+    assert isinstance(table.table, MappedMatrix)
+    for part in table.table.parts:
+        mapped, pages = mapped_pages(part)
+        assert mapped >= pages - 1, "all but a part of the last one"
     torch.testing.assert_close(rows(table), expected, rtol=0, atol=0)
 
 
-def test_an_aborted_copy_keeps_using_the_file(model: Any, table: PerLayerTable) -> None:
-    assert not table.copy_into_memory(lambda: True)
-    assert in_file(table, model.folder)
+def test_reading_stops_when_told_to(table: PerLayerTable) -> None:
+    asked = list[int]()
+
+    def stopped() -> bool:
+        asked.append(1)
+        return len(asked) == 1
+
+    assert not table.read_into_page_cache(stopped)
+    assert len(asked) == 1
 
 
-def test_copying_gives_way_to_requests(table: PerLayerTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_gives_way_to_requests(table: PerLayerTable, monkeypatch: pytest.MonkeyPatch) -> None:
     niceness, ours = list[int](), os.getpriority(os.PRIO_PROCESS, 0)
 
     def look(given_up: Any) -> bool:
         niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         return False
 
-    monkeypatch.setattr(table, "copy_into_memory", look)
+    monkeypatch.setattr(table, "read_into_page_cache", look)
     preloader = PerLayerPreloader(table, free=2 * table.nbytes)
     preloader.close()
     assert niceness == [19]
     assert os.getpriority(os.PRIO_PROCESS, 0) == ours, "that thread alone"
 
 
-def test_the_table_comes_into_memory_where_there_is_room(model: Any, table: PerLayerTable) -> None:
-    expected, size = rows(table), table.nbytes
-    preloader = PerLayerPreloader(table, free=2 * size)
+def test_the_table_is_read_where_there_is_room(table: PerLayerTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete, read = list[bool](), table.read_into_page_cache
+
+    def noted(stopped: Callable[[], bool]) -> bool:
+        complete.append(read(stopped))
+        return complete[-1]
+
+    monkeypatch.setattr(table, "read_into_page_cache", noted)
+    preloader = PerLayerPreloader(table, free=2 * table.nbytes)
     assert preloader.thread is not None
     preloader.thread.join(timeout=30)
     preloader.close()
-    assert not in_file(table, model.folder)
-    torch.testing.assert_close(rows(table), expected, rtol=0, atol=0)
+    assert complete == [True]
 
 
 @pytest.mark.parametrize("known", [True, False])

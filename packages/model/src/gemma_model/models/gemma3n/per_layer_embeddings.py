@@ -46,10 +46,10 @@ class PerLayerTable:
         gathered = self.table.rows(torch.tensor(known, device=self.table.device))
         return to_device(gathered.to(like.dtype), like.device)
 
-    def copy_into_memory(self, stopped: Callable[[], bool]) -> bool:
-        """See ``MappedMatrix.copy_into_memory``."""
+    def read_into_page_cache(self, stopped: Callable[[], bool]) -> bool:
+        """See ``MappedMatrix.read_into_page_cache``."""
         assert isinstance(self.table, MappedMatrix), "it is on the device"
-        return self.table.copy_into_memory(stopped)
+        return self.table.read_into_page_cache(stopped)
 
 
 class PerLayerInputs:

@@ -136,6 +136,7 @@ $(POETRY): $(VENV)/bin/python
 	@$(VENV)/bin/python -m venv .tools/poetry
 	@.tools/poetry/bin/pip install --quiet --disable-pip-version-check \
 		poetry==$(POETRY_VERSION) poetry-plugin-pypi-mirror==$(MIRROR_VERSION)
+	@touch $@
 
 $(INSTALLED): $(POETRY) poetry.lock pyproject.toml $(wildcard packages/*/pyproject.toml) playground/pyproject.toml
 	@echo "==> installing the packages of poetry.lock (the first time about 5 GB, a few minutes)"

@@ -51,7 +51,13 @@ def round_to_groups(tensor: Tensor, bits: Bits) -> QuantizedTensor:
 
 
 def quantized_weights(
-    folder: Path, bits: Bits, dtype: torch.dtype, *, cpu_kernels: bool, dequantized: bool = False
+    folder: Path,
+    bits: Bits,
+    dtype: torch.dtype,
+    *,
+    cpu_kernels: bool,
+    dequantized: bool = False,
+    device: str = "cpu",
 ) -> Weights:
     """The weights of a checkpoint. Matrices of the decoder whose width has complete groups are quantised.
 
@@ -60,13 +66,14 @@ def quantized_weights(
         bits: of an integer.
         dtype: of the computation.
         cpu_kernels: see ``Weights``.
+        device: of the weights.
         dequantized: matrices are dense, with the values that the quantised ones have.
     """
     stored = {
         name: _quantized(tensor, bits, dequantized) if _is_matrix_of_the_decoder(name, tensor) else tensor
         for name, tensor in open_safetensors(folder).items()
     }
-    return Weights(stored, "cpu", dtype, cpu_kernels)
+    return Weights(stored, device, dtype, cpu_kernels)
 
 
 def _is_matrix_of_the_decoder(name: str, tensor: StoredTensor) -> bool:

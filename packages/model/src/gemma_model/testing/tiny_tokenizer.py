@@ -74,6 +74,7 @@ def build_tokenizer(
     mm_vocab: int = MM_VOCAB,
     *,
     words: bool = False,
+    padded_vocab: int | None = None,
 ) -> PreTrainedTokenizerFast:
     """A byte-fallback BPE tokenizer with Gemma's control tokens and Gemma's handling of spaces.
 
@@ -82,6 +83,7 @@ def build_tokenizer(
         text_vocab: tokens of text, control tokens among them.
         mm_vocab: of each of the two embedders, after them.
         words: no token holds letters and anything else, and every digit is a token.
+        padded_vocab: tokens of text with those that no text is encoded to, ``<filler…>``; ``None``: none.
     """
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -103,6 +105,8 @@ def build_tokenizer(
     tokenizer.train_from_iterator(corpus, trainer)
     learned = json.loads(tokenizer.to_str())
     assert len(learned["model"]["vocab"]) == text_vocab, "the corpus must fill the vocabulary"
+    for i in range(text_vocab, padded_vocab or text_vocab):
+        learned["model"]["vocab"][f"<filler{i}>"] = i
     tail = {0: "<end_of_image>", 1: "<image_soft_token>"}
     tail |= {mm_vocab: "<end_of_audio>", mm_vocab + 1: "<audio_soft_token>"}
     plain = {*newlines, *byte_tokens, *reserved[5:-2]}

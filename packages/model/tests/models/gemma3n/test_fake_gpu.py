@@ -16,10 +16,11 @@ from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.cuda_graph_step import CudaGraphStep
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.towers import Towers
-from gemma_model.weights import open_weights
+from gemma_model.weights import Weights, open_weights
 
 from ...encoding import encode_audio, encode_image
 from ...fake_gpu import fake_gpu, watched
+from ...weights.quantized import Bits, quantized_weights
 
 
 class Gpu(NamedTuple):
@@ -28,14 +29,24 @@ class Gpu(NamedTuple):
     cache: KVCache
 
 
-@pytest.fixture(params=["as published", "nothing shared", "odd sizes"])
+def weights_of(folder: Path, bits: Bits | None) -> Weights:
+    if bits is None:
+        return open_weights(folder, "cuda", torch.bfloat16)
+    return quantized_weights(folder, bits, torch.bfloat16, cpu_kernels=False, device="cuda")
+
+
+@pytest.fixture(
+    params=[("as published", None), ("nothing shared", None), ("odd sizes", None), ("as published", 4)],
+    ids=lambda param: f"{param[0]}, int{param[1]}" if param[1] else param[0],
+)
 def gpu(
     request: pytest.FixtureRequest, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Gpu]:
-    folder = folder_of(request.param)
+    shape, bits = request.param
+    folder = folder_of(shape)
     config = json.loads((folder / "config.json").read_text())
     with fake_gpu(monkeypatch), watched("moves"):
-        weights = open_weights(folder, "cuda", torch.bfloat16)
+        weights = weights_of(folder, bits)
         towers = Towers(config, weights, torch.device("cuda"), torch.bfloat16)
         decoder = Decoder(TextConfig.read(config), weights)
         decoder.embed_tokens.set_hard_embeddings(*towers.hard_embeddings())

@@ -1,7 +1,7 @@
 """The tensors of safetensors files: ``model.safetensors``, or the shards of an index."""
 
 import json
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,41 @@ from torch import Tensor
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_wire import InvalidRequest
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """A tensor of a safetensors file.
+
+    Args:
+        opened: the file.
+        key: its name there.
+        shape: of it.
+        dtype: as the format calls it: ``BF16``.
+    """
+
+    opened: Any = field(repr=False)
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def load(self) -> Tensor:
+        """The tensor, memory-mapped."""
+        return load_tensor(self.opened, self.key)
+
+    def load_float(self) -> Tensor:
+        """The tensor, memory-mapped.
+
+        Raises:
+            InvalidRequest: it is not of float numbers that the engine supports.
+        """
+        if self.dtype not in DTYPES:
+            name = str(self.load().dtype).removeprefix("torch.")
+            raise InvalidRequest(
+                f"{self.key} is {name}; only float32, float16 and bfloat16 are supported", "MODEL_NAME"
+            )
+        return self.load()
 
 
 def open_safetensors(folder: Path) -> dict[str, StoredTensor]:
@@ -21,10 +55,19 @@ def open_safetensors(folder: Path) -> dict[str, StoredTensor]:
     Raises:
         InvalidRequest: when a file is missing or is not what the index says.
     """
-    stored: dict[str, StoredTensor] = {}
+    return {key: StoredTensor.dense(tensor.load_float) for key, tensor in open_files(folder).items()}
+
+
+def open_files(folder: Path) -> dict[str, FileTensor]:
+    """The tensors of a folder, of any dtype.
+
+    Raises:
+        InvalidRequest: when a file is missing or is not what the index says.
+    """
+    tensors: dict[str, FileTensor] = {}
     for file, keys in _files(folder).items():
-        stored |= _stored(file, keys)
-    return stored
+        tensors |= _open(file, keys)
+    return tensors
 
 
 def _files(folder: Path) -> dict[Path, set[str] | None]:
@@ -40,7 +83,7 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
     return files
 
 
-def _stored(file: Path, expected: set[str] | None) -> dict[str, StoredTensor]:
+def _open(file: Path, expected: set[str] | None) -> dict[str, FileTensor]:
     """The tensors of a file; they are memory-mapped, not copied."""
     try:
         opened: Any = safe_open(file, framework="pt")
@@ -50,17 +93,11 @@ def _stored(file: Path, expected: set[str] | None) -> dict[str, StoredTensor]:
     if expected is not None and keys != expected:
         wrong = ", ".join(sorted(keys ^ expected)[:5])
         raise InvalidRequest(f"{file} does not match its index: {wrong}", "MODEL_NAME")
-    return {key: StoredTensor.dense(partial(_load, opened, key)) for key in keys}
-
-
-def _load(opened: Any, key: str) -> Tensor:
-    tensor = load_tensor(opened, key)
-    if tensor.dtype not in DTYPES:
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        raise InvalidRequest(
-            f"{key} is {dtype}; only float32, float16 and bfloat16 are supported", "MODEL_NAME"
-        )
-    return tensor
+    headers = {key: opened.get_slice(key) for key in keys}
+    return {
+        key: FileTensor(opened, key, tuple(header.get_shape()), header.get_dtype())
+        for key, header in headers.items()
+    }
 
 
 def load_tensor(opened: Any, key: str) -> Tensor:

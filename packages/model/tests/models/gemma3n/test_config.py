@@ -55,7 +55,6 @@ def test_the_cache_of_e4b_takes_272_mib_per_slot() -> None:
         ("use_bidirectional_attention", True),
         ("rope_scaling", {"rope_type": "yarn"}),
         ("rope_parameters", {"full_attention": {"rope_type": "yarn"}}),
-        ("quantization_config", {"bits": 4}),
         ("layer_types", ["full_attention", "chunked_attention"] + ["full_attention"] * 33),
         ("layer_types", ["full_attention"]),
         ("layer_types", ["full_attention"] * 20 + ["sliding_attention"] * 15),

@@ -27,7 +27,6 @@ SUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "tie_word_embeddings": (True,),
     "use_bidirectional_attention": (False, None),
     "rope_scaling": (None,),
-    "quantization_config": (None,),
 }
 
 

@@ -88,6 +88,25 @@ def _add_plan(parser: ArgumentParser) -> None:
     add("--reserve", help="memory kept free for CUDA, the process and the system (default: 1GiB)")
 
 
+def _add_quantize(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="folder or hub id of a checkpoint that is not quantised")
+    add("target", metavar="TARGET", help="folder to write; it must not exist, or be empty")
+    add("--format", choices=("int8", "int4"), required=True, help="of the matrices of the layers")
+    add(
+        "--embedding",
+        choices=_STORED_AS,
+        default="int8",
+        help="of the token embedding, which is the output head as well; none: as stored (default: int8)",
+    )
+    add(
+        "--per-layer-table",
+        choices=_STORED_AS,
+        default="int8",
+        help="of the per-layer embeddings; none: as stored (default: int8)",
+    )
+
+
 def _add_chat(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="one of the server's models (default: its first)")
@@ -134,6 +153,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(_positive(part.strip()) for part in text.split(","))
 
 
+_STORED_AS: Final = ("int8", "int4", "none")
 _METAVARS: Final = {"name": "MODEL", "url": "URL", "port": "PORT", "host": "HOST"}
 _SERVE: Final = {
     "--model": "model_name",
@@ -172,6 +192,12 @@ COMMANDS: Final = {
         "show what fits into a given amount of memory, and the settings to use",
         {"--model": "model_name"},
         _add_plan,
+    ),
+    "quantize": Command(
+        "tools.quantize",
+        "write a copy of a checkpoint with weights of 8 or 4 bits, in the compressed-tensors format",
+        {},
+        _add_quantize,
     ),
     "chat": Command(
         "tools.chat.command", "chat with a model in the terminal, with images", _CLIENT, _add_chat

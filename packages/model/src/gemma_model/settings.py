@@ -33,6 +33,11 @@ class Settings(BaseModel):
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto: as stored; fp16 is never used, because activations overflow"
     )
+    quantize: Literal["none", "int8", "int4"] = Field(
+        "none",
+        description="Quantise the weights of a checkpoint that is not quantised when they are loaded; int4: "
+        "the matrices of the layers in 4 bits, the embedding in 8. `gemma-triton quantize` does it once",
+    )
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Context in tokens; default: the checkpoint's own"
     )

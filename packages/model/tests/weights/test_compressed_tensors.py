@@ -71,7 +71,8 @@ def opened(folder: Path) -> StoredTensor:
     return tensors[f"{NAME}.weight"]
 
 
-GROUP, CHANNEL = {"strategy": "group", "group_size": 32}, {"strategy": "channel"}
+GROUP: dict[str, Any] = {"strategy": "group", "group_size": 32}
+CHANNEL: dict[str, Any] = {"strategy": "channel"}
 
 
 @pytest.mark.parametrize("scale", [torch.bfloat16, torch.float16, torch.float32])
@@ -206,7 +207,7 @@ def test_wrong_tensors_are_one_clear_error(tmp_path: Path, damage: str) -> None:
 def test_missing_zero_points_are_named(tmp_path: Path) -> None:
     stored, _ = reference(config(symmetric=False, **GROUP), torch.bfloat16, seed=9)
     del stored["weight_zero_point"]
-    with pytest.raises(InvalidRequest, match="there is no tensor .*weight_zero_point"):
+    with pytest.raises(InvalidRequest, match=r"there is no tensor .*weight_zero_point"):
         open_folder(write(tmp_path / "c", config(symmetric=False, **GROUP), named(stored)))
 
 
@@ -220,7 +221,7 @@ def test_an_ignored_matrix_must_not_be_quantised(tmp_path: Path) -> None:
 def test_fp8_without_scales_is_refused(tmp_path: Path) -> None:
     section = config("float-quantized", num_bits=8, type="float", strategy="tensor")
     tensors = {f"{NAME}.weight": torch.ones(OUT, IN).to(torch.float8_e4m3fn)}
-    with pytest.raises(InvalidRequest, match="there is no tensor .*weight_scale"):
+    with pytest.raises(InvalidRequest, match=r"there is no tensor .*weight_scale"):
         open_folder(write(tmp_path / "c", section, tensors))
 
 

@@ -84,7 +84,7 @@ class QuantizationConfig:
         if section is None:
             return None
         _check_section(_object(section, SECTION))
-        schemes = {}
+        schemes: dict[str, QuantizationScheme] = {}
         for name, group in _object(section.get("config_groups"), f"{SECTION}.config_groups").items():
             where = f"{SECTION}.config_groups.{name}"
             scheme = _scheme(_object(group, where), section.get("format"), where)

@@ -51,12 +51,14 @@ class TransformersEngine:
         settings: device, dtype, and the numbers of requests that run and wait.
 
     Raises:
-        InvalidRequest: the settings leave out the towers.
+        InvalidRequest: the settings leave out the towers, or quantise the weights.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         if settings.towers == "none":
             raise InvalidRequest("the reference engine always loads the towers", "towers")
+        if settings.quantize != "none":
+            raise InvalidRequest("the reference engine does not quantise weights", "quantize")
         disable_progress_bar()  # a log file would show it as one long line
         self._device = pick_device(settings.device)
         dtype = DTYPES.get(settings.dtype, "auto")

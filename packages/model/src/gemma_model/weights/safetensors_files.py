@@ -20,12 +20,14 @@ class FileTensor:
     """A tensor of a safetensors file.
 
     Args:
+        file: its path.
         opened: the file.
         key: its name there.
         shape: of it.
         dtype: as the format calls it: ``BF16``.
     """
 
+    file: Path
     opened: Any = field(repr=False)
     key: str
     shape: tuple[int, ...]
@@ -95,7 +97,7 @@ def _open(file: Path, expected: set[str] | None) -> dict[str, FileTensor]:
         raise InvalidRequest(f"{file} does not match its index: {wrong}", "MODEL_NAME")
     headers = {key: opened.get_slice(key) for key in keys}
     return {
-        key: FileTensor(opened, key, tuple(header.get_shape()), header.get_dtype())
+        key: FileTensor(file, opened, key, tuple(header.get_shape()), header.get_dtype())
         for key, header in headers.items()
     }
 

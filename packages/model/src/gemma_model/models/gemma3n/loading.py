@@ -15,6 +15,7 @@ from gemma_model.models.gemma3n.nested_models import served_nested_models
 from gemma_model.models.model import Encoders, LoadedModel
 from gemma_model.settings import Settings
 from gemma_model.weights import Weights, open_weights
+from gemma_model.weights.quantization_recipe import BITS, Recipe
 from gemma_wire import InvalidRequest
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def load(
     nested = served_nested_models(config, settings)
     wanted = settings.compile == "auto" and device.type == "cpu" and supports(text)
     cpu_kernels = wanted and kernels.load()
-    weights = open_weights(folder, device, dtype, cpu_kernels)
+    weights = open_weights(folder, device, dtype, cpu_kernels, _recipe(settings))
     decoder = Decoder(text, weights, table_on_device=settings.ple == "device")
     encoders = _encoders(config, settings, weights, decoder, device, dtype)
     weights.check_all_used()
@@ -58,6 +59,13 @@ def load(
         max_length=limit,
         weight_bytes=weights.taken_bytes,
     )
+
+
+def _recipe(settings: Settings) -> Recipe | None:
+    """What is quantised while the checkpoint is loaded; not a table that stays in the file."""
+    if settings.quantize == "none":
+        return None
+    return Recipe(BITS[settings.quantize], per_layer_table=8 if settings.ple == "device" else None)
 
 
 def _encoders(

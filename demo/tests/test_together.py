@@ -9,6 +9,7 @@ from demo.together import Team, together
 from torch import nn
 
 
+@pytest.mark.long
 def test_a_team_adds_its_gradients(tmp_path: Path) -> None:
     together(_learn_along, 2, tmp_path)
     for rank in range(2):
@@ -27,6 +28,7 @@ def _learn_along(team: Team, folder: Path) -> None:
     torch.save(found, folder / f"{team.rank}.pt")
 
 
+@pytest.mark.long
 def test_a_member_that_fails_ends_the_training() -> None:
     with pytest.raises(Exception, match="no more chalk"):
         together(_fail, 2)

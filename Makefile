@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL := OMP_NUM_THREADS=1# two processes with one thread per core would slow each other down
 WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder# long tests first, so that both workers end at the same time
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -O1
-KERNEL_TESTS := $(addprefix packages/model/tests/,cpu models/gemma3n/test_cpu_layers.py models/gemma3n/test_chunks.py) packages/model/tests/weights/test_packed_weight.py
+KERNEL_TESTS := $(addprefix packages/model/tests/,cpu models/gemma3n/test_cpu_layers.py models/gemma3n/test_chunks.py weights/test_packed_weight.py)
 SOURCES := packages playground contract_tests benchmarks demo docs deploy conftest.py
 
 export POETRY_VIRTUALENVS_IN_PROJECT := true

@@ -41,8 +41,8 @@ LEAST_ID, MOST_ID = 100, 400  # plain text in every checkpoint
 class Whole(Decoder):
     """Runs every layer for every token, as a server that knows nothing of shared layers would."""
 
-    def _logits(self, x: Tensor) -> Tensor:
-        return super()._logits(x[-1:])  # the head is not what is compared
+    def _logits(self, streams: Tensor) -> Tensor:
+        return super()._logits(streams[-1:])  # the head is not what is compared
 
 
 def prefill(decoder: Decoder, cache: KVCache, ids: Sequence[int], chunk: int) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma3nForConditionalGeneration
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from gemma_model.checkpoint import Checkpoint, open_checkpoint
 from gemma_model.cpu import kernels
@@ -17,6 +17,8 @@ from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.request_processor import RequestProcessor
 from gemma_model.settings import Settings
 from gemma_model.testing import tiny_checkpoint as checkpoints
+from gemma_model.testing import tiny_gemma3
+from gemma_model.testing.tiny_gemma3 import Gemma3Shape
 from gemma_model.weights import Weights, open_weights
 
 
@@ -30,7 +32,7 @@ class Short(checkpoints.Shape):
     activation_sparsity_pattern: tuple[float, ...] = (0.95, 0.0, 0.0)
 
 
-SHAPES = {
+SHAPES: dict[str, checkpoints.Shape | Gemma3Shape] = {
     "as published": checkpoints.Shape(),
     "nothing shared": checkpoints.Shape(
         num_hidden_layers=5,
@@ -50,7 +52,23 @@ SHAPES = {
         activation_sparsity_pattern=(0.5,) * 7,
     ),
     "quick": Short(),
+    "gemma 3": Gemma3Shape(),
+    "gemma 3, odd sizes": Gemma3Shape(
+        hidden_size=60,
+        intermediate_size=100,
+        num_hidden_layers=7,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=12,
+        query_pre_attn_scalar=7,
+        sliding_window=5,
+        final_logit_softcapping=3.0,
+    ),
+    "gemma 3 with vision": Gemma3Shape(
+        num_key_value_heads=2, num_hidden_layers=6, head_dim=32, rope_factor=8.0, vision=True
+    ),
 }
+TEXT_MODELS = ("gemma 3", "gemma 3, odd sizes")
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +79,11 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     def get(shape: str) -> Path:
         if shape not in made:
             made[shape] = tmp_path_factory.mktemp("checkpoints") / "gemma3n-tiny"
-            checkpoints.make(made[shape], shape=SHAPES[shape])
+            wanted = SHAPES[shape]
+            if isinstance(wanted, Gemma3Shape):
+                tiny_gemma3.make(made[shape], wanted)
+            else:
+                checkpoints.make(made[shape], shape=wanted)
         return made[shape]
 
     return get
@@ -75,7 +97,8 @@ def oracle_of(folder_of: Callable[[str], Path]) -> Callable[[str], Any]:
     def get(shape: str) -> Any:
         if shape not in loaded:
             torch.set_num_threads(1)
-            loaded[shape] = Gemma3nForConditionalGeneration.from_pretrained(folder_of(shape)).eval()
+            auto_model = AutoModelForCausalLM if shape in TEXT_MODELS else AutoModelForImageTextToText
+            loaded[shape] = auto_model.from_pretrained(folder_of(shape)).eval()
         return loaded[shape]
 
     return get

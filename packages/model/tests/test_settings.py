@@ -49,12 +49,37 @@ def test_an_invalid_checkpoint_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_context_length_that_is_no_number_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"max_position_embeddings": "long"}', encoding="utf-8")
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "gemma3n", "max_position_embeddings": "long"}', encoding="utf-8"
+    )
     with pytest.raises(InvalidRequest, match="'long' is not an integer") as caught:
         open_checkpoint(tmp_path)
     assert caught.value.field == "text_config.max_position_embeddings"
-    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    assert open_checkpoint(tmp_path).context_length == 32_768
+
+
+@pytest.mark.parametrize(
+    ("model_type", "context", "vocabulary"), [("gemma3n", 32_768, 262_400), ("gemma3", 131_072, 262_208)]
+)
+def test_missing_numbers_are_those_of_the_family(
+    tmp_path: Path, model_type: str, context: int, vocabulary: int
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "vision_config": {"a": 1}}))
+    opened = open_checkpoint(tmp_path)
+    assert (opened.context_length, opened.vocabulary) == (context, vocabulary)
+    assert list(opened.soft_tokens) == (["image"] if model_type == "gemma3n" else []), "text only"
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma4", None, ["gemma3n"]])
+def test_an_unknown_architecture_is_refused_with_the_supported_ones(
+    tmp_path: Path, model_type: object
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(
+        InvalidRequest, match="is not supported, only gemma3, gemma3_text, gemma3n, gemma3n_text are"
+    ) as caught:
+        open_checkpoint(tmp_path)
+    assert caught.value.field == "config.model_type"
+    assert repr(model_type) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +87,19 @@ def test_a_context_length_that_is_no_number_is_named(tmp_path: Path) -> None:
     [
         ("[]", "MODEL_NAME"),
         ("3", "MODEL_NAME"),
-        ('{"text_config": [1]}', "config.text_config"),
-        ('{"text_config": {"vocab_size": "x"}}', "text_config.vocab_size"),
-        ('{"vision_config": {}, "vision_soft_tokens_per_image": 0}', "config.vision_soft_tokens_per_image"),
+        ("{}", "config.model_type"),
+        ('{TYPE, "text_config": [1]}', "config.text_config"),
+        ('{TYPE, "text_config": {"vocab_size": "x"}}', "text_config.vocab_size"),
+        (
+            '{TYPE, "vision_config": {}, "vision_soft_tokens_per_image": 0}',
+            "config.vision_soft_tokens_per_image",
+        ),
     ],
 )
 def test_a_config_of_a_wrong_type_is_named(tmp_path: Path, content: str, names: str) -> None:
-    (tmp_path / "config.json").write_text(content.replace("{}", '{"a": 1}'), encoding="utf-8")
+    (tmp_path / "config.json").write_text(
+        content.replace("{}", '{"a": 1}').replace("TYPE", '"model_type": "gemma3n"'), encoding="utf-8"
+    )
     with pytest.raises(InvalidRequest) as caught:
         _read_all(tmp_path)
     assert caught.value.field == names

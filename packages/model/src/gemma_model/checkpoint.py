@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_model.engine_types import EngineSamplingParams, Modality
+from gemma_model.families import Family, family_of
 from gemma_wire import InvalidRequest
 
 
@@ -31,19 +32,24 @@ class Checkpoint:
     text_only: bool = False
 
     @property
+    def family(self) -> Family:
+        """The model family."""
+        return family_of(self.config)
+
+    @property
     def soft_tokens(self) -> dict[Modality, int]:
         """The supported media, and the number of soft tokens of each image or audio clip."""
         towers: dict[Modality, tuple[str, int]] = {"image": ("vision", 256), "audio": ("audio", 188)}
         return {  # The key is called "per_image" for audio as well.
             modality: integer(self.config, f"{tower}_soft_tokens_per_image", default, section="config")
             for modality, (tower, default) in towers.items()
-            if self.config.get(f"{tower}_config") and not self.text_only
+            if self.config.get(f"{tower}_config") and not self.text_only and self.family.has_encoders
         }
 
     @property
     def vocabulary(self) -> int:
         """Number of logits of the model."""
-        return integer(text_part(self.config), "vocab_size", 262_400)
+        return integer(text_part(self.config), "vocab_size", self.family.vocab_size)
 
     @property
     def tokenizer_config(self) -> dict[str, Any]:
@@ -70,7 +76,7 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
     """
     config = read_config(folder)
     generation = _read(folder / "generation_config.json") if _has(folder, "generation_config.json") else {}
-    own = integer(text_part(config), "max_position_embeddings", 32_768)
+    own = integer(text_part(config), "max_position_embeddings", family_of(config).max_position_embeddings)
     if max_model_len is not None and max_model_len > own:
         raise InvalidRequest(f"{max_model_len} is more than the checkpoint's {own} tokens", "max_model_len")
     return Checkpoint(

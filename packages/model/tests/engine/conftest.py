@@ -205,3 +205,8 @@ def checkpoint(checkpoints: Callable[[str], Checkpoint]) -> Checkpoint:
 @pytest.fixture(params=["as published", "nothing shared"])
 def each_checkpoint(checkpoints: Callable[[str], Checkpoint], request: pytest.FixtureRequest) -> Checkpoint:
     return checkpoints(request.param)
+
+
+@pytest.fixture(params=["as published", "nothing shared", "gemma 3", "gemma 3, odd sizes"])
+def each_family(checkpoints: Callable[[str], Checkpoint], request: pytest.FixtureRequest) -> Checkpoint:
+    return checkpoints(request.param)

@@ -64,10 +64,18 @@ def test_greedy_text_is_that_of_transformers(
     assert native.answers([greedy(turn, 10) for turn in turns]) == fresh
 
 
-def test_another_shape_says_what_transformers_says(each_checkpoint: Any) -> None:
-    prompts = [each_checkpoint.text(20, seed) for seed in range(6)]
-    native = each_checkpoint.native(slots=4, chunk=7)
-    assert native.answers([greedy(p, 24) for p in prompts]) == each_checkpoint.greedy(prompts, 24)
+def test_another_shape_says_what_transformers_says(each_family: Any) -> None:
+    prompts = [each_family.text(20, seed) for seed in range(6)]
+    native = each_family.native(slots=4, chunk=7)
+    assert native.answers([greedy(p, 24) for p in prompts]) == each_family.greedy(prompts, 24)
+
+
+def test_a_conversation_continues_from_the_cache(each_family: Any) -> None:
+    native, question = each_family.native(slots=2, chunk=7), each_family.text(30, seed=1)
+    (said,) = native.answers([greedy(question, 12)])
+    more = each_family.longer(question, *said, 3, 4, 5)
+    assert native.answers([greedy(more, 12)]) == each_family.greedy([more], 12)
+    assert native.recorder.tokens_run(2) < 5, "the rest was reused"
 
 
 def test_audio_in_the_prompt_equals_transformers(checkpoint: Any) -> None:

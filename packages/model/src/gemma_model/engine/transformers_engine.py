@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForImageTextToText, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
+from gemma_model.checkpoint import read_config
 from gemma_model.device import describe_device, pick_device
 from gemma_model.engine.transformers_sampler import SeededSampler, position_logprobs
 from gemma_model.engine_types import (
@@ -62,7 +63,9 @@ class TransformersEngine:
         disable_progress_bar()  # a log file would show it as one long line
         self._device = pick_device(settings.device)
         dtype = DTYPES.get(settings.dtype, "auto")
-        self._model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+        is_text_model = "text_config" not in read_config(folder)
+        auto_model = AutoModelForCausalLM if is_text_model else AutoModelForImageTextToText
+        self._model: Any = auto_model.from_pretrained(folder, dtype=dtype)
         self._model.eval().to(self._device)
         self._model.generation_config = _plain_config(1)  # so that the checkpoint's is not merged into ours
         self._memory_bytes = sum(p.numel() * p.element_size() for p in self._model.parameters())

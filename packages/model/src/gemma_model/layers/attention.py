@@ -27,21 +27,27 @@ class Attention:
     def __init__(
         self, spec: AttentionSpec, eps: float, weights: Weights, prefix: str, shared_with: int | None
     ) -> None:
-        self.num_heads, self._head_dim = spec.num_heads, spec.head_dim
+        self.num_heads, self._head_dim, self._norm_values = spec.num_heads, spec.head_dim, spec.norm_values
         self._norm = RMSNorm(spec.head_dim, eps)  # the factors are those of qk_norm
-        q_norm = weights.take(prefix + "q_norm.weight").float().expand(self.num_heads, -1)
+
+        def factors(name: str, heads: int) -> Tensor:
+            return (weights.take(f"{prefix}{name}.weight").float() + spec.norm_offset).expand(heads, -1)
+
+        norms, names = [factors("q_norm", self.num_heads) * spec.query_scale], ["q_proj"]
+        self._rotated = self.num_heads
         if shared_with is None:
-            k_norm = weights.take(prefix + "k_norm.weight").float().expand(spec.num_kv_heads, -1)
-            q_norm = torch.cat((q_norm, k_norm, torch.ones_like(k_norm)))  # values are normed without factors
-            names = ["q_proj", "k_proj", "v_proj"]
+            norms.append(factors("k_norm", spec.num_kv_heads))
+            names += ["k_proj", "v_proj"]
+            self._rotated += spec.num_kv_heads
+            if spec.norm_values:
+                norms.append(torch.ones_like(norms[-1]))
         else:
             unused = (f"{prefix}{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm"))
             weights.skip(unused, f"the layer reads the keys and values of layer {shared_with}")
-            names = ["q_proj"]
-        self.qk_norm = q_norm.contiguous()  # [heads, d]
-        self._rotated = self.num_heads + (spec.num_kv_heads if shared_with is None else 0)
-        self.qkv_proj = Linear(weights.take_matrix(*(f"{prefix}{name}.weight" for name in names)))
-        self.o_proj = Linear(weights.take_matrix(prefix + "o_proj.weight"))
+        self.qk_norm = torch.cat(norms)  # [normed heads, d]
+        qkv_proj = weights.take_matrix(*(f"{prefix}{name}.weight" for name in names))
+        self.qkv_proj = Linear(qkv_proj, weights.cpu_kernels)
+        self.o_proj = Linear(weights.take_matrix(prefix + "o_proj.weight"), weights.cpu_kernels)
 
     def project(
         self, x: Tensor, metadata: AnyMetadata, kv_cache: Tensor | None, shared_kv: KV | None
@@ -54,11 +60,13 @@ class Attention:
             kv_cache: the cache of the layer, if it stores keys and values.
             shared_kv: otherwise what the layer that it shares with returned.
         """
-        heads = self.qkv_proj(x).view(x.shape[0], -1, self._head_dim).float()
-        heads = self._norm(heads) * self.qk_norm
-        rotated = metadata.rotate(heads[:, : self._rotated]).to(x.dtype)
+        heads = self.qkv_proj(x).view(x.shape[0], -1, self._head_dim)
+        normed = self._norm(heads[:, : len(self.qk_norm)].float()) * self.qk_norm
+        rotated = metadata.rotate(normed[:, : self._rotated]).to(x.dtype)
         if kv_cache is not None:
-            values = heads[:, self._rotated :].to(x.dtype)
+            values = (
+                normed[:, self._rotated :].to(x.dtype) if self._norm_values else heads[:, self._rotated :]
+            )
             new = torch.cat((rotated[:, self.num_heads :], values), dim=1)
             shared_kv = metadata.update_cache(kv_cache, new)
         assert shared_kv is not None, "a KV-shared layer needs the keys and values of another layer"

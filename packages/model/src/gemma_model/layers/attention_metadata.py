@@ -75,7 +75,7 @@ class AttentionMetadata:
         read = min(columns, max(batch.starts) + written)
         keys = column_positions(read, starts + written - 1, columns)
         keys = torch.cat((keys, queries), dim=1) if concat_new else keys
-        cos, sin = rotary_cos_sin(queries, spec.rope_theta, spec.head_dim)
+        cos, sin = rotary_cos_sin(queries, spec)
         return AttentionMetadata(
             tokens=batch.tokens,
             groups=spec.query_groups,

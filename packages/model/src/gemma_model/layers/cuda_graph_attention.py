@@ -36,7 +36,7 @@ class CudaGraphMetadata(AttentionMetadata):
         """
         stored, queries = cache.columns(spec.window), positions.unsqueeze(1)
         read = min(columns, stored) if spec.window is None else stored
-        cos, sin = rotary_cos_sin(positions, spec.rope_theta, spec.head_dim)
+        cos, sin = rotary_cos_sin(positions, spec)
         keys = column_positions(read, queries, stored)
         return CudaGraphMetadata(
             tokens=1,

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
+from gemma_model.cpu.kernels import LANES, NO_SPARSITY, ops
 from gemma_model.layers.linear import Linear
 from gemma_model.weights.weight import Weight
 
@@ -20,14 +21,21 @@ class GatedMLP:
         gate_up: ``gate_proj`` and ``up_proj``, ``[I, H]`` each: H hidden size, I intermediate size. Or one
             matrix with the rows of both, ``[2 I, H]``, which needs only one product.
         down_proj: ``[H, I]``.
+        cpu_kernels: multiply with the C++ kernels, which must be loaded.
     """
 
-    def __init__(self, gate_up: tuple[Weight] | tuple[Weight, Weight], down_proj: Weight) -> None:
+    def __init__(
+        self,
+        gate_up: tuple[Weight] | tuple[Weight, Weight],
+        down_proj: Weight,
+        cpu_kernels: bool = False,
+    ) -> None:
         size = down_proj.shape[1]
+        self._fused_gelu = cpu_kernels and size % LANES == 0 and len(gate_up) == 1
         self.gate_proj = gate_up[0].row_range(0, size)
         self.up_proj = gate_up[1] if len(gate_up) == 2 else gate_up[0].row_range(size, 2 * size)
-        self._gate_up = [Linear(weight) for weight in gate_up]
-        self.down_proj = Linear(down_proj)
+        self._gate_up = [Linear(weight, cpu_kernels) for weight in gate_up]
+        self.down_proj = Linear(down_proj, cpu_kernels)
 
     def activation(self, gate: Tensor) -> Tensor:
         """``[M, I]`` → the same shape."""
@@ -36,5 +44,7 @@ class GatedMLP:
     def __call__(self, x: Tensor) -> Tensor:
         """``[M, H]`` → ``[M, H]``."""
         first, *second = (linear(x) for linear in self._gate_up)
+        if self._fused_gelu:
+            return self.down_proj(ops.gated_gelu(first, NO_SPARSITY))
         gate, up = (torch.cat((first, *second), dim=-1) if second else first).chunk(2, dim=-1)
         return self.down_proj(self.activation(gate) * up)

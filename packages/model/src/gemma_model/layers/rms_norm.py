@@ -12,7 +12,7 @@ class RMSNorm:
     Args:
         width: of the last dimension.
         eps: added to the mean square.
-        weight: ``[width]``, the factor as it is (Gemma 3n does not add 1 to it); ``None``: no factor.
+        weight: ``[width]``, the factor as it is; it may be fp32 although ``x`` is not. ``None``: no factor.
         cpu_kernels: compute it with the C++ kernels, which must be loaded.
     """
 
@@ -30,7 +30,9 @@ class RMSNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[…, width]`` → the same shape."""
-        if self._cpu_kernels:
+        if self._cpu_kernels and self.weight.dtype == x.dtype:
             normed: Tensor = ops.rms_norm(x, self._weight, self.eps)
             return normed
+        if self._weight is not None and self._weight.dtype != x.dtype:
+            return F.rms_norm(x.to(self._weight.dtype), self._shape, self._weight, self.eps).to(x.dtype)
         return F.rms_norm(x, self._shape, self._weight, self.eps)

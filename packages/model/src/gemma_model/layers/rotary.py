@@ -3,17 +3,19 @@
 import torch
 from torch import Tensor
 
+from gemma_model.layers.specs import AttentionSpec
 
-def rotary_cos_sin(positions: Tensor, theta: float, head_dim: int) -> tuple[Tensor, Tensor]:
+
+def rotary_cos_sin(positions: Tensor, spec: AttentionSpec) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the angles, ``[M, 1, head_dim]`` fp32; the first half of the sines is negated.
 
     Args:
         positions: M token positions, of any shape.
-        theta: the base of the frequencies; a family's ``config.py`` has one for each layer type.
-        head_dim: of the heads to rotate.
+        spec: of the layers.
     """
-    halves = torch.arange(0, head_dim, 2, dtype=torch.float, device=positions.device) / head_dim
-    angles = positions.reshape(-1, 1, 1).float() * (1.0 / theta**halves)  # [M, 1, head_dim / 2]
+    halves = torch.arange(0, spec.head_dim, 2, dtype=torch.float, device=positions.device) / spec.head_dim
+    frequencies = 1.0 / spec.rope.theta**halves / spec.rope.factor
+    angles = positions.reshape(-1, 1, 1).float() * frequencies  # [M, 1, head_dim / 2]
     return angles.cos().repeat(1, 1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
 
 

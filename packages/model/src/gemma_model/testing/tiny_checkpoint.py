@@ -14,10 +14,11 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.models._efficientnet_builder import decode_arch_def
+from torch import nn
 from transformers import (
     Gemma3nAudioConfig,
     Gemma3nAudioFeatureExtractor,
@@ -49,6 +50,13 @@ VISION_STAGES = [  # in timm's notation; see decode_arch_def
     ["uir_r1_a3_k3_s2_e2_c32"],
     ["uir_r1_a3_k3_s2_e2_c48", "mqa_r1_k3_h2_s1_d16_c48", "uir_r1_a0_k0_s1_e2_c48"],
 ]
+
+
+class Saved(Protocol):
+    """What has files of its own in a checkpoint: a model, a processor or a tokenizer."""
+
+    def save_pretrained(self, save_directory: Any) -> Any:
+        """Write the files."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def join_configs(
     )
 
 
-def _randomise(model: Gemma3nForConditionalGeneration) -> None:
+def randomise(model: nn.Module) -> None:
     """Give the tensors that are initialised to zero or one something to say, so that tests see them."""
     for name, parameter in sorted(model.named_parameters()):
         if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
@@ -145,7 +153,7 @@ def make(folder: Path, seed: int = 0, shape: Shape | None = None, dtype: torch.d
         model = Gemma3nForConditionalGeneration(config).eval()
         config.vision_config.model_args = model_args  # timm leaves layer classes in what it was given
         with torch.no_grad():
-            _randomise(model)
+            randomise(model)
     model.generation_config = generation_config(tokenizer)
     processor = Gemma3nProcessor(
         feature_extractor=Gemma3nAudioFeatureExtractor(),
@@ -160,12 +168,12 @@ def make(folder: Path, seed: int = 0, shape: Shape | None = None, dtype: torch.d
     write(folder, model.to(dtype), processor)
 
 
-def write(folder: Path, model: Gemma3nForConditionalGeneration, processor: Gemma3nProcessor) -> None:
+def write(folder: Path, *parts: Saved) -> None:
     """Write a checkpoint in the published layout, replacing the folder; completely or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unfinished:
-        model.save_pretrained(unfinished)
-        processor.save_pretrained(unfinished)
+        for part in parts:
+            part.save_pretrained(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(unfinished, folder, copy_function=shutil.copyfile)
         folder.chmod(0o755)  # the mode of a temporary folder allows no other user

@@ -4,6 +4,7 @@ import pytest
 from transformers import Gemma3nTextConfig
 
 from gemma_model.layers.kv_cache import bytes_per_slot
+from gemma_model.layers.specs import Rope
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_wire import InvalidRequest
 
@@ -14,11 +15,11 @@ MIB = 2**20
 def test_missing_keys_have_the_defaults_of_transformers() -> None:
     ours, theirs = TextConfig.read(E4B), Gemma3nTextConfig()
     for key in TextConfig.__dataclass_fields__:
-        if key != "rope_theta":
+        if key != "rope":
             expected = getattr(theirs, key)
             assert getattr(ours, key) == (tuple(expected) if isinstance(expected, list) else expected), key
     for kind, parameters in theirs.rope_parameters.items():
-        assert ours.rope_theta[kind] == parameters["rope_theta"]
+        assert ours.rope[kind] == Rope(parameters["rope_theta"])
 
 
 def test_the_text_config_is_found_in_a_complete_config() -> None:
@@ -28,9 +29,9 @@ def test_the_text_config_is_found_in_a_complete_config() -> None:
 
 def test_both_spellings_of_the_rotary_bases_are_read() -> None:
     published = TextConfig.read({**E4B, "rope_theta": 5.0, "rope_local_base_freq": 3.0, "rope_scaling": None})
-    assert published.rope_theta == {"full_attention": 5.0, "sliding_attention": 3.0}
+    assert published.rope == {"full_attention": Rope(5.0), "sliding_attention": Rope(3.0)}
     parameters = {"full_attention": {"rope_theta": 7.0, "rope_type": "default"}}
-    assert TextConfig.read({**E4B, "rope_parameters": parameters}).rope_theta["full_attention"] == 7.0
+    assert TextConfig.read({**E4B, "rope_parameters": parameters}).rope["full_attention"] == Rope(7.0)
 
 
 def test_shared_layers_read_the_last_storing_layer_of_their_type() -> None:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from gemma_model.layers.attention_metadata import Batch
+from gemma_model.layers.compiled_layers import compiled_layers
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.compiled_layers import compiled_layers
 from gemma_model.models.gemma3n.cuda_graph_step import CudaGraphStep
 from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.decoder_layer import DecoderLayer
 from gemma_model.models.gemma3n.nested_models import NestedModel
 
 SLOTS, LENGTH = 6, 128
@@ -90,7 +91,7 @@ def test_each_kind_of_layer_is_traced_once(model: Any) -> None:
         return graph.forward
 
     torch.compiler.reset()
-    config, through = model.config, compiled_layers(backend)
+    config, through = model.config, compiled_layers(DecoderLayer.__call__, backend)
     kinds = {
         (config.layer_types[n], n < config.first_kv_shared_layer, config.activation_sparsity_pattern[n])
         for n in range(config.num_hidden_layers)

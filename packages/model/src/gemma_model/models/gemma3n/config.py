@@ -3,31 +3,17 @@
 The names are those of the checkpoint. Missing values are transformers' defaults, which are those of E4B.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from gemma_model.checkpoint import integer, positive, text_part
-from gemma_model.layers.specs import AttentionSpec, LayerKVSpec
+from gemma_model.layers.specs import LAYER_TYPES, AttentionSpec, LayerKVSpec, LayerType, Rope
+from gemma_model.models.text_config import check_supported, per_layer, read_layer_types, read_rope
 from gemma_wire import InvalidRequest
 
-LayerType = Literal["sliding_attention", "full_attention"]
-LAYER_TYPES: tuple[LayerType, ...] = ("sliding_attention", "full_attention")
 TOWER_PARTS = ("vision_tower", "audio_tower", "embed_vision", "embed_audio")
 """The parts of a checkpoint besides its text decoder."""
-THETA = {
-    "sliding_attention": ("rope_local_base_freq", 10_000.0),
-    "full_attention": ("rope_theta", 1_000_000.0),
-}
-
-# The only values that the code supports: a checkpoint with another one is refused.
-SUPPORTED: Mapping[str, tuple[Any, ...]] = {
-    "hidden_activation": ("gelu_pytorch_tanh",),
-    "attention_bias": (False,),
-    "tie_word_embeddings": (True,),
-    "use_bidirectional_attention": (False, None),
-    "rope_scaling": (None,),
-}
 
 
 @dataclass(frozen=True)
@@ -45,7 +31,7 @@ class TextConfig:
     rms_norm_eps: float
     sliding_window: int
     layer_types: tuple[LayerType, ...]
-    rope_theta: Mapping[LayerType, float]
+    rope: Mapping[LayerType, Rope]
     final_logit_softcapping: float | None
     vocab_size_per_layer_input: int
     hidden_size_per_layer_input: int
@@ -76,7 +62,7 @@ class TextConfig:
                 self.num_attention_heads,
                 self.num_key_value_heads,
                 self.head_dim,
-                self.rope_theta[kind],
+                self.rope[kind],
                 window=self.sliding_window if kind == "sliding_attention" else None,
             )
             for kind in self.layer_types
@@ -108,10 +94,7 @@ class TextConfig:
             raise InvalidRequest(
                 f"{text.get('model_type')!r} is not a Gemma 3n text model", "config.model_type"
             )
-        for key, accepted in SUPPORTED.items():
-            for level in (config, text):
-                if level.get(key, accepted[0]) not in accepted:
-                    raise _refused(key, level[key], f"only {accepted[0]!r} is")
+        check_supported(config, text)
         parsed = _parse(text)
         _check(parsed)
         return parsed
@@ -120,13 +103,13 @@ class TextConfig:
 def _parse(text: Mapping[str, Any]) -> TextConfig:
     layers = integer(text, "num_hidden_layers", 35)
     capped = text.get("final_logit_softcapping", 30.0) is not None
-    sparsity = _per_layer(text, "activation_sparsity_pattern", layers, _sparsity(layers))
+    sparsity = per_layer(text, "activation_sparsity_pattern", layers, _sparsity(layers))
     return TextConfig(
         vocab_size=integer(text, "vocab_size", 262_400),
         hidden_size=integer(text, "hidden_size", 2048),
         intermediate_size=tuple(
             integer({"intermediate_size": size}, "intermediate_size", 0)
-            for size in _per_layer(text, "intermediate_size", layers, [16_384] * layers)
+            for size in per_layer(text, "intermediate_size", layers, [16_384] * layers)
         ),
         num_hidden_layers=layers,
         num_attention_heads=integer(text, "num_attention_heads", 8),
@@ -135,8 +118,8 @@ def _parse(text: Mapping[str, Any]) -> TextConfig:
         max_position_embeddings=integer(text, "max_position_embeddings", 32_768),
         rms_norm_eps=positive(text, "rms_norm_eps", 1e-6),
         sliding_window=integer(text, "sliding_window", 512),
-        layer_types=_layer_types(text, layers),
-        rope_theta={kind: _theta(text, kind) for kind in LAYER_TYPES},
+        layer_types=read_layer_types(text, layers, period=5),
+        rope={kind: read_rope(text, kind) for kind in LAYER_TYPES},
         final_logit_softcapping=positive(text, "final_logit_softcapping", 30.0) if capped else None,
         vocab_size_per_layer_input=integer(text, "vocab_size_per_layer_input", 262_144),
         hidden_size_per_layer_input=integer(text, "hidden_size_per_layer_input", 256),
@@ -149,39 +132,9 @@ def _parse(text: Mapping[str, Any]) -> TextConfig:
     )
 
 
-def _per_layer(text: Mapping[str, Any], key: str, layers: int, default: Sequence[Any]) -> tuple[Any, ...]:
-    value = text.get(key)
-    values = default if value is None else value
-    values = tuple(values) if isinstance(values, list | tuple) else (values,) * layers
-    if len(values) != layers:
-        raise InvalidRequest(f"has {len(values)} values for {layers} layers", f"text_config.{key}")
-    return values
-
-
 def _sparsity(layers: int) -> list[float]:
     sparse = 10 if layers > 10 else 0
     return [0.95] * sparse + [0.0] * (layers - sparse)
-
-
-def _layer_types(text: Mapping[str, Any], layers: int) -> tuple[LayerType, ...]:
-    every_fifth = [LAYER_TYPES[(i + 1) % 5 == 0] for i in range(layers)]
-    types = _per_layer(text, "layer_types", layers, every_fifth)
-    for kind in types:
-        if kind not in LAYER_TYPES:
-            raise _refused("layer_types", kind, f"{' and '.join(LAYER_TYPES)} are")
-    return types
-
-
-def _theta(text: Mapping[str, Any], kind: LayerType) -> float:
-    """The base of the rotary frequencies: new files have one per layer type, published ones two keys."""
-    old_key, default = THETA[kind]
-    every = text.get("rope_parameters") or {}
-    parameters = every.get(kind) or {} if isinstance(every, Mapping) else every
-    if not isinstance(parameters, Mapping):
-        raise _refused("rope_parameters", every, "only an object with one object per layer type is")
-    if parameters.get("rope_type", "default") != "default":
-        raise _refused("rope_parameters", parameters["rope_type"], "only 'default' is")
-    return positive(parameters, "rope_theta", positive(text, old_key, default))
 
 
 def _check(config: TextConfig) -> None:
@@ -208,7 +161,3 @@ def _check(config: TextConfig) -> None:
             raise InvalidRequest(
                 f"{getattr(config, key)} contradicts the rest of the file", f"text_config.{key}"
             )
-
-
-def _refused(key: str, value: object, instead: str) -> InvalidRequest:
-    return InvalidRequest(f"{value!r} is not supported, {instead}", f"text_config.{key}")

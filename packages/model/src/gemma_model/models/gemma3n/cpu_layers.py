@@ -74,7 +74,7 @@ class FusedLayers:
         """
         chunks = [(*own, b.tokens) for b in batches for own in zip(b.slots, b.starts, strict=True)]
         positions = torch.tensor([p for _, start, tokens in chunks for p in range(start, start + tokens)])
-        cos_sin = [rotary_cos_sin(positions, spec.rope_theta, spec.head_dim) for spec in self._specs]
+        cos_sin = [rotary_cos_sin(positions, spec) for spec in self._specs]
         result: Tensor = ops.gemma3n_layers(
             streams,
             per_layer_inputs,

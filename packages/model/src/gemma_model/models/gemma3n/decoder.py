@@ -3,7 +3,6 @@
 Shapes: B rows of T new tokens each, M = B x T tokens, N AltUp streams, H hidden, P per-layer input.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
@@ -12,16 +11,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
-from gemma_model.cpu import kernels
 from gemma_model.device import to_device
 from gemma_model.layers.attention_metadata import KV, AnyMetadata, Batch, metadata_of
+from gemma_model.layers.compiled_layers import compiled_layers
+from gemma_model.layers.embedding import OutputHead, ScaledEmbedding
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.layers.linear import Linear
 from gemma_model.layers.rms_norm import RMSNorm
-from gemma_model.layers.specs import LayerKVSpec
+from gemma_model.layers.specs import LayerKVSpec, LayerType
 from gemma_model.models.gemma3n.altup import AltUpProjections
-from gemma_model.models.gemma3n.compiled_layers import compiled_layers
-from gemma_model.models.gemma3n.config import LayerType, TextConfig
+from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.cpu_layers import FusedLayers, last_rows, supports
 from gemma_model.models.gemma3n.cuda_graph_step import CudaGraphStep
 from gemma_model.models.gemma3n.decoder_layer import DecoderLayer, RunLayer
@@ -30,19 +28,10 @@ from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerInputs, PerL
 from gemma_model.weights import Weights
 
 
-class Embedding:
-    """``embed_tokens``: token ids to the decoder's input.
+class Embedding(ScaledEmbedding):
+    """Token ids to the decoder's input; ids of the towers have embeddings of their own."""
 
-    Args:
-        weights: of the checkpoint.
-    """
-
-    def __init__(self, config: TextConfig, weights: Weights) -> None:
-        self.weight = weights.take_matrix("embed_tokens.weight")  # [vocab, H], of the output head too
-        weights.skip(["lm_head.weight"], "tied to embed_tokens")
-        scale = torch.tensor(math.sqrt(config.hidden_size), dtype=self.weight.dtype)
-        self._scale = scale.item()  # rounded to the dtype
-        self._hard: tuple[int, Tensor] | None = None
+    _hard: tuple[int, Tensor] | None = None
 
     def set_hard_embeddings(self, offset: int, embeddings: Tensor) -> None:
         """Set the embeddings ``[n, H]`` of the ids from ``offset`` on, which are those of the towers."""
@@ -50,7 +39,7 @@ class Embedding:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """``[M]`` → ``[M, H]``."""
-        embedded = self.weight.rows(ids) * self._scale
+        embedded = super().__call__(ids)
         if self._hard is None:
             return embedded
         offset, table = self._hard
@@ -68,7 +57,7 @@ class Decoder:
 
     def __init__(self, config: TextConfig, weights: Weights, table_on_device: bool = False) -> None:
         self.config, self._cpu_kernels = config, weights.cpu_kernels and supports(config)
-        self.embed_tokens = Embedding(config, weights)
+        self.embed_tokens = Embedding(config.hidden_size, weights)
         self.embed_tokens_per_layer = PerLayerTable(config, weights, table_on_device)
 
         def norm_of(width: int, name: str) -> RMSNorm:
@@ -84,7 +73,8 @@ class Decoder:
         self._altup_projections = AltUpProjections(config, weights)
         self.layers = [DecoderLayer(config, weights, number) for number in range(config.num_hidden_layers)]
         self._norm = norm_of(config.hidden_size, "norm")
-        self._head = Linear(self.embed_tokens.weight)
+        cap = config.final_logit_softcapping
+        self._head = OutputHead(self.embed_tokens.weight, cap, self._cpu_kernels)
         self.fused_layers = self.fused()
 
     @property
@@ -122,7 +112,7 @@ class Decoder:
 
     def cuda_graph_step(self, cache: KVCache, rows: int, columns: int, compiled: bool) -> CudaGraphStep:
         """See ``Model.cuda_graph_step``."""
-        run_layer = compiled_layers() if compiled else DecoderLayer.__call__
+        run_layer = compiled_layers(DecoderLayer.__call__) if compiled else DecoderLayer.__call__
         return CudaGraphStep(self, cache, rows, columns, run_layer)
 
     def fused(self) -> FusedLayers | None:
@@ -202,7 +192,7 @@ class Decoder:
         for number, given in zip(self.sharing, self.sharing_inputs(x, table_rows), strict=True):
             layer, kind = self.layers[number], self.layers[number].layer_type
             streams, _ = run_layer(layer, streams, given, metadata[kind], None, shared_kv[kind], keep)
-        return self._logits(self._norm(self._altup_projections.merge(streams)))
+        return self._logits(streams)
 
     def _run_fused(
         self,
@@ -219,12 +209,7 @@ class Decoder:
             x, table_rows = x[kept], table_rows[kept]
         sharing = self.sharing_inputs(x, table_rows) if keep else ()
         streams = layers(streams, (*storing, *sharing), batches, cache, kept)
-        return self._logits(self._norm(self._altup_projections.merge(streams))) if keep else None
+        return self._logits(streams) if keep else None
 
-    def _logits(self, x: Tensor) -> Tensor:
-        cap = self.config.final_logit_softcapping
-        if self._cpu_kernels:
-            capped: Tensor = kernels.ops.logits(x, self.embed_tokens.weight.operand, cap or 0.0)
-            return capped
-        logits = self._head(x).float()
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+    def _logits(self, streams: Tensor) -> Tensor:
+        return self._head(self._norm(self._altup_projections.merge(streams)))

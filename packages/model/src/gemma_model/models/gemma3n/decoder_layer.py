@@ -14,8 +14,9 @@ from gemma_model.layers.attention_metadata import KV, AnyMetadata
 from gemma_model.layers.linear import Linear
 from gemma_model.layers.mlp import gelu
 from gemma_model.layers.rms_norm import RMSNorm
+from gemma_model.layers.specs import LayerType
 from gemma_model.models.gemma3n.altup import AltUp
-from gemma_model.models.gemma3n.config import LayerType, TextConfig
+from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.sparse_mlp import SparseMLP
 from gemma_model.weights import Weights
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gemma_model.families import GEMMA3N, family_of
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest
@@ -91,6 +92,10 @@ def served_nested_models(config: Mapping[str, Any], settings: Settings) -> dict[
         InvalidRequest: when a name is unknown, or the checkpoint does not have such a model.
     """
     if settings.engine != "native" or settings.variants == "none":
+        return {}
+    if (family := family_of(config)) is not GEMMA3N:
+        if settings.variants != "auto":
+            raise InvalidRequest(f"{family.name} has no nested models; use auto or none", "variants")
         return {}
     text = TextConfig.read(config)
     if settings.variants == "auto":

@@ -42,13 +42,22 @@ def test_no_weights(checkpoint_folder: Path) -> None:
         ("{", "config.json is not valid JSON"),
         ("\xff", "config.json is not valid JSON"),
         ("[]", "config.json is not a JSON object"),
-        ("{}", 'model_type "None", but only gemma3n is supported'),
-        ('{"model_type": "llama"}', 'model_type "llama", but only gemma3n is supported'),
+        ("{}", 'model_type "None", but only gemma3, gemma3_text, gemma3n, gemma3n_text are supported'),
+        (
+            '{"model_type": "llama"}',
+            'model_type "llama", but only gemma3, gemma3_text, gemma3n, gemma3n_text',
+        ),
     ],
 )
 def test_an_unsupported_config(checkpoint_folder: Path, text: str, words: str) -> None:
     (checkpoint_folder / "config.json").write_text(text, encoding="latin-1")
     assert words in error_message(checkpoint_folder)
+
+
+def test_the_launcher_and_the_model_know_the_same_architectures() -> None:
+    from gemma_model.families import FAMILIES  # noqa: PLC0415
+
+    assert list(validation.MODEL_TYPES) == list(FAMILIES)
 
 
 def test_truncated_weights(checkpoint_folder: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from gemma_launcher.__main__ import main
 from gemma_launcher.byte_units import GIB, MIB, format_gib, parse_bytes
 from gemma_launcher.checkpoints import hub
+from gemma_launcher.checkpoints.validation import tensor_sizes
 from gemma_launcher.errors import CommandError
 from gemma_launcher.tools.memory_planner.kv_cache_size import kv_slot_bytes
 from gemma_launcher.tools.memory_planner.model_shape import BUILT_IN, ModelShape
@@ -46,6 +47,47 @@ def test_e2b_matches_the_published_figures() -> None:
     shape = built_in(E2B)
     assert count_parameters(shape).total == about(5.44e9)
     assert kv_slot_bytes(shape.text_config, 32_768, 2) == 272 * MIB
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters", "per_slot"),
+    [
+        ("270m", 268e6, 3 * 32_768 * 1024 + 15 * 512 * 1024),
+        ("1b", 1.0e9, 4 * 32_768 * 1024 + 22 * 512 * 1024),
+        ("4b", 3.88e9, 5 * 131_072 * 4096 + 29 * 1024 * 4096),
+    ],
+)
+def test_gemma_3_matches_the_published_figures(
+    size: str, parameters: float, per_slot: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"google/gemma-3-{size}"
+    shape = built_in(name if size == "270m" else f"{name}-it")
+    counted = count_parameters(shape)
+    assert counted.total == counted.decoder == about(parameters)
+    assert kv_slot_bytes(shape.text_config, shape.text_config.max_position_embeddings, 2) == per_slot
+    assert main(["plan", "--model", f"{name}-it", "--memory", "24GiB"]) == 0
+    report = capsys.readouterr().out
+    assert "tower" not in report
+    assert "GEMMA_PLE" not in report, "it has no per-layer embeddings"
+
+
+@pytest.mark.parametrize("vision", [False, True])
+def test_the_counts_of_gemma_3_match_its_files(tmp_path: Path, vision: bool) -> None:
+    from gemma_model.layers.kv_cache import bytes_per_slot  # noqa: PLC0415
+    from gemma_model.models.gemma3.config import TextConfig  # noqa: PLC0415
+    from gemma_model.testing.tiny_gemma3 import Gemma3Shape, make  # noqa: PLC0415
+
+    make(tmp_path / "tiny", Gemma3Shape(vision=vision))
+    sizes = tensor_sizes(tmp_path / "tiny" / "model.safetensors")
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text())
+    shape = ModelShape.read(config)
+    in_text = sum(size for name, size in sizes.items() if "vision" not in name and "multi_modal" not in name)
+    assert count_parameters(shape).total == in_text
+    assert (in_text < sum(sizes.values())) == vision
+    spec = TextConfig.read(config).cache_spec
+    assert all(
+        kv_slot_bytes(shape.text_config, n, 4, 3) == bytes_per_slot(spec, n, 3, 4) for n in (1, 19, 900)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +277,8 @@ def test_format_gib() -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "llama"}, "is not a Gemma 3n text model"),
+        ({"model_type": "llama"}, "'llama' is not supported, only gemma3_text and gemma3n_text are"),
+        ({"model_type": "gemma3_text", "layer_types": ["full_attention"]}, "do not fit the number"),
         (
             {"text_config": {"model_type": "gemma3n_text", "intermediate_size": [1, 2]}},
             "do not fit the number",

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from gemma_launcher.errors import CommandError
 
-MODEL_TYPES: Final = frozenset({"gemma3n"})
-"""The supported values of ``model_type``. Add new architectures here."""
+MODEL_TYPES: Final = ("gemma3", "gemma3_text", "gemma3n", "gemma3n_text")
+"""The supported values of ``model_type``. Add new architectures here, and to ``gemma_model/families.py``."""
 
 _GIT_LFS_POINTER = b"version https://git-lfs"
 
@@ -42,8 +42,8 @@ def read_config(path: Path) -> dict[str, Any]:
     config = _read_json(path)
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
-        supported = ", ".join(sorted(MODEL_TYPES))
-        raise CommandError(f'config.json has model_type "{model_type}", but only {supported} is supported')
+        supported = ", ".join(MODEL_TYPES)
+        raise CommandError(f'config.json has model_type "{model_type}", but only {supported} are supported')
     return config
 
 

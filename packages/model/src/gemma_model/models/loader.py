@@ -28,8 +28,8 @@ class Loader:
     """The code of a family.
 
     Args:
-        supports_cpu_kernels: whether the C++ kernels can run the model of a ``config.json``; it checks that all
-            of the file is supported.
+        supports_cpu_kernels: whether the C++ kernels can run the model of a ``config.json``, all of which it
+            checks.
         load: makes a model from ``config.json``, the settings and the weights; it takes or skips each tensor.
     """
 

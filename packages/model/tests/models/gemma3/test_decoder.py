@@ -106,14 +106,14 @@ def test_contents_of_an_earlier_sequence_are_not_visible(model: Any) -> None:
     assert_close(run(model.decoder, cache, ids, [Batch([0], [0], 20)], keep=20), whole(model, ids))
 
 
-@pytest.mark.parametrize("cpu_kernels", [False, True])
+@pytest.mark.parametrize("fast", [False, True])
 def test_bf16_is_as_near_to_fp32_as_transformers_is(
-    model: Any, cpu_kernels: bool, request: pytest.FixtureRequest
+    model: Any, fast: bool, request: pytest.FixtureRequest
 ) -> None:
     """Rounding differs (and adds up in random weights), so each is measured against fp32."""
-    if cpu_kernels:
+    if fast:
         request.getfixturevalue("cpu_kernels")
-    ids, (_, decoder) = ids_of(PROMPT), load(model.folder, torch.bfloat16, cpu_kernels)
+    ids, (_, decoder) = ids_of(PROMPT), load(model.folder, torch.bfloat16, cpu_kernels=fast)
     oracle = type(model.oracle).from_pretrained(model.folder, dtype=torch.bfloat16).eval()
     ours, theirs = whole(model, ids, decoder), oracle(input_ids=ids.unsqueeze(0)).logits[0].float()
     exact = whole(model, ids)

@@ -5,6 +5,7 @@ from typing import Final
 
 from gemma_launcher.tools.memory_planner.model_shape import (
     AudioShape,
+    Gemma3nTextShape,
     ModelShape,
     TextShape,
     VisionShape,
@@ -64,30 +65,43 @@ def count_parameters(shape: ModelShape, vision_tower: int | None = None) -> Para
     return ParameterCounts(
         embeddings=text.vocab_size * text.hidden_size,
         layers=sum(_layer(text, i) for i in range(text.num_hidden_layers)) + _outside_layers(text),
-        per_layer_table=text.vocab_size_per_layer_input * per_layer_row(text),
+        per_layer_table=_per_layer_table(text),
         vision=(vision_tower or 0) + _embedder(vision, text) if vision else 0,
         audio=_audio_tower(audio) + _embedder(audio, text) if audio else 0,
-        unused=text.num_kv_shared_layers * _kv_projections(text),
+        unused=(text.num_hidden_layers - len(text.kv_layer_types)) * _kv_projections(text),
         vision_known=vision is None or vision_tower is not None,
     )
 
 
 def per_layer_row(text: TextShape) -> int:
     """Elements of the per-layer embeddings of one token."""
+    if not isinstance(text, Gemma3nTextShape):
+        return 0
     return text.num_hidden_layers * text.hidden_size_per_layer_input
 
 
+def _per_layer_table(text: TextShape) -> int:
+    rows = text.vocab_size_per_layer_input if isinstance(text, Gemma3nTextShape) else 0
+    return rows * per_layer_row(text)
+
+
 def _layer(text: TextShape, index: int) -> int:
-    hidden, streams, head = text.hidden_size, text.altup_num_inputs, text.head_dim
+    hidden, head = text.hidden_size, text.head_dim
     attention = 2 * hidden * text.num_attention_heads * head + head  # q_proj, o_proj, q_norm
     if index < len(text.kv_layer_types):
         attention += _kv_projections(text)
     mlp = 3 * hidden * text.intermediate_size[index]
+    norms = 4 * hidden  # before and after attention, before and after the MLP
+    return attention + mlp + norms + (_gemma3n_layer(text) if isinstance(text, Gemma3nTextShape) else 0)
+
+
+def _gemma3n_layer(text: Gemma3nTextShape) -> int:
+    """What a layer of Gemma 3n has in addition."""
+    hidden, streams = text.hidden_size, text.altup_num_inputs
     altup = 2 * hidden + hidden * streams + streams**2 + streams**3  # scale, norm, router, correct, predict
     laurel = 2 * hidden * text.laurel_rank + hidden
     per_layer_input = 2 * hidden * text.hidden_size_per_layer_input + hidden
-    norms = 4 * hidden  # before and after attention, before and after the MLP
-    return attention + mlp + altup + laurel + per_layer_input + norms
+    return altup + laurel + per_layer_input
 
 
 def _kv_projections(text: TextShape) -> int:
@@ -96,9 +110,11 @@ def _kv_projections(text: TextShape) -> int:
 
 
 def _outside_layers(text: TextShape) -> int:
+    if not isinstance(text, Gemma3nTextShape):
+        return text.hidden_size  # the final norm
     altup = 2 * (text.altup_num_inputs - 1) * text.hidden_size**2  # projections into the streams and back
     per_layer = per_layer_row(text) * text.hidden_size + text.hidden_size_per_layer_input
-    return altup + per_layer + text.hidden_size  # and the final norm
+    return altup + per_layer + text.hidden_size
 
 
 def _embedder(tower: VisionShape | AudioShape, text: TextShape) -> int:

@@ -54,7 +54,7 @@ def _weights(name: str, shape: ModelShape, request: PlanRequest, plan: MemoryPla
         ("on the device", plan.weights // item, ""),
     )
     wide = max(len(where) for _, _, where in parts)
-    rows = [(part, _billions(n), format_bytes(n * item), where.ljust(wide)) for part, n, where in parts]
+    rows = [(part, _billions(n), format_bytes(n * item), where.ljust(wide)) for part, n, where in parts if n]
     size = format_bytes(parameters.total * item)
     title = f"{name}: {_billions(parameters.total)} parameters, {size} in {plan.dtype}"
     unknown = "  (the vision tower cannot be counted from the configuration alone: 0)"
@@ -109,8 +109,9 @@ def _settings(name: str, request: PlanRequest, plan: MemoryPlan) -> list[str]:
         "MODEL_NAME": name,
         "GEMMA_MAX_MODEL_LEN": plan.context,
         "GEMMA_MAX_NUM_SEQS": plan.slots,
-        "GEMMA_PLE": "host" if request.ple_on_host else "device",
     }
+    if plan.parameters.per_layer_table:
+        settings["GEMMA_PLE"] = "host" if request.ple_on_host else "device"
     if request.rewind:
         settings["GEMMA_REWIND"] = request.rewind
     if request.text_only:

@@ -213,3 +213,9 @@ def test_a_quantised_checkpoint_is_not_quantised_at_load(written: tuple[Path, st
 def test_the_reference_engine_does_not_quantise(tiny: Path) -> None:
     with pytest.raises(InvalidRequest, match="the reference engine does not quantise weights"):
         TransformersEngine(tiny, Settings(engine="reference", quantize="int8"))
+
+
+@pytest.mark.parametrize(("name", "said"), [("int4", "int4 and int8"), ("int8", "int8")])
+def test_the_engine_says_what_matrices_are_quantised_to(tiny: Path, name: str, said: str) -> None:
+    assert LoadedRunner(tiny, settings(quantize=name)).dtype_name == f"float32, quantised to {said}"
+    assert LoadedRunner(tiny, settings()).dtype_name == "float32"

@@ -43,6 +43,9 @@ class LoadedRunner:
         loaded = load_model(checkpoint, settings, self.device)
         self.model, self.host_table, self.memory_bytes = loaded.model, loaded.host_table, loaded.weight_bytes
         self.dtype, self.length = self.model.dtype, settings.max_model_len or loaded.max_length
+        self.dtype_name = str(self.dtype).removeprefix("torch.")
+        if loaded.quantization:
+            self.dtype_name += f", quantised to {loaded.quantization}"
         self._check_cache(settings)
         spec, slots, rewind = self.model.cache_spec, settings.max_num_seqs, settings.rewind
         cache = KVCache(spec, slots, self.length, rewind, self.device, self.dtype)
@@ -100,7 +103,7 @@ def _load(folder: Path, settings: Settings) -> NativeEngine:
     info = EngineInfo(
         name="native",
         device=describe_device(loaded.device),
-        dtype=str(loaded.dtype).removeprefix("torch."),
+        dtype=loaded.dtype_name,
         memory_bytes=loaded.memory_bytes,
         max_num_seqs=settings.max_num_seqs,
         running=0,

@@ -108,6 +108,7 @@ class LoadedModel:
         host_table: a table that stays in the memory-mapped file; ``None`` if there is none.
         max_length: the longest context in tokens.
         weight_bytes: bytes of the weights on the device.
+        quantization: what matrices are quantised to, such as ``int4 and int8``; empty if none is.
     """
 
     model: Model
@@ -116,3 +117,4 @@ class LoadedModel:
     host_table: HostTable | None
     max_length: int
     weight_bytes: int
+    quantization: str = ""

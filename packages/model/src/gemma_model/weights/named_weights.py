@@ -44,9 +44,15 @@ class Weights:
         self._remaining = {bare_name(key): (key, tensor) for key, tensor in stored.items()}
         self._device, self._dtype = torch.device(device), dtype
         self.unused: dict[str, str] = {}
+        self._bits: set[int] = set()
         self.taken_bytes = 0  # on the device; what stays in the file does not count
         if len(self._remaining) != len(stored):
             raise InvalidRequest("has the same tensor in two layouts", "MODEL_NAME")
+
+    @property
+    def quantization(self) -> str:
+        """What taken matrices are quantised to, such as ``int4 and int8``; empty if none is."""
+        return " and ".join(f"int{bits}" for bits in sorted(self._bits))
 
     def __contains__(self, name: str) -> bool:
         return name in self._remaining
@@ -90,6 +96,7 @@ class Weights:
         else:
             weight = QuantizedWeight(matrix.to(self._device), self._dtype)
         self.taken_bytes += weight.nbytes
+        self._bits.add(matrix.bits)
         return weight
 
     def take_mapped(self, name: str) -> StoredTensor:

@@ -31,6 +31,7 @@ def load(config: Mapping[str, Any], settings: Settings, weights: Weights) -> Loa
         host_table=None if settings.ple == "device" else decoder.embed_tokens_per_layer,
         max_length=text.max_position_embeddings,
         weight_bytes=weights.taken_bytes,
+        quantization=weights.quantization,
     )
 
 

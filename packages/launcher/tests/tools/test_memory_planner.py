@@ -284,6 +284,8 @@ def test_format_gib() -> None:
             "do not fit the number",
         ),
         ({"text_config": {"model_type": "gemma3n_text", "hidden_size": "wide"}}, "config.json is not valid"),
+        ({"model_type": "gemma3_text", "num_hidden_layers": 10**9}, "not an integer from 1 to 1000"),
+        ({"model_type": "gemma3_text", "num_hidden_layers": "many"}, "not an integer from 1 to 1000"),
         ({"text_config": {"model_type": "gemma3n_text"}, "dtype": "int4"}, "'int4' is not supported"),
     ],
 )

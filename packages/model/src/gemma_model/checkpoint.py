@@ -11,6 +11,9 @@ from gemma_model.engine_types import EngineSamplingParams, Modality
 from gemma_model.families import Family, family_of
 from gemma_wire import InvalidRequest
 
+MAX_LAYERS = 1000
+"""Far more than any model has; lists with a value for each layer are made before the weights are read."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -133,7 +136,13 @@ def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def integer(
-    config: Mapping[str, Any], key: str, default: int, *, least: int = 1, section: str = "text_config"
+    config: Mapping[str, Any],
+    key: str,
+    default: int,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    section: str = "text_config",
 ) -> int:
     """The value of a key of ``config.json``; ``default`` is that of transformers.
 
@@ -142,14 +151,17 @@ def integer(
         key: of the section.
         default: if there is no such key.
         least: the smallest valid value.
+        most: the largest valid value, if there is one.
         section: its name, for the error message.
 
     Raises:
-        InvalidRequest: the value is not an integer of at least ``least``.
+        InvalidRequest: the value is not an integer of at least ``least`` and at most ``most``.
     """
     value = config.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InvalidRequest(f"{value!r} is not an integer of at least {least}", f"{section}.{key}")
+    if most is not None and value > most:
+        raise InvalidRequest(f"{value} is more than {most}, the limit", f"{section}.{key}")
     return value
 
 

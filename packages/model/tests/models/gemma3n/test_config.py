@@ -59,6 +59,7 @@ def test_the_cache_of_e4b_takes_272_mib_per_slot() -> None:
         ("layer_types", ["full_attention", "chunked_attention"] + ["full_attention"] * 33),
         ("layer_types", ["full_attention"]),
         ("layer_types", ["full_attention"] * 20 + ["sliding_attention"] * 15),
+        ("num_hidden_layers", 10**9),
         ("num_kv_shared_layers", 35),
         ("num_key_value_heads", 3),
         ("altup_active_idx", 4),

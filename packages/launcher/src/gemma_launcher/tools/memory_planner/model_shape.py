@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError, model_validator
 from gemma_launcher.errors import CommandError
 
 SLIDING, FULL = "sliding_attention", "full_attention"
+MAX_LAYERS: Final = 1000
+"""Far more than any model has."""
+
 DTYPE_BYTES: Final = {"bfloat16": 2, "float32": 4}
 COMPUTE_DTYPE: Final = {"bfloat16": "bfloat16", "float32": "float32", "float16": "bfloat16"}
 """Dtype of the stored weights → dtype of the computation. Activations overflow in fp16, so it is not used."""
@@ -73,6 +76,8 @@ class TextShape(BaseModel, frozen=True):
     def _expand_per_layer(cls, config: dict[str, Any]) -> dict[str, Any]:
         """One value per layer where the configuration gives one for all layers, or none."""
         layers = config.get("num_hidden_layers", cls.default_layers)
+        if not isinstance(layers, int) or not 0 < layers <= MAX_LAYERS:
+            raise ValueError(f"num_hidden_layers is {layers!r}, not an integer from 1 to {MAX_LAYERS}")
         period = config.get("sliding_window_pattern", cls.layers_of_a_period)
         width = config.get("intermediate_size", cls.default_width)
         return {

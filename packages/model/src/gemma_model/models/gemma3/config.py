@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gemma_model.checkpoint import integer, positive, text_part
+from gemma_model.checkpoint import MAX_LAYERS, integer, positive, text_part
 from gemma_model.families import GEMMA3
 from gemma_model.layers.specs import LAYER_TYPES, AttentionSpec, LayerKVSpec, LayerType, Rope
 from gemma_model.models.text_config import check_supported, read_layer_types, read_rope
@@ -83,7 +83,7 @@ class TextConfig:
 
 
 def _parse(text: Mapping[str, Any]) -> TextConfig:
-    layers = integer(text, "num_hidden_layers", 26)
+    layers = integer(text, "num_hidden_layers", 26, most=MAX_LAYERS)
     capped = text.get("final_logit_softcapping") is not None
     return TextConfig(
         vocab_size=integer(text, "vocab_size", GEMMA3.vocab_size),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gemma_model.checkpoint import integer, positive, text_part
+from gemma_model.checkpoint import MAX_LAYERS, integer, positive, text_part
 from gemma_model.layers.specs import LAYER_TYPES, AttentionSpec, LayerKVSpec, LayerType, Rope
 from gemma_model.models.text_config import check_supported, per_layer, read_layer_types, read_rope
 from gemma_wire import InvalidRequest
@@ -101,7 +101,7 @@ class TextConfig:
 
 
 def _parse(text: Mapping[str, Any]) -> TextConfig:
-    layers = integer(text, "num_hidden_layers", 35)
+    layers = integer(text, "num_hidden_layers", 35, most=MAX_LAYERS)
     capped = text.get("final_logit_softcapping", 30.0) is not None
     sparsity = per_layer(text, "activation_sparsity_pattern", layers, _sparsity(layers))
     return TextConfig(

@@ -1,6 +1,6 @@
 """Packed matrices of the C++ kernels compared with the dequantised matrices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import pytest
@@ -12,8 +12,10 @@ from gemma_model.models.gemma3n.sparse_mlp import SparseMLP
 from gemma_model.weights.packed_weight import (
     INT4,
     INT4_OFFSETS,
+    INT4_OFFSETS_FP32,
     INT8,
-    INT8_OFFSETS,
+    INT8_GROUPS_16,
+    INT8_OFFSETS_FP32,
     PackedColumns,
     PackedFormat,
     PackedWeight,
@@ -39,12 +41,23 @@ class Case:
     offsets: bool
     scale_dtype: torch.dtype
     expected: PackedFormat
+    factor: float = 1.0
 
     def matrix(self, out: int, width: int, seed: int = 0) -> QuantizedTensor:
+        """A matrix of this kind."""
         group = min(self.group_size, width)
-        return random_matrix(
+        made = random_matrix(
             out, width, self.bits, group, offsets=self.offsets, scale_dtype=self.scale_dtype, seed=seed
         )
+        return replace(made, scales=made.scales * self.factor)
+
+    def packed_matrix(self, out: int, width: int, seed: int = 0) -> QuantizedTensor:
+        """The same with the scales and offsets that the format has."""
+        made = self.matrix(out, width, seed)
+        if self.expected not in (INT4_OFFSETS, INT8_GROUPS_16):
+            return made
+        offsets = None if made.offsets is None else made.offsets.half().float()
+        return replace(made, scales=made.scales.half(), offsets=offsets)
 
 
 CASES = {
@@ -52,10 +65,13 @@ CASES = {
     "Q8_0": Case(8, 32, False, torch.float16, INT8),
     "int4, groups of 128": Case(4, 128, False, torch.float16, INT4),
     "int8, channels": Case(8, 256, False, torch.bfloat16, INT8),
+    "Q4_1": Case(4, 32, True, torch.float16, INT4_OFFSETS),
     "Q4_K": Case(4, 32, True, torch.float32, INT4_OFFSETS),
-    "Q6_K": Case(8, 16, False, torch.float32, INT8_OFFSETS),
-    "Q5_K": Case(8, 32, True, torch.float32, INT8_OFFSETS),
-    "int4, groups of 16": Case(4, 16, False, torch.float16, INT8_OFFSETS),
+    "Q4_K, small": Case(4, 32, True, torch.float32, INT4_OFFSETS_FP32, 2.0**-20),
+    "Q6_K": Case(8, 16, False, torch.float32, INT8_GROUPS_16),
+    "Q6_K, small": Case(8, 16, False, torch.float32, INT8_OFFSETS_FP32, 2.0**-20),
+    "Q5_K": Case(8, 32, True, torch.float32, INT8_OFFSETS_FP32),
+    "int4, groups of 16": Case(4, 16, False, torch.float16, INT8_GROUPS_16),
 }
 
 
@@ -89,15 +105,16 @@ def test_a_matrix_takes_the_memory_of_its_format(case: Case) -> None:
 def test_a_bfloat16_scale_that_fp16_cannot_represent_keeps_its_value() -> None:
     matrix = random_matrix(32, 64, 8, scale_dtype=torch.bfloat16)
     matrix.scales[0, 0] = 2.0**-30
-    assert format_of(matrix) == INT8_OFFSETS
+    assert format_of(matrix) == INT8_OFFSETS_FP32
     packed = PackedWeight.pack(matrix, torch.float32)
     assert torch.equal(packed.rows(torch.arange(32)), matrix.dequantize())
 
 
 def test_rows_equal_those_of_the_matrix(case: Case) -> None:
-    matrix = case.matrix(96, 256)
     ids = torch.tensor([95, 0, 7, 7, 8, 33])
-    assert torch.equal(PackedWeight.pack(matrix, torch.float32).rows(ids), matrix.dequantize()[ids])
+    rows = PackedWeight.pack(case.matrix(96, 256), torch.float32).rows(ids)
+    assert torch.equal(rows, case.packed_matrix(96, 256).dequantize()[ids])
+    torch.testing.assert_close(rows, case.matrix(96, 256).dequantize()[ids], rtol=2.0**-10, atol=2.0**-11)
 
 
 def test_a_row_that_does_not_exist_is_an_error() -> None:
@@ -110,16 +127,16 @@ def test_a_row_that_does_not_exist_is_an_error() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 70])
 @pytest.mark.parametrize(("out", "width"), [(96, 256), (32, 32 * 8), (1024, 512)])
 def test_a_product_equals_that_of_the_rounded_input(case: Case, rows: int, out: int, width: int) -> None:
-    matrix, x = case.matrix(out, width), random(rows, width)
+    x = random(rows, width)
     x[0, :BLOCK] = 0
-    ours = PackedWeight.pack(matrix, torch.float32).matmul(x)
-    exact = rounded(x).double() @ matrix.dequantize().double().T
+    ours = PackedWeight.pack(case.matrix(out, width), torch.float32).matmul(x)
+    exact = rounded(x).double() @ case.packed_matrix(out, width).dequantize().double().T
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5 * float(exact.abs().max()))
 
 
 def test_the_error_of_a_product_is_at_most_that_of_rounding_the_input(case: Case) -> None:
     """Rounding changes an element by at most half a step, a product by the sum of |weight| x half a step."""
-    matrix, x = case.matrix(64, 256), random(20, 256) * 10
+    matrix, x = case.packed_matrix(64, 256), random(20, 256) * 10
     dense = matrix.dequantize().double()
     half_steps = x.view(20, -1, BLOCK).abs().amax(-1).double() / 127 / 2
     bound = half_steps.repeat_interleave(BLOCK, dim=1) @ dense.abs().T
@@ -182,7 +199,7 @@ def test_incomplete_blocks_cannot_be_packed(out: int, width: int, group: int) ->
 @pytest.mark.parametrize("share", [1.0, 0.5], ids=["complete", "nested"])
 def test_a_sparse_mlp_reads_the_columns_of_open_gates(case: Case, rows: int, share: float) -> None:
     hidden, size = 64, 512
-    gate_up, down = case.matrix(2 * size, hidden, seed=1), case.matrix(hidden, size, seed=2)
+    gate_up, down = case.packed_matrix(2 * size, hidden, seed=1), case.packed_matrix(hidden, size, seed=2)
     x, kept = rounded(random(rows, hidden)), int(size * share)
     dense = gate_up.dequantize().view(2, size, hidden)[:, :kept].flatten(0, 1)
     expected = SparseMLP((DenseWeight(dense),), DenseWeight(down.dequantize()[:, :kept]), 0.95)(x)

@@ -65,7 +65,7 @@ Tensor pack_columns(const Tensor& quants, const Tensor& scales, const std::optio
           auto* own = C::scales(block, outputs, g) + o;
           const int64_t k = number * BLOCK_DEPTH + g * F::GROUP;
           own[0] = typename F::Scale(from.scale_of(o, k));
-          if constexpr (F::OFFSETS) own[outputs] = from.template offset_for<F>(o, k);
+          if constexpr (F::OFFSETS) own[outputs] = typename F::Scale(from.template offset_for<F>(o, k));
         }
         for (int64_t k = 0; k < BLOCK_DEPTH; ++k) {
           uint8_t* place = block + C::integers(outputs, k) + o / OUTPUTS * C::NEURON;

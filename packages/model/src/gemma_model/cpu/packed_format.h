@@ -79,8 +79,10 @@ struct Format {
 
 using Int4 = Format<Nibbles, 1, at::Half, false>;      // 4.5 bits an element
 using Int8 = Format<Bytes, 1, at::Half, false>;        // 8.5 bits
-using Int4Offsets = Format<Nibbles, 1, float, true>;   // 6 bits: K-quants of 4 bits, and zero points
-using Int8Offsets = Format<Bytes, 2, float, true>;     // 12 bits: all other formats, exactly
+using Int4Offsets = Format<Nibbles, 1, at::Half, true>;      // 5 bits: Q4_K, and zero points
+using Int8Groups16 = Format<Bytes, 2, at::Half, false>;      // 9 bits: Q6_K
+using Int4OffsetsFp32 = Format<Nibbles, 1, float, true>;     // 6 bits: the same as Int4Offsets, exactly
+using Int8OffsetsFp32 = Format<Bytes, 2, float, true>;       // 12 bits: all other matrices, exactly
 
 inline bool is_packed(const Tensor& w) { return w.scalar_type() == at::kByte; }
 
@@ -93,8 +95,9 @@ void with_format(int64_t bytes, bool of_column, const Work& work) {
     work(format);
     return true;
   };
-  TORCH_CHECK(matches(Int4()) || matches(Int8()) || matches(Int4Offsets()) || matches(Int8Offsets()),
-              "no packed format has ", bytes, " bytes");
+  const bool known = matches(Int4()) || matches(Int8()) || matches(Int4Offsets()) || matches(Int8Groups16()) ||
+                     matches(Int4OffsetsFp32()) || matches(Int8OffsetsFp32());
+  TORCH_CHECK(known, "no packed format has ", bytes, " bytes");
 }
 
 // A quantised matrix as it is stored in a checkpoint: see QuantizedTensor in weights/quantized_tensor.py.
@@ -152,7 +155,7 @@ Tensor pack_matrix(const Tensor& quants, const Tensor& scales, const std::option
           auto* own = const_cast<typename F::Scale*>(F::scales(block, g)) + c;
           const int64_t k = start + g * F::GROUP;
           own[0] = typename F::Scale(from.scale_of(first + c, k));
-          if constexpr (F::OFFSETS) own[BLOCK_COLUMNS] = from.template offset_for<F>(first + c, k);
+          if constexpr (F::OFFSETS) own[BLOCK_COLUMNS] = typename F::Scale(from.template offset_for<F>(first + c, k));
         }
         for (int64_t k = 0; k < BLOCK_DEPTH; ++k)
           F::Integers::set(block + F::HEAD, c, k, from.template integer_for<F>(first + c, start + k));

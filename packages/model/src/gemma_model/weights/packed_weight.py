@@ -21,22 +21,18 @@ class PackedFormat:
     """A format of the kernels.
 
     Args:
-        bits: of an integer.
-        group_size: elements of a row that share a scale.
+        name: in ``cpu/packed_format.h``.
         row_bytes: bytes for ``BLOCK_DEPTH`` elements of a row, with their scales.
-        general: fp32 scales and offsets; otherwise fp16 scales and no offsets.
     """
 
-    bits: int
-    group_size: int
+    name: str
     row_bytes: int
-    general: bool
 
 
-INT4 = PackedFormat(4, 32, 18, general=False)
-INT8 = PackedFormat(8, 32, 34, general=False)
-INT4_OFFSETS = PackedFormat(4, 32, 24, general=True)
-INT8_OFFSETS = PackedFormat(8, 16, 48, general=True)
+INT4, INT8 = PackedFormat("Int4", 18), PackedFormat("Int8", 34)
+INT4_OFFSETS, INT4_OFFSETS_FP32 = PackedFormat("Int4Offsets", 20), PackedFormat("Int4OffsetsFp32", 24)
+INT8_GROUPS_16, INT8_OFFSETS_FP32 = PackedFormat("Int8Groups16", 36), PackedFormat("Int8OffsetsFp32", 48)
+FP16 = torch.finfo(torch.float16)
 
 
 def can_pack(matrix: QuantizedTensor) -> bool:
@@ -46,15 +42,23 @@ def can_pack(matrix: QuantizedTensor) -> bool:
 
 
 def format_of(matrix: QuantizedTensor) -> PackedFormat:
-    """The smallest format that represents the matrix exactly."""
+    """The smallest format that represents the matrix.
+
+    Scales and offsets that fp16 does not represent exactly are rounded to it where that changes a scale by at
+    most 2^-11 of its value: a quarter of what rounding a weight to bf16 may change.
+    """
     whole_blocks = matrix.group_size % BLOCK_DEPTH == 0
-    if whole_blocks and matrix.offsets is None and _is_fp16(matrix.scales):
+    scales, offsets = matrix.scales.float(), matrix.offsets
+    if whole_blocks and offsets is None and torch.equal(scales.half().float(), scales):
         return INT4 if matrix.bits == 4 else INT8
-    return INT4_OFFSETS if whole_blocks and matrix.bits == 4 else INT8_OFFSETS
-
-
-def _is_fp16(scales: Tensor) -> bool:
-    return scales.dtype == torch.float16 or torch.equal(scales.half().float(), scales.float())
+    sizes = scales.abs()
+    small = bool(((sizes > 0) & (sizes < FP16.tiny)).any())
+    large = bool((sizes > FP16.max / 8).any()) or (
+        offsets is not None and bool((offsets.abs() > FP16.max).any())
+    )
+    if whole_blocks and matrix.bits == 4:
+        return INT4_OFFSETS_FP32 if small or large else INT4_OFFSETS
+    return INT8_GROUPS_16 if offsets is None and not small and not large else INT8_OFFSETS_FP32
 
 
 def _parts(matrix: QuantizedTensor) -> tuple[Tensor, Tensor, Tensor | None, int]:

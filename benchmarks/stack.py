@@ -1,9 +1,10 @@
 """Our own stack for a benchmark, on free ports, started as a user would."""
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,12 +27,15 @@ class ServingStack:
 
 
 @contextmanager
-def serving(model: str, playground: bool = False) -> Iterator[ServingStack]:
+def serving(
+    model: str, playground: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[ServingStack]:
     """``gemma-triton serve`` until the end; what it prints goes to standard error.
 
     Args:
         model: hub id or folder.
         playground: with the playground, on a free port.
+        environment: variables to set.
 
     Raises:
         RuntimeError: it ended, or took longer than ``START_S``.
@@ -40,7 +44,8 @@ def serving(model: str, playground: bool = False) -> Iterator[ServingStack]:
     flags = [f"--{name}={port}" for name, port in ports.items()]
     flags += ["--playground-port=0"] if playground else ["--no-playground"]
     command = [sys.executable, "-m", "gemma_launcher", "serve", "--model", model, *flags]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    env = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=env)
     api, grpc = f"http://{LOOPBACK}:{ports['port']}/v1", f"{LOOPBACK}:{ports['triton-grpc-port']}"
     stack = ServingStack(api, grpc, process.pid)
     try:

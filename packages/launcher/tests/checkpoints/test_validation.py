@@ -47,6 +47,10 @@ def test_no_weights(checkpoint_folder: Path) -> None:
             '{"model_type": "llama"}',
             'model_type "llama", but only gemma3, gemma3_text, gemma3n, gemma3n_text',
         ),
+        (
+            '{"model_type": "gemma3n", "quantization_config": {"quant_method": "awq"}}',
+            "quantization_config.quant_method: 'awq' is not supported, only 'compressed-tensors' is",
+        ),
     ],
 )
 def test_an_unsupported_config(checkpoint_folder: Path, text: str, words: str) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from gemma_launcher.errors import CommandError
+from gemma_wire import InvalidRequest
+from gemma_wire.quantization import QuantizationConfig
 
 MODEL_TYPES: Final = ("gemma3", "gemma3_text", "gemma3n", "gemma3n_text")
 """The supported values of ``model_type``. Add new architectures here, and to ``gemma_model/families.py``."""
@@ -44,6 +46,10 @@ def read_config(path: Path) -> dict[str, Any]:
     if model_type not in MODEL_TYPES:
         supported = ", ".join(MODEL_TYPES)
         raise CommandError(f'config.json has model_type "{model_type}", but only {supported} are supported')
+    try:
+        QuantizationConfig.read(config)
+    except InvalidRequest as error:
+        raise CommandError(f"config.json: {error.field}: {error.message}") from None
     return config
 
 

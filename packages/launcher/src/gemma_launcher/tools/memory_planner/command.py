@@ -1,7 +1,10 @@
 """``gemma-triton plan``: finds the configuration of a model and prints the memory plan for it."""
 
 from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gemma_launcher.byte_units import parse_bytes
 from gemma_launcher.checkpoints import hub, resolver, validation
@@ -10,6 +13,7 @@ from gemma_launcher.settings import LauncherSettings
 from gemma_launcher.tools.memory_planner.model_shape import BUILT_IN, ModelShape
 from gemma_launcher.tools.memory_planner.planner import DEFAULT_RESERVE, PlanRequest, plan_memory
 from gemma_launcher.tools.memory_planner.report import format_report
+from gemma_launcher.tools.memory_planner.weight_format import WeightFormat, quantized_at_load
 
 DEFAULT_MODEL = "google/gemma-3n-E4B-it"
 SMALLER_MODEL = "google/gemma-3n-E2B-it"
@@ -32,17 +36,22 @@ def run(settings: LauncherSettings, options: Namespace) -> int:
         reserve=DEFAULT_RESERVE if options.reserve is None else parse_bytes(options.reserve),
     )
     name = settings.model_name or DEFAULT_MODEL
-    shape, vision_tower = find_model_shape(settings, name)
+    shape, stored, vision_tower = find_model(settings, name, options.quantize, options.ple_host)
+    request = replace(request, format=stored)
     plan = plan_memory(shape, request, vision_tower)
     print(format_report(name, shape, request, plan))
     if plan.fits:
         return 0
+    if not stored.name and _fits_with_4_bits(shape, request, vision_tower):
+        print("With 4 bits it fits: add --quantize int4 (GEMMA_QUANTIZE=int4, or `gemma-triton quantize`).")
     print(_suggestion(name, request, options.memory))
     return 1
 
 
-def find_model_shape(settings: LauncherSettings, name: str) -> tuple[ModelShape, int | None]:
-    """The shape of a model and, where its weights are on disk, the parameters of its vision tower.
+def find_model(
+    settings: LauncherSettings, name: str, quantize: str | None, table_in_file: bool
+) -> tuple[ModelShape, WeightFormat, int | None]:
+    """The shape of a model, the format of its weights, and the vision tower's parameters if it is on disk.
 
     The configuration is read from the first of these that has it: a folder, the built-in table, the hub's
     local cache, the hub.
@@ -51,12 +60,16 @@ def find_model_shape(settings: LauncherSettings, name: str) -> tuple[ModelShape,
         CommandError: none has it.
     """
     folder = settings.gemma_checkpoint or resolver.local_folder(name)
+    config: Mapping[str, Any]
     if folder is not None:
         if not folder.is_dir():
             raise CommandError(f"there is no folder {folder}")
-        return ModelShape.read(validation.read_config(folder / "config.json")), _count_vision_tower(folder)
-    config = BUILT_IN.get(name.lower()) or validation.read_config(hub.fetch_config(name, settings.token))
-    return ModelShape.read(config), None
+        config, vision_tower = validation.read_config(folder / "config.json"), _count_vision_tower(folder)
+    else:
+        config = BUILT_IN.get(name.lower()) or validation.read_config(hub.fetch_config(name, settings.token))
+        vision_tower = None
+    shape = ModelShape.read(config)
+    return shape, WeightFormat.read(config, shape.text_config, quantize, table_in_file), vision_tower
 
 
 def _count_vision_tower(folder: Path) -> int | None:
@@ -72,7 +85,8 @@ def _count_vision_tower(folder: Path) -> int | None:
 
 def _suggestion(name: str, request: PlanRequest, memory: str) -> str:
     """What to try when the model does not fit."""
-    if name.lower() != SMALLER_MODEL.lower() and _fits(SMALLER_MODEL, request):
+    smaller = ModelShape.read(BUILT_IN[SMALLER_MODEL.lower()])
+    if name.lower() != SMALLER_MODEL.lower() and _fits(smaller, request):
         text_only = " --text-only" if request.text_only else ""
         return f"{SMALLER_MODEL} fits: gemma-triton plan --model {SMALLER_MODEL} --memory {memory}{text_only}"
     options = ["a shorter --context"] if request.context else []
@@ -82,8 +96,13 @@ def _suggestion(name: str, request: PlanRequest, memory: str) -> str:
     return f"To save memory: {', '.join([*options, 'a smaller --reserve, if the system leaves more free'])}."
 
 
-def _fits(name: str, request: PlanRequest) -> bool:
+def _fits_with_4_bits(shape: ModelShape, request: PlanRequest, vision_tower: int | None) -> bool:
+    stored = quantized_at_load(shape.text_config, "int4", request.ple_on_host)
+    return _fits(shape, replace(request, format=stored), vision_tower)
+
+
+def _fits(shape: ModelShape, request: PlanRequest, vision_tower: int | None = None) -> bool:
     try:
-        return plan_memory(ModelShape.read(BUILT_IN[name.lower()]), request).fits
+        return plan_memory(shape, request, vision_tower).fits
     except CommandError:
         return False

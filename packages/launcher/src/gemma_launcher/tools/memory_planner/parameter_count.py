@@ -1,5 +1,7 @@
 """The number of parameters of each part of a model, computed from its shape."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +27,7 @@ class ParameterCounts:
         per_layer_table: the per-layer embeddings.
         vision, audio: the towers with their embedders.
         unused: K and V projections of the KV-shared layers, which published checkpoints contain.
+        matrices: kind of matrix → those of ``layers`` in matrices that can be quantised.
         vision_known: whether the vision tower could be counted; ``vision`` leaves it out otherwise.
     """
 
@@ -34,6 +37,7 @@ class ParameterCounts:
     vision: int
     audio: int
     unused: int
+    matrices: Mapping[str, int]
     vision_known: bool = True
 
     @property
@@ -62,13 +66,15 @@ def count_parameters(shape: ModelShape, vision_tower: int | None = None) -> Para
     text, vision, audio = shape.text_config, shape.vision_config, shape.audio_config
     if vision_tower is None and vision and not vision.model_args:
         vision_tower = VISION_PARAMETERS.get(vision.architecture)
+    matrices = _matrices(text)
     return ParameterCounts(
         embeddings=text.vocab_size * text.hidden_size,
-        layers=sum(_layer(text, i) for i in range(text.num_hidden_layers)) + _outside_layers(text),
+        layers=matrices.total() + _vectors(text),
         per_layer_table=_per_layer_table(text),
         vision=(vision_tower or 0) + _embedder(vision, text) if vision else 0,
         audio=_audio_tower(audio) + _embedder(audio, text) if audio else 0,
         unused=(text.num_hidden_layers - len(text.kv_layer_types)) * _kv_projections(text),
+        matrices=matrices,
         vision_known=vision is None or vision_tower is not None,
     )
 
@@ -85,36 +91,46 @@ def _per_layer_table(text: TextShape) -> int:
     return rows * per_layer_row(text)
 
 
-def _layer(text: TextShape, index: int) -> int:
-    hidden, head = text.hidden_size, text.head_dim
-    attention = 2 * hidden * text.num_attention_heads * head + head  # q_proj, o_proj, q_norm
-    if index < len(text.kv_layer_types):
-        attention += _kv_projections(text)
-    mlp = 3 * hidden * text.intermediate_size[index]
-    norms = 4 * hidden  # before and after attention, before and after the MLP
-    return attention + mlp + norms + (_gemma3n_layer(text) if isinstance(text, Gemma3nTextShape) else 0)
+def _matrices(text: TextShape) -> Counter[str]:
+    """The parameters of each kind of matrix in all layers and around them, except AltUp's small ones."""
+    hidden, wide = text.hidden_size, text.num_attention_heads * text.head_dim
+    narrow = len(text.kv_layer_types) * text.num_key_value_heads * text.head_dim
+    neurons = sum(text.intermediate_size)
+    common = {
+        **dict.fromkeys(("q_proj", "o_proj"), text.num_hidden_layers * hidden * wide),
+        **dict.fromkeys(("k_proj", "v_proj"), hidden * narrow),
+        **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), hidden * neurons),
+    }
+    return Counter(common | (_gemma3n_matrices(text) if isinstance(text, Gemma3nTextShape) else {}))
 
 
-def _gemma3n_layer(text: Gemma3nTextShape) -> int:
-    """What a layer of Gemma 3n has in addition."""
-    hidden, streams = text.hidden_size, text.altup_num_inputs
-    altup = 2 * hidden + hidden * streams + streams**2 + streams**3  # scale, norm, router, correct, predict
-    laurel = 2 * hidden * text.laurel_rank + hidden
-    per_layer_input = 2 * hidden * text.hidden_size_per_layer_input + hidden
-    return altup + laurel + per_layer_input
+def _gemma3n_matrices(text: Gemma3nTextShape) -> dict[str, int]:
+    """What Gemma 3n has in addition."""
+    each = text.num_hidden_layers * text.hidden_size  # a column in each layer
+    per_layer = each * text.hidden_size_per_layer_input
+    return {
+        **dict.fromkeys(("linear_left", "linear_right"), each * text.laurel_rank),
+        **dict.fromkeys(("per_layer_input_gate", "per_layer_projection"), per_layer),
+        "per_layer_model_projection": per_layer,
+        "altup_projections": 2 * (text.altup_num_inputs - 1) * text.hidden_size**2,  # there and back
+    }
+
+
+def _vectors(text: TextShape) -> int:
+    """All other parameters of the decoder: norms, and AltUp's coefficients and routers."""
+    each = 4 * text.hidden_size + text.head_dim  # norms around attention and MLP, and of queries
+    outside = text.hidden_size
+    if isinstance(text, Gemma3nTextShape):
+        hidden, streams = text.hidden_size, text.altup_num_inputs
+        each += 2 * hidden  # norms of LAuReL and the per-layer input
+        each += 2 * hidden + hidden * streams + streams**2 + streams**3  # scale, norm, router, coefficients
+        outside += text.hidden_size_per_layer_input
+    return text.num_hidden_layers * each + len(text.kv_layer_types) * text.head_dim + outside
 
 
 def _kv_projections(text: TextShape) -> int:
     """k_proj, v_proj and k_norm of one layer."""
     return 2 * text.num_key_value_heads * text.head_dim * text.hidden_size + text.head_dim
-
-
-def _outside_layers(text: TextShape) -> int:
-    if not isinstance(text, Gemma3nTextShape):
-        return text.hidden_size  # the final norm
-    altup = 2 * (text.altup_num_inputs - 1) * text.hidden_size**2  # projections into the streams and back
-    per_layer = per_layer_row(text) * text.hidden_size + text.hidden_size_per_layer_input
-    return altup + per_layer + text.hidden_size
 
 
 def _embedder(tower: VisionShape | AudioShape, text: TextShape) -> int:

@@ -9,6 +9,7 @@ from gemma_launcher.errors import CommandError
 from gemma_launcher.tools.memory_planner.kv_cache_size import kv_slot_bytes
 from gemma_launcher.tools.memory_planner.model_shape import COMPUTE_DTYPE, DTYPE_BYTES, ModelShape
 from gemma_launcher.tools.memory_planner.parameter_count import ParameterCounts, count_parameters
+from gemma_launcher.tools.memory_planner.weight_format import DENSE, WeightFormat
 
 DEFAULT_RESERVE: Final = GIB
 """Bytes kept free for CUDA, the process and the system: an assumption, not a measurement."""
@@ -38,6 +39,7 @@ class PlanRequest:
         text_only: whether the towers stay in the file, so that image and audio input is off.
         dtype: of the computation; ``None``: as stored.
         reserve: bytes kept free.
+        format: of the weights.
     """
 
     memory: int
@@ -48,6 +50,7 @@ class PlanRequest:
     text_only: bool = False
     dtype: str | None = None
     reserve: int = DEFAULT_RESERVE
+    format: WeightFormat = DENSE
 
 
 @dataclass(frozen=True)
@@ -90,20 +93,19 @@ def plan_memory(shape: ModelShape, request: PlanRequest, vision_tower: int | Non
     """
     dtype = request.dtype or COMPUTE_DTYPE[shape.dtype]
     item = DTYPE_BYTES[dtype]
-    parameters = count_parameters(shape, vision_tower)
+    parameters, weights = count_parameters(shape, vision_tower), request.format
     towers = (shape.vision_config or shape.audio_config) and not request.text_only
-    on_device = parameters.decoder + (parameters.towers if towers else 0)
-    on_device += 0 if request.ple_on_host else parameters.per_layer_table
+    on_device = weights.embeddings(parameters, item) + weights.layers(parameters, item)
+    on_device += parameters.towers * item if towers else 0
+    on_device += 0 if request.ple_on_host else weights.per_layer_table(parameters, item)
     media = min(MEDIA_CACHE_BYTES, request.memory // 64) if towers else 0
-    limit = int((request.memory - request.reserve - on_device * item - media) * CACHE_SHARE)
+    limit = int((request.memory - request.reserve - on_device - media) * CACHE_SHARE)
 
     def slot_bytes(length: int) -> int:
         return kv_slot_bytes(shape.text_config, length, item, request.rewind)
 
     context, slots = _choose(slot_bytes, limit, request, shape.text_config.max_position_embeddings)
-    return MemoryPlan(
-        parameters, dtype, item, on_device * item, media, limit, context, slots, slot_bytes(context)
-    )
+    return MemoryPlan(parameters, dtype, item, on_device, media, limit, context, slots, slot_bytes(context))
 
 
 def _choose(

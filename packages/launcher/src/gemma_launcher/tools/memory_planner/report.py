@@ -42,21 +42,28 @@ def format_report(name: str, shape: ModelShape, request: PlanRequest, plan: Memo
 def _weights(name: str, shape: ModelShape, request: PlanRequest, plan: MemoryPlan) -> list[str]:
     parameters, item = plan.parameters, plan.item_bytes
     towers = "stays in the file" if request.text_only else "device"
-    row_bytes = per_layer_row(shape.text_config) * item
+    stored, layers = request.format, shape.text_config.num_hidden_layers
+    table = stored.per_layer_table(parameters, item)
+    row_bytes = per_layer_row(shape.text_config) * table // max(1, parameters.per_layer_table)
     host = f"host, mapped from the file; {row_bytes:,} bytes a token"
+    table_at = host if request.ple_on_host else "device"
+    on_device = parameters.decoder + (0 if request.text_only else parameters.towers)
+    on_device += 0 if request.ple_on_host else parameters.per_layer_table
     parts = (
-        ("embeddings, head", parameters.embeddings, "device"),
-        (f"decoder, {shape.text_config.num_hidden_layers} layers", parameters.layers, "device"),
-        ("per-layer embeddings", parameters.per_layer_table, host if request.ple_on_host else "device"),
-        ("vision tower", parameters.vision, towers),
-        ("audio tower", parameters.audio, towers),
-        ("unused keys, values", parameters.unused, "stays in the file"),
-        ("on the device", plan.weights // item, ""),
+        ("embeddings, head", parameters.embeddings, stored.embeddings(parameters, item), "device"),
+        (f"decoder, {layers} layers", parameters.layers, stored.layers(parameters, item), "device"),
+        ("per-layer embeddings", parameters.per_layer_table, table, table_at),
+        ("vision tower", parameters.vision, parameters.vision * item, towers),
+        ("audio tower", parameters.audio, parameters.audio * item, towers),
+        ("unused keys, values", parameters.unused, parameters.unused * item, "stays in the file"),
+        ("on the device", on_device, plan.weights, ""),
     )
-    wide = max(len(where) for _, _, where in parts)
-    rows = [(part, _billions(n), format_bytes(n * item), where.ljust(wide)) for part, n, where in parts if n]
+    wide = max(len(part[-1]) for part in parts)
+    rows = [(part, _billions(n), format_bytes(size), at.ljust(wide)) for part, n, size, at in parts if n]
     size = format_bytes(parameters.total * item)
     title = f"{name}: {_billions(parameters.total)} parameters, {size} in {plan.dtype}"
+    if stored.name:
+        title = f"{name}: {_billions(parameters.total)} parameters; {stored.name}; the rest in {plan.dtype}"
     unknown = "  (the vision tower cannot be counted from the configuration alone: 0)"
     header = ("weights", "parameters", "bytes", "where".ljust(wide))
     return [title, "", *format_table([header, *rows]), *([] if parameters.vision_known else [unknown])]
@@ -118,6 +125,8 @@ def _settings(name: str, request: PlanRequest, plan: MemoryPlan) -> list[str]:
         settings["GEMMA_TOWERS"] = "none"
     if plan.media_cache not in (0, MEDIA_CACHE_BYTES):
         settings["GEMMA_MEDIA_CACHE_BYTES"] = plan.media_cache
+    if request.format.at_load:
+        settings["GEMMA_QUANTIZE"] = request.format.at_load
     if request.dtype:
         settings["GEMMA_DTYPE"] = request.dtype
     note = f" (the default is {DEFAULT_SLOTS} slots)" if plan.slots < DEFAULT_SLOTS else ""

@@ -33,4 +33,5 @@ def load(config: Mapping[str, Any], settings: Settings, weights: Weights) -> Loa
         host_table=None,
         max_length=text.max_position_embeddings,
         weight_bytes=weights.taken_bytes,
+        quantization=weights.quantization,
     )

@@ -9,7 +9,9 @@ from typing import Any
 
 from gemma_model.engine_types import EngineSamplingParams, Modality
 from gemma_model.families import Family, family_of
+from gemma_model.gguf_checkpoint import prepare_folder
 from gemma_wire import InvalidRequest
+from gemma_wire.gguf_sources import choose_files, is_gguf, split_hub_id
 
 MAX_LAYERS = 1000
 """Far more than any model has; lists with a value for each layer are made before the weights are read."""
@@ -95,23 +97,35 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
 def find_folder(name: str, checkpoint: Path | None) -> Path:
     """The folder ``checkpoint``, or ``name`` if it is a folder, or the hub's snapshot (downloaded if needed).
 
+    Both may also be a GGUF file, or a folder with one; the result is the folder that represents it.
+
     Raises:
-        InvalidRequest: there is nothing with that name.
+        InvalidRequest: there is nothing with that name, or the GGUF file is not supported.
     """
-    if checkpoint is not None:
-        return checkpoint
-    if not name:
-        raise InvalidRequest("is not set; it must be a folder or a hub id", "MODEL_NAME")
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow, and rarely needed
+    path = checkpoint or Path(name)
+    if not name and checkpoint is None:
+        raise InvalidRequest("is not set; it must be a folder, a GGUF file or a hub id", "MODEL_NAME")
+    if is_gguf(path):
+        return prepare_folder(path)
+    if checkpoint is not None or path.is_dir():
+        return path
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - slow, and rarely needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
+    repo_id, selected = split_hub_id(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+        if not selected:
+            return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+        files = choose_files(repo_id, HfApi().list_repo_files(repo_id), selected)
+        folder = Path(snapshot_download(repo_id, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidRequest(f"there is no folder or hub model {name!r}: {reason}", "MODEL_NAME") from None
+    return prepare_folder(folder / files[0])
 
 
 def read_config(folder: Path) -> dict[str, Any]:

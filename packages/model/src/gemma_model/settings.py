@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gemma_wire import InvalidRequest
+from gemma_wire.gguf_sources import served_name, split_hub_id
 
 PREFIX = "GEMMA_"
 
@@ -21,10 +22,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_name: str = Field(
-        "", description="Hub id or folder of the checkpoint; in the environment: MODEL_NAME"
+        "", description="Hub id, folder or GGUF file of the checkpoint; in the environment: MODEL_NAME"
     )
     checkpoint: Path | None = Field(
-        None, description="Folder of the checkpoint, if it is not that of MODEL_NAME"
+        None, description="Folder or GGUF file of the checkpoint, if MODEL_NAME is only its public name"
     )
     engine: Literal["native", "reference"] = Field(
         "native", description="Engine that runs the model; reference: transformers, slow and exact"
@@ -91,9 +92,11 @@ class Settings(BaseModel):
 
     @property
     def public_name(self) -> str:
-        """The name of the model for clients: the hub id, or the last part of the folder."""
+        """The name of the model for clients: the hub id, or the last part of the folder or file."""
         name = self.model_name or str(self.checkpoint)
-        return Path(name).resolve().name if Path(name).is_dir() else name
+        if name.endswith(".gguf"):
+            return served_name(Path(name))
+        return Path(name).resolve().name if Path(name).is_dir() else split_hub_id(name)[0]
 
     @staticmethod
     def read(parameters: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> "Settings":

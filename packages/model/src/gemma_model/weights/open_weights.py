@@ -1,17 +1,22 @@
 """Opens the weights of a checkpoint, in whichever format they are."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from gemma_model.checkpoint import read_config
+from gemma_model.gguf_checkpoint import referenced_files
 from gemma_model.weights.compressed_tensors import open_compressed_tensors
+from gemma_model.weights.gguf_blocks import DENSE
+from gemma_model.weights.gguf_file import open_gguf
 from gemma_model.weights.named_weights import Weights
 from gemma_model.weights.quantization_recipe import Recipe
 from gemma_model.weights.quantized_at_load import quantized_at_load
 from gemma_model.weights.safetensors_files import open_safetensors
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_wire import InvalidRequest
+from gemma_wire.gguf import GGUF, read_gguf
 from gemma_wire.quantization import QuantizationConfig
 
 
@@ -22,7 +27,10 @@ def open_weights(
     cpu_kernels: bool = False,
     recipe: Recipe | None = None,
 ) -> Weights:
-    """Weights of a folder: ``model.safetensors``, or the shards of ``model.safetensors.index.json``.
+    """Weights of a folder.
+
+    They are in ``model.safetensors``, in the shards of ``model.safetensors.index.json``, or in the GGUF files
+    that a folder made by ``gguf_checkpoint`` names.
 
     Args:
         folder: of the checkpoint.
@@ -44,21 +52,35 @@ def open_folder(folder: Path, recipe: Recipe | None = None) -> dict[str, StoredT
     Raises:
         InvalidRequest: as ``open_weights``.
     """
+    if files := referenced_files(folder):
+        return _open_gguf(read_gguf(files[0]), recipe)
     has_config = (folder / "config.json").is_file()
     quantization = QuantizationConfig.read(read_config(folder)) if has_config else None
     if quantization is None:
         stored = open_safetensors(folder)
         return stored if recipe is None else quantized_at_load(stored, recipe)
-    check_not_quantized(quantization, recipe)
+    check_not_quantized((scheme.name for scheme in quantization.schemes.values()), recipe)
     return open_compressed_tensors(folder, quantization)
 
 
-def check_not_quantized(quantization: QuantizationConfig, recipe: Recipe | None) -> None:
+def _open_gguf(model: GGUF, recipe: Recipe | None) -> dict[str, StoredTensor]:
+    stored = open_gguf(model)
+    kinds = sorted({info.kind.name for info in model.tensors.values()} - DENSE.keys())
+    if kinds:
+        check_not_quantized(kinds, recipe)
+    return stored if recipe is None else quantized_at_load(stored, recipe)
+
+
+def check_not_quantized(formats: Iterable[str], recipe: Recipe | None) -> None:
     """Check that a quantised checkpoint is not to be quantised once more.
+
+    Args:
+        formats: those of the checkpoint.
+        recipe: what should be quantised.
 
     Raises:
         InvalidRequest: it is.
     """
     if recipe is not None:
-        names = " and ".join(dict.fromkeys(scheme.name for scheme in quantization.schemes.values()))
+        names = " and ".join(dict.fromkeys(formats))
         raise InvalidRequest(f"the checkpoint is quantised already: {names}", "quantize")

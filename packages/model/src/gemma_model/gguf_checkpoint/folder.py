@@ -1,0 +1,174 @@
+"""The folder that represents a GGUF file: configuration, tokenizer, and the names of the GGUF files."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from gemma_model.gguf_checkpoint import gemma3, gemma3n
+from gemma_model.gguf_checkpoint.shapes import check_tensors
+from gemma_model.gguf_checkpoint.tokenizer import build_tokenizer, token_id
+from gemma_wire import InvalidRequest
+from gemma_wire.gguf import GGUF, read_gguf, refuse
+from gemma_wire.gguf_sources import REFERENCE, find_model
+
+CACHE: Final = Path("~/.cache/gemma-triton/gguf")
+ARCHITECTURES: Final[Mapping[str, Callable[[GGUF], dict[str, Any]]]] = {
+    "gemma3": gemma3.build_config,
+    "gemma3n": gemma3n.build_config,
+}
+NEIGHBOURS: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+"""Files beside a GGUF file that are used instead of its metadata, if the tokenizer is the same."""
+END_OF_TURN: Final = "<end_of_turn>"
+
+
+def prepare_folder(path: Path, cache: Path = CACHE) -> Path:
+    """The folder that represents a GGUF file; made if it does not exist.
+
+    Args:
+        path: the file, one of its parts, or a folder with one model.
+        cache: where such folders are kept. If nothing can be written there, they are in the folder for
+            temporary files.
+
+    Raises:
+        InvalidRequest: the file is not supported; the message names it, and the key or tensor.
+    """
+    model = read_gguf(find_model(path.expanduser().absolute()))
+    config = _config(model)
+    name = _digest(model)
+    for parent in (cache.expanduser(), _temporary_cache()):
+        folder = parent / name
+        if (folder / REFERENCE).is_file():
+            return folder
+        with suppress(OSError):  # a read-only file system, or a full one
+            _write(folder, model, config)
+            return folder
+    raise InvalidRequest(f"cannot write to {cache} or {_temporary_cache()}", "MODEL_NAME")
+
+
+def referenced_files(folder: Path) -> list[Path]:
+    """The GGUF files of a prepared folder; empty if it is another kind of folder.
+
+    Raises:
+        InvalidRequest: the reference cannot be read.
+    """
+    reference = folder / REFERENCE
+    if not reference.is_file():
+        return []
+    try:
+        return [Path(name) for name in json.loads(reference.read_text(encoding="utf-8"))["files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest(f"cannot read {reference}: {error}", "MODEL_NAME") from None
+
+
+def _config(model: GGUF) -> dict[str, Any]:
+    build = ARCHITECTURES.get(model.architecture)
+    if build is None:
+        supported = " and ".join(ARCHITECTURES)
+        hint = "; it has encoders, so name the file of the text model" if model.architecture == "clip" else ""
+        raise refuse(
+            model.files[0],
+            f"has the architecture {model.architecture!r}; only {supported} are supported{hint}",
+        )
+    config = build(model)
+    check_tensors(model, config)
+    return config
+
+
+def _write(folder: Path, model: GGUF, config: Mapping[str, Any]) -> None:
+    """Write the folder, completely or not at all; another process may do the same at the same time."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as unfinished:
+        made = Path(unfinished) / folder.name
+        made.mkdir()
+        for name, content in _files(model, config).items():
+            (made / name).write_text(content, encoding="utf-8")
+        try:
+            made.rename(folder)
+        except OSError:
+            if not (folder / REFERENCE).is_file():
+                raise
+
+
+def _files(model: GGUF, config: Mapping[str, Any]) -> dict[str, str]:
+    """The names and contents of all files."""
+    neighbours = _neighbours(model)
+    if "tokenizer.json" not in neighbours:
+        neighbours["tokenizer.json"] = json.dumps(build_tokenizer(model), ensure_ascii=False)
+    ends = _end_ids(model, json.loads(neighbours["tokenizer.json"]))
+    template = model.metadata.get("tokenizer.chat_template")
+    own = {
+        "config.json": json.dumps({**config, "eos_token_id": ends}, indent=1),
+        "generation_config.json": json.dumps(_generation_config(model, ends)),
+        "tokenizer_config.json": json.dumps(_tokenizer_config()),
+        **({"chat_template.jinja": template} if isinstance(template, str) else {}),
+        REFERENCE: json.dumps({"files": [str(file) for file in model.files]}),
+    }
+    return own | neighbours
+
+
+def _neighbours(model: GGUF) -> dict[str, str]:
+    """Files beside the GGUF file, if their tokenizer has the same tokens."""
+    folder = model.files[0].parent
+    texts = {
+        name: (folder / name).read_text(encoding="utf-8") for name in NEIGHBOURS if (folder / name).is_file()
+    }
+    return texts if "tokenizer.json" in texts and _agrees(texts["tokenizer.json"], model) else {}
+
+
+def _agrees(serialized: str, model: GGUF) -> bool:
+    """Whether a tokenizer gives the tokens the ids that they have in the file."""
+    tokens = model.metadata.get("tokenizer.ggml.tokens")
+    if tokens is None or isinstance(tokens, int | float | str):
+        return True  # there is no other tokenizer
+    try:
+        vocab = json.loads(serialized)["model"]["vocab"]
+        agreeing = sum(vocab.get(token) == id_ for id_, token in enumerate(tokens))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(agreeing > 0.9 * len(vocab))  # spaces and added tokens are written in several ways
+
+
+def _end_ids(model: GGUF, tokenizer: Mapping[str, Any]) -> list[int]:
+    """The ids that end an output: those that the file names, and the end of a turn."""
+    named = (token_id(model, role) for role in ("eos", "eot"))
+    added = (token["id"] for token in tokenizer["added_tokens"] if token["content"] == END_OF_TURN)
+    return sorted({id_ for id_ in (*named, *added) if id_ is not None})
+
+
+def _generation_config(model: GGUF, ends: list[int]) -> dict[str, Any]:
+    """Sampling parameters as the published checkpoints recommend them."""
+    ids = {f"{name}_token_id": token_id(model, role) for name, role in (("bos", "bos"), ("pad", "padding"))}
+    return {**ids, "eos_token_id": ends, "do_sample": True, "top_k": 64, "top_p": 0.95}
+
+
+def _tokenizer_config() -> dict[str, Any]:
+    return {
+        "tokenizer_class": "GemmaTokenizer",
+        **{f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk", "mask")},
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def _digest(model: GGUF) -> str:
+    """Of all that the folder depends on: which files there are, and this code."""
+    folder = model.files[0].parent
+    files = (*model.files, *(path for name in NEIGHBOURS if (path := folder / name).is_file()))
+    stats = ((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    code = (path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256(repr((*stats, *code)).encode()).hexdigest()[:16]
+
+
+def _temporary_cache() -> Path:
+    """A folder for temporary files that no other user can write to."""
+    return Path(tempfile.gettempdir()) / f"gemma-triton-gguf-{os.getuid()}"

@@ -1,0 +1,118 @@
+"""Which GGUF files a MODEL_NAME means: a file, a folder, or some files of a hub model."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from gemma_wire.errors import InvalidRequest
+from gemma_wire.gguf import SPLIT_NAME, split_files
+
+REFERENCE: Final = "gguf.json"
+"""The file that names the GGUF files, in a folder that represents them."""
+OTHER_WEIGHTS: Final = ("model.safetensors", "model.safetensors.index.json", REFERENCE)
+TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+_FORMAT: Final = re.compile(r"(?:UD-)?(?:I?Q\d\w*|BF16|F16|F32)", re.IGNORECASE)
+_MMPROJ_FORMATS: Final = ("bf16", "f16", "q8_0", "f32")  # the first is preferred
+_MAX_SHOWN: Final = 20
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the path is a GGUF file, or a folder with GGUF files and no other weights."""
+    if not path.is_dir():
+        return path.suffix == ".gguf"
+    return not any((path / name).exists() for name in OTHER_WEIGHTS) and any(path.glob("*.gguf"))
+
+
+def find_model(path: Path) -> Path:
+    """The file of the text model: the path itself, or the only one in a folder; of several parts the first.
+
+    Raises:
+        InvalidRequest: the folder has none, or several.
+    """
+    if not path.is_dir():
+        return split_files(path)[0]
+    found = sorted({split_files(file)[0] for file in path.glob("*.gguf") if not is_mmproj(file.name)})
+    if len(found) != 1:
+        raise InvalidRequest(
+            f"{path} has {len(found)} GGUF files of text models ({_listed([f.name for f in found])}); "
+            "set MODEL_NAME to one of its files",
+            "MODEL_NAME",
+        )
+    return found[0]
+
+
+def is_mmproj(name: str) -> bool:
+    """Whether a file has encoders of images and audio: its name says so."""
+    return "mmproj" in name.lower()
+
+
+def served_name(file: Path) -> str:
+    """What clients call the model of a file: its name without the number of the part and without .gguf."""
+    match = SPLIT_NAME.fullmatch(file.name)
+    return match["stem"] if match else file.stem
+
+
+def split_hub_id(name: str) -> tuple[str, str]:
+    """``OWNER/NAME:FORMAT`` → the hub id, and the format or an empty text."""
+    repo_id, _, selected = name.partition(":")
+    return repo_id, selected
+
+
+def choose_files(repo_id: str, names: Iterable[str], selected: str) -> list[str]:
+    """The files of a hub model to download: the text model, the encoders, and a tokenizer if there is one.
+
+    Args:
+        repo_id: for error messages.
+        names: of all files.
+        selected: the format, such as ``Q4_K_M``; may be empty if there is only one.
+
+    Returns:
+        Names of files; the first is the text model, or its first part.
+
+    Raises:
+        InvalidRequest: there is no such file, or more than one.
+    """
+    names = sorted(names)
+    models = [name for name in names if name.endswith(".gguf") and not is_mmproj(name)]
+    wanted = [name for name in models if not selected or selected.lower() in _formats(name)]
+    groups = {_without_number(name) for name in wanted}
+    if len(groups) != 1:
+        formats = _listed(sorted({found for name in models for found in _formats(name)[:1]}))
+        problem = f"has no GGUF file {selected}" if selected and not wanted else "has several GGUF files"
+        raise InvalidRequest(
+            f"{repo_id} {problem}; add one of these formats after a colon, as in {repo_id}:Q4_K_M: {formats}",
+            "MODEL_NAME",
+        )
+    tokenizer = [name for name in TOKENIZER_FILES if name in names]
+    return [*wanted, *_encoders(names), *tokenizer]
+
+
+def _encoders(names: Sequence[str]) -> list[str]:
+    """The file of the encoders, of several the one in the preferred format."""
+    files = [name for name in names if name.endswith(".gguf") and is_mmproj(name)]
+    return sorted(files, key=_preference)[:1]
+
+
+def _preference(name: str) -> int:
+    found = [at for at, kind in enumerate(_MMPROJ_FORMATS) if kind in _formats(name)]
+    return min(found, default=len(_MMPROJ_FORMATS))
+
+
+def _formats(name: str) -> list[str]:
+    """What selects a file, in lower case: its format, with and without a prefix such as ``UD-``."""
+    stem = served_name(Path(PurePosixPath(name).name))
+    found = [
+        match.lower() for match in _FORMAT.findall(stem) if re.search(rf"[-._]{re.escape(match)}$", stem)
+    ]
+    return [*found, *(kind.removeprefix("ud-") for kind in found if kind.startswith("ud-"))]
+
+
+def _without_number(name: str) -> str:
+    return str(PurePosixPath(name).parent / served_name(Path(PurePosixPath(name).name)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > _MAX_SHOWN else ""
+    return ", ".join(names[:_MAX_SHOWN]) + more if names else "none"

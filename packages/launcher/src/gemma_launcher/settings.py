@@ -25,11 +25,11 @@ class LauncherSettings(BaseSettings):
 
     model_name: str = Field(
         "",
-        description="Hub id or folder of the checkpoint; empty: the bundled demo model; gemma3n-tiny: random "
-        "weights, generated at the first start",
+        description="Hub id, folder or GGUF file of the checkpoint; OWNER/NAME:Q4_K_M selects a GGUF file of a "
+        "hub model; empty: the bundled demo model; gemma3n-tiny: random weights, generated at the first start",
     )
     gemma_checkpoint: Path | None = Field(
-        None, description="Folder of the checkpoint, if MODEL_NAME is only its public name"
+        None, description="Folder or GGUF file of the checkpoint, if MODEL_NAME is only its public name"
     )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token, for gated and private models")
     nvidia_visible_devices: str = Field("all", description="GPUs to use: all, none, or a list such as 0,1")

@@ -13,7 +13,7 @@ REFERENCE: Final = "gguf.json"
 OTHER_WEIGHTS: Final = ("model.safetensors", "model.safetensors.index.json", REFERENCE)
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
-_FORMAT: Final = re.compile(r"(?:UD-)?(?:I?Q\d\w*|BF16|F16|F32)", re.IGNORECASE)
+_FORMAT: Final = re.compile(r"[-._](?:(UD)-)?(I?Q\d\w*|BF16|F16|F32)$", re.IGNORECASE)
 _MMPROJ_FORMATS: Final = ("bf16", "f16", "q8_0", "f32")  # the first is preferred
 _MAX_SHOWN: Final = 20
 
@@ -79,7 +79,7 @@ def choose_files(repo_id: str, names: Iterable[str], selected: str) -> list[str]
     wanted = [name for name in models if not selected or selected.lower() in _formats(name)]
     groups = {_without_number(name) for name in wanted}
     if len(groups) != 1:
-        formats = _listed(sorted({found for name in models for found in _formats(name)[:1]}))
+        formats = _listed(sorted({found.upper() for name in models for found in _formats(name)[:1]}))
         problem = f"has no GGUF file {selected}" if selected and not wanted else "has several GGUF files"
         raise InvalidRequest(
             f"{repo_id} {problem}; add one of these formats after a colon, as in {repo_id}:Q4_K_M: {formats}",
@@ -102,11 +102,11 @@ def _preference(name: str) -> int:
 
 def _formats(name: str) -> list[str]:
     """What selects a file, in lower case: its format, with and without a prefix such as ``UD-``."""
-    stem = served_name(Path(PurePosixPath(name).name))
-    found = [
-        match.lower() for match in _FORMAT.findall(stem) if re.search(rf"[-._]{re.escape(match)}$", stem)
-    ]
-    return [*found, *(kind.removeprefix("ud-") for kind in found if kind.startswith("ud-"))]
+    match = _FORMAT.search(served_name(Path(PurePosixPath(name).name)))
+    if match is None:
+        return []
+    variant, kind = match[1], match[2].lower()
+    return [f"{variant.lower()}-{kind}", kind] if variant else [kind]
 
 
 def _without_number(name: str) -> str:

@@ -3,7 +3,7 @@
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,9 @@ from typing import Final
 from gemma_launcher.byte_units import format_bytes
 from gemma_launcher.checkpoints.validation import read_config, validate_checkpoint
 from gemma_launcher.errors import CommandError
+from gemma_wire import InvalidRequest
+from gemma_wire.gguf import read_gguf
+from gemma_wire.gguf_sources import choose_files, is_gguf, split_hub_id
 
 PATTERNS: Final = ["*.json", "*.safetensors", "*.jinja", "*.model"]
 """The files of a checkpoint that are downloaded; other formats of the same weights are not."""
@@ -21,17 +24,23 @@ PROGRESS_INTERVAL_S = 15.0
 Log = Callable[[str], None]
 
 
-def fetch_checkpoint(repo_id: str, token: str | None, log: Log) -> Path:
-    """The local folder of a hub model, downloaded if it is not in the cache.
+def fetch_checkpoint(name: str, token: str | None, log: Log) -> Path:
+    """The local folder or GGUF file of a hub model, downloaded if it is not in the cache.
 
     A complete copy in the cache is used without a request to the hub, so that the weights stay the same and
     no network is needed.
 
+    Args:
+        name: the hub id, with a colon and a format if one of several GGUF files is wanted.
+        token: of the hub.
+        log: receives the progress.
+
     Raises:
         CommandError: malformed id, unknown or gated model, no network, unsupported model, disk full.
     """
+    repo_id, selected = split_hub_id(name)
     check_repo_id(repo_id)
-    return cached_checkpoint(repo_id) or _download(repo_id, token, log)
+    return cached_checkpoint(name) or _download(repo_id, selected, token, log)
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -51,21 +60,34 @@ def check_repo_id(repo_id: str) -> None:
     if not valid:
         raise CommandError(
             f"MODEL_NAME={repo_id} is neither a folder nor a hub id "
-            "(OWNER/NAME, as in google/gemma-3n-E4B-it)"
+            "(OWNER/NAME, as in google/gemma-3n-E4B-it), nor a .gguf file"
         )
 
 
-def cached_checkpoint(repo_id: str) -> Path | None:
-    """The folder in the local cache, if it is complete."""
+def cached_checkpoint(name: str) -> Path | None:
+    """The folder or GGUF file in the local cache, if it is complete."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
 
+    repo_id, selected = split_hub_id(name)
     try:
         folder = Path(snapshot_download(repo_id, allow_patterns=PATTERNS, local_files_only=True))
+        if selected or is_gguf(folder):
+            return _cached_gguf(repo_id, folder, selected)
         validate_checkpoint(folder)
     except (LocalEntryNotFoundError, CommandError):
         return None
     return folder
+
+
+def _cached_gguf(repo_id: str, folder: Path, selected: str) -> Path | None:
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf")]
+    try:
+        file = folder / choose_files(repo_id, names, selected)[0]
+        read_gguf(file)
+    except InvalidRequest:
+        return None
+    return file
 
 
 def fetch_config(repo_id: str, token: str | None) -> Path:
@@ -98,25 +120,48 @@ def check_access(repo_id: str, token: str | None) -> None:
         hub.auth_check(repo_id)
 
 
-def _download(repo_id: str, token: str | None, log: Log) -> Path:
+def _download(repo_id: str, selected: str, token: str | None, log: Log) -> Path:
     """Checks access, model type and disk space, then downloads."""
-    from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415
+    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
 
     check_access(repo_id, token)
     with _translated_errors(repo_id):
-        config = Path(hf_hub_download(repo_id, "config.json", token=token))
-        try:
-            read_config(config)
-        except CommandError as error:
-            raise CommandError(f"{repo_id} cannot be served: {error}") from None
-        files = snapshot_download(repo_id, allow_patterns=PATTERNS, token=token, dry_run=True)
+        names = HfApi(token=token).list_repo_files(repo_id)
+        chosen = _choose_gguf(repo_id, names, selected)
+        if not chosen:
+            _check_config(repo_id, token)
+        patterns = chosen or PATTERNS
+        files = snapshot_download(repo_id, allow_patterns=patterns, token=token, dry_run=True)
         size = sum(file.file_size or 0 for file in files if file.will_download)
         _check_disk_space(repo_id, size)
         log(f"downloading {repo_id}: {format_bytes(size)} to {_blobs(repo_id).parent}")
         with _logged_progress(_blobs(repo_id), size, log):
-            folder = Path(snapshot_download(repo_id, allow_patterns=PATTERNS, token=token))
+            folder = Path(snapshot_download(repo_id, allow_patterns=patterns, token=token))
+    if chosen:
+        return folder / chosen[0]
     validate_checkpoint(folder)
     return folder
+
+
+def _choose_gguf(repo_id: str, names: Sequence[str], selected: str) -> list[str]:
+    """The files of the GGUF model; empty if the model has safetensors, and no format was named."""
+    has_gguf = any(name.endswith(".gguf") for name in names)
+    if not selected and (not has_gguf or any(name.endswith(".safetensors") for name in names)):
+        return []
+    try:
+        return choose_files(repo_id, names, selected)
+    except InvalidRequest as error:
+        raise CommandError(error.message) from None
+
+
+def _check_config(repo_id: str, token: str | None) -> None:
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+
+    config = Path(hf_hub_download(repo_id, "config.json", token=token))
+    try:
+        read_config(config)
+    except CommandError as error:
+        raise CommandError(f"{repo_id} cannot be served: {error}") from None
 
 
 def _check_disk_space(repo_id: str, size: int) -> None:

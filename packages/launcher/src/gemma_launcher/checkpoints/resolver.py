@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from gemma_launcher.checkpoints import hub
+from gemma_launcher.checkpoints import gguf, hub
 from gemma_launcher.checkpoints.hub import Log
 from gemma_launcher.checkpoints.validation import validate_checkpoint
 from gemma_launcher.errors import CommandError
 from gemma_launcher.paths import project_root
 from gemma_launcher.settings import LauncherSettings
+from gemma_wire.gguf_sources import is_gguf, served_name, split_hub_id
 
 BUNDLED_CHECKPOINT = Path("models") / "gemma3n-nano"
 TINY_CHECKPOINT = Path(".cache") / "gemma3n-tiny"
@@ -35,7 +36,7 @@ class ResolvedCheckpoint:
     """A complete checkpoint on disk.
 
     Args:
-        name: what clients call the model: the hub id, or the folder's name.
+        name: what clients call the model: the hub id, or the name of the folder or file.
         folder: where it is.
         note: what users should know about it; may be empty.
     """
@@ -58,22 +59,38 @@ def resolve_checkpoint(
     Raises:
         CommandError: it cannot be served.
     """
-    folder = local_checkpoint(settings)
-    if folder is not None:
-        validate_checkpoint(folder)
-        given, folder = settings.model_name if settings.gemma_checkpoint else "", folder.resolve()
+    path = local_checkpoint(settings)
+    if path is not None:
+        given = settings.model_name if settings.gemma_checkpoint else ""
+        folder = checkpoint_folder(path, environment)
         note = DEMO_NOTE if folder.name == BUNDLED_CHECKPOINT.name else ""
-        return ResolvedCheckpoint(given or folder.name, folder, note)
+        return ResolvedCheckpoint(given or _own_name(path), folder, note)
     name = settings.model_name
     if name and name != TINY_CHECKPOINT.name:
-        return ResolvedCheckpoint(name, hub.fetch_checkpoint(name, settings.token, log))
+        fetched = hub.fetch_checkpoint(name, settings.token, log)
+        return ResolvedCheckpoint(split_hub_id(name)[0], checkpoint_folder(fetched, environment))
     folder = project_root() / TINY_CHECKPOINT
     _ensure_tiny_checkpoint(folder, environment, log)
     return ResolvedCheckpoint(TINY_CHECKPOINT.name, folder, RANDOM_WEIGHTS_NOTE)
 
 
+def checkpoint_folder(path: Path, environment: Mapping[str, str]) -> Path:
+    """The folder of a checkpoint, validated; of a GGUF file the folder that represents it.
+
+    Raises:
+        CommandError: it cannot be served.
+    """
+    folder = gguf.prepare(path, environment) if is_gguf(path) else path
+    validate_checkpoint(folder)
+    return folder.resolve()
+
+
+def _own_name(path: Path) -> str:
+    return path.resolve().name if path.is_dir() else served_name(path)
+
+
 def local_checkpoint(settings: LauncherSettings) -> Path | None:
-    """The folder that the settings select; ``None`` for a hub model and for the tiny checkpoint."""
+    """The folder or file that the settings select; ``None`` for a hub model and the tiny checkpoint."""
     if settings.gemma_checkpoint:
         return settings.gemma_checkpoint.expanduser()
     if settings.model_name:
@@ -85,13 +102,13 @@ def local_checkpoint(settings: LauncherSettings) -> Path | None:
 
 
 def local_folder(model_name: str) -> Path | None:
-    """The folder that a MODEL_NAME selects; ``None`` when it can only be a hub id.
+    """The folder or file that a MODEL_NAME selects; ``None`` when it can only be a hub id.
 
     An existing folder takes precedence over a hub id of the same spelling.
     """
     folder = Path(model_name).expanduser()
     looks_like_path = model_name.startswith(("/", ".", "~")) or model_name.count("/") > 1
-    return folder if folder.is_dir() or looks_like_path else None
+    return folder if folder.is_dir() or looks_like_path or folder.suffix == ".gguf" else None
 
 
 def _ensure_tiny_checkpoint(folder: Path, environment: Mapping[str, str], log: Log) -> None:

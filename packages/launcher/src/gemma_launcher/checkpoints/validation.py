@@ -5,6 +5,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
+from gemma_launcher.checkpoints import gguf
 from gemma_launcher.errors import CommandError
 from gemma_wire import InvalidRequest
 from gemma_wire.quantization import QuantizationConfig
@@ -88,14 +89,18 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _validate_weights(folder: Path) -> None:
-    """Checks ``model.safetensors``, or all shards of the index."""
+    """Checks ``model.safetensors``, all shards of the index, or GGUF files."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         tensor_sizes(single)
     elif index.is_file():
         _validate_shards(folder, _read_json(index).get("weight_map"))
+    elif gguf.referenced_files(folder):
+        gguf.validate(folder)
     else:
-        raise CommandError("there are no weights: neither model.safetensors nor model.safetensors.index.json")
+        raise CommandError(
+            "there are no weights: neither model.safetensors, model.safetensors.index.json nor a .gguf file"
+        )
 
 
 def _validate_shards(folder: Path, weight_map: Any) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from gemma_launcher.byte_units import format_bytes
-from gemma_launcher.checkpoints import hub, resolver, validation
+from gemma_launcher.checkpoints import gguf, hub, resolver
 from gemma_launcher.console import paint, wants_colour
 from gemma_launcher.errors import CommandError
 from gemma_launcher.paths import (
@@ -28,6 +28,8 @@ from gemma_launcher.paths import (
 from gemma_launcher.processes import ports, preflight, triton_server
 from gemma_launcher.processes.file_limits import FileLimits
 from gemma_launcher.settings import LauncherSettings
+from gemma_wire.gguf import split_files
+from gemma_wire.gguf_sources import split_hub_id
 
 Status = Literal["ok", "warn", "fail"]
 _COLOURS: dict[Status, str] = {"ok": "32", "warn": "33", "fail": "31"}
@@ -252,14 +254,14 @@ def _model(settings: LauncherSettings) -> str:
     """Where the checkpoint is, or that it can be downloaded."""
     name, folder = settings.model_name, resolver.local_checkpoint(settings)
     if folder is not None:
-        validation.validate_checkpoint(folder)
-        return f"{folder}, {format_bytes(weights_size(folder))}"
+        size = weights_size(resolver.checkpoint_folder(folder, os.environ))
+        return f"{folder}, {format_bytes(size)}"
     if name in ("", resolver.TINY_CHECKPOINT.name):
         return "the tiny checkpoint with random weights"
-    hub.check_repo_id(name)
+    hub.check_repo_id(split_hub_id(name)[0])
     if cached := hub.cached_checkpoint(name):
         return f"{name} is in the cache, {format_bytes(weights_size(cached))}"
-    hub.check_access(name, settings.token)
+    hub.check_access(split_hub_id(name)[0], settings.token)
     return f"{name} will be downloaded; access is granted"
 
 
@@ -277,9 +279,12 @@ def _memory(settings: LauncherSettings) -> CheckResult:
     return CheckResult("ok", "memory", f"{format_bytes(free)} available")
 
 
-def weights_size(folder: Path) -> int:
-    """The size of the weights in a folder, bytes."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+def weights_size(path: Path) -> int:
+    """The size of the weights of a checkpoint, a folder or a GGUF file, in bytes."""
+    if not path.is_dir():
+        return sum(part.stat().st_size for part in split_files(path) if part.is_file())
+    files = gguf.referenced_files(path) or [*path.glob("*.safetensors"), *path.glob("*.gguf")]
+    return sum(file.stat().st_size for file in files)
 
 
 def _version(package: str) -> str:

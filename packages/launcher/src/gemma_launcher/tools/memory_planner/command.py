@@ -1,5 +1,6 @@
 """``gemma-triton plan``: finds the configuration of a model and prints the memory plan for it."""
 
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from gemma_launcher.byte_units import parse_bytes
-from gemma_launcher.checkpoints import hub, resolver, validation
+from gemma_launcher.checkpoints import gguf, hub, resolver, validation
 from gemma_launcher.errors import CommandError
 from gemma_launcher.settings import LauncherSettings
 from gemma_launcher.tools.memory_planner.model_shape import BUILT_IN, ModelShape
 from gemma_launcher.tools.memory_planner.planner import DEFAULT_RESERVE, PlanRequest, plan_memory
 from gemma_launcher.tools.memory_planner.report import format_report
 from gemma_launcher.tools.memory_planner.weight_format import WeightFormat, quantized_at_load
+from gemma_wire.gguf_sources import is_gguf
 
 DEFAULT_MODEL = "google/gemma-3n-E4B-it"
 SMALLER_MODEL = "google/gemma-3n-E2B-it"
@@ -62,6 +64,8 @@ def find_model(
     folder = settings.gemma_checkpoint or resolver.local_folder(name)
     config: Mapping[str, Any]
     if folder is not None:
+        if is_gguf(folder):
+            folder = gguf.prepare(folder, os.environ)
         if not folder.is_dir():
             raise CommandError(f"there is no folder {folder}")
         config, vision_tower = validation.read_config(folder / "config.json"), _count_vision_tower(folder)

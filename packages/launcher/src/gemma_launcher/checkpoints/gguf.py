@@ -1,0 +1,60 @@
+"""GGUF files: the model package makes the folder that represents one, in a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from gemma_launcher.errors import CommandError
+from gemma_wire import InvalidRequest
+from gemma_wire.gguf import read_gguf
+from gemma_wire.gguf_sources import REFERENCE
+
+_MODULE = "gemma_model.gguf_checkpoint"
+
+
+def prepare(path: Path, environment: Mapping[str, str]) -> Path:
+    """The folder that represents a GGUF file. Only the header of the file is read.
+
+    Args:
+        path: the file, or a folder with one model.
+        environment: for the process.
+
+    Raises:
+        CommandError: the file is not supported; the message names the file and the problem.
+    """
+    command = [sys.executable, "-m", _MODULE, str(path)]
+    process = subprocess.run(command, env=environment, check=False, capture_output=True, encoding="utf-8")
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        raise CommandError(f"the checkpoint {path} cannot be served: {reason}")
+    return Path(process.stdout.strip())
+
+
+def validate(folder: Path) -> None:
+    """Checks the GGUF files of a folder that ``prepare`` made.
+
+    Raises:
+        CommandError: a file is missing, or has changed so that it is not valid any more.
+    """
+    try:
+        for file in referenced_files(folder):
+            read_gguf(file)
+    except InvalidRequest as error:
+        raise CommandError(error.message) from None
+
+
+def referenced_files(folder: Path) -> list[Path]:
+    """The GGUF files of a folder that ``prepare`` made; empty for another folder.
+
+    Raises:
+        CommandError: the reference is damaged.
+    """
+    reference = folder / REFERENCE
+    if not reference.is_file():
+        return []
+    try:
+        return [Path(name) for name in json.loads(reference.read_bytes())["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CommandError(f"{reference} is damaged ({error}); delete its folder") from None

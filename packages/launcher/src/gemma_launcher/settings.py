@@ -25,8 +25,9 @@ class LauncherSettings(BaseSettings):
 
     model_name: str = Field(
         "",
-        description="Hub id, folder or GGUF file of the checkpoint; OWNER/NAME:Q4_K_M selects a GGUF file of a "
-        "hub model; empty: the bundled demo model; gemma3n-tiny: random weights, generated at the first start",
+        description="Hub id, folder or GGUF file of the checkpoint; OWNER/NAME:Q4_K_M selects a GGUF file of "
+        "a hub model; empty: the bundled demo model; gemma3n-tiny: random weights, generated at the first "
+        "start",
     )
     gemma_checkpoint: Path | None = Field(
         None, description="Folder or GGUF file of the checkpoint, if MODEL_NAME is only its public name"

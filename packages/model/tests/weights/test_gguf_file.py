@@ -21,8 +21,10 @@ from gemma_model.weights.quantized_tensor import QuantizedTensor
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_wire.gguf import read_gguf
 
-from ..gguf_files import gguf, write_gguf
 from ..memory_maps import is_mapped
+
+gguf = pytest.importorskip("gguf", reason="the package gguf, which writes GGUF files, is not installed")
+write_gguf = pytest.importorskip("gemma_model.testing.gguf_writer").write_gguf
 
 KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 
@@ -30,7 +32,10 @@ KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 @pytest.fixture(scope="module", params=KINDS)
 def file(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint as a GGUF file."""
-    return write_gguf(tiny, tmp_path_factory.mktemp("gguf") / f"tiny-{request.param}.gguf", request.param)
+    made: Path = write_gguf(
+        tiny, tmp_path_factory.mktemp("gguf") / f"tiny-{request.param}.gguf", request.param
+    )
+    return made
 
 
 @pytest.fixture

@@ -87,11 +87,12 @@ def _config(model: GGUF) -> dict[str, Any]:
 
 def _write(folder: Path, model: GGUF, config: Mapping[str, Any]) -> None:
     """Write the folder, completely or not at all; another process may do the same at the same time."""
+    files = _files(model, config)
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as unfinished:
         made = Path(unfinished) / folder.name
         made.mkdir()
-        for name, content in _files(model, config).items():
+        for name, content in files.items():
             (made / name).write_text(content, encoding="utf-8")
         try:
             made.rename(folder)

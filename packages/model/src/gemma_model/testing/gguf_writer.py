@@ -1,5 +1,9 @@
-"""GGUF files for tests, made from Gemma 3n checkpoints by the writer of the package ``gguf``."""
+"""Makes GGUF files of Gemma 3n checkpoints, with the writer of the package ``gguf``, which is needed for it.
 
+Usage: ``python -m gemma_model.testing.gguf_writer CHECKPOINT FILE.gguf --kind Q8_0``.
+"""
+
+import argparse
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -7,16 +11,14 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+import gguf
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from gemma_model.weights import bare_name
 from gemma_model.weights.gguf_names import GEMMA3N, GEMMA3N_LAYER, STACKED, checkpoint_name
 from gemma_model.weights.safetensors_files import open_safetensors
-
-gguf = pytest.importorskip("gguf", reason="the package gguf, which writes GGUF files, is not installed")
 
 ARCHITECTURE = "gemma3n"
 
@@ -114,3 +116,17 @@ def _add_tensor(writer: Any, name: str, tensor: Tensor, kind: str) -> None:
         type_ = gguf.GGMLQuantizationType.F32
     data = np.ascontiguousarray(values) if type_.name == "F32" else gguf.quants.quantize(values, type_)
     writer.add_tensor(name, data, raw_dtype=type_)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Make a GGUF file of a Gemma 3n checkpoint.")
+    parser.add_argument("checkpoint", type=Path, help="a folder with safetensors")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--kind", default="Q8_0", help="block type of the matrices")
+    arguments = parser.parse_args(argv)
+    write_gguf(arguments.checkpoint, arguments.file, arguments.kind)
+
+
+if __name__ == "__main__":
+    main()

@@ -108,6 +108,6 @@ def test_gemma3n_with_other_values() -> None:
     text = TextConfig.read(gemma3n.build_config(model("gemma3n", GEMMA3N | keys, shapes)))
     assert text.intermediate_size == (*(2048,) * 9, 1024)
     assert text.final_logit_softcapping == 20.0
-    assert text.rope_theta == {SLIDING: 20_000.0, FULL: 1_000_000.0}
+    assert {kind: rope.theta for kind, rope in text.rope.items()} == {SLIDING: 20_000.0, FULL: 1_000_000.0}
     assert text.activation_sparsity_pattern == (0.0,) * 10
     assert (text.vocab_size, text.vocab_size_per_layer_input) == (262144, 262144)

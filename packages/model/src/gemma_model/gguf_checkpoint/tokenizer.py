@@ -5,7 +5,8 @@ needs the list of merges instead: every way to join two pieces to a third, in th
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import groupby
 from typing import Any, Final
 
 from gemma_wire.gguf import GGUF, Value, refuse
@@ -59,16 +60,20 @@ def _scores(model: GGUF, types: Sequence[float]) -> list[float]:
 
 def _merges(pieces: Sequence[str], scores: Sequence[float], types: Sequence[float]) -> list[Merge]:
     """All merges, in the order of transformers' converter: by score, then by the lengths of both parts."""
-    ids = {piece: id_ for id_, piece in reversed(list(enumerate(pieces)))}
-    found: list[tuple[tuple[float, int, int, int, int], Merge]] = []
-    for piece, score, type_ in zip(pieces, scores, types, strict=True):
-        for at in range(1, len(piece)) if type_ != CONTROL else ():
-            left, right = piece[:at], piece[at:]
-            if left in ids and right in ids:
-                order = (-score, -at, at - len(piece), ids[left], ids[right])
-                found.append((order, (left, right)))
-    found.sort()
-    return [merge for _, merge in found]
+    known = set(pieces)
+    merges: list[Merge] = []
+    numbers = sorted((i for i, type_ in enumerate(types) if type_ != CONTROL), key=lambda i: -scores[i])
+    for _, group in groupby(numbers, key=scores.__getitem__):
+        found = [merge for i in group for merge in _splits(pieces[i], known)]
+        merges += sorted(found, key=lambda merge: (-len(merge[0]), -len(merge[1])))
+    return merges
+
+
+def _splits(piece: str, known: Set[str]) -> Iterator[Merge]:
+    """The ways to make a piece of two."""
+    for at in range(1, len(piece)):
+        if piece[:at] in known and piece[at:] in known:
+            yield piece[:at], piece[at:]
 
 
 def _pair(model: GGUF, merge: str) -> Merge:

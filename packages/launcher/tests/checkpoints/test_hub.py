@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -159,6 +160,38 @@ def test_an_unsupported_model_is_refused_before_its_weights_are_downloaded(
 def test_truncated_weights_on_the_hub(our_hub: Hub, fetch: Fetch) -> None:
     our_hub.files["acme/toy"]["model.safetensors"] = our_hub.files["acme/toy"]["model.safetensors"][:-1]
     assert "model.safetensors is incomplete or damaged" in fetch("acme/toy", our_hub.url)[-1]
+
+
+GGUF = b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + bytes(8)
+"""A valid header without metadata and tensors."""
+
+
+def test_one_of_several_gguf_files_is_downloaded_once(our_hub: Hub, fetch: Fetch) -> None:
+    names = ("m-Q4_0.gguf", "m-Q8_0.gguf", "mmproj-F16.gguf", "README.md")
+    our_hub.files["acme/gguf"] = {name: GGUF + name.encode() for name in names}
+    said, fetched = fetch("acme/gguf:q8_0", our_hub.url)
+    assert said.startswith("said downloading acme/gguf: ")
+    assert fetched.endswith("/m-Q8_0.gguf")
+    assert sorted(our_hub.fetched) == ["m-Q8_0.gguf", "mmproj-F16.gguf"]
+    our_hub.shutdown()
+    assert fetch("acme/gguf:Q8_0", our_hub.url, HF_HUB_OFFLINE="1") == [fetched]
+    assert "is not in the local cache" in fetch("acme/gguf:Q4_0", our_hub.url, HF_HUB_OFFLINE="1")[-1]
+
+
+def test_a_format_has_to_be_named_if_there_are_several(our_hub: Hub, fetch: Fetch) -> None:
+    our_hub.files["acme/gguf"] = dict.fromkeys(("m-Q4_0.gguf", "m-Q8_0.gguf"), GGUF)
+    for name in ("acme/gguf", "acme/gguf:Q3_K"):
+        (refusal,) = fetch(name, our_hub.url)
+        assert refusal.endswith("after a colon, as in acme/gguf:Q4_K_M: Q4_0, Q8_0")
+    assert our_hub.fetched == []
+    our_hub.files["acme/gguf"].pop("m-Q8_0.gguf")
+    assert fetch("acme/gguf", our_hub.url)[-1].endswith("/m-Q4_0.gguf")
+
+
+def test_safetensors_are_preferred(our_hub: Hub, fetch: Fetch) -> None:
+    our_hub.files["acme/toy"]["toy-Q4_0.gguf"] = GGUF
+    fetch("acme/toy", our_hub.url)
+    assert sorted(our_hub.fetched) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
 @pytest.mark.parametrize("more", [{}, {"HF_HUB_OFFLINE": "1"}])

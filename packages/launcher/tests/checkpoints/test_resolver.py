@@ -1,10 +1,12 @@
 import os
+import struct
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from gemma_launcher.checkpoints import resolver, validation
+from gemma_launcher.checkpoints import gguf, resolver, validation
 from gemma_launcher.checkpoints.resolver import ResolvedCheckpoint
 from gemma_launcher.errors import CommandError
 from gemma_launcher.settings import load_settings
@@ -145,3 +147,40 @@ def test_a_script_that_crashes_names_its_signal(checkout: Path, monkeypatch: pyt
     maker(monkeypatch, checkout, "import os; os.kill(os.getpid(), 11)")
     with pytest.raises(CommandError, match="could not be generated \\(killed by SIGSEGV"):
         resolve("")
+
+
+@pytest.fixture
+def gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny checkpoint as a GGUF file, in a folder of its own."""
+    pytest.importorskip("gguf", reason="the package gguf, which writes GGUF files, is not installed")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny, file = tmp_path / "tiny", tmp_path / "gguf" / "tiny-Q8_0.gguf"
+    file.parent.mkdir()
+    for module, paths in (("tiny_checkpoint", (tiny,)), ("gguf_writer", (tiny, file))):
+        subprocess.run([sys.executable, "-m", f"gemma_model.testing.{module}", *map(str, paths)], check=True)
+    return file
+
+
+def test_a_gguf_file_or_its_folder(gguf_file: Path) -> None:
+    found = resolve(str(gguf_file))
+    assert found.name == "tiny-Q8_0"
+    assert gguf.referenced_files(found.folder) == [gguf_file]
+    of_folder = resolve(str(gguf_file.parent))
+    assert (of_folder.name, of_folder.folder) == ("gguf", found.folder)
+    named = resolver.resolve_checkpoint(
+        load_settings({"model_name": "a/b", "gemma_checkpoint": gguf_file}), os.environ, quiet
+    )
+    assert named == ResolvedCheckpoint("a/b", found.folder)
+    gguf_file.write_bytes(gguf_file.read_bytes()[:-1])
+    with pytest.raises(CommandError, match=r"tiny-Q8_0\.gguf is truncated or damaged: .* download it again"):
+        validation.validate_checkpoint(found.folder)
+
+
+def test_gguf_files_that_cannot_be_served(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"cannot be served: there is no file .*/missing\.gguf"):
+        resolve(str(tmp_path / "missing.gguf"))
+    (tmp_path / "other.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + bytes(8))
+    with pytest.raises(
+        CommandError, match=r"other\.gguf has the architecture ''; only gemma3 and gemma3n are"
+    ):
+        resolve(str(tmp_path))

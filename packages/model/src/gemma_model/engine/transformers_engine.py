@@ -29,6 +29,7 @@ from gemma_model.engine_types import (
     PositionLogprobs,
     StopCause,
 )
+from gemma_model.gguf_checkpoint import referenced_files
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest, Overloaded
 
@@ -52,7 +53,7 @@ class TransformersEngine:
         settings: device, dtype, and the numbers of requests that run and wait.
 
     Raises:
-        InvalidRequest: the settings leave out the towers, or quantise the weights.
+        InvalidRequest: the settings leave out the towers or quantise the weights, or it is a GGUF file.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
@@ -60,6 +61,8 @@ class TransformersEngine:
             raise InvalidRequest("the reference engine always loads the towers", "towers")
         if settings.quantize != "none":
             raise InvalidRequest("the reference engine does not quantise weights", "quantize")
+        if referenced_files(folder):
+            raise InvalidRequest("the reference engine does not read GGUF files", "engine")
         disable_progress_bar()  # a log file would show it as one long line
         self._device = pick_device(settings.device)
         dtype = DTYPES.get(settings.dtype, "auto")

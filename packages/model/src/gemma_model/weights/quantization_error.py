@@ -9,26 +9,42 @@ from gemma_model.weights.quantized_tensor import QuantizedTensor
 
 
 @dataclass
-class _Sums:
-    bits: int
+class Errors:
+    """Of some rows of a matrix.
+
+    Args:
+        elements: how many there are.
+        squares: the sum of their squares.
+        errors: the sum of the squares of their errors.
+    """
+
     elements: int = 0
     squares: float = 0.0
     errors: float = 0.0
+
+    @staticmethod
+    def of(original: Tensor, quantized: QuantizedTensor) -> "Errors":
+        """Compare some rows."""
+        weights = original.float()
+        difference = quantized.dequantize().sub_(weights)
+        squares, errors = (float(each.square().sum(dtype=float64)) for each in (weights, difference))
+        return Errors(original.numel(), squares, errors)
 
 
 @dataclass
 class ErrorReport:
     """Sums of squares for each kind of matrix; the error of a kind is that of all its matrices together."""
 
-    _kinds: dict[str, _Sums] = field(default_factory=dict)
+    _kinds: dict[str, Errors] = field(default_factory=dict)
+    _bits: dict[str, int] = field(default_factory=dict)
 
-    def add(self, kind: str, bits: int, original: Tensor, quantized: QuantizedTensor) -> None:
+    def add(self, kind: str, bits: int, errors: Errors) -> None:
         """Count some rows of a matrix of a kind such as ``q_proj``."""
-        sums = self._kinds.setdefault(kind, _Sums(bits))
-        difference = quantized.dequantize() - original.float()
-        sums.elements += original.numel()
-        sums.squares += float(original.float().square().sum(dtype=float64))
-        sums.errors += float(difference.square().sum(dtype=float64))
+        sums = self._kinds.setdefault(kind, Errors())
+        self._bits[kind] = bits
+        sums.elements += errors.elements
+        sums.squares += errors.squares
+        sums.errors += errors.errors
 
     @property
     def relative_rms(self) -> dict[str, float]:
@@ -43,7 +59,7 @@ class ErrorReport:
         errors = self.relative_rms
         lines = [f"{'matrix':28} {'format':>6} {'weights':>15}  RMS of the error / RMS of the weights"]
         lines += [
-            f"{kind:28} {f'int{sums.bits}':>6} {sums.elements:15,}  {errors[kind]:.3%}"
+            f"{kind:28} {f'int{self._bits[kind]}':>6} {sums.elements:15,}  {errors[kind]:.3%}"
             for kind, sums in self._kinds.items()
         ]
         return "\n".join(lines)

@@ -11,19 +11,21 @@ import signal
 import sys
 import tempfile
 from argparse import ArgumentParser
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from torch import Tensor, int64, tensor, uint8
+from torch import Tensor, int64, set_num_threads, tensor, uint8
 
 from gemma_model.checkpoint import read_config
 from gemma_model.weights.compressed_tensors import OFFSET_OF_8_BITS, PACKED, SCALE, SHAPE
 from gemma_model.weights.progress_bar import ProgressBar
-from gemma_model.weights.quantization_error import ErrorReport
+from gemma_model.weights.quantization_error import ErrorReport, Errors
 from gemma_model.weights.quantization_recipe import (
     BITS,
     OPTIONAL_BITS,
@@ -40,7 +42,7 @@ from gemma_wire import InvalidRequest
 from gemma_wire.quantization import QuantizationConfig
 
 SHARD_BYTES = 4 * 10**9
-PART_ELEMENTS = 1 << 23
+PART_ELEMENTS = 1 << 22
 """Elements that are read and written at a time."""
 
 INDEX = "model.safetensors.index.json"
@@ -181,18 +183,36 @@ def _write(
     packed, *others = (header.key for header in conversion.headers)
     with safe_open(source.file, framework="pt") as opened:  # anew: what was read before is unmapped
         matrix = load_tensor(opened, source.key)
-        for part in _parts(matrix if bits else matrix.reshape(-1)):
-            if bits is None:
+        if bits is None:
+            for part in _parts(matrix.reshape(-1)):
                 file.append(packed, part)
-            else:
-                quantized = quantize(part, bits)
-                _check_finite(source.key, quantized)
-                file.append(packed, _packed_bytes(quantized))
-                file.append(others[0], quantized.scales)
-                report.add(conversion.kind or "", bits, part, quantized)
+                progress.advance(part.nbytes)
+            return
+        for part, quantized, errors in _quantize_parts(matrix, bits):
+            _check_finite(source.key, quantized)
+            file.append(packed, _packed_bytes(quantized))
+            file.append(others[0], quantized.scales)
+            report.add(conversion.kind or "", bits, errors)
             progress.advance(part.nbytes)
-        if bits is not None:
-            file.append(others[1], tensor(source.shape, dtype=int64))
+        file.append(others[1], tensor(source.shape, dtype=int64))
+
+
+def _quantize_parts(matrix: Tensor, bits: Bits) -> Iterator[tuple[Tensor, QuantizedTensor, Errors]]:
+    """The parts of a matrix, in their order; each processor quantises one of its own."""
+
+    def work(part: Tensor) -> tuple[Tensor, QuantizedTensor, Errors]:
+        quantized = quantize(part, bits)
+        return part, quantized, Errors.of(part, quantized)
+
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(processors, initializer=set_num_threads, initargs=(1,)) as pool:
+        waiting: deque[Future[tuple[Tensor, QuantizedTensor, Errors]]] = deque()
+        for part in _parts(matrix):
+            waiting.append(pool.submit(work, part))
+            if len(waiting) > processors:  # so that results do not accumulate in memory
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _parts(matrix: Tensor) -> Iterator[Tensor]:

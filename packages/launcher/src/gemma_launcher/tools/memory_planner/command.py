@@ -11,10 +11,12 @@ from gemma_launcher.byte_units import parse_bytes
 from gemma_launcher.checkpoints import gguf, hub, resolver, validation
 from gemma_launcher.errors import CommandError
 from gemma_launcher.settings import LauncherSettings
-from gemma_launcher.tools.memory_planner.model_shape import BUILT_IN, ModelShape
+from gemma_launcher.tools.memory_planner.gguf_format import DENSE_GGUF, format_of_gguf
+from gemma_launcher.tools.memory_planner.model_shape import BUILT_IN, DTYPE_BYTES, ModelShape
 from gemma_launcher.tools.memory_planner.planner import DEFAULT_RESERVE, PlanRequest, plan_memory
 from gemma_launcher.tools.memory_planner.report import format_report
 from gemma_launcher.tools.memory_planner.weight_format import WeightFormat, quantized_at_load
+from gemma_wire.gguf import read_gguf
 from gemma_wire.gguf_sources import is_gguf
 
 DEFAULT_MODEL = "google/gemma-3n-E4B-it"
@@ -73,6 +75,12 @@ def find_model(
         config = BUILT_IN.get(name.lower()) or validation.read_config(hub.fetch_config(name, settings.token))
         vision_tower = None
     shape = ModelShape.read(config)
+    if folder is not None and (files := gguf.referenced_files(folder)):
+        found = format_of_gguf(read_gguf(files[0]), DTYPE_BYTES["bfloat16"])
+        if not quantize:
+            return shape, found, None
+        if found.name != DENSE_GGUF:
+            raise CommandError(f"the checkpoint is quantised already: {found.name}")
     return shape, WeightFormat.read(config, shape.text_config, quantize, table_in_file), vision_tower
 
 

@@ -102,7 +102,8 @@ def measure(given: argparse.Namespace) -> None:
         print(f"{name}: loaded in {form.seconds:.1f} s, {form.bytes / 1e9:.2f} GB")
     read = bandwidth()
     print(
-        f"\n| batch | form | ms a step | speed | share of {read / 1e9:.1f} GB/s |\n| --- | --- | --- | --- | --- |"
+        f"\n| batch | form | ms a step | speed | share of {read / 1e9:.1f} GB/s |\n"
+        "| --- | --- | --- | --- | --- |"
     )
     for rows in given.batch:
         best = quickest(

@@ -108,6 +108,7 @@ def read(file: Path) -> RealModel:
         oracle = Gemma3ForCausalLM(config)
     missing = oracle.load_state_dict(dict(_dequantized(reader)), strict=False)
     assert missing.missing_keys == ["lm_head.weight"], "it is tied to the embeddings"
+    oracle.tie_weights()
     return RealModel(file, tokens, oracle.eval())
 
 

@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from gemma_model.gguf_checkpoint import prepare_folder
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3.decoder import Decoder
+from gemma_model.models.loader import load_model
 from gemma_model.models.model import Model
+from gemma_model.settings import Settings
 
 from . import real_270m
 from .conftest import load
@@ -20,8 +24,9 @@ from .real_270m import RealModel
 
 PAGE = json.loads(Path(__file__).with_name("page.json").read_text(encoding="utf-8"))
 IDS: list[int] = PAGE["ids"]  # more than the sliding window of 512
-NEW = 40
+NEW = 24
 BEGINNINGS = (20, 133, 560)  # tokens of the page that are continued
+pytestmark = pytest.mark.timeout(900)  # the weights are downloaded and dequantised
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +144,32 @@ def test_the_cpu_kernels_agree(dequantized: Path, expected: Tensor, dtype: torch
     assert perplexity(logits) == pytest.approx(perplexity(expected), rel=0.005)
     same: Any = (logits.argmax(dim=-1) == expected.argmax(dim=-1)).float().mean()
     assert same > (0.999 if dtype == torch.float32 else 0.95)
+
+
+@pytest.fixture(scope="module")
+def prepared(real: RealModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that represents the GGUF file."""
+    return prepare_folder(real.file, tmp_path_factory.mktemp("prepared"))
+
+
+def test_the_tokenizer_of_the_gguf_file_gives_the_ids(prepared: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(prepared / "tokenizer.json"))
+    assert tokenizer.encode(PAGE["text"], add_special_tokens=False).ids == IDS[1:]
+
+
+def test_the_gguf_file_agrees_with_the_dequantised_weights(prepared: Path, expected: Tensor) -> None:
+    """Without the kernels the same numbers are multiplied; with them inputs are rounded to int8."""
+    settings = Settings(dtype="float32", compile="off")
+    model = load_model(prepared, settings, torch.device("cpu")).model
+    logits = run(model, cache_of(model), 0, len(IDS), keep=len(IDS))
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.usefixtures("cpu_kernels")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_gguf_file_on_the_cpu_kernels_is_as_good(
+    prepared: Path, expected: Tensor, dtype: Literal["float32", "bfloat16"]
+) -> None:
+    model = load_model(prepared, Settings(dtype=dtype), torch.device("cpu")).model
+    logits = run(model, cache_of(model), 0, len(IDS), keep=len(IDS))
+    assert perplexity(logits) == pytest.approx(perplexity(expected), rel=0.02)

@@ -135,6 +135,24 @@ def test_a_cache_that_cannot_be_written(file: Path, tmp_path: Path, monkeypatch:
         prepare_folder(file, tmp_path / "no-folder" / "cache")
 
 
+@pytest.mark.parametrize("kind", ["writable for others", "a link"])
+def test_a_temporary_cache_that_others_may_have_filled_is_not_used(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    temporary, cache = tmp_path / "temporary", tmp_path / "no-folder"
+    cache.write_text("")
+    monkeypatch.setattr(folders, "_temporary_cache", lambda: temporary)
+    folder = prepare_folder(file, cache / "gguf")
+    assert folder.parent == temporary
+    if kind == "a link":
+        temporary.rename(tmp_path / "elsewhere")
+        temporary.symlink_to(tmp_path / "elsewhere")
+    else:
+        temporary.chmod(0o777)
+    with pytest.raises(InvalidRequest, match="or other users can as well"):
+        prepare_folder(file, cache / "gguf")
+
+
 def test_the_command_prints_the_folder_or_one_line(file: Path, tmp_path: Path) -> None:
     def run(path: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "gemma_model.gguf_checkpoint", str(path)]

@@ -134,12 +134,14 @@ inline void multiply_by_up(const Tensor& x, const Tensor& up, const OpenNeurons&
     parallel_dynamic(up.size(0), std::max<int64_t>(1, GRAIN / width), [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) {
         const uint64_t* open = neurons.open.data() + block * BLOCK_COLUMNS;
-        neurons.each_row(std::accumulate(open, open + BLOCK_COLUMNS, uint64_t(0), std::bit_or<>()), [&](int64_t r) {
-          float through[BLOCK_COLUMNS];
-          packed_tile<F, 1>(blocks + block * up.stride(0), inputs, r, through, BLOCK_COLUMNS);
+        int64_t rows[ROW_BLOCK], count = 0;
+        neurons.each_row(std::accumulate(open, open + BLOCK_COLUMNS, uint64_t(0), std::bit_or<>()),
+                         [&](int64_t r) { rows[count++] = r; });
+        float through[ROW_BLOCK * BLOCK_COLUMNS];
+        packed_tiles<F>(blocks + block * up.stride(0), inputs, rows, count, through, BLOCK_COLUMNS);
+        for (int64_t i = 0; i < count; ++i)
           for (int64_t c = 0; c < BLOCK_COLUMNS; ++c)
-            if (open[c] >> r & 1) finish(r, block * BLOCK_COLUMNS + c, through[c]);
-        });
+            if (open[c] >> rows[i] & 1) finish(rows[i], block * BLOCK_COLUMNS + c, through[i * BLOCK_COLUMNS + c]);
       }
     });
   });

@@ -10,6 +10,7 @@
 
 #include <array>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 namespace {
@@ -139,9 +140,10 @@ inline __m256i dot(const __m256i* w, const int8_t* x) {
 #endif
 }
 
-// R rows of the input, from `row` on, times BLOCK_COLUMNS columns -> y [R, y_stride].
+// R rows of the input, by their numbers, times BLOCK_COLUMNS columns -> y [R, y_stride].
 template <class F, int R>
-inline void packed_tile(const uint8_t* block, const QuantizedInput& x, int64_t row, float* y, int64_t y_stride) {
+inline void packed_tile(const uint8_t* block, const QuantizedInput& x, const int64_t* rows, float* y,
+                        int64_t y_stride) {
   constexpr int VECTORS = 8 / F::GROUPS, ADDED = added_zero<F>();
   const int64_t blocks = x.depth / BLOCK_DEPTH;
   __m256 total[R];
@@ -157,7 +159,7 @@ inline void packed_tile(const uint8_t* block, const QuantizedInput& x, int64_t r
       const __m256 scale = load_scales(own);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        const int64_t at = (row + r) * blocks + b;
+        const int64_t at = rows[r] * blocks + b;
         __m256i sum = dot<typename F::Integers, VECTORS>(w + g * VECTORS,
                                                          x.quants.data() + at * BLOCK_DEPTH + g * 4 * VECTORS);
         const int32_t inputs = x.sums[at * F::GROUPS + g];
@@ -173,13 +175,15 @@ inline void packed_tile(const uint8_t* block, const QuantizedInput& x, int64_t r
   for (int r = 0; r < R; ++r) _mm256_storeu_ps(y + r * y_stride, total[r]);
 }
 
+// The same for any number of rows.
 template <class F>
-inline void packed_tiles(const uint8_t* block, const QuantizedInput& x, int64_t rows, float* y, int64_t y_stride) {
+inline void packed_tiles(const uint8_t* block, const QuantizedInput& x, const int64_t* rows, int64_t count, float* y,
+                         int64_t y_stride) {
   int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) packed_tile<F, 4>(block, x, r, y + r * y_stride, y_stride);
-  if (rows - r == 3) packed_tile<F, 3>(block, x, r, y + r * y_stride, y_stride);
-  if (rows - r == 2) packed_tile<F, 2>(block, x, r, y + r * y_stride, y_stride);
-  if (rows - r == 1) packed_tile<F, 1>(block, x, r, y + r * y_stride, y_stride);
+  for (; r + 4 <= count; r += 4) packed_tile<F, 4>(block, x, rows + r, y + r * y_stride, y_stride);
+  if (count - r == 3) packed_tile<F, 3>(block, x, rows + r, y + r * y_stride, y_stride);
+  if (count - r == 2) packed_tile<F, 2>(block, x, rows + r, y + r * y_stride, y_stride);
+  if (count - r == 1) packed_tile<F, 1>(block, x, rows + r, y + r * y_stride, y_stride);
 }
 
 // x [rows, depth] times each of N packed matrices of one format and size. `finish`: see `matmul` in matmul.h.
@@ -190,6 +194,8 @@ void matmul_of_packed(const std::array<Tensor, N>& ws, const Tensor& x, const Fi
   with_format(ws[0].size(2), false, [&](auto format) {
     using F = decltype(format);
     const QuantizedInput inputs = quantize_input(x, F::GROUPS);
+    std::vector<int64_t> numbers(rows);
+    std::iota(numbers.begin(), numbers.end(), 0);
     const int64_t strips = (columns + PACKED_STRIP - 1) / PACKED_STRIP, elements = N * PACKED_STRIP * x.size(1);
     const int64_t pieces = 2 * CHUNKS_PER_THREAD * at::get_num_threads();
     const int64_t least = std::max<int64_t>(1, GRAIN / elements),
@@ -198,10 +204,12 @@ void matmul_of_packed(const std::array<Tensor, N>& ws, const Tensor& x, const Fi
       std::vector<float> sums(N * rows * PACKED_STRIP);
       for (int64_t number = begin; number < end; ++number) {
         const int64_t first = number * PACKED_STRIP, count = std::min(PACKED_STRIP, columns - first);
-        for (size_t i = 0; i < N; ++i)
-          for (int64_t c = 0; c < count; c += BLOCK_COLUMNS)
-            packed_tiles<F>(ws[i].template const_data_ptr<uint8_t>() + (first + c) / BLOCK_COLUMNS * ws[i].stride(0),
-                            inputs, rows, sums.data() + i * rows * count + c, count);
+        for (int64_t row = 0; row < rows; row += ROW_BLOCK)  // which stay in the L2 cache
+          for (size_t i = 0; i < N; ++i)
+            for (int64_t c = 0; c < count; c += BLOCK_COLUMNS)
+              packed_tiles<F>(ws[i].template const_data_ptr<uint8_t>() + (first + c) / BLOCK_COLUMNS * ws[i].stride(0),
+                              inputs, numbers.data() + row, std::min(ROW_BLOCK, rows - row),
+                              sums.data() + (i * rows + row) * count + c, count);
         finish(first, count, sums.data());
       }
     });

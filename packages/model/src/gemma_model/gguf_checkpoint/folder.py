@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -46,14 +47,17 @@ def prepare_folder(path: Path, cache: Path = CACHE) -> Path:
     model = read_gguf(find_model(path.expanduser().absolute()))
     config = _config(model)
     name = _digest(model)
-    for parent in (cache.expanduser(), _temporary_cache()):
+    temporary = _temporary_cache()
+    for parent in (cache.expanduser(), *([temporary] if _is_own(temporary) else [])):
         folder = parent / name
         if (folder / REFERENCE).is_file():
             return folder
         with suppress(OSError):  # a read-only file system, or a full one
             _write(folder, model, config)
             return folder
-    raise InvalidRequest(f"cannot write to {cache} or {_temporary_cache()}", "MODEL_NAME")
+    raise InvalidRequest(
+        f"cannot write to {cache}; and not to {temporary}, or other users can as well", "MODEL_NAME"
+    )
 
 
 def referenced_files(folder: Path) -> list[Path]:
@@ -171,5 +175,14 @@ def _digest(model: GGUF) -> str:
 
 
 def _temporary_cache() -> Path:
-    """A folder for temporary files that no other user can write to."""
     return Path(tempfile.gettempdir()) / f"gemma-triton-gguf-{os.getuid()}"
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder does not exist yet, or is one that no other user can write to."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return True
+    writable_for_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not writable_for_others

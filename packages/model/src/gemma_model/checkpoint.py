@@ -94,10 +94,15 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
     )
 
 
-def find_folder(name: str, checkpoint: Path | None) -> Path:
+def find_folder(name: str, checkpoint: Path | None, encoders: Path | None = None) -> Path:
     """The folder ``checkpoint``, or ``name`` if it is a folder, or the hub's snapshot (downloaded if needed).
 
     Both may also be a GGUF file, or a folder with one; the result is the folder that represents it.
+
+    Args:
+        name: a hub id, a folder or a file.
+        checkpoint: a folder or a file, instead of ``name``.
+        encoders: for a GGUF file, the folder of a checkpoint whose encoders are used.
 
     Raises:
         InvalidRequest: there is nothing with that name, or the GGUF file is not supported.
@@ -106,13 +111,17 @@ def find_folder(name: str, checkpoint: Path | None) -> Path:
     if not name and checkpoint is None:
         raise InvalidRequest("is not set; it must be a folder, a GGUF file or a hub id", "MODEL_NAME")
     if is_gguf(path):
-        return prepare_folder(path)
+        return prepare_folder(path, encoders=encoders)
+    if encoders is not None and not split_hub_id(name)[1]:
+        raise InvalidRequest(
+            "is only for GGUF files; other checkpoints have encoders of their own", "encoders"
+        )
     if checkpoint is not None or path.is_dir():
         return path
-    return _download(name)
+    return _download(name, encoders)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, encoders: Path | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - slow, and rarely needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
@@ -125,7 +134,7 @@ def _download(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidRequest(f"there is no folder or hub model {name!r}: {reason}", "MODEL_NAME") from None
-    return prepare_folder(folder / files[0])
+    return prepare_folder(folder / files[0], encoders=encoders)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -63,6 +63,11 @@ class Settings(BaseModel):
         description="Encoders of images and audio; auto: those of the checkpoint; none: text only, which "
         "saves their memory",
     )
+    encoders: Path | None = Field(
+        None,
+        description="Folder of a checkpoint whose encoders of images and audio are used with a GGUF file, "
+        "which has none",
+    )
     variants: str = Field(
         "auto",
         description="Nested models that are served under their own names, from the same tensors: "

@@ -58,7 +58,8 @@ class TritonPythonModel:
         logging.basicConfig(level=logging.INFO, handlers=[TritonLog()], format="%(name)s: %(message)s")
         malloc.tune()
         self._settings = _read_settings(args)
-        folder = find_folder(self._settings.model_name, self._settings.checkpoint)
+        settings = self._settings
+        folder = find_folder(settings.model_name, settings.checkpoint, settings.encoders)
         log.info("loading %s with the %s engine", folder, self._settings.engine)
         started = time.monotonic()
         # Imported after the log line above, because importing torch takes seconds.

@@ -19,12 +19,14 @@ def prepare(path: Path, environment: Mapping[str, str]) -> Path:
 
     Args:
         path: the file, or a folder with one model.
-        environment: for the process.
+        environment: for the process; ``GEMMA_ENCODERS`` names a checkpoint whose encoders are used.
 
     Raises:
         CommandError: the file is not supported; the message names the file and the problem.
     """
     command = [sys.executable, "-m", _MODULE, str(path)]
+    if encoders := environment.get("GEMMA_ENCODERS"):
+        command += ["--encoders", encoders]
     process = subprocess.run(command, env=environment, check=False, capture_output=True, encoding="utf-8")
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]

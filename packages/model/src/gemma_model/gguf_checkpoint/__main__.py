@@ -1,6 +1,7 @@
 """Prepares the folder that represents a GGUF file, and prints its path.
 
-Usage: ``python -m gemma_model.gguf_checkpoint PATH``. An error is one line on stderr, with exit code 1.
+Usage: ``python -m gemma_model.gguf_checkpoint PATH [--encoders FOLDER]``. An error is one line on stderr,
+with exit code 1.
 """
 
 import argparse
@@ -15,8 +16,10 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Prepare a GGUF file to be served.")
     parser.add_argument("path", type=Path, help="the file, or a folder with one model")
+    parser.add_argument("--encoders", type=Path, help="folder of a checkpoint with encoders")
+    given = parser.parse_args()
     try:
-        print(prepare_folder(parser.parse_args().path))
+        print(prepare_folder(given.path, encoders=given.encoders))
     except InvalidRequest as error:
         print(error.message, file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gemma_model.gguf_checkpoint import gemma3, gemma3n
+from gemma_model.gguf_checkpoint.encoders import COPIED, add_encoders, read_copied_files
 from gemma_model.gguf_checkpoint.shapes import check_tensors
 from gemma_model.gguf_checkpoint.tokenizer import build_tokenizer, token_id
 from gemma_wire import InvalidRequest
@@ -33,27 +34,32 @@ NEIGHBOURS: Final = (
 END_OF_TURN: Final = "<end_of_turn>"
 
 
-def prepare_folder(path: Path, cache: Path = CACHE) -> Path:
+def prepare_folder(path: Path, cache: Path = CACHE, encoders: Path | None = None) -> Path:
     """The folder that represents a GGUF file; made if it does not exist.
 
     Args:
         path: the file, one of its parts, or a folder with one model.
         cache: where such folders are kept. If nothing can be written there, they are in the folder for
             temporary files.
+        encoders: the folder of a checkpoint whose encoders of images and audio are used.
 
     Raises:
-        InvalidRequest: the file is not supported; the message names it, and the key or tensor.
+        InvalidRequest: the file is not supported, or the encoders do not fit; the message names the file, and
+            the key or tensor.
     """
     model = read_gguf(find_model(path.expanduser().absolute()))
     config = _config(model)
-    name = _digest(model)
+    if encoders is not None:
+        encoders = encoders.expanduser().absolute()
+        config = add_encoders(config, encoders)
+    name = _digest(model, encoders)
     temporary = _temporary_cache()
     for parent in (cache.expanduser(), *([temporary] if _is_own(temporary) else [])):
         folder = parent / name
         if (folder / REFERENCE).is_file():
             return folder
         with suppress(OSError):  # a read-only file system, or a full one
-            _write(folder, model, config)
+            _write(folder, model, config, encoders)
             return folder
     raise InvalidRequest(
         f"cannot write to {cache}; and not to {temporary}, or other users can as well", "MODEL_NAME"
@@ -66,11 +72,26 @@ def referenced_files(folder: Path) -> list[Path]:
     Raises:
         InvalidRequest: the reference cannot be read.
     """
+    return _reference(folder)[0]
+
+
+def referenced_encoders(folder: Path) -> Path | None:
+    """The checkpoint whose encoders belong to a prepared folder, if there is one.
+
+    Raises:
+        InvalidRequest: the reference cannot be read.
+    """
+    return _reference(folder)[1]
+
+
+def _reference(folder: Path) -> tuple[list[Path], Path | None]:
     reference = folder / REFERENCE
     if not reference.is_file():
-        return []
+        return [], None
     try:
-        return [Path(name) for name in json.loads(reference.read_text(encoding="utf-8"))["files"]]
+        content = json.loads(reference.read_text(encoding="utf-8"))
+        encoders = content["encoders"]
+        return [Path(name) for name in content["files"]], Path(encoders) if encoders else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidRequest(f"cannot read {reference}: {error}", "MODEL_NAME") from None
 
@@ -89,9 +110,9 @@ def _config(model: GGUF) -> dict[str, Any]:
     return config
 
 
-def _write(folder: Path, model: GGUF, config: Mapping[str, Any]) -> None:
+def _write(folder: Path, model: GGUF, config: Mapping[str, Any], encoders: Path | None) -> None:
     """Write the folder, completely or not at all; another process may do the same at the same time."""
-    files = _files(model, config)
+    files = _files(model, config, encoders)
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as unfinished:
         made = Path(unfinished) / folder.name
@@ -105,9 +126,11 @@ def _write(folder: Path, model: GGUF, config: Mapping[str, Any]) -> None:
                 raise
 
 
-def _files(model: GGUF, config: Mapping[str, Any]) -> dict[str, str]:
+def _files(model: GGUF, config: Mapping[str, Any], encoders: Path | None) -> dict[str, str]:
     """The names and contents of all files."""
     neighbours = _neighbours(model)
+    if encoders is not None:
+        neighbours |= _files_of_encoders(model, encoders)
     if "tokenizer.json" not in neighbours:
         neighbours["tokenizer.json"] = json.dumps(build_tokenizer(model), ensure_ascii=False)
     ends = _end_ids(model, json.loads(neighbours["tokenizer.json"]))
@@ -117,7 +140,12 @@ def _files(model: GGUF, config: Mapping[str, Any]) -> dict[str, str]:
         "generation_config.json": json.dumps(_generation_config(model, ends)),
         "tokenizer_config.json": json.dumps(_tokenizer_config()),
         **({"chat_template.jinja": template} if isinstance(template, str) else {}),
-        REFERENCE: json.dumps({"files": [str(file) for file in model.files]}),
+        REFERENCE: json.dumps(
+            {
+                "files": [str(file) for file in model.files],
+                "encoders": None if encoders is None else str(encoders),
+            }
+        ),
     }
     return own | neighbours
 
@@ -129,6 +157,14 @@ def _neighbours(model: GGUF) -> dict[str, str]:
         name: (folder / name).read_text(encoding="utf-8") for name in NEIGHBOURS if (folder / name).is_file()
     }
     return texts if "tokenizer.json" in texts and _agrees(texts["tokenizer.json"], model) else {}
+
+
+def _files_of_encoders(model: GGUF, encoders: Path) -> dict[str, str]:
+    """The files for images and audio, among them a tokenizer that has their tokens."""
+    files = read_copied_files(encoders)
+    if "tokenizer.json" not in files or not _agrees(files["tokenizer.json"], model):
+        raise InvalidRequest(f"{encoders} has no tokenizer.json with the tokens of the GGUF file", "encoders")
+    return files
 
 
 def _agrees(serialized: str, model: GGUF) -> bool:
@@ -165,10 +201,12 @@ def _tokenizer_config() -> dict[str, Any]:
     }
 
 
-def _digest(model: GGUF) -> str:
+def _digest(model: GGUF, encoders: Path | None) -> str:
     """Of all that the folder depends on: which files there are, and this code."""
-    folder = model.files[0].parent
-    files = (*model.files, *(path for name in NEIGHBOURS if (path := folder / name).is_file()))
+    beside = [model.files[0].parent / name for name in NEIGHBOURS]
+    if encoders is not None:
+        beside += [encoders / name for name in ("config.json", *COPIED)]
+    files = (*model.files, *(path for path in beside if path.is_file()))
     stats = ((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     code = (path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
     return hashlib.sha256(repr((*stats, *code)).encode()).hexdigest()[:16]

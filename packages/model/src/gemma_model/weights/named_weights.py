@@ -88,13 +88,15 @@ class Weights:
 
     def _quantized(self, name: str, matrix: QuantizedTensor, layout: Layout) -> Weight:
         assert self._dtype is not None, "a quantised matrix needs a dtype of the computation"
+        if not self.cpu_kernels:
+            matrix = matrix.to(self._device)
         if not is_finite([part.float() for part in (matrix.scales, matrix.offsets) if part is not None]):
             raise InvalidRequest(f"the scales of {name!r} have infinity or NaN", "MODEL_NAME")
         weight: Weight
         if self.cpu_kernels:
             weight = (PackedColumns if layout == "columns" else PackedWeight).pack(matrix, self._dtype)
         else:
-            weight = QuantizedWeight(matrix.to(self._device), self._dtype)
+            weight = QuantizedWeight(matrix, self._dtype)
         self.taken_bytes += weight.nbytes
         self._bits.add(matrix.bits)
         return weight

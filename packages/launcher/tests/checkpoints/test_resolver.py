@@ -171,6 +171,13 @@ def test_a_gguf_file_or_its_folder(gguf_file: Path) -> None:
         load_settings({"model_name": "a/b", "gemma_checkpoint": gguf_file}), os.environ, quiet
     )
     assert named == ResolvedCheckpoint("a/b", found.folder)
+    tiny, environment = gguf_file.parent.parent / "tiny", {**os.environ}
+    environment["GEMMA_ENCODERS"] = str(tiny)
+    with_encoders = resolver.checkpoint_folder(gguf_file, environment)
+    assert with_encoders != found.folder
+    assert resolver.checkpoint_folder(with_encoders, environment) == with_encoders
+    with pytest.raises(CommandError, match="GEMMA_ENCODERS is only for GGUF files"):
+        resolver.checkpoint_folder(tiny, environment)
     gguf_file.write_bytes(gguf_file.read_bytes()[:-1])
     with pytest.raises(CommandError, match=r"tiny-Q8_0\.gguf is truncated or damaged: .* download it again"):
         validation.validate_checkpoint(found.folder)

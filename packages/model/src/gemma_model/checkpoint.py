@@ -9,7 +9,7 @@ from typing import Any
 
 from gemma_model.engine_types import EngineSamplingParams, Modality
 from gemma_model.families import Family, family_of
-from gemma_model.gguf_checkpoint import prepare_folder
+from gemma_model.gguf_checkpoint import prepare_folder, referenced_files
 from gemma_wire import InvalidRequest
 from gemma_wire.gguf_sources import choose_files, is_gguf, split_hub_id
 
@@ -112,13 +112,13 @@ def find_folder(name: str, checkpoint: Path | None, encoders: Path | None = None
         raise InvalidRequest("is not set; it must be a folder, a GGUF file or a hub id", "MODEL_NAME")
     if is_gguf(path):
         return prepare_folder(path, encoders=encoders)
-    if encoders is not None and not split_hub_id(name)[1]:
+    is_folder = checkpoint is not None or path.is_dir()
+    represents_gguf = is_folder and referenced_files(path)
+    if encoders is not None and not represents_gguf and (is_folder or not split_hub_id(name)[1]):
         raise InvalidRequest(
             "is only for GGUF files; other checkpoints have encoders of their own", "encoders"
         )
-    if checkpoint is not None or path.is_dir():
-        return path
-    return _download(name, encoders)
+    return path if is_folder else _download(name, encoders)
 
 
 def _download(name: str, encoders: Path | None) -> Path:

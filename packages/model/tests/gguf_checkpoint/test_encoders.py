@@ -69,8 +69,16 @@ def test_without_encoders_there_is_text_alone(file: Path, tiny: Path, tmp_path: 
 
 
 def test_they_are_only_for_gguf_files(tiny: Path) -> None:
-    with pytest.raises(InvalidRequest, match="is only for GGUF files"):
-        find_folder(str(tiny), None, tiny)
+    for name in (str(tiny), "google/gemma-3n-E4B-it"):
+        with pytest.raises(InvalidRequest, match="is only for GGUF files"):
+            find_folder(name, None, tiny)
+
+
+def test_a_prepared_folder_has_them_already(file: Path, tiny: Path, tmp_path: Path) -> None:
+    """The launcher prepares the folder, and the model gets the same environment."""
+    folder = prepare_folder(file, tmp_path / "cache", encoders=tiny)
+    assert find_folder("", folder, tiny) == folder
+    assert find_folder(str(folder), None, tiny) == folder
 
 
 @pytest.mark.parametrize(

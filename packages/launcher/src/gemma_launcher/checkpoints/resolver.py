@@ -80,6 +80,10 @@ def checkpoint_folder(path: Path, environment: Mapping[str, str]) -> Path:
     Raises:
         CommandError: it cannot be served.
     """
+    if not is_gguf(path) and environment.get("GEMMA_ENCODERS") and not gguf.referenced_files(path):
+        raise CommandError(
+            "GEMMA_ENCODERS is only for GGUF files; other checkpoints have encoders of their own"
+        )
     folder = gguf.prepare(path, environment) if is_gguf(path) else path
     validate_checkpoint(folder)
     return folder.resolve()

@@ -101,7 +101,7 @@ def test_tokens_come_one_by_one_through_nginx(proxy: Proxy) -> None:
     body = {"model": "gemma3n", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 24}
     with proxy.client(NAMES[0], key=KEY) as client:
         assert client.post("/v1/chat/completions", json=body).status_code == 200
-        body |= {"max_tokens": 400, "ignore_eos": True}  # long enough for a client that has to wait for a core
+        body |= {"max_tokens": 400, "ignore_eos": True}  # more than a client reads at once
         with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
             pieces = [piece for piece in stream.iter_raw() if piece.startswith(b"data: ")]
     assert len(pieces) > 3, "nginx does not collect the stream"

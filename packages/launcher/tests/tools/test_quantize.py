@@ -6,22 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 
 def quantize(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "gemma_launcher", "quantize", *arguments]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from gemma_model.testing.tiny_checkpoint import make  # noqa: PLC0415 - imports torch
-
-    folder = tmp_path_factory.mktemp("quantize") / "tiny"
-    make(folder)
-    return folder
 
 
 def test_a_copy_is_written(tiny: Path, tmp_path: Path) -> None:

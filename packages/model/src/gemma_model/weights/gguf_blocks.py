@@ -43,30 +43,31 @@ def decode_rows(kind: BlockType, rows: Tensor) -> Tensor | QuantizedTensor:
     decode, bits = DECODERS[kind.name]
     blocks = rows.numpy().reshape(len(rows), -1, kind.nbytes)
     step = max(1, SLICE_BYTES // rows.shape[1])
-    complete = tuple(_room(part, len(rows)) for part in decode(blocks[:1]))
-
-    def decode_slice(at: int) -> None:
-        for part, whole in zip(decode(blocks[at : at + step]), complete, strict=True):
-            if part is not None and whole is not None:
-                whole[at : at + step] = part.reshape(len(part), -1)
-
-    _for_each(decode_slice, range(0, len(rows), step))
-    quants, scales, offsets = (None if part is None else torch.from_numpy(part) for part in complete)
+    whole = decode(blocks) if len(rows) <= step else _decode_slices(decode, blocks, step)
+    quants, scales, offsets = (
+        None if part is None else torch.from_numpy(part.reshape(len(rows), -1)) for part in whole
+    )
     assert quants is not None
     assert scales is not None
     return QuantizedTensor(quants, scales, offsets, bits)
 
 
-def _for_each(function: Callable[[int], None], values: range) -> None:
-    if len(values) == 1:
-        function(values[0])
-        return
+def _decode_slices(decode: Callable[[Array], Parts], blocks: Array, step: int) -> Parts:
+    """As ``decode``, ``step`` rows at a time, in threads."""
+    first = decode(blocks[:1])
+    whole = tuple(None if part is None else np.empty((len(blocks), part.size), part.dtype) for part in first)
+
+    def decode_slice(at: int) -> None:
+        for own, complete in zip(decode(blocks[at : at + step]), whole, strict=True):
+            if own is not None and complete is not None:
+                complete[at : at + step] = own.reshape(len(own), -1)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(function, values))
-
-
-def _room(part: Array | None, rows: int) -> Array | None:
-    return None if part is None else np.empty((rows, part.size), part.dtype)
+        list(pool.map(decode_slice, range(0, len(blocks), step)))
+    quants, scales, offsets = whole
+    assert quants is not None
+    assert scales is not None
+    return quants, scales, offsets
 
 
 def _half(field: Array) -> Array:

@@ -18,10 +18,11 @@ from gemma_model.checkpoint import read_config
 from gemma_model.cpu import kernels
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.config import TOWER_PARTS, TextConfig
+from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.weights import open_weights
 from gemma_model.weights.quantization_recipe import BITS, Recipe
+from gemma_wire.tensor_names import TOWER_PARTS
 
 Run = Callable[[], object]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from gemma_model.engine_types import EngineSamplingParams, Modality
 from gemma_model.families import Family, family_of
-from gemma_model.gguf_checkpoint import prepare_folder, referenced_files
+from gemma_model.gguf_checkpoint import prepare_folder
 from gemma_wire import InvalidRequest
-from gemma_wire.gguf_sources import choose_files, is_gguf, split_hub_id
+from gemma_wire.gguf_sources import choose_files, is_gguf, read_reference, split_hub_id
 
 MAX_LAYERS = 1000
 """Far more than any model has; lists with a value for each layer are made before the weights are read."""
@@ -113,7 +113,7 @@ def find_folder(name: str, checkpoint: Path | None, encoders: Path | None = None
     if is_gguf(path):
         return prepare_folder(path, encoders=encoders)
     is_folder = checkpoint is not None or path.is_dir()
-    represents_gguf = is_folder and referenced_files(path)
+    represents_gguf = is_folder and read_reference(path)[0]
     if encoders is not None and not represents_gguf and (is_folder or not split_hub_id(name)[1]):
         raise InvalidRequest(
             "is only for GGUF files; other checkpoints have encoders of their own", "encoders"

@@ -11,10 +11,10 @@ import torch
 
 from gemma_model.engine.model_loader import LoadedRunner
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams, Media, TokenizedPrompt
-from gemma_model.models.gemma3n.config import TOWER_PARTS
 from gemma_model.settings import Settings
 from gemma_model.testing import tiny_tokenizer
 from gemma_model.weights import open_weights
+from gemma_wire.tensor_names import TOWER_PARTS
 
 GREEDY = EngineSamplingParams(temperature=0.0)
 

@@ -12,10 +12,11 @@ import pytest
 
 from gemma_model.checkpoint import find_folder, open_checkpoint
 from gemma_model.gguf_checkpoint import folder as folders
-from gemma_model.gguf_checkpoint import prepare_folder, referenced_files
+from gemma_model.gguf_checkpoint import prepare_folder
 from gemma_model.prompt_encoder import PromptEncoder
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest
+from gemma_wire.gguf_sources import read_reference
 
 gguf = pytest.importorskip("gguf", reason="the package gguf, which writes GGUF files, is not installed")
 write_gguf = pytest.importorskip("gemma_model.testing.gguf_writer").write_gguf
@@ -82,8 +83,8 @@ def test_the_folder_is_a_checkpoint(file: Path, tiny: Path, tmp_path: Path) -> N
     assert (ours.vocabulary, ours.context_length) == (theirs.vocabulary, theirs.context_length)
     assert ours.soft_tokens == {}
     assert ours.tokenizer_config["chat_template"] == "{{ bos_token }}"
-    assert referenced_files(folder) == [file]
-    assert not referenced_files(tiny)
+    assert read_reference(folder)[0] == [file]
+    assert read_reference(tiny) == ([], None)
 
 
 def test_the_tokenizer_gives_the_ids_of_the_checkpoint(file: Path, tiny: Path, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_the_command_prints_the_folder_or_one_line(file: Path, tmp_path: Path) -
 
     done = run(file)
     assert (done.returncode, done.stderr) == (0, "")
-    assert referenced_files(Path(done.stdout.strip())) == [file]
+    assert read_reference(Path(done.stdout.strip()))[0] == [file]
     refused = run(tmp_path / "missing.gguf")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == f"there is no file {tmp_path}/missing.gguf\n"
@@ -172,7 +173,7 @@ def test_a_file_or_its_folder_as_model_name(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = find_folder(str(file), None)
-    assert referenced_files(folder) == [file]
+    assert read_reference(folder)[0] == [file]
     assert find_folder(str(file.parent), None) == find_folder("anything", file) == folder
     assert find_folder(str(folder), None) == folder
     assert Settings(model_name=str(file)).public_name == "tiny-Q8_0"
@@ -185,7 +186,7 @@ def test_a_split_file(tiny: Path, tmp_path: Path) -> None:
     parts = sorted(tmp_path.glob("*.gguf"))
     assert len(parts) > 1
     folder = prepare_folder(parts[1], tmp_path / "cache")
-    assert referenced_files(folder) == [parts[0]] or referenced_files(folder) == parts
+    assert read_reference(folder)[0] == parts
 
 
 REFUSED = [
@@ -234,4 +235,4 @@ def test_a_folder_with_several_models(file: Path, tmp_path: Path) -> None:
     message = refusal(tmp_path)
     assert "has 2 GGUF files of text models (a.gguf, b.gguf); set MODEL_NAME to one of its files" in message
     (tmp_path / "b.gguf").unlink()
-    assert referenced_files(prepare_folder(tmp_path, tmp_path / "cache")) == [tmp_path / "a.gguf"]
+    assert read_reference(prepare_folder(tmp_path, tmp_path / "cache"))[0] == [tmp_path / "a.gguf"]

@@ -8,11 +8,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gemma_model.cpu import kernels
-from gemma_model.models.gemma3n.config import TOWER_PARTS
 from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.weights import Weights, bare_name, open_weights
+from gemma_model.weights import Weights, open_weights
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_wire import InvalidRequest
+from gemma_wire.tensor_names import TOWER_PARTS, bare_name
 
 from ..memory_maps import is_mapped
 

@@ -1,5 +1,6 @@
 """Which GGUF files a MODEL_NAME means: a file, a folder, or some files of a hub model."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,23 @@ def is_gguf(path: Path) -> bool:
     if not path.is_dir():
         return path.suffix == ".gguf"
     return not any((path / name).exists() for name in OTHER_WEIGHTS) and any(path.glob("*.gguf"))
+
+
+def read_reference(folder: Path) -> tuple[list[Path], Path | None]:
+    """The GGUF files that a folder represents, and the checkpoint with its encoders; none for another folder.
+
+    Raises:
+        InvalidRequest: the reference cannot be read.
+    """
+    reference = folder / REFERENCE
+    if not reference.is_file():
+        return [], None
+    try:
+        content = json.loads(reference.read_text(encoding="utf-8"))
+        encoders = content["encoders"]
+        return [Path(name) for name in content["files"]], Path(encoders) if encoders else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest(f"{reference} is damaged ({error}); delete its folder", "MODEL_NAME") from None
 
 
 def find_model(path: Path) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gemma_wire.errors import InvalidRequest
+from gemma_wire.tensor_names import bare_name
 
 SECTION = "quantization_config"
 METHOD = "compressed-tensors"
@@ -18,7 +19,6 @@ STRATEGIES = ("group", "channel", "tensor")
 EMBEDDINGS = ("embed_tokens", "embed_tokens_per_layer")
 """Modules of the class Embedding; all others are of the class Linear."""
 
-_WRAPPERS = ("model.", "language_model.", "model.")
 _REGEX = "re:"
 
 
@@ -92,13 +92,6 @@ class QuantizationConfig:
         if not schemes:
             raise InvalidRequest("is empty", f"{SECTION}.config_groups")
         return QuantizationConfig(schemes, _targets(section.get("ignore") or [], f"{SECTION}.ignore"))
-
-
-def bare_name(key: str) -> str:
-    """``model.language_model.norm.weight`` → ``norm.weight``; every layout of a checkpoint gives the same."""
-    for wrapper in _WRAPPERS:  # in this order, each at most once
-        key = key.removeprefix(wrapper)
-    return key
 
 
 def _specificity(module: str, target: str) -> int:

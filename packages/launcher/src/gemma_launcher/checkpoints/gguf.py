@@ -1,6 +1,5 @@
 """GGUF files: the model package makes the folder that represents one, in a process of its own."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 from gemma_launcher.errors import CommandError
 from gemma_wire import InvalidRequest
 from gemma_wire.gguf import read_gguf
-from gemma_wire.gguf_sources import REFERENCE
+from gemma_wire.gguf_sources import read_reference
 
 _MODULE = "gemma_model.gguf_checkpoint"
 
@@ -53,10 +52,7 @@ def referenced_files(folder: Path) -> list[Path]:
     Raises:
         CommandError: the reference is damaged.
     """
-    reference = folder / REFERENCE
-    if not reference.is_file():
-        return []
     try:
-        return [Path(name) for name in json.loads(reference.read_bytes())["files"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CommandError(f"{reference} is damaged ({error}); delete its folder") from None
+        return read_reference(folder)[0]
+    except InvalidRequest as error:
+        raise CommandError(error.message) from None

@@ -29,9 +29,9 @@ from gemma_model.engine_types import (
     PositionLogprobs,
     StopCause,
 )
-from gemma_model.gguf_checkpoint import referenced_files
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest, Overloaded
+from gemma_wire.gguf_sources import read_reference
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 MAX_PROMPT_LOGPROBS = 1024
@@ -61,7 +61,7 @@ class TransformersEngine:
             raise InvalidRequest("the reference engine always loads the towers", "towers")
         if settings.quantize != "none":
             raise InvalidRequest("the reference engine does not quantise weights", "quantize")
-        if referenced_files(folder):
+        if read_reference(folder)[0]:
             raise InvalidRequest("the reference engine does not read GGUF files", "engine")
         disable_progress_bar()  # a log file would show it as one long line
         self._device = pick_device(settings.device)

@@ -66,36 +66,6 @@ def prepare_folder(path: Path, cache: Path = CACHE, encoders: Path | None = None
     )
 
 
-def referenced_files(folder: Path) -> list[Path]:
-    """The GGUF files of a prepared folder; empty if it is another kind of folder.
-
-    Raises:
-        InvalidRequest: the reference cannot be read.
-    """
-    return _reference(folder)[0]
-
-
-def referenced_encoders(folder: Path) -> Path | None:
-    """The checkpoint whose encoders belong to a prepared folder, if there is one.
-
-    Raises:
-        InvalidRequest: the reference cannot be read.
-    """
-    return _reference(folder)[1]
-
-
-def _reference(folder: Path) -> tuple[list[Path], Path | None]:
-    reference = folder / REFERENCE
-    if not reference.is_file():
-        return [], None
-    try:
-        content = json.loads(reference.read_text(encoding="utf-8"))
-        encoders = content["encoders"]
-        return [Path(name) for name in content["files"]], Path(encoders) if encoders else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidRequest(f"cannot read {reference}: {error}", "MODEL_NAME") from None
-
-
 def _config(model: GGUF) -> dict[str, Any]:
     build = ARCHITECTURES.get(model.architecture)
     if build is None:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gemma_model.weights import bare_name
 from gemma_model.weights.gguf_names import GEMMA3N, GEMMA3N_LAYER, STACKED, checkpoint_name
 from gemma_model.weights.safetensors_files import open_safetensors
+from gemma_wire.tensor_names import bare_name
 
 ARCHITECTURE = "gemma3n"
 

@@ -1,11 +1,6 @@
 """The tensors of a checkpoint by name. Each is taken exactly once, or skipped with a reason.
 
-transformers writes and reads several layouts of the same model. Here a name is what remains without its
-wrappers: ``layers.0.…``, ``embed_tokens.weight``, ``vision_tower.…``, ``embed_audio.…``:
-
-    model.language_model.layers.0.…   the published files, and what Gemma3nForConditionalGeneration writes
-    language_model.model.layers.0.…   files of before the wrappers were swapped
-    model.layers.0.…                  what Gemma3nForCausalLM writes, text alone
+Names are those without wrappers: see ``gemma_wire.tensor_names``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,8 +14,7 @@ from gemma_model.weights.quantized_tensor import QuantizedTensor, concatenate
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_model.weights.weight import DenseWeight, Layout, QuantizedWeight, Weight
 from gemma_wire import InvalidRequest
-
-WRAPPERS = ("model.", "language_model.", "model.")  # in this order, each at most once
+from gemma_wire.tensor_names import bare_name
 
 
 class Weights:
@@ -147,10 +141,3 @@ class Weights:
             raise InvalidRequest(
                 f"the checkpoint has {len(self._remaining)} unknown tensors: {some}", "MODEL_NAME"
             )
-
-
-def bare_name(key: str) -> str:
-    """``model.language_model.norm.weight`` → ``norm.weight``; every layout gives the same."""
-    for wrapper in WRAPPERS:
-        key = key.removeprefix(wrapper)
-    return key

@@ -6,20 +6,19 @@ from pathlib import Path
 import torch
 
 from gemma_model.checkpoint import read_config
-from gemma_model.gguf_checkpoint import referenced_encoders, referenced_files
 from gemma_model.weights.compressed_tensors import open_compressed_tensors
 from gemma_model.weights.gguf_blocks import DENSE
 from gemma_model.weights.gguf_file import open_gguf
-from gemma_model.weights.named_weights import Weights, bare_name
+from gemma_model.weights.named_weights import Weights
 from gemma_model.weights.quantization_recipe import Recipe
 from gemma_model.weights.quantized_at_load import quantized_at_load
 from gemma_model.weights.safetensors_files import open_safetensors
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_wire import InvalidRequest
 from gemma_wire.gguf import GGUF, read_gguf
+from gemma_wire.gguf_sources import read_reference
 from gemma_wire.quantization import QuantizationConfig
-
-ENCODERS = ("vision_tower.", "audio_tower.", "embed_vision.", "embed_audio.")
+from gemma_wire.tensor_names import TOWER_PARTS, bare_name
 
 
 def open_weights(
@@ -54,8 +53,9 @@ def open_folder(folder: Path, recipe: Recipe | None = None) -> dict[str, StoredT
     Raises:
         InvalidRequest: as ``open_weights``.
     """
-    if files := referenced_files(folder):
-        return _open_gguf(read_gguf(files[0]), recipe) | _open_encoders(referenced_encoders(folder))
+    files, encoders = read_reference(folder)
+    if files:
+        return _open_gguf(read_gguf(files[0]), recipe) | _open_encoders(encoders)
     has_config = (folder / "config.json").is_file()
     quantization = QuantizationConfig.read(read_config(folder)) if has_config else None
     if quantization is None:
@@ -76,7 +76,7 @@ def _open_gguf(model: GGUF, recipe: Recipe | None) -> dict[str, StoredTensor]:
 def _open_encoders(folder: Path | None) -> dict[str, StoredTensor]:
     """The tensors of a checkpoint beside those of its text model."""
     stored = {} if folder is None else open_folder(folder)
-    return {key: tensor for key, tensor in stored.items() if bare_name(key).startswith(ENCODERS)}
+    return {key: tensor for key, tensor in stored.items() if bare_name(key).startswith(TOWER_PARTS)}
 
 
 def check_not_quantized(formats: Iterable[str], recipe: Recipe | None) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from gemma_model.weights.quantize import GROUP_SIZE
-from gemma_wire.quantization import METHOD, bare_name
+from gemma_wire.quantization import METHOD
+from gemma_wire.tensor_names import bare_name
 
 Bits = Literal[4, 8]
 BITS: Final[dict[str, Bits]] = {"int8": 8, "int4": 4}

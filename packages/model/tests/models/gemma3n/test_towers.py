@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gemma_model.models.gemma3n.config import TOWER_PARTS
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.testing.tiny_checkpoint import AUDIO_TOKENS, IMAGE_SIDE, IMAGE_TOKENS
 from gemma_model.testing.tiny_tokenizer import MM_VOCAB, TEXT_VOCAB
+from gemma_wire.tensor_names import TOWER_PARTS
 
 from ...encoding import encode_audio, encode_image
 

@@ -12,9 +12,6 @@ from gemma_model.layers.specs import LAYER_TYPES, AttentionSpec, LayerKVSpec, La
 from gemma_model.models.text_config import check_supported, per_layer, read_layer_types, read_rope
 from gemma_wire import InvalidRequest
 
-TOWER_PARTS = ("vision_tower", "audio_tower", "embed_vision", "embed_audio")
-"""The parts of a checkpoint besides its text decoder."""
-
 
 @dataclass(frozen=True)
 class TextConfig:

@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 
-from gemma_model.models.gemma3n.config import TOWER_PARTS, TextConfig
+from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.models.gemma3n.cpu_layers import supports
 from gemma_model.models.gemma3n.decoder import Decoder
 from gemma_model.models.gemma3n.nested_models import served_nested_models
 from gemma_model.models.model import Encoders, LoadedModel
 from gemma_model.settings import Settings
 from gemma_model.weights import Weights
+from gemma_wire.tensor_names import TOWER_PARTS
 
 
 def supports_cpu_kernels(config: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ TORCH_LIBRARY(gemma, library) {
               &pack_matrix);
   library.def("pack_columns(Tensor quants, Tensor scales, Tensor? offsets, int bits, int bytes) -> Tensor",
               &pack_columns);
+  library.def("columns_linear(Tensor x, Tensor packed, int outputs) -> Tensor", &columns_linear);
   library.def("packed_rows(Tensor packed, Tensor ids) -> Tensor", &packed_rows);
   library.def("linear(Tensor x, Tensor w) -> Tensor", &linear);
   library.def("logits(Tensor x, Tensor w, float cap) -> Tensor", &logits);

@@ -8,6 +8,7 @@
 
 #include "packed_format.h"
 
+#include <numeric>
 #include <vector>
 
 namespace {
@@ -112,6 +113,30 @@ inline void add_columns(const uint8_t* packed, int64_t outputs, int64_t first, c
       sum.store(sums + v * LANES);
     }
   }
+}
+
+// All columns: x [M, neurons] times a packed matrix of so many outputs -> [M, outputs]. Only a sparse MLP whose gates are
+// not known to the kernels needs it.
+Tensor columns_linear(const Tensor& x, const Tensor& packed, int64_t outputs) {
+  const Tensor in = x.to(at::kFloat).contiguous(), y = at::empty({x.size(0), outputs}, x.options());
+  TORCH_CHECK(packed.size(0) * BLOCK_DEPTH == x.size(1), "the matrix has another depth than the input");
+  std::vector<int64_t> neurons(x.size(1));
+  std::iota(neurons.begin(), neurons.end(), 0);
+  with_format(packed.size(1) / outputs, true, [&](auto format) {
+    FOR_DTYPE(x, [&] {
+      auto* out = y.mutable_data_ptr<scalar_t>();
+      parallel_dynamic(x.size(0) * outputs / OUTPUTS, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t at = begin; at < end; ++at) {
+          const int64_t row = at * OUTPUTS / outputs, first = at * OUTPUTS % outputs;
+          float sums[OUTPUTS] = {};
+          add_columns<decltype(format)>(packed.const_data_ptr<uint8_t>(), outputs, first, neurons.data(),
+                                        in.const_data_ptr<float>() + row * in.size(1), in.size(1), sums);
+          store(out + row * outputs + first, sums, OUTPUTS);
+        }
+      });
+    });
+  });
+  return y;
 }
 
 }  // namespace

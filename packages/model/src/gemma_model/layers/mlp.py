@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gemma_model.cpu.kernels import LANES, NO_SPARSITY, ops
 from gemma_model.layers.linear import Linear
-from gemma_model.weights.weight import Weight
+from gemma_model.weights.weight import RowWeight, Weight
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class GatedMLP:
 
     def __init__(
         self,
-        gate_up: tuple[Weight] | tuple[Weight, Weight],
+        gate_up: tuple[RowWeight] | tuple[RowWeight, RowWeight],
         down_proj: Weight,
         cpu_kernels: bool = False,
     ) -> None:

@@ -3,7 +3,8 @@
 Names are those without wrappers: see ``gemma_wire.tensor_names``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +13,11 @@ from gemma_model.cpu.kernels import is_finite
 from gemma_model.weights.packed_weight import PackedColumns, PackedWeight, can_pack
 from gemma_model.weights.quantized_tensor import QuantizedTensor, concatenate
 from gemma_model.weights.stored_tensor import StoredTensor
-from gemma_model.weights.weight import DenseWeight, Layout, QuantizedWeight, Weight
+from gemma_model.weights.weight import DenseWeight, QuantizedWeight, RowWeight, Weight
 from gemma_wire import InvalidRequest
 from gemma_wire.tensor_names import bare_name
+
+W = TypeVar("W", bound=Weight)
 
 
 class Weights:
@@ -60,37 +63,50 @@ class Weights:
         """
         return self._on_device(name, self._pop(name).load())
 
-    def take_matrix(self, *names: str, layout: Layout = "product") -> Weight:
+    def take_matrix(self, *names: str) -> RowWeight:
         """The matrix of that name, or several of one width, one below the other; quantised if stored so.
-
-        Args:
-            names: of the matrices.
-            layout: how the C++ kernels read it.
 
         Raises:
             InvalidRequest: as ``take``.
         """
+        matrix = self._load_matrix(names)
+        if isinstance(matrix, Tensor):
+            return DenseWeight(matrix)
+        pack = PackedWeight.pack if self.cpu_kernels else QuantizedWeight
+        return self._counted(pack(matrix, self._compute_dtype), matrix)
+
+    def take_columns(self, name: str) -> Weight:
+        """The matrix of that name, laid out so that the C++ kernels can read single columns.
+
+        Raises:
+            InvalidRequest: as ``take``.
+        """
+        matrix = self._load_matrix((name,))
+        if isinstance(matrix, Tensor):
+            return DenseWeight(matrix.t().contiguous().t())
+        pack = PackedColumns.pack if self.cpu_kernels else QuantizedWeight
+        return self._counted(pack(matrix, self._compute_dtype), matrix)
+
+    def _load_matrix(self, names: Sequence[str]) -> Tensor | QuantizedTensor:
+        """Matrices, one below the other, on the device; dense unless all are quantised."""
         loaded = [self._pop(name).load() for name in names]
         quantized = [matrix for matrix in loaded if isinstance(matrix, QuantizedTensor)]
         if len(quantized) == len(names) and self._dtype is not None:
             matrix = concatenate(quantized)
-            if can_pack(matrix) or not self.cpu_kernels:
-                return self._quantized(names[0], matrix, layout)
+            if not self.cpu_kernels or can_pack(matrix):
+                matrix = matrix if self.cpu_kernels else matrix.to(self._device)
+                if is_finite([part.float() for part in (matrix.scales, matrix.offsets) if part is not None]):
+                    return matrix
+                raise InvalidRequest(f"the scales of {names[0]!r} have infinity or NaN", "MODEL_NAME")
         dense = [self._on_device(name, matrix) for name, matrix in zip(names, loaded, strict=True)]
-        whole = dense[0] if len(dense) == 1 else torch.cat(dense)
-        return DenseWeight(whole.t().contiguous().t() if layout == "columns" else whole)
+        return dense[0] if len(dense) == 1 else torch.cat(dense)
 
-    def _quantized(self, name: str, matrix: QuantizedTensor, layout: Layout) -> Weight:
+    @property
+    def _compute_dtype(self) -> torch.dtype:
         assert self._dtype is not None, "a quantised matrix needs a dtype of the computation"
-        if not self.cpu_kernels:
-            matrix = matrix.to(self._device)
-        if not is_finite([part.float() for part in (matrix.scales, matrix.offsets) if part is not None]):
-            raise InvalidRequest(f"the scales of {name!r} have infinity or NaN", "MODEL_NAME")
-        weight: Weight
-        if self.cpu_kernels:
-            weight = (PackedColumns if layout == "columns" else PackedWeight).pack(matrix, self._dtype)
-        else:
-            weight = QuantizedWeight(matrix, self._dtype)
+        return self._dtype
+
+    def _counted(self, weight: W, matrix: QuantizedTensor) -> W:
         self.taken_bytes += weight.nbytes
         self._bits.add(matrix.bits)
         return weight

@@ -135,16 +135,9 @@ class PackedColumns:
         return PackedColumns(packed, matrix.shape, dtype)
 
     def matmul(self, x: Tensor) -> Tensor:
-        """Not available: complete products use ``PackedWeight``."""
-        raise NotImplementedError("a sparse MLP reads single columns of this matrix")
-
-    def rows(self, ids: Tensor) -> Tensor:
-        """Not available, as ``matmul``."""
-        raise NotImplementedError("a sparse MLP reads single columns of this matrix")
-
-    def row_range(self, begin: int, end: int) -> "PackedColumns":
-        """Not available, as ``matmul``."""
-        raise NotImplementedError("a sparse MLP reads single columns of this matrix")
+        """``x @ self.T``: ``[M, in]`` → ``[M, out]``; inputs are not rounded."""
+        y: Tensor = ops.columns_linear(x, self.operand, self.shape[0])
+        return y
 
     def first_columns(self, count: int) -> "PackedColumns":
         """The first columns, as views of the same tensors.

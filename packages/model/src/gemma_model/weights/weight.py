@@ -1,6 +1,6 @@
 """The matrices of linear layers and embeddings, dense or quantised, with the operations that layers need."""
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
@@ -10,10 +10,6 @@ from gemma_model.weights.quantized_tensor import QuantizedTensor
 
 TILE_ELEMENTS = 1 << 22
 """Elements of a quantised matrix that are dequantised at a time."""
-
-
-Layout = Literal["product", "columns"]
-"""What the C++ kernels read of a matrix: all of it, for a product, or single columns."""
 
 
 class Weight(Protocol):
@@ -46,18 +42,22 @@ class Weight(Protocol):
     def matmul(self, x: Tensor) -> Tensor:
         """``x @ self.T``: ``[M, in]`` → ``[M, out]``."""
 
-    def rows(self, ids: Tensor) -> Tensor:
-        """Rows by their numbers: int64 ``[n]`` → ``[n, in]``."""
-
-    def row_range(self, begin: int, end: int) -> "Weight":
-        """The rows from ``begin`` to before ``end``, as views of the same tensors."""
-
     def first_columns(self, count: int) -> "Weight":
         """The first columns, as views of the same tensors.
 
         Raises:
             InvalidRequest: that would cut a group of a quantised matrix.
         """
+
+
+class RowWeight(Weight, Protocol):
+    """A matrix ``[out, in]`` of which rows can be used alone."""
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows by their numbers: int64 ``[n]`` → ``[n, in]``."""
+
+    def row_range(self, begin: int, end: int) -> "RowWeight":
+        """The rows from ``begin`` to before ``end``, as views of the same tensors."""
 
 
 class DenseWeight:

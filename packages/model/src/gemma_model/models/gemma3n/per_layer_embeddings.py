@@ -15,7 +15,7 @@ from gemma_model.layers.rms_norm import RMSNorm
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.weights import Weights
 from gemma_model.weights.mapped_matrix import MappedMatrix
-from gemma_model.weights.weight import Weight
+from gemma_model.weights.weight import RowWeight
 
 
 class PerLayerTable:
@@ -65,7 +65,7 @@ class PerLayerInputs:
     def __init__(
         self,
         config: TextConfig,
-        per_layer_model_projection: Weight,
+        per_layer_model_projection: RowWeight,
         per_layer_projection_norm: RMSNorm,
         cpu_kernels: bool,
         layers: range,

@@ -11,7 +11,7 @@ from gemma_model.cpu.kernels import NO_SPARSITY
 from gemma_model.layers.mlp import GatedMLP, gelu
 from gemma_model.models.gemma3n.config import TextConfig
 from gemma_model.weights import Weights
-from gemma_model.weights.weight import Layout, Weight
+from gemma_model.weights.weight import RowWeight, Weight
 
 
 class SparseMLP(GatedMLP):
@@ -27,7 +27,7 @@ class SparseMLP(GatedMLP):
     """
 
     def __init__(
-        self, gate_up: tuple[Weight] | tuple[Weight, Weight], down_proj: Weight, sparsity: float
+        self, gate_up: tuple[RowWeight] | tuple[RowWeight, RowWeight], down_proj: Weight, sparsity: float
     ) -> None:
         super().__init__(gate_up, down_proj)
         self._sparsity = sparsity
@@ -40,8 +40,8 @@ class SparseMLP(GatedMLP):
             f"layers.{layer}.mlp.{name}.weight" for name in ("gate_proj", "up_proj", "down_proj")
         )
         sparsity = config.activation_sparsity_pattern[layer]
-        layout: Layout = "columns" if sparsity > 0 and weights.cpu_kernels else "product"
-        return cls((weights.take_matrix(gate, up),), weights.take_matrix(down, layout=layout), sparsity)
+        take = weights.take_columns if sparsity > 0 and weights.cpu_kernels else weights.take_matrix
+        return cls((weights.take_matrix(gate, up),), take(down), sparsity)
 
     def narrowed(self, size: int) -> "SparseMLP":
         """The MLP with the first ``size`` neurons, as views of the same tensors."""

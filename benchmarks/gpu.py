@@ -21,8 +21,8 @@ from transformers import Gemma3nTextConfig, Gemma3nTextModel
 from gemma_model.device import describe_device
 from gemma_model.engine.cuda_graphs import CudaGraphs, DecodeStep, EagerStep, capture_graphs
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.sampling.sampler import SamplingRow, sample_rows
 from gemma_model.testing.tiny_checkpoint import Shape
 from gemma_model.weights import Weights
@@ -75,7 +75,7 @@ def copy_bandwidth(device: torch.device, size: int) -> float:
     return 2 * size / seconds(partial(target.copy_, source), 10, device)
 
 
-def bytes_read(config: TextConfig, weights: Weights, rows: int, context: int) -> int:
+def bytes_read(config: Gemma3nDecoderConfig, weights: Weights, rows: int, context: int) -> int:
     """What a step cannot do without: each weight once, and each layer's keys and values in reach."""
     near = min(config.sliding_window, context)
     columns = sum(near if kind == "sliding_attention" else context for kind in config.layer_types)
@@ -104,8 +104,8 @@ def run(given: argparse.Namespace) -> None:
     device, slots, cuda = given.device, max(given.batch), given.device.type == "cuda"
     tiny = {key: list(x) if isinstance(x, tuple) else x for key, x in asdict(Shape()).items()}
     shape = Gemma3nTextConfig(**tiny, vocab_size=512) if given.config == "tiny" else Gemma3nTextConfig()
-    config, weights = TextConfig.read(shape.to_dict()), random_weights(shape, device)
-    decoder = Decoder(config, weights)
+    config, weights = Gemma3nDecoderConfig.read(shape.to_dict()), random_weights(shape, device)
+    decoder = Gemma3nDecoder(config, weights)
     cache = KVCache(
         config.cache_spec, slots, max(given.context, *given.prompt) + 1, 0, device, torch.bfloat16
     )

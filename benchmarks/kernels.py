@@ -18,8 +18,8 @@ import torch.nn.functional as F  # noqa: N812
 from gemma_model import malloc
 from gemma_model.cpu import kernels
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.weights import open_weights
 
 PRODUCTS = ((262_400, 512), (4096, 512), (512, 2048), (768, 512), (256, 512))  # [out, in]
@@ -71,7 +71,7 @@ def _dense(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, deviation
 
 def steps(folder: Path, rounds: int, batches: list[int], context: int) -> None:
     """Whole decode steps of a checkpoint, from token ids to logits."""
-    config = TextConfig.read(json.loads((folder / "config.json").read_text()))
+    config = Gemma3nDecoderConfig.read(json.loads((folder / "config.json").read_text()))
     ways = [_stepper(folder, config, compiled, max(batches), context) for compiled in (True, False)]
     print("\n| batch | kernels ms | PyTorch ms | ratio |\n| --- | --- | --- | --- |")
     for batch in batches:
@@ -80,9 +80,9 @@ def steps(folder: Path, rounds: int, batches: list[int], context: int) -> None:
 
 
 def _stepper(
-    folder: Path, config: TextConfig, compiled: bool, slots: int, context: int
+    folder: Path, config: Gemma3nDecoderConfig, compiled: bool, slots: int, context: int
 ) -> Callable[[int], object]:
-    decoder = Decoder(config, open_weights(folder, "cpu", torch.bfloat16, compiled))
+    decoder = Gemma3nDecoder(config, open_weights(folder, "cpu", torch.bfloat16, compiled))
     cache = KVCache(config.cache_spec, slots, context + 1, 0, "cpu", torch.bfloat16)
 
     def step(batch: int) -> object:

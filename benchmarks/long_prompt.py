@@ -27,8 +27,8 @@ from gemma_model.engine.model_loader import start_engine
 from gemma_model.engine_types import EngineOutput, EngineRequest, EngineSamplingParams, TokenizedPrompt
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.settings import Settings
 from gemma_model.weights import open_weights
 
@@ -38,14 +38,14 @@ NEW = 20  # tokens of the next question
 LEAST_ID, MOST_ID = 100, 400  # plain text in every checkpoint
 
 
-class Whole(Decoder):
+class Whole(Gemma3nDecoder):
     """Runs every layer for every token, as a server that knows nothing of shared layers would."""
 
     def _logits(self, streams: Tensor) -> Tensor:
         return super()._logits(streams[-1:])  # the head is not what is compared
 
 
-def prefill(decoder: Decoder, cache: KVCache, ids: Sequence[int], chunk: int) -> float:
+def prefill(decoder: Gemma3nDecoder, cache: KVCache, ids: Sequence[int], chunk: int) -> float:
     """Seconds until the logits of the last token are there."""
     began = time.perf_counter()
     for start in range(0, len(ids), chunk):
@@ -57,16 +57,16 @@ def prefill(decoder: Decoder, cache: KVCache, ids: Sequence[int], chunk: int) ->
 
 def skipping(folder: Path, length: int, chunk: int, rounds: int, most_busy: float) -> Rounds[float]:
     """The same prompts with the shared layers for the last token alone, and for all of them."""
-    config = TextConfig.read(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = Gemma3nDecoderConfig.read(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     device, dtype = pick_device("auto"), torch.bfloat16
     compiled = device.type == "cpu" and kernels.load()
-    kinds = {"skipping": Decoder, "all layers": Whole}
+    kinds = {"skipping": Gemma3nDecoder, "all layers": Whole}
     decoders = {
         name: kind(config, open_weights(folder, device, dtype, compiled)) for name, kind in kinds.items()
     }
     cache = KVCache(config.cache_spec, 1, length, 0, device, dtype)
 
-    async def once(decoder: Decoder, number: int) -> float:
+    async def once(decoder: Gemma3nDecoder, number: int) -> float:
         with torch.inference_mode():
             return prefill(decoder, cache, text(length, number), chunk)
 

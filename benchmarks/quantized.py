@@ -18,8 +18,8 @@ from gemma_model.checkpoint import read_config
 from gemma_model.cpu import kernels
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.weights import open_weights
 from gemma_model.weights.quantization_recipe import BITS, Recipe
 from gemma_wire.tensor_names import TOWER_PARTS
@@ -49,9 +49,9 @@ class Loaded:
     """
 
     def __init__(self, folder: Path, recipe: Recipe | None, slots: int, length: int) -> None:
-        config, began = TextConfig.read(read_config(folder)), time.perf_counter()
+        config, began = Gemma3nDecoderConfig.read(read_config(folder)), time.perf_counter()
         weights = open_weights(folder, "cpu", torch.bfloat16, True, recipe)
-        self._decoder = Decoder(config, weights)
+        self._decoder = Gemma3nDecoder(config, weights)
         for part in TOWER_PARTS:
             weights.skip_prefix(f"{part}.", "only the decoder is measured")
         weights.check_all_used()

@@ -20,8 +20,7 @@ from packages.gateway.tests.conftest import END, FakeEngine, Pause, chat, serve,
 from packages.gateway.tests.raw_http import LIVE, connection, everything, head, question, refusal
 
 from gemma_gateway.http_server import connections
-from gemma_gateway.http_server.connections import HEALTH_RESERVE, Throttle
-from gemma_gateway.http_server.file_descriptors import MOST, RESERVE, connection_limit, raise_limit
+from gemma_gateway.http_server.connections import HEALTH_RESERVE
 from gemma_wire import Chunk
 
 ANSWER = b'{"status":"ok"}'
@@ -260,33 +259,6 @@ async def test_four_hundred_idle_connections_and_256_descriptors(tmp_path: objec
         if process.returncode is None:
             process.kill()
         await process.wait()
-
-
-def test_limits_of_connections() -> None:
-    assert connection_limit(0, 256) == 256 - RESERVE
-    assert connection_limit(0, 4096) == 3072
-    assert connection_limit(0, 2**20) == MOST
-    assert connection_limit(50, 256) == 50
-    assert connection_limit(500, 256) == 256 - RESERVE
-    assert connection_limit(0, 64) == connection_limit(7, 64) == 1
-
-
-def test_the_soft_limit_is_raised() -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] // 2, before[1]))
-        assert raise_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(before[1], MOST)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def test_throttle() -> None:
-    now = 0.0
-    throttle = Throttle(10, lambda: now)
-    assert [throttle.count() for _ in range(5)] == [1, 0, 0, 0, 0]
-    now = 10.5
-    assert throttle.count() == 5
-    assert throttle.count() == 0
 
 
 async def test_waiting_for_the_model_is_not_idle_time(app: FastAPI, engine: FakeEngine) -> None:

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from gemma_model.checkpoint import Checkpoint, open_checkpoint
 from gemma_model.cpu import kernels
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.request_processor import RequestProcessor
 from gemma_model.settings import Settings
@@ -113,9 +113,9 @@ def tiny(folder_of: Callable[[str], Path]) -> Path:
 @dataclass(frozen=True)
 class Model:
     folder: Path
-    config: TextConfig
+    config: Gemma3nDecoderConfig
     weights: Weights
-    decoder: Decoder
+    decoder: Gemma3nDecoder
     towers: Towers
     oracle: Any
 
@@ -129,10 +129,10 @@ def model(
 ) -> Model:
     folder, oracle = folder_of(request.param), oracle_of(request.param)
     config = json.loads((folder / "config.json").read_text())
-    text = TextConfig.read(config)
+    text = Gemma3nDecoderConfig.read(config)
     weights = open_weights(folder)
     towers = Towers(config, weights, torch.device("cpu"), torch.float32)
-    decoder = Decoder(text, weights)
+    decoder = Gemma3nDecoder(text, weights)
     with torch.inference_mode():
         decoder.embed_tokens.set_hard_embeddings(*towers.hard_embeddings())
     return Model(folder, text, weights, decoder, towers, oracle)

@@ -74,7 +74,7 @@ def test_gemma_3_matches_the_published_figures(
 @pytest.mark.parametrize("vision", [False, True])
 def test_the_counts_of_gemma_3_match_its_files(tmp_path: Path, vision: bool) -> None:
     from gemma_model.layers.kv_cache import bytes_per_slot  # noqa: PLC0415
-    from gemma_model.models.gemma3.config import TextConfig  # noqa: PLC0415
+    from gemma_model.models.gemma3.config import Gemma3DecoderConfig  # noqa: PLC0415
     from gemma_model.testing.tiny_gemma3 import Gemma3Shape, make  # noqa: PLC0415
 
     make(tmp_path / "tiny", Gemma3Shape(vision=vision))
@@ -84,7 +84,7 @@ def test_the_counts_of_gemma_3_match_its_files(tmp_path: Path, vision: bool) -> 
     in_text = sum(size for name, size in sizes.items() if "vision" not in name and "multi_modal" not in name)
     assert count_parameters(shape).total == in_text
     assert (in_text < sum(sizes.values())) == vision
-    spec = TextConfig.read(config).cache_spec
+    spec = Gemma3DecoderConfig.read(config).cache_spec
     assert all(
         kv_slot_bytes(shape.text_config, n, 4, 3) == bytes_per_slot(spec, n, 3, 4) for n in (1, 19, 900)
     )
@@ -118,10 +118,10 @@ def vision_embedder(folder: Path) -> int:
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 4096])
 def test_slot_size_matches_the_engines_kv_cache(tiny: Path, length: int, rewind: int) -> None:
     from gemma_model.layers.kv_cache import KVCache, bytes_per_slot  # noqa: PLC0415
-    from gemma_model.models.gemma3n.config import TextConfig  # noqa: PLC0415
+    from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig  # noqa: PLC0415
 
     config = json.loads((tiny / "config.json").read_text())
-    text = TextConfig.read(config)
+    text = Gemma3nDecoderConfig.read(config)
     ours = kv_slot_bytes(ModelShape.read(config).text_config, length, 4, rewind)
     assert ours == bytes_per_slot(text.cache_spec, length, rewind, 4)
     assert ours == sum(layer.nbytes for layer in KVCache(text.cache_spec, 1, length, rewind).layers)

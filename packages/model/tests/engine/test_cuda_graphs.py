@@ -16,8 +16,7 @@ from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams, TokenizedPrompt
 from gemma_model.layers.attention_metadata import attention_bias
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.cuda_graph_step import CudaGraphStep
-from gemma_model.models.gemma3n.decoder_layer import DecoderLayer
+from gemma_model.models.gemma3n.decoder_layer import Gemma3nDecoderLayer
 from gemma_model.models.gemma3n.nested_models import NestedModel
 
 Replay = Callable[[], Tensor]
@@ -170,15 +169,15 @@ def test_steps_too_large_for_a_graph_run_eagerly(checkpoint: Any, caplog: pytest
 
 
 def test_layers_that_compute_something_else_are_found_out(checkpoint: Any) -> None:
-    def shifted(layer: DecoderLayer, streams: Tensor, *rest: Any) -> Any:
+    def shifted(layer: Gemma3nDecoderLayer, streams: Tensor, *rest: Any) -> Any:
         streams, seen = layer(streams, *rest)
         return streams + 0.1, seen
 
     with torch.inference_mode():
         decoder = checkpoint.loaded.runner._decoder
         cache, other = KVCache(decoder.cache_spec, 2, 64), copy(decoder)
-        other.cuda_graph_step = lambda cache, rows, columns, _: CudaGraphStep(
-            decoder, cache, rows, columns, shifted
+        other.cuda_graph_step = lambda cache, rows, columns, _: decoder.step_through(
+            shifted, cache, rows, columns
         )
         with pytest.raises(ValueError, match="off the decoder's logits"):
             GraphedStep(EagerStep(other, cache), Again(), compiled=False)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gemma_model.gguf_checkpoint import gemma3, gemma3n
-from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
 from gemma_wire import InvalidRequest
 from gemma_wire.gguf import GGUF, TensorInfo
 from gemma_wire.gguf_types import BLOCK_TYPES
@@ -88,7 +88,7 @@ def test_the_larger_gemma3_scale_the_positions_of_full_layers() -> None:
 )
 def test_gemma3n(pattern: object, expected: list[str]) -> None:
     config = gemma3n.build_config(model("gemma3n", GEMMA3N | {"attention.sliding_window_pattern": pattern}))
-    text = TextConfig.read(config)
+    text = Gemma3nDecoderConfig.read(config)
     assert list(text.layer_types) == expected
     assert (text.vocab_size, text.vocab_size_per_layer_input) == (262400, 262144)
     assert (text.laurel_rank, text.num_kv_shared_layers, text.altup_num_inputs) == (64, 4, 4)
@@ -105,7 +105,7 @@ def test_gemma3n_with_other_values() -> None:
         "activation_sparsity_scale": None,
     }
     shapes = SHAPES | {"per_layer_token_embd.weight": (262144, 2560), "token_embd.weight": (262144, 640)}
-    text = TextConfig.read(gemma3n.build_config(model("gemma3n", GEMMA3N | keys, shapes)))
+    text = Gemma3nDecoderConfig.read(gemma3n.build_config(model("gemma3n", GEMMA3N | keys, shapes)))
     assert text.intermediate_size == (*(2048,) * 9, 1024)
     assert text.final_logit_softcapping == 20.0
     assert {kind: rope.theta for kind, rope in text.rope.items()} == {SLIDING: 20_000.0, FULL: 1_000_000.0}

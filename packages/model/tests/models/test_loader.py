@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gemma_model.checkpoint import open_checkpoint
-from gemma_model.models.gemma3.decoder import Decoder as Gemma3
-from gemma_model.models.gemma3n.decoder import Decoder as Gemma3n
+from gemma_model.models.gemma3.decoder import Gemma3Decoder
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.models.loader import load_model
 from gemma_model.request_processor import RequestProcessor
 from gemma_model.settings import Settings
@@ -19,14 +19,15 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("shape", "family"), [("quick", Gemma3n), ("gemma 3", Gemma3), ("gemma 3 with vision", Gemma3)]
+    ("shape", "family"),
+    [("quick", Gemma3nDecoder), ("gemma 3", Gemma3Decoder), ("gemma 3 with vision", Gemma3Decoder)],
 )
 def test_model_type_chooses_the_family(
-    folder_of: Callable[[str], Path], shape: str, family: type[Gemma3 | Gemma3n]
+    folder_of: Callable[[str], Path], shape: str, family: type[Gemma3Decoder | Gemma3nDecoder]
 ) -> None:
     loaded = load_model(folder_of(shape), Settings(), CPU)
     assert type(loaded.model) is family
-    assert (loaded.encoders is None) == (family is Gemma3)
+    assert (loaded.encoders is None) == (family is Gemma3Decoder)
 
 
 @pytest.mark.parametrize("shape", ["gemma 3", "gemma 3 with vision"])

@@ -11,8 +11,8 @@ from torch import Tensor
 from gemma_model.gguf_checkpoint import prepare_folder
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.weights import Weights, open_weights
 from gemma_model.weights.gguf_file import open_gguf
 from gemma_model.weights.gguf_names import STACKED, checkpoint_name
@@ -67,8 +67,8 @@ def values_of(stored: StoredTensor) -> Tensor:
     return loaded.dequantize() if isinstance(loaded, QuantizedTensor) else loaded.float()
 
 
-def logits(config: TextConfig, weights: Weights) -> Tensor:
-    decoder = Decoder(config, weights)
+def logits(config: Gemma3nDecoderConfig, weights: Weights) -> Tensor:
+    decoder = Gemma3nDecoder(config, weights)
     weights.check_all_used()
     cache = KVCache(config.cache_spec, 1, 128, 0)
     ids = list(range(5, 45))
@@ -78,8 +78,8 @@ def logits(config: TextConfig, weights: Weights) -> Tensor:
     return result
 
 
-def text_config(folder: Path) -> TextConfig:
-    return TextConfig.read(json.loads((folder / "config.json").read_text()))
+def text_config(folder: Path) -> Gemma3nDecoderConfig:
+    return Gemma3nDecoderConfig.read(json.loads((folder / "config.json").read_text()))
 
 
 def test_the_configuration_is_that_of_the_checkpoint(folder: Path, tiny: Path) -> None:

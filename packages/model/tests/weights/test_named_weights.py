@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gemma_model.cpu import kernels
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.weights import Weights, open_weights
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_wire import InvalidRequest
@@ -38,7 +38,7 @@ def tensors(model: Any) -> dict[str, Tensor]:
 def load(model: Any, folder: Path) -> Weights:
     """Everything but the towers, which ``model`` has shown to load."""
     weights = open_weights(folder)
-    Decoder(model.config, weights)
+    Gemma3nDecoder(model.config, weights)
     for part in TOWER_PARTS:
         weights.skip_prefix(part + ".", "not under test")
     weights.check_all_used()
@@ -130,7 +130,7 @@ def test_a_tensor_that_is_not_finite_is_named(
     tensors[f"model.language_model.{name}"].view(-1)[-1] = value
     weights = open_weights(write(tmp_path / "c", tensors), dtype=torch.bfloat16, cpu_kernels=compiled)
     with pytest.raises(InvalidRequest, match=f"'{name}' has infinity or NaN"):
-        Decoder(model.config, weights)
+        Gemma3nDecoder(model.config, weights)
 
 
 def test_a_number_beyond_the_computation_s_dtype_is_not_finite(

@@ -1,7 +1,7 @@
 """Layers fused by ``torch.compile``, for a GPU; the only place that uses it.
 
-PyTorch compiles a family's ``DecoderLayer.__call__`` for each kind of layer (such as sliding or full), and
-each of these a few times at most: for one row, and for other numbers of rows and columns.
+PyTorch compiles the ``__call__`` of a family's decoder layer for each kind of layer (such as sliding or full),
+and each of these a few times at most: for one row, and for other numbers of rows and columns.
 """
 
 import os
@@ -28,7 +28,7 @@ def compiled_layers(run_layer: RunLayer, backend: str | Callable[..., Any] = "in
     """A function that runs a layer as one compiled function. Nothing is compiled before its first call.
 
     Args:
-        run_layer: ``DecoderLayer.__call__``. Its arguments are tensors with a row for each token, the
+        run_layer: ``__call__`` of a decoder layer. Its arguments are tensors with a row for each token, the
             attention metadata, the layer's part of the cache, and others.
         backend: of ``torch.compile``.
     """

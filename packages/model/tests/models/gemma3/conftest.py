@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3.config import TextConfig
-from gemma_model.models.gemma3.decoder import Decoder
+from gemma_model.models.gemma3.config import Gemma3DecoderConfig
+from gemma_model.models.gemma3.decoder import Gemma3Decoder
 from gemma_model.models.gemma3.loading import VISION_PARTS
 from gemma_model.weights import open_weights
 
@@ -19,8 +19,8 @@ SHAPES = ("gemma 3", "gemma 3, odd sizes", "gemma 3 with vision")
 @dataclass(frozen=True)
 class Model:
     folder: Path
-    config: TextConfig
-    decoder: Decoder
+    config: Gemma3DecoderConfig
+    decoder: Gemma3Decoder
     oracle: Any
 
     def cache(self, slots: int = 1, length: int = 128, rewind: int = 0) -> KVCache:
@@ -43,10 +43,10 @@ def model(
 
 def load(
     folder: Path, dtype: torch.dtype = torch.float32, cpu_kernels: bool = False, device: str = "cpu"
-) -> tuple[TextConfig, Decoder]:
-    config = TextConfig.read(json.loads((folder / "config.json").read_text()))
+) -> tuple[Gemma3DecoderConfig, Gemma3Decoder]:
+    config = Gemma3DecoderConfig.read(json.loads((folder / "config.json").read_text()))
     weights = open_weights(folder, device, dtype, cpu_kernels)
-    decoder = Decoder(config, weights)
+    decoder = Gemma3Decoder(config, weights)
     for part in VISION_PARTS:
         weights.skip_prefix(f"{part}.", "text only")
     weights.check_all_used()

@@ -5,7 +5,7 @@ from transformers import Gemma3TextConfig
 
 from gemma_model.layers.kv_cache import bytes_per_slot
 from gemma_model.layers.specs import Rope
-from gemma_model.models.gemma3.config import TextConfig
+from gemma_model.models.gemma3.config import Gemma3DecoderConfig
 from gemma_wire import InvalidRequest
 
 BARE: dict[str, Any] = {"model_type": "gemma3_text"}
@@ -24,8 +24,8 @@ PUBLISHED_4B: dict[str, Any] = {  # the text part leaves out what equals the def
 
 
 def test_missing_keys_have_the_defaults_of_transformers() -> None:
-    ours, theirs = TextConfig.read(BARE), Gemma3TextConfig()
-    for key in TextConfig.__dataclass_fields__:
+    ours, theirs = Gemma3DecoderConfig.read(BARE), Gemma3TextConfig()
+    for key in Gemma3DecoderConfig.__dataclass_fields__:
         if key != "rope":
             expected = getattr(theirs, key)
             assert getattr(ours, key) == (tuple(expected) if isinstance(expected, list) else expected), key
@@ -34,7 +34,7 @@ def test_missing_keys_have_the_defaults_of_transformers() -> None:
 
 
 def test_the_published_4b() -> None:
-    config = TextConfig.read(PUBLISHED_4B)
+    config = Gemma3DecoderConfig.read(PUBLISHED_4B)
     assert config.rope == {"full_attention": Rope(1e6, 8.0), "sliding_attention": Rope(1e4)}
     assert [i for i, kind in enumerate(config.layer_types) if kind == "full_attention"] == [5, 11, 17, 23, 29]
     assert config.attention["sliding_attention"].window == 1024
@@ -57,14 +57,14 @@ def test_the_published_4b() -> None:
     ids=["published", "new"],
 )
 def test_both_spellings_of_rotary_positions_are_read(own: dict[str, Any]) -> None:
-    rope = TextConfig.read({**BARE, **own}).rope
+    rope = Gemma3DecoderConfig.read({**BARE, **own}).rope
     assert rope == {"full_attention": Rope(5.0, 4.0), "sliding_attention": Rope(3.0)}
 
 
 def test_the_pattern_of_layers_can_be_a_number_or_a_list() -> None:
-    by_number = TextConfig.read({**BARE, "num_hidden_layers": 4, "sliding_window_pattern": 2})
+    by_number = Gemma3DecoderConfig.read({**BARE, "num_hidden_layers": 4, "sliding_window_pattern": 2})
     types = ["sliding_attention", "full_attention"] * 2
-    by_list = TextConfig.read({**BARE, "num_hidden_layers": 4, "layer_types": types})
+    by_list = Gemma3DecoderConfig.read({**BARE, "num_hidden_layers": 4, "layer_types": types})
     assert by_number == by_list
 
 
@@ -95,11 +95,11 @@ def test_the_pattern_of_layers_can_be_a_number_or_a_list() -> None:
 )
 def test_unsupported_values_are_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        TextConfig.read({**BARE, key: value})
+        Gemma3DecoderConfig.read({**BARE, key: value})
     named = "factor" if value == {"rope_type": "linear", "factor": 0} else key
     assert caught.value.field == f"text_config.{named}"
 
 
 def test_another_text_model_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="'gemma2' is not a Gemma 3 text model"):
-        TextConfig.read({"model_type": "gemma3", "text_config": {"model_type": "gemma2"}})
+        Gemma3DecoderConfig.read({"model_type": "gemma3", "text_config": {"model_type": "gemma2"}})

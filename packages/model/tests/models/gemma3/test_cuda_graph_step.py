@@ -10,8 +10,7 @@ import torch
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.compiled_layers import compiled_layers
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3.cuda_graph_step import CudaGraphStep
-from gemma_model.models.gemma3.decoder_layer import DecoderLayer
+from gemma_model.models.gemma3.decoder_layer import Gemma3DecoderLayer
 
 from ...fake_gpu import fake_gpu, watched
 from .conftest import SHAPES, load
@@ -38,7 +37,7 @@ def test_it_equals_the_decoder_for_each_row_and_does_not_change_other_slots(
     model: Any, real: int, columns: int, rewind: int
 ) -> None:
     expected, ours = (noisy(model, rewind=rewind) for _ in range(2))
-    step = CudaGraphStep(model.decoder, ours, 4, columns)
+    step = model.decoder.cuda_graph_step(ours, 4, columns, compiled=False)
     for turn in range(5):
         at = [position + turn for position in POSITION[:real]]
         wanted = model.decoder.decode(IDS[:real], SLOT[:real], at, expected)
@@ -56,10 +55,10 @@ def test_each_kind_of_layer_is_traced_once(model: Any) -> None:
         return graph.forward
 
     torch.compiler.reset()
-    through = compiled_layers(DecoderLayer.__call__, backend)
+    through = compiled_layers(Gemma3DecoderLayer.__call__, backend)
     expected, ours = noisy(model), noisy(model)
     for rows in (4, 2):
-        step = CudaGraphStep(model.decoder, ours, rows, LENGTH, through)
+        step = model.decoder.step_through(through, ours, rows, LENGTH)
         step.fill(IDS[:rows], SLOT[:rows], POSITION[:rows])
         close(step.run(), model.decoder.decode(IDS[:rows], SLOT[:rows], POSITION[:rows], expected))
     assert len(counted) == 2, "sliding and full; the number of rows is no reason to compile again"
@@ -73,7 +72,7 @@ def test_on_a_gpu_no_step_touches_the_host(
     with fake_gpu(monkeypatch), watched("moves"):
         config, decoder = load(folder, torch.bfloat16, device="cuda")
         cache = KVCache(config.cache_spec, SLOTS, 256, 0, "cuda", torch.bfloat16)
-        step = CudaGraphStep(decoder, cache, 4, 256)
+        step = decoder.cuda_graph_step(cache, 4, 256, compiled=False)
     with fake_gpu(monkeypatch), watched("moves without waiting"):
         step.fill([7], [3], [100])
         for batch, keep in ((Batch([1], [0], 20), 0), (Batch([3, 1], [4, 70], 1), 1)):

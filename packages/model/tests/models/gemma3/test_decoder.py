@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3.decoder import Decoder
+from gemma_model.models.gemma3.decoder import Gemma3Decoder
 from gemma_model.testing.tiny_tokenizer import TEXT_VOCAB
 
 from .conftest import load
@@ -24,14 +24,14 @@ def assert_close(ours: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(ours, expected, rtol=0.0, atol=1e-4)
 
 
-def run(decoder: Decoder, cache: KVCache, ids: Tensor, batches: list[Batch], keep: int) -> Tensor:
+def run(decoder: Gemma3Decoder, cache: KVCache, ids: Tensor, batches: list[Batch], keep: int) -> Tensor:
     flat = ids.flatten().tolist()
     logits = decoder.prefill(flat, decoder.embed(flat), batches, cache, keep)
     assert (logits is None) == (keep == 0)
     return ids.new_empty(0) if logits is None else logits
 
 
-def whole(model: Any, ids: Tensor, decoder: Decoder | None = None) -> Tensor:
+def whole(model: Any, ids: Tensor, decoder: Gemma3Decoder | None = None) -> Tensor:
     decoder = decoder or model.decoder
     cache = KVCache(model.config.cache_spec, 1, 128, dtype=decoder.dtype)
     return run(decoder, cache, ids, [Batch([0], [0], len(ids))], keep=len(ids))

@@ -13,7 +13,7 @@ from torch import Tensor
 from gemma_model.gguf_checkpoint import prepare_folder
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3.decoder import Decoder
+from gemma_model.models.gemma3.decoder import Gemma3Decoder
 from gemma_model.models.loader import load_model
 from gemma_model.models.model import Model
 from gemma_model.settings import Settings
@@ -43,7 +43,7 @@ def dequantized(real: RealModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
-def decoder(dequantized: Path) -> Decoder:
+def decoder(dequantized: Path) -> Gemma3Decoder:
     return load(dequantized)[1]
 
 
@@ -99,14 +99,14 @@ def test_the_ids_are_the_text(real: RealModel) -> None:
     assert real.text(IDS) == "<bos>" + PAGE["text"]
 
 
-def test_perplexity_equals_transformers(decoder: Decoder, expected: Tensor) -> None:
+def test_perplexity_equals_transformers(decoder: Gemma3Decoder, expected: Tensor) -> None:
     logits = run(decoder, cache_of(decoder), 0, len(IDS), keep=len(IDS))
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-3)
     assert perplexity(logits) == pytest.approx(perplexity(expected), rel=1e-4)
 
 
 def test_greedy_text_equals_transformers(
-    decoder: Decoder, real: RealModel, continued: list[list[int]]
+    decoder: Gemma3Decoder, real: RealModel, continued: list[list[int]]
 ) -> None:
     """Three rows of different lengths, decoded together; each prompt came in chunks."""
     cache, slots = cache_of(decoder, slots=4), [3, 0, 2]
@@ -122,7 +122,7 @@ def test_greedy_text_equals_transformers(
 
 @pytest.mark.parametrize("chunk", [1, 100, 513])
 def test_chunks_and_a_reused_prefix_agree_with_one_pass(
-    decoder: Decoder, expected: Tensor, chunk: int
+    decoder: Gemma3Decoder, expected: Tensor, chunk: int
 ) -> None:
     """The ring of the sliding layers has wrapped; the cache holds another continuation of the same prefix."""
     cache, prefix, end = cache_of(decoder), 500, 520 if chunk == 1 else len(IDS)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.weights import open_weights
 
 pytestmark = pytest.mark.usefixtures("cpu_kernels")
@@ -16,8 +16,8 @@ SLOTS = 4
 Chunks = list[tuple[int, tuple[int, ...]]]
 
 
-def decoder_of(model: Any, dtype: torch.dtype) -> Decoder:
-    decoder = Decoder(model.config, open_weights(model.folder, "cpu", dtype, cpu_kernels=True))
+def decoder_of(model: Any, dtype: torch.dtype) -> Gemma3nDecoder:
+    decoder = Gemma3nDecoder(model.config, open_weights(model.folder, "cpu", dtype, cpu_kernels=True))
     offset, hard = model.towers.hard_embeddings()
     decoder.embed_tokens.set_hard_embeddings(offset, hard.to(dtype))
     assert decoder.fused_layers is not None
@@ -43,7 +43,7 @@ def test_a_long_prompt_is_bit_for_bit_the_same_in_any_chunks_and_batch(
         torch.set_num_threads(usual)
 
 
-def in_chunks(model: Any, decoder: Decoder, dtype: torch.dtype, chunks: Chunks) -> list[Tensor]:
+def in_chunks(model: Any, decoder: Gemma3nDecoder, dtype: torch.dtype, chunks: Chunks) -> list[Tensor]:
     """Logits behind a prompt, and its keys and values.
 
     Args:

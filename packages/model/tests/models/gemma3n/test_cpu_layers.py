@@ -10,7 +10,7 @@ from torch import Tensor
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.cpu_layers import supports
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.models.gemma3n.nested_models import NestedModel
 from gemma_model.weights import open_weights
 
@@ -24,18 +24,20 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def weights_of(model: Any, dtype: torch.dtype, cpu_kernels: bool, bits: Bits | None = None) -> Decoder:
+def weights_of(model: Any, dtype: torch.dtype, cpu_kernels: bool, bits: Bits | None = None) -> Gemma3nDecoder:
     if bits is None:
         weights = open_weights(model.folder, "cpu", dtype, cpu_kernels)
     else:
         weights = quantized_weights(model.folder, bits, dtype, cpu_kernels=cpu_kernels)
-    decoder = Decoder(model.config, weights)
+    decoder = Gemma3nDecoder(model.config, weights)
     offset, hard = model.towers.hard_embeddings()
     decoder.embed_tokens.set_hard_embeddings(offset, hard.to(dtype))
     return decoder
 
 
-def step(decoder: Decoder, cache: Any, slots: list[int], positions: list[int], ids: list[int]) -> Tensor:
+def step(
+    decoder: Gemma3nDecoder, cache: Any, slots: list[int], positions: list[int], ids: list[int]
+) -> Tensor:
     return decoder.decode(ids, slots, positions, cache)
 
 
@@ -46,7 +48,7 @@ def cache_of(model: Any, dtype: torch.dtype, rewind: int = 0) -> KVCache:
     return cache
 
 
-def logits_of_steps(model: Any, decoder: Decoder, dtype: torch.dtype) -> Iterator[Tensor]:
+def logits_of_steps(model: Any, decoder: Gemma3nDecoder, dtype: torch.dtype) -> Iterator[Tensor]:
     """Logits of three rows for some steps, in slots out of order, across the end of every ring."""
     cache, positions = cache_of(model, dtype), [2, 40, 29]
     for turn in range(12):
@@ -89,12 +91,12 @@ def test_decoding_a_slice_equals_the_definition_in_pytorch(model: Any) -> None:
 
 
 @pytest.fixture(params=[None, 4, 8], ids=["bf16", "int4", "int8"])
-def decoder(model: Any, request: pytest.FixtureRequest) -> Decoder:
+def decoder(model: Any, request: pytest.FixtureRequest) -> Gemma3nDecoder:
     """With the kernels, of dense and of quantised weights."""
     return weights_of(model, torch.bfloat16, cpu_kernels=True, bits=request.param)
 
 
-def test_a_batch_row_is_bit_for_bit_the_same_as_alone(model: Any, decoder: Decoder) -> None:
+def test_a_batch_row_is_bit_for_bit_the_same_as_alone(model: Any, decoder: Gemma3nDecoder) -> None:
     slots, positions, ids = [0, 1, 2, 3], [50, 60, 5, 33], [7, 8, 9, 10]
     together = step(decoder, cache_of(model, torch.bfloat16), slots, positions, ids)
     for row in range(SLOTS):
@@ -102,7 +104,7 @@ def test_a_batch_row_is_bit_for_bit_the_same_as_alone(model: Any, decoder: Decod
         assert torch.equal(alone[0], together[row])
 
 
-def prompt(decoder: Decoder, cache: Any, batches: list[Batch], keep: int) -> Tensor:
+def prompt(decoder: Gemma3nDecoder, cache: Any, batches: list[Batch], keep: int) -> Tensor:
     ids = [7 + i for batch in batches for i in range(batch.tokens)]
     logits = decoder.prefill(ids, decoder.embed(ids), batches, cache, keep)
     assert logits is not None
@@ -112,7 +114,7 @@ def prompt(decoder: Decoder, cache: Any, batches: list[Batch], keep: int) -> Ten
 @pytest.mark.parametrize("rewind", [0, 30])  # without, a prompt overwrites what its first tokens still see
 @pytest.mark.parametrize("start", [0, 11, 60])
 def test_a_prompt_is_bit_for_bit_its_tokens_one_after_the_other(
-    model: Any, decoder: Decoder, start: int, rewind: int
+    model: Any, decoder: Gemma3nDecoder, start: int, rewind: int
 ) -> None:
     length = 30
     whole, stepwise = (cache_of(model, torch.bfloat16, rewind) for _ in range(2))
@@ -123,7 +125,7 @@ def test_a_prompt_is_bit_for_bit_its_tokens_one_after_the_other(
         assert torch.equal(ours, theirs)
 
 
-def test_only_keys_and_values_are_computed_for_all_tokens(model: Any, decoder: Decoder) -> None:
+def test_only_keys_and_values_are_computed_for_all_tokens(model: Any, decoder: Gemma3nDecoder) -> None:
     batch = Batch([2], [60], 30)
     caches = [cache_of(model, torch.bfloat16) for _ in range(3)]
     wanted = prompt(decoder, caches[0], [batch], 30)[-1:]
@@ -134,7 +136,7 @@ def test_only_keys_and_values_are_computed_for_all_tokens(model: Any, decoder: D
         assert all(torch.equal(first, other) for other in others)
 
 
-def test_prompts_together_are_bit_for_bit_each_alone(model: Any, decoder: Decoder) -> None:
+def test_prompts_together_are_bit_for_bit_each_alone(model: Any, decoder: Gemma3nDecoder) -> None:
     batches = [Batch([3], [0], 20), Batch([0], [40], 1), Batch([1], [7], 30)]
     together = prompt(decoder, cache_of(model, torch.bfloat16, 30), batches, 1)
     for batch, row in zip(batches, together, strict=True):

@@ -10,9 +10,8 @@ from torch import Tensor
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.compiled_layers import compiled_layers
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.cuda_graph_step import CudaGraphStep
-from gemma_model.models.gemma3n.decoder import Decoder
-from gemma_model.models.gemma3n.decoder_layer import DecoderLayer
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
+from gemma_model.models.gemma3n.decoder_layer import Gemma3nDecoderLayer
 from gemma_model.models.gemma3n.nested_models import NestedModel
 
 SLOTS, LENGTH = 6, 128
@@ -27,7 +26,7 @@ def noisy(model: Any, length: int = LENGTH, rewind: int = 0) -> KVCache:
     return cache
 
 
-def direct(decoder: Decoder, cache: KVCache, ids: Sequence[int], at: Sequence[int]) -> Tensor:
+def direct(decoder: Gemma3nDecoder, cache: KVCache, ids: Sequence[int], at: Sequence[int]) -> Tensor:
     x = decoder.embed_tokens(torch.tensor(ids))
     rows = decoder.embed_tokens_per_layer.rows(ids, x)
     logits = decoder(x, rows, [Batch(SLOT[: len(ids)], at, 1)], cache, 1)
@@ -49,7 +48,7 @@ def test_it_equals_the_decoder_for_each_row_and_does_not_change_other_slots(
     model: Any, real: int, columns: int, rewind: int
 ) -> None:
     expected, ours = (noisy(model, rewind=rewind) for _ in range(2))
-    step = CudaGraphStep(model.decoder, ours, 4, columns)
+    step = model.decoder.cuda_graph_step(ours, 4, columns, compiled=False)
     for at in turns(POSITION[:real]):
         wanted = direct(model.decoder, expected, IDS[:real], at)
         step.fill(IDS[:real], SLOT[:real], at)
@@ -60,14 +59,14 @@ def test_it_equals_the_decoder_for_each_row_and_does_not_change_other_slots(
 
 def test_columns_in_pieces_change_nothing(model: Any) -> None:
     expected, ours = (noisy(model, length=512) for _ in range(2))
-    step, at = CudaGraphStep(model.decoder, ours, 2, 384), [383, 300]
+    step, at = model.decoder.cuda_graph_step(ours, 2, 384, compiled=False), [383, 300]
     step.fill(IDS[:2], SLOT[:2], at)
     close(step.run(), direct(model.decoder, expected, IDS[:2], at))
 
 
 def test_a_context_within_the_window_has_no_rings(model: Any) -> None:
     expected, ours = (noisy(model, length=5) for _ in range(2))
-    step = CudaGraphStep(model.decoder, ours, 4, 5)
+    step = model.decoder.cuda_graph_step(ours, 4, 5, compiled=False)
     step.fill(IDS, SLOT, [0, 4, 2, 3])
     close(step.run(), direct(model.decoder, expected, IDS, [0, 4, 2, 3]))
 
@@ -77,7 +76,7 @@ def test_the_static_step_of_a_nested_model_equals_its_decoder(model: Any) -> Non
     if model.config.num_kv_shared_layers:
         half = NestedModel(half.intermediate_size[1:], (model.config.first_kv_shared_layer,))
     decoder, expected, ours = model.decoder.nested(half), noisy(model), noisy(model)
-    step = CudaGraphStep(decoder, ours, 4, LENGTH)
+    step = decoder.cuda_graph_step(ours, 4, LENGTH, compiled=False)
     step.fill(IDS, SLOT, POSITION)
     close(step.run(), direct(decoder, expected, IDS, POSITION))
 
@@ -91,14 +90,14 @@ def test_each_kind_of_layer_is_traced_once(model: Any) -> None:
         return graph.forward
 
     torch.compiler.reset()
-    config, through = model.config, compiled_layers(DecoderLayer.__call__, backend)
+    config, through = model.config, compiled_layers(Gemma3nDecoderLayer.__call__, backend)
     kinds = {
         (config.layer_types[n], n < config.first_kv_shared_layer, config.activation_sparsity_pattern[n])
         for n in range(config.num_hidden_layers)
     }
     expected, ours = noisy(model), noisy(model)
     for rows in (4, 2):
-        step = CudaGraphStep(model.decoder, ours, rows, LENGTH, through)
+        step = model.decoder.step_through(through, ours, rows, LENGTH)
         step.fill(IDS[:rows], SLOT[:rows], POSITION[:rows])
         close(step.run(), direct(model.decoder, expected, IDS[:rows], POSITION[:rows]))
     assert len(counted) == len(kinds), "the number of rows is no reason to compile again"

@@ -10,7 +10,7 @@ from transformers import Gemma3nForConditionalGeneration
 
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.testing import tiny_tokenizer
 from gemma_model.weights import open_weights
@@ -163,7 +163,7 @@ def test_bf16_is_as_near_to_fp32_as_transformers_is(model: Any) -> None:
     towers = Towers(
         json.loads((folder / "config.json").read_text()), weights, torch.device("cpu"), torch.bfloat16
     )
-    decoder = Decoder(model.config, weights)
+    decoder = Gemma3nDecoder(model.config, weights)
     decoder.embed_tokens.set_hard_embeddings(*towers.hard_embeddings())
     cache = KVCache(model.config.cache_spec, 1, 64, dtype=torch.bfloat16)
     x = decoder.embed_tokens(ids)

@@ -12,9 +12,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from gemma_model.device import to_device
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.cuda_graph_step import CudaGraphStep
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.weights import Weights, open_weights
 
@@ -24,7 +23,7 @@ from ...weights.quantized import Bits, quantized_weights
 
 
 class Gpu(NamedTuple):
-    decoder: Decoder
+    decoder: Gemma3nDecoder
     towers: Towers
     cache: KVCache
 
@@ -48,7 +47,7 @@ def gpu(
     with fake_gpu(monkeypatch), watched("moves"):
         weights = weights_of(folder, bits)
         towers = Towers(config, weights, torch.device("cuda"), torch.bfloat16)
-        decoder = Decoder(TextConfig.read(config), weights)
+        decoder = Gemma3nDecoder(Gemma3nDecoderConfig.read(config), weights)
         decoder.embed_tokens.set_hard_embeddings(*towers.hard_embeddings())
         cache = KVCache(decoder.config.cache_spec, 6, 256, 0, "cuda", torch.bfloat16)
         yield Gpu(decoder, towers, cache)
@@ -56,7 +55,7 @@ def gpu(
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 128), (4, 256)])
 def test_a_recorded_step_never_touches_the_host(gpu: Gpu, rows: int, columns: int) -> None:
-    step = CudaGraphStep(gpu.decoder, gpu.cache, rows, columns)
+    step = gpu.decoder.cuda_graph_step(gpu.cache, rows, columns, compiled=False)
     with watched("moves without waiting"):
         step.fill([7], [3], [100])
     with watched("nothing"):

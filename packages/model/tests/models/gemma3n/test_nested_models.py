@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import Gemma3nForCausalLM
 
 from gemma_model.layers.attention_metadata import Batch
-from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
 from gemma_model.models.gemma3n.nested_models import PUBLISHED, NestedModel
 from gemma_wire import InvalidRequest
 
-E4B = TextConfig.read({"model_type": "gemma3n_text"})
+E4B = Gemma3nDecoderConfig.read({"model_type": "gemma3n_text"})
 
 
 def cut(oracle: Any, nested: NestedModel) -> Any:
@@ -53,7 +53,7 @@ def cut(oracle: Any, nested: NestedModel) -> Any:
     return small
 
 
-def slices(config: TextConfig) -> list[NestedModel]:
+def slices(config: Gemma3nDecoderConfig) -> list[NestedModel]:
     half = NestedModel(tuple(size // 2 for size in config.intermediate_size))
     if not config.num_kv_shared_layers:
         return [half]

@@ -19,7 +19,7 @@ NORM_OFFSET = 1.0
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class Gemma3DecoderConfig:
     """The numbers of the decoder, with the names of the checkpoint."""
 
     vocab_size: int
@@ -63,7 +63,7 @@ class TextConfig:
         )
 
     @staticmethod
-    def read(config: Mapping[str, Any]) -> "TextConfig":
+    def read(config: Mapping[str, Any]) -> "Gemma3DecoderConfig":
         """From ``config.json`` of a complete checkpoint, or of its text part alone.
 
         Raises:
@@ -82,10 +82,10 @@ class TextConfig:
         return parsed
 
 
-def _parse(text: Mapping[str, Any]) -> TextConfig:
+def _parse(text: Mapping[str, Any]) -> Gemma3DecoderConfig:
     layers = integer(text, "num_hidden_layers", 26, most=MAX_LAYERS)
     capped = text.get("final_logit_softcapping") is not None
-    return TextConfig(
+    return Gemma3DecoderConfig(
         vocab_size=integer(text, "vocab_size", GEMMA3.vocab_size),
         hidden_size=integer(text, "hidden_size", 2304),
         intermediate_size=integer(text, "intermediate_size", 9216),

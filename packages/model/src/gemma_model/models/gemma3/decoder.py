@@ -11,26 +11,28 @@ from torch import Tensor
 from gemma_model.device import to_device
 from gemma_model.layers.attention_metadata import AnyMetadata, Batch, metadata_of
 from gemma_model.layers.compiled_layers import compiled_layers
+from gemma_model.layers.cuda_graph_step import CudaGraphStep
 from gemma_model.layers.embedding import OutputHead, ScaledEmbedding
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.layers.specs import LayerKVSpec, LayerType
-from gemma_model.models.gemma3.config import TextConfig
-from gemma_model.models.gemma3.cuda_graph_step import CudaGraphStep
-from gemma_model.models.gemma3.decoder_layer import DecoderLayer, RunLayer, load_norm
+from gemma_model.models.gemma3.config import Gemma3DecoderConfig
+from gemma_model.models.gemma3.decoder_layer import Gemma3DecoderLayer, RunLayer, load_norm
 from gemma_model.weights import Weights
 
 
-class Decoder:
+class Gemma3Decoder:
     """All layers and the output head.
 
     Args:
         weights: of the checkpoint. All of its text part is taken.
     """
 
-    def __init__(self, config: TextConfig, weights: Weights) -> None:
+    def __init__(self, config: Gemma3DecoderConfig, weights: Weights) -> None:
         self.config = config
         self.embed_tokens = ScaledEmbedding(config.hidden_size, weights)
-        self.layers = [DecoderLayer(config, weights, number) for number in range(config.num_hidden_layers)]
+        self.layers = [
+            Gemma3DecoderLayer(config, weights, number) for number in range(config.num_hidden_layers)
+        ]
         self._norm = load_norm(config, weights, "norm")
         cap = config.final_logit_softcapping
         self._head = OutputHead(self.embed_tokens.weight, cap, weights.cpu_kernels)
@@ -52,8 +54,16 @@ class Decoder:
 
     def cuda_graph_step(self, cache: KVCache, rows: int, columns: int, compiled: bool) -> CudaGraphStep:
         """See ``Model.cuda_graph_step``."""
-        run_layer = compiled_layers(DecoderLayer.__call__) if compiled else DecoderLayer.__call__
-        return CudaGraphStep(self, cache, rows, columns, run_layer)
+        run_layer = compiled_layers(Gemma3DecoderLayer.__call__) if compiled else Gemma3DecoderLayer.__call__
+        return self.step_through(run_layer, cache, rows, columns)
+
+    def step_through(self, run_layer: RunLayer, cache: KVCache, rows: int, columns: int) -> CudaGraphStep:
+        """A decode step for CUDA graphs, whose layers are run by ``run_layer``."""
+
+        def run(ids: Tensor, metadata: Mapping[LayerType, AnyMetadata]) -> Tensor | None:
+            return self.run(self.embed_tokens(ids), metadata, cache, 1, run_layer)
+
+        return CudaGraphStep(self.config.attention, cache, rows, columns, run)
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Token ids → embeddings, ``[M, H]``."""
@@ -91,7 +101,7 @@ class Decoder:
         metadata: Mapping[LayerType, AnyMetadata],
         cache: KVCache,
         keep: int,
-        run_layer: RunLayer = DecoderLayer.__call__,
+        run_layer: RunLayer = Gemma3DecoderLayer.__call__,
     ) -> Tensor | None:
         """As ``prefill``, with the attention metadata of each layer type."""
         *others, last = enumerate(self.layers)

@@ -12,11 +12,11 @@ from gemma_model.layers.attention_metadata import AnyMetadata
 from gemma_model.layers.mlp import GatedMLP
 from gemma_model.layers.rms_norm import RMSNorm
 from gemma_model.layers.specs import LayerType
-from gemma_model.models.gemma3.config import NORM_OFFSET, TextConfig
+from gemma_model.models.gemma3.config import NORM_OFFSET, Gemma3DecoderConfig
 from gemma_model.weights import Weights
 
 
-class DecoderLayer:
+class Gemma3DecoderLayer:
     """One decoder layer.
 
     Args:
@@ -24,7 +24,7 @@ class DecoderLayer:
         number: of the layer.
     """
 
-    def __init__(self, config: TextConfig, weights: Weights, number: int) -> None:
+    def __init__(self, config: Gemma3DecoderConfig, weights: Weights, number: int) -> None:
         prefix = f"layers.{number}."
         self.layer_type: LayerType = config.layer_types[number]
         self.input_layernorm, self.post_attention_layernorm = (
@@ -60,11 +60,11 @@ class DecoderLayer:
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
-RunLayer = Callable[[DecoderLayer, Tensor, AnyMetadata, Tensor, int], Tensor]
-"""What runs a layer: ``DecoderLayer.__call__``, or a compiled version of it."""
+RunLayer = Callable[[Gemma3DecoderLayer, Tensor, AnyMetadata, Tensor, int], Tensor]
+"""What runs a layer: ``Gemma3DecoderLayer.__call__``, or a compiled version of it."""
 
 
-def load_norm(config: TextConfig, weights: Weights, name: str) -> RMSNorm:
+def load_norm(config: Gemma3DecoderConfig, weights: Weights, name: str) -> RMSNorm:
     """The norm of that name. Its factors are fp32: 1 + weight would lose the weight's last bits in bf16."""
     weight = weights.take(f"{name}.weight").float() + NORM_OFFSET
     return RMSNorm(config.hidden_size, config.rms_norm_eps, weight, weights.cpu_kernels)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gemma_model.layers.linear import Linear
 from gemma_model.layers.rms_norm import RMSNorm
-from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
 from gemma_model.weights import Weights
 from gemma_model.weights.weight import DenseWeight
 
@@ -24,7 +24,7 @@ class AltUp:
         prefix: ``layers.N.altup.``.
     """
 
-    def __init__(self, config: TextConfig, weights: Weights, prefix: str) -> None:
+    def __init__(self, config: Gemma3nDecoderConfig, weights: Weights, prefix: str) -> None:
         self._num_streams, self.active = config.altup_num_inputs, config.altup_active_idx
         self._input_scale = 1 / config.hidden_size
         norm = weights.take(prefix + "router_norm.weight")
@@ -65,7 +65,7 @@ class AltUpProjections:
         weights: of the checkpoint.
     """
 
-    def __init__(self, config: TextConfig, weights: Weights) -> None:
+    def __init__(self, config: Gemma3nDecoderConfig, weights: Weights) -> None:
         def projections(name: str) -> list[Linear]:
             names = (f"altup_{name}.{i}.weight" for i in range(config.altup_num_inputs - 1))
             return [Linear(weights.take_matrix(name), weights.cpu_kernels) for name in names]

@@ -14,7 +14,7 @@ from gemma_wire import InvalidRequest
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class Gemma3nDecoderConfig:
     """The numbers of the decoder, with the names of the checkpoint. Per-layer values: one entry per layer."""
 
     vocab_size: int
@@ -80,7 +80,7 @@ class TextConfig:
         )
 
     @staticmethod
-    def read(config: Mapping[str, Any]) -> "TextConfig":
+    def read(config: Mapping[str, Any]) -> "Gemma3nDecoderConfig":
         """From ``config.json`` of a complete checkpoint, or of its text part alone.
 
         Raises:
@@ -97,11 +97,11 @@ class TextConfig:
         return parsed
 
 
-def _parse(text: Mapping[str, Any]) -> TextConfig:
+def _parse(text: Mapping[str, Any]) -> Gemma3nDecoderConfig:
     layers = integer(text, "num_hidden_layers", 35, most=MAX_LAYERS)
     capped = text.get("final_logit_softcapping", 30.0) is not None
     sparsity = per_layer(text, "activation_sparsity_pattern", layers, _sparsity(layers))
-    return TextConfig(
+    return Gemma3nDecoderConfig(
         vocab_size=integer(text, "vocab_size", 262_400),
         hidden_size=integer(text, "hidden_size", 2048),
         intermediate_size=tuple(
@@ -134,7 +134,7 @@ def _sparsity(layers: int) -> list[float]:
     return [0.95] * sparse + [0.0] * (layers - sparse)
 
 
-def _check(config: TextConfig) -> None:
+def _check(config: Gemma3nDecoderConfig) -> None:
     """Check that the numbers do not contradict each other.
 
     Raises:

@@ -1,4 +1,4 @@
-"""All layers in one operation of the C++ kernels; the result is that of ``DecoderLayer``.
+"""All layers in one operation of the C++ kernels; the result is that of ``Gemma3nDecoderLayer``.
 
 Shapes: M new tokens, each with a slot and a position; N AltUp streams, H hidden, P per-layer input.
 """
@@ -12,13 +12,13 @@ from gemma_model.cpu.kernels import LANES, ops
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.layers.rotary import rotary_cos_sin
-from gemma_model.models.gemma3n.config import TextConfig
-from gemma_model.models.gemma3n.decoder_layer import DecoderLayer
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
+from gemma_model.models.gemma3n.decoder_layer import Gemma3nDecoderLayer
 
 NO_SCALE = torch.empty(0)
 
 
-def supports(config: TextConfig) -> bool:
+def supports(config: Gemma3nDecoderConfig) -> bool:
     """Whether the kernels can run such a decoder: they read complete vectors."""
     widths = (config.hidden_size, config.head_dim, config.hidden_size_per_layer_input)
     return all(width % LANES == 0 for width in (*widths, *config.intermediate_size))
@@ -45,7 +45,9 @@ class FusedLayers:
         last: the index of the last one that stores keys and values.
     """
 
-    def __init__(self, config: TextConfig, layers: Sequence[tuple[int, DecoderLayer]], last: int) -> None:
+    def __init__(
+        self, config: Gemma3nDecoderConfig, layers: Sequence[tuple[int, Gemma3nDecoderLayer]], last: int
+    ) -> None:
         self._numbers, own = zip(*layers, strict=True)
         types = list(dict.fromkeys(layer.layer_type for layer in own))
         self._specs = [config.attention[layer_type] for layer_type in types]
@@ -92,7 +94,7 @@ class FusedLayers:
         return result
 
 
-def _parts(layer: DecoderLayer) -> tuple[Tensor, ...]:
+def _parts(layer: Gemma3nDecoderLayer) -> tuple[Tensor, ...]:
     """The weights of a layer, in the order of ``Part`` in ``cpu/gemma3n/decoder_layer.h``."""
     altup, attention, mlp, laurel = layer.altup, layer.self_attn, layer.mlp, layer.laurel
     scale = altup.correct_output_scale

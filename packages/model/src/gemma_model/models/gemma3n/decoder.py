@@ -14,15 +14,15 @@ from torch import Tensor
 from gemma_model.device import to_device
 from gemma_model.layers.attention_metadata import KV, AnyMetadata, Batch, metadata_of
 from gemma_model.layers.compiled_layers import compiled_layers
+from gemma_model.layers.cuda_graph_step import CudaGraphStep
 from gemma_model.layers.embedding import OutputHead, ScaledEmbedding
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.layers.rms_norm import RMSNorm
 from gemma_model.layers.specs import LayerKVSpec, LayerType
 from gemma_model.models.gemma3n.altup import AltUpProjections
-from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
 from gemma_model.models.gemma3n.cpu_layers import FusedLayers, last_rows, supports
-from gemma_model.models.gemma3n.cuda_graph_step import CudaGraphStep
-from gemma_model.models.gemma3n.decoder_layer import DecoderLayer, RunLayer
+from gemma_model.models.gemma3n.decoder_layer import Gemma3nDecoderLayer, RunLayer
 from gemma_model.models.gemma3n.nested_models import NestedModel
 from gemma_model.models.gemma3n.per_layer_embeddings import PerLayerInputs, PerLayerTable
 from gemma_model.weights import Weights
@@ -47,7 +47,7 @@ class Embedding(ScaledEmbedding):
         return torch.where((ids >= offset).unsqueeze(1), hard, embedded)
 
 
-class Decoder:
+class Gemma3nDecoder:
     """All layers and the output head.
 
     Args:
@@ -55,7 +55,7 @@ class Decoder:
         table_on_device: keep the per-layer table on the device too.
     """
 
-    def __init__(self, config: TextConfig, weights: Weights, table_on_device: bool = False) -> None:
+    def __init__(self, config: Gemma3nDecoderConfig, weights: Weights, table_on_device: bool = False) -> None:
         self.config, self._cpu_kernels = config, weights.cpu_kernels and supports(config)
         self.embed_tokens = Embedding(config.hidden_size, weights)
         self.embed_tokens_per_layer = PerLayerTable(config, weights, table_on_device)
@@ -71,7 +71,9 @@ class Decoder:
         self._storing_inputs = self._inputs_of(self._storing)
         self.sharing_inputs = self._inputs_of(self.sharing)
         self._altup_projections = AltUpProjections(config, weights)
-        self.layers = [DecoderLayer(config, weights, number) for number in range(config.num_hidden_layers)]
+        self.layers = [
+            Gemma3nDecoderLayer(config, weights, number) for number in range(config.num_hidden_layers)
+        ]
         self._norm = norm_of(config.hidden_size, "norm")
         cap = config.final_logit_softcapping
         self._head = OutputHead(self.embed_tokens.weight, cap, self._cpu_kernels)
@@ -92,7 +94,7 @@ class Decoder:
         """Of the computation."""
         return self.embed_tokens.weight.dtype
 
-    def nested(self, nested: NestedModel) -> "Decoder":
+    def nested(self, nested: NestedModel) -> "Gemma3nDecoder":
         """A model nested in this one, with the same tensors. It may use the same cache, but not its contents.
 
         Raises:
@@ -112,8 +114,23 @@ class Decoder:
 
     def cuda_graph_step(self, cache: KVCache, rows: int, columns: int, compiled: bool) -> CudaGraphStep:
         """See ``Model.cuda_graph_step``."""
-        run_layer = compiled_layers(DecoderLayer.__call__) if compiled else DecoderLayer.__call__
-        return CudaGraphStep(self, cache, rows, columns, run_layer)
+        run_layer = (
+            compiled_layers(Gemma3nDecoderLayer.__call__) if compiled else Gemma3nDecoderLayer.__call__
+        )
+        return self.step_through(run_layer, cache, rows, columns)
+
+    def step_through(self, run_layer: RunLayer, cache: KVCache, rows: int, columns: int) -> CudaGraphStep:
+        """A decode step for CUDA graphs, whose layers are run by ``run_layer``."""
+        table, weight = self.embed_tokens_per_layer, self.embed_tokens.weight
+        table_rows = torch.zeros(rows, table.width, dtype=weight.dtype, device=weight.device)
+
+        def fill(ids: Sequence[int]) -> None:
+            table_rows.copy_(table.rows(ids, table_rows))
+
+        def run(ids: Tensor, metadata: Mapping[LayerType, AnyMetadata]) -> Tensor | None:
+            return self.run(self.embed_tokens(ids), table_rows, metadata, cache, 1, run_layer)
+
+        return CudaGraphStep(self.config.attention, cache, rows, columns, run, fill)
 
     def fused(self) -> FusedLayers | None:
         """The layers for the C++ kernels, if these can be used."""
@@ -175,7 +192,7 @@ class Decoder:
         metadata: Mapping[LayerType, AnyMetadata],
         cache: KVCache,
         keep: int,
-        run_layer: RunLayer = DecoderLayer.__call__,
+        run_layer: RunLayer = Gemma3nDecoderLayer.__call__,
     ) -> Tensor | None:
         """As ``__call__``, layer by layer, with the attention metadata of each layer type."""
         any_type = metadata[self.config.layer_types[0]]

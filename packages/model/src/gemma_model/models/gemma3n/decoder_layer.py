@@ -16,7 +16,7 @@ from gemma_model.layers.mlp import gelu
 from gemma_model.layers.rms_norm import RMSNorm
 from gemma_model.layers.specs import LayerType
 from gemma_model.models.gemma3n.altup import AltUp
-from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
 from gemma_model.models.gemma3n.sparse_mlp import SparseMLP
 from gemma_model.weights import Weights
 
@@ -29,7 +29,7 @@ class Laurel:
         prefix: ``layers.N.laurel.``.
     """
 
-    def __init__(self, config: TextConfig, weights: Weights, prefix: str) -> None:
+    def __init__(self, config: Gemma3nDecoderConfig, weights: Weights, prefix: str) -> None:
         self.linear_left = Linear(weights.take_matrix(prefix + "linear_left.weight"))
         self.linear_right = Linear(weights.take_matrix(prefix + "linear_right.weight"))
         norm = weights.take(prefix + "post_laurel_norm.weight")
@@ -40,7 +40,7 @@ class Laurel:
         return x + self.post_laurel_norm(self.linear_right(self.linear_left(x)))
 
 
-class DecoderLayer:
+class Gemma3nDecoderLayer:
     """One decoder layer.
 
     Args:
@@ -48,7 +48,7 @@ class DecoderLayer:
         number: of the layer.
     """
 
-    def __init__(self, config: TextConfig, weights: Weights, number: int) -> None:
+    def __init__(self, config: Gemma3nDecoderConfig, weights: Weights, number: int) -> None:
         prefix = f"layers.{number}."
         self.layer_type: LayerType = config.layer_types[number]
         eps = config.rms_norm_eps
@@ -108,7 +108,7 @@ class DecoderLayer:
         corrected[:, 1:].add_(self._per_layer(corrected, per_layer_input).unsqueeze(1))
         return corrected, kv
 
-    def narrowed(self, intermediate_size: int) -> "DecoderLayer":
+    def narrowed(self, intermediate_size: int) -> "Gemma3nDecoderLayer":
         """The same layer with a smaller MLP, as views of the same tensors."""
         other = copy(self)
         other.mlp = self.mlp.narrowed(intermediate_size)
@@ -120,6 +120,6 @@ class DecoderLayer:
 
 
 RunLayer = Callable[
-    [DecoderLayer, Tensor, Tensor, AnyMetadata, Tensor | None, KV | None, int], tuple[Tensor, KV]
+    [Gemma3nDecoderLayer, Tensor, Tensor, AnyMetadata, Tensor | None, KV | None, int], tuple[Tensor, KV]
 ]
-"""What runs a layer: ``DecoderLayer.__call__``, or a compiled version of it."""
+"""What runs a layer: ``Gemma3nDecoderLayer.__call__``, or a compiled version of it."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
 from gemma_model.models.gemma3n.cpu_layers import supports
-from gemma_model.models.gemma3n.decoder import Decoder
+from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.models.gemma3n.nested_models import served_nested_models
 from gemma_model.models.model import Encoders, LoadedModel
 from gemma_model.settings import Settings
@@ -17,13 +17,13 @@ from gemma_wire.tensor_names import TOWER_PARTS
 
 def supports_cpu_kernels(config: Mapping[str, Any]) -> bool:
     """Whether the C++ kernels can run the decoder."""
-    return supports(TextConfig.read(config))
+    return supports(Gemma3nDecoderConfig.read(config))
 
 
 def load(config: Mapping[str, Any], settings: Settings, weights: Weights) -> LoadedModel:
     """Make the model; see ``gemma_model.models.loader.Loader``."""
-    text, nested = TextConfig.read(config), served_nested_models(config, settings)
-    decoder = Decoder(text, weights, table_on_device=settings.ple == "device")
+    text, nested = Gemma3nDecoderConfig.read(config), served_nested_models(config, settings)
+    decoder = Gemma3nDecoder(text, weights, table_on_device=settings.ple == "device")
     encoders = _encoders(config, settings, weights, decoder)
     return LoadedModel(
         model=decoder,
@@ -37,7 +37,7 @@ def load(config: Mapping[str, Any], settings: Settings, weights: Weights) -> Loa
 
 
 def _encoders(
-    config: Mapping[str, Any], settings: Settings, weights: Weights, decoder: Decoder
+    config: Mapping[str, Any], settings: Settings, weights: Weights, decoder: Gemma3nDecoder
 ) -> Encoders | None:
     if settings.towers == "none":
         for part in TOWER_PARTS:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_model.families import GEMMA3N, family_of
-from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
 from gemma_model.settings import Settings
 from gemma_wire import InvalidRequest
 
@@ -38,7 +38,7 @@ class NestedModel:
     intermediate_size: tuple[int, ...]
     skipped: tuple[int, ...] = ()
 
-    def check(self, config: TextConfig) -> None:
+    def check(self, config: Gemma3nDecoderConfig) -> None:
         """Check that a checkpoint has this model.
 
         Raises:
@@ -97,7 +97,7 @@ def served_nested_models(config: Mapping[str, Any], settings: Settings) -> dict[
         if settings.variants != "auto":
             raise InvalidRequest(f"{family.name} has no nested models; use auto or none", "variants")
         return {}
-    text = TextConfig.read(config)
+    text = Gemma3nDecoderConfig.read(config)
     if settings.variants == "auto":
         wanted = {"E2B": PUBLISHED["E2B"]} if _is_e4b(text) else {}
     elif settings.variants.endswith(".json"):
@@ -109,7 +109,7 @@ def served_nested_models(config: Mapping[str, Any], settings: Settings) -> dict[
     return {_served_name(settings.public_name, name): nested for name, nested in wanted.items()}
 
 
-def _is_e4b(config: TextConfig) -> bool:
+def _is_e4b(config: Gemma3nDecoderConfig) -> bool:
     """Whether the published sizes are those of this checkpoint, and would not only fit."""
     return config.num_hidden_layers == 35 and set(config.intermediate_size) == {16_384}
 

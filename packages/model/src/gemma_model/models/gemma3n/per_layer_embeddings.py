@@ -12,7 +12,7 @@ from torch import Tensor
 from gemma_model.device import to_device
 from gemma_model.layers.linear import Linear
 from gemma_model.layers.rms_norm import RMSNorm
-from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
 from gemma_model.weights import Weights
 from gemma_model.weights.mapped_matrix import MappedMatrix
 from gemma_model.weights.weight import RowWeight
@@ -26,7 +26,7 @@ class PerLayerTable:
         on_device: load it onto the device instead of reading rows from the memory-mapped file.
     """
 
-    def __init__(self, config: TextConfig, weights: Weights, on_device: bool = False) -> None:
+    def __init__(self, config: Gemma3nDecoderConfig, weights: Weights, on_device: bool = False) -> None:
         name = "embed_tokens_per_layer.weight"
         self._vocab_size = config.vocab_size_per_layer_input
         self.width = config.num_hidden_layers * config.hidden_size_per_layer_input
@@ -64,7 +64,7 @@ class PerLayerInputs:
 
     def __init__(
         self,
-        config: TextConfig,
+        config: Gemma3nDecoderConfig,
         per_layer_model_projection: RowWeight,
         per_layer_projection_norm: RMSNorm,
         cpu_kernels: bool,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gemma_model.cpu.kernels import NO_SPARSITY
 from gemma_model.layers.mlp import GatedMLP, gelu
-from gemma_model.models.gemma3n.config import TextConfig
+from gemma_model.models.gemma3n.config import Gemma3nDecoderConfig
 from gemma_model.weights import Weights
 from gemma_model.weights.weight import RowWeight, Weight
 
@@ -34,7 +34,7 @@ class SparseMLP(GatedMLP):
         self.sparsity_zscore = NormalDist().inv_cdf(sparsity) if sparsity > 0 else NO_SPARSITY
 
     @classmethod
-    def load(cls, config: TextConfig, weights: Weights, layer: int) -> Self:
+    def load(cls, config: Gemma3nDecoderConfig, weights: Weights, layer: int) -> Self:
         """The MLP of a layer, by its number in the checkpoint."""
         gate, up, down = (
             f"layers.{layer}.mlp.{name}.weight" for name in ("gate_proj", "up_proj", "down_proj")

@@ -1,7 +1,7 @@
 """Layers fused by ``torch.compile``, for a GPU; the only place that uses it.
 
-PyTorch compiles the ``__call__`` of a family's decoder layer for each kind of layer (such as sliding or full),
-and each of these a few times at most: for one row, and for other numbers of rows and columns.
+PyTorch compiles the ``__call__`` of a family's decoder layer for each kind of layer, such as sliding or
+full, and each of these a few times at most: for one row, and for other numbers of rows and columns.
 """
 
 import os

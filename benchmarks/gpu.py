@@ -1,6 +1,9 @@
 """A GPU's share of what its memory allows: full-size Gemma 3n E4B with random weights, without a checkpoint.
 
-python -m benchmarks.gpu [--batch 1 8 32 64] [--prompt 1024 8192] [--context 1024] [--rounds 30]
+First single products, then the complete decoder in bf16 and with the matrices that GEMMA_QUANTIZE=int8 and
+int4 quantise.
+
+python -m benchmarks.gpu [--quantize none int8 int4] [--batch 1 8 32 64] [--prompt 512 8192] [--context 1024]
 
 Has not been run on a GPU yet. ``--device cpu --config tiny`` shows that the script itself runs.
 """
@@ -14,6 +17,7 @@ from dataclasses import asdict
 from functools import partial
 
 import torch
+from benchmarks.gpu_products import GROUP_SIZE, SHAPES, measure_products, random_quantized
 from benchmarks.long_prompt import prefill
 from torch import Tensor
 from transformers import Gemma3nTextConfig, Gemma3nTextModel
@@ -26,29 +30,39 @@ from gemma_model.models.gemma3n.decoder import Gemma3nDecoder
 from gemma_model.sampling.sampler import SamplingRow, sample_rows
 from gemma_model.testing.tiny_checkpoint import Shape
 from gemma_model.weights import Weights
+from gemma_model.weights.gpu_products import GpuProducts
+from gemma_model.weights.quantization_recipe import BITS, Recipe
+from gemma_model.weights.quantized_tensor import QuantizedTensor
 from gemma_model.weights.stored_tensor import StoredTensor
 
 CHUNK, GIB = 512, 2**30  # tokens of a prompt at once; bytes
 TABLE = "embed_tokens_per_layer.weight"
 
 
-def random_weights(config: Gemma3nTextConfig, device: torch.device) -> Weights:
+def random_weights(config: Gemma3nTextConfig, device: torch.device, quantize: str) -> Weights:
     """Weights as large as a checkpoint's, made on the device; the per-layer table is zeros on the host."""
+    recipe = Recipe(BITS[quantize], per_layer_table=None) if quantize in BITS else None
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in Gemma3nTextModel(config).state_dict().items()}
     stored = {
-        name: StoredTensor.dense(partial(_random, name, shape, device)) for name, shape in shapes.items()
+        name: StoredTensor(tuple, partial(_random, name, shape, device, recipe))
+        for name, shape in shapes.items()
     }
-    return Weights(stored, device, torch.bfloat16)
+    stored[TABLE] = StoredTensor.dense(partial(torch.zeros, shapes[TABLE], dtype=torch.bfloat16))
+    products = GpuProducts() if device.type == "cuda" else None
+    return Weights(stored, device, torch.bfloat16, gpu_products=products)
 
 
-def _random(name: str, shape: torch.Size, device: torch.device) -> Tensor:
+def _random(
+    name: str, shape: torch.Size, device: torch.device, recipe: Recipe | None
+) -> Tensor | QuantizedTensor:
     """So that no layer overwhelms the others, for then every rounding would grow from layer to layer."""
-    if name == TABLE:
-        return torch.zeros(shape, dtype=torch.bfloat16)
     if len(shape) == 1:
         size = shape[0] ** -0.5 if "q_norm" in name else 0.2 if ".post_" in name else 1.0
         return torch.full(shape, size, device=device)
+    bits = None if recipe is None or shape[-1] % GROUP_SIZE else recipe.bits_of(name)
+    if bits is not None:
+        return random_quantized((shape[0], shape[1]), bits, device, shape[1] ** -0.5)
     return torch.randn(shape, dtype=torch.bfloat16, device=device).mul_(shape[-1] ** -0.5)
 
 
@@ -101,10 +115,19 @@ def line(steps: dict[str, DecodeStep], rows: int, given: argparse.Namespace, bou
 
 def run(given: argparse.Namespace) -> None:
     """All of it."""
+    time_of = partial(seconds, rounds=given.rounds, device=given.device)
+    measure_products(given.device, time_of, SHAPES if given.config == "E4B" else {"tiny": (64, 128)})
+    for quantize in given.quantize:
+        print(f"\n## {'bf16' if quantize == 'none' else quantize}\n")
+        run_decoder(given, quantize)
+
+
+def run_decoder(given: argparse.Namespace, quantize: str) -> None:
+    """Steps and prompts of the complete decoder."""
     device, slots, cuda = given.device, max(given.batch), given.device.type == "cuda"
     tiny = {key: list(x) if isinstance(x, tuple) else x for key, x in asdict(Shape()).items()}
     shape = Gemma3nTextConfig(**tiny, vocab_size=512) if given.config == "tiny" else Gemma3nTextConfig()
-    config, weights = Gemma3nDecoderConfig.read(shape.to_dict()), random_weights(shape, device)
+    config, weights = Gemma3nDecoderConfig.read(shape.to_dict()), random_weights(shape, device, quantize)
     decoder = Gemma3nDecoder(config, weights)
     cache = KVCache(
         config.cache_spec, slots, max(given.context, *given.prompt) + 1, 0, device, torch.bfloat16
@@ -136,7 +159,8 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default="cuda")
     parser.add_argument("--config", choices=["E4B", "tiny"], default="E4B")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 64])
-    parser.add_argument("--prompt", type=int, nargs="+", default=[1024, 8192])
+    parser.add_argument("--prompt", type=int, nargs="+", default=[512, 8192])
+    parser.add_argument("--quantize", choices=["none", *BITS], nargs="+", default=["none", *BITS])
     parser.add_argument("--context", type=int, default=1024, help="tokens that each row attends to")
     parser.add_argument("--rounds", type=int, default=30)
     given = parser.parse_args()

@@ -151,7 +151,11 @@ def _the_playground_starts_and_stops(place: Place, tmp_path: Path) -> None:
     ("file", "has", "lacks"),
     [
         (API, {"gemma-gateway", "fastapi"}, {"torch", "nvidia-pytriton", "gemma-model"}),
-        (TRITON, {"gemma-model", "torch", "timm"}, {"fastapi", "nvidia-pytriton", "gemma-gateway"}),
+        (
+            TRITON,
+            {"gemma-model", "torch", "timm", "humming-kernels", "nvidia-cuda-cccl"},
+            {"fastapi", "nvidia-pytriton", "gemma-gateway"},
+        ),
         (PLAYGROUND, {"gemma-playground", "gradio", "openai"}, {"torch", "nvidia-pytriton", "gemma-wire"}),
     ],
     ids=["api", "triton", "playground"],

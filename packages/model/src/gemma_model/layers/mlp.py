@@ -32,10 +32,14 @@ class GatedMLP:
     ) -> None:
         size = down_proj.shape[1]
         self._fused_gelu = cpu_kernels and size % LANES == 0 and len(gate_up) == 1
-        self.gate_proj = gate_up[0].row_range(0, size)
-        self.up_proj = gate_up[1] if len(gate_up) == 2 else gate_up[0].row_range(size, 2 * size)
+        self._weights, self._first_up_row = gate_up, size if len(gate_up) == 1 else 0
         self._gate_up = [Linear(weight, cpu_kernels) for weight in gate_up]
         self.down_proj = Linear(down_proj, cpu_kernels)
+
+    def first_neurons(self, count: int) -> tuple[RowWeight, RowWeight]:
+        """The first ``count`` rows of ``gate_proj`` and of ``up_proj``."""
+        first = self._first_up_row
+        return self._weights[0].row_range(0, count), self._weights[-1].row_range(first, first + count)
 
     def activation(self, gate: Tensor) -> Tensor:
         """``[M, I]`` → the same shape."""

@@ -17,6 +17,7 @@ from gemma_model.models.gemma3n import loading as gemma3n
 from gemma_model.models.model import LoadedModel
 from gemma_model.settings import Settings
 from gemma_model.weights import Weights, open_weights
+from gemma_model.weights.gpu_products import GpuProducts
 from gemma_model.weights.quantization_recipe import BITS, Recipe
 from gemma_wire import InvalidRequest
 
@@ -55,9 +56,9 @@ def load_model(folder: Path, settings: Settings, device: torch.device) -> Loaded
     loader = LOADERS[family]
     wanted = loader.supports_cpu_kernels(config) and settings.compile == "auto" and device.type == "cpu"
     cpu_kernels = wanted and kernels.load()
-    weights = open_weights(
-        folder, device, resolve_dtype(settings.dtype, config), cpu_kernels, _recipe(settings)
-    )
+    dtype = resolve_dtype(settings.dtype, config)
+    gpu_products = GpuProducts() if device.type == "cuda" and settings.compile == "auto" else None
+    weights = open_weights(folder, device, dtype, cpu_kernels, _recipe(settings), gpu_products)
     loaded = loader.load(config, settings, weights)
     weights.check_all_used()
     for key, reason in weights.unused.items():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gemma_model.cpu.kernels import is_finite
+from gemma_model.weights.gpu_products import GpuProducts
 from gemma_model.weights.packed_weight import PackedColumns, PackedWeight, can_pack
 from gemma_model.weights.quantized_tensor import QuantizedTensor, concatenate
 from gemma_model.weights.stored_tensor import StoredTensor
@@ -28,6 +29,7 @@ class Weights:
         device: of taken tensors.
         dtype: of taken tensors; ``None``: as stored.
         cpu_kernels: whether layers with these weights use the C++ kernels, which must be loaded.
+        gpu_products: packs quantised matrices for a GPU; ``None``: they are dequantised when they are used.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class Weights:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
         cpu_kernels: bool = False,
+        gpu_products: GpuProducts | None = None,
     ) -> None:
-        self.cpu_kernels = cpu_kernels
+        self.cpu_kernels, self._gpu_products = cpu_kernels, gpu_products
         self._remaining = {bare_name(key): (key, tensor) for key, tensor in stored.items()}
         self._device, self._dtype = torch.device(device), dtype
         self.unused: dict[str, str] = {}
@@ -72,8 +75,26 @@ class Weights:
         matrix = self._load_matrix(names)
         if isinstance(matrix, Tensor):
             return DenseWeight(matrix)
+        return self._counted(self._pack(matrix), matrix)
+
+    def take_table(self, name: str) -> RowWeight:
+        """The matrix of that name, of which rows are read only.
+
+        Raises:
+            InvalidRequest: as ``take``.
+        """
+        matrix = self._load_matrix((name,))
+        if isinstance(matrix, Tensor):
+            return DenseWeight(matrix)
         pack = PackedWeight.pack if self.cpu_kernels else QuantizedWeight
         return self._counted(pack(matrix, self._compute_dtype), matrix)
+
+    def _pack(self, matrix: QuantizedTensor) -> RowWeight:
+        if self.cpu_kernels:
+            return PackedWeight.pack(matrix, self._compute_dtype)
+        if self._gpu_products is not None:
+            return self._gpu_products.pack(matrix, self._compute_dtype)
+        return QuantizedWeight(matrix, self._compute_dtype)
 
     def take_columns(self, name: str) -> Weight:
         """The matrix of that name, laid out so that the C++ kernels can read single columns.

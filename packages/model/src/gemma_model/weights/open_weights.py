@@ -9,6 +9,7 @@ from gemma_model.checkpoint import read_config
 from gemma_model.weights.compressed_tensors import open_compressed_tensors
 from gemma_model.weights.gguf_blocks import DENSE
 from gemma_model.weights.gguf_file import open_gguf
+from gemma_model.weights.gpu_products import GpuProducts
 from gemma_model.weights.named_weights import Weights
 from gemma_model.weights.quantization_recipe import Recipe
 from gemma_model.weights.quantized_at_load import quantized_at_load
@@ -27,6 +28,7 @@ def open_weights(
     dtype: torch.dtype | None = None,
     cpu_kernels: bool = False,
     recipe: Recipe | None = None,
+    gpu_products: GpuProducts | None = None,
 ) -> Weights:
     """Weights of a folder.
 
@@ -39,12 +41,13 @@ def open_weights(
         dtype: see ``Weights``.
         cpu_kernels: see ``Weights``.
         recipe: what is quantised when it is loaded.
+        gpu_products: see ``Weights``.
 
     Raises:
         InvalidRequest: when a file is missing or is not what the index or the configuration says, or when
             weights that are quantised already should be quantised.
     """
-    return Weights(open_folder(folder, recipe), device, dtype, cpu_kernels)
+    return Weights(open_folder(folder, recipe), device, dtype, cpu_kernels, gpu_products)
 
 
 def open_folder(folder: Path, recipe: Recipe | None = None) -> dict[str, StoredTensor]:

@@ -90,7 +90,11 @@ def test_a_nested_model_does_not_change_the_complete_model_and_owns_no_weights(m
 def _storages(decoder: Any) -> set[int]:
     """Where the weights of the feed-forward parts lie."""
     mlps = [layer.mlp for layer in decoder.layers]
-    weights = [weight for mlp in mlps for weight in (mlp.gate_proj, mlp.up_proj, mlp.down_proj.weight)]
+    weights = [
+        weight
+        for mlp in mlps
+        for weight in (*mlp.first_neurons(mlp.down_proj.weight.shape[1]), mlp.down_proj.weight)
+    ]
     return {weight.operand.untyped_storage().data_ptr() for weight in weights}
 
 

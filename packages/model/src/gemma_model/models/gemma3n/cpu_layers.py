@@ -98,6 +98,7 @@ def _parts(layer: Gemma3nDecoderLayer) -> tuple[Tensor, ...]:
     """The weights of a layer, in the order of ``Part`` in ``cpu/gemma3n/decoder_layer.h``."""
     altup, attention, mlp, laurel = layer.altup, layer.self_attn, layer.mlp, layer.laurel
     scale = altup.correct_output_scale
+    gate_proj, up_proj = mlp.first_neurons(mlp.down_proj.weight.shape[1])
     return (
         altup.router_norm.weight,
         altup.modality_router.weight.operand,
@@ -113,8 +114,8 @@ def _parts(layer: Gemma3nDecoderLayer) -> tuple[Tensor, ...]:
         laurel.linear_right.weight.operand,
         laurel.post_laurel_norm.weight,
         layer.pre_feedforward_layernorm.weight,
-        mlp.gate_proj.operand,
-        mlp.up_proj.operand,
+        gate_proj.operand,
+        up_proj.operand,
         mlp.down_proj.weight.operand,
         layer.post_feedforward_layernorm.weight,
         layer.per_layer_input_gate.weight.operand,

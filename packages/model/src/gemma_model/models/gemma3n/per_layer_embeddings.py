@@ -30,7 +30,7 @@ class PerLayerTable:
         name = "embed_tokens_per_layer.weight"
         self._vocab_size = config.vocab_size_per_layer_input
         self.width = config.num_hidden_layers * config.hidden_size_per_layer_input
-        self.table = weights.take_matrix(name) if on_device else MappedMatrix(weights.take_mapped(name))
+        self.table = weights.take_table(name) if on_device else MappedMatrix(weights.take_mapped(name))
 
     @property
     def nbytes(self) -> int:

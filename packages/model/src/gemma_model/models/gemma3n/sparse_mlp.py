@@ -48,8 +48,7 @@ class SparseMLP(GatedMLP):
         down_proj = self.down_proj.weight
         if size == down_proj.shape[1]:
             return self
-        gate_up = self.gate_proj.row_range(0, size), self.up_proj.row_range(0, size)
-        return SparseMLP(gate_up, down_proj.first_columns(size), self._sparsity)
+        return SparseMLP(self.first_neurons(size), down_proj.first_columns(size), self._sparsity)
 
     def activation(self, gate: Tensor) -> Tensor:
         """GELU of the gates above the cut-off, from which the cut-off is subtracted; others are zero."""

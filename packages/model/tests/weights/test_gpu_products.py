@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gemma_model.weights import Weights, gpu_products
 from gemma_model.weights.gpu_products import GpuProducts, check
-from gemma_model.weights.humming_weight import ROW_RANGES, HummingWeight
+from gemma_model.weights.humming_weight import ROW_RANGES, HummingWeight, ZeroPointError
 from gemma_model.weights.quantized_tensor import QuantizedTensor
 from gemma_model.weights.stored_tensor import StoredTensor
 from gemma_model.weights.weight import QuantizedWeight
@@ -124,13 +124,13 @@ def test_a_matrix_that_cannot_be_packed_does_not_change_others_of_its_kind(
 
     def pack(matrix: QuantizedTensor, dtype: torch.dtype) -> Packed:
         if matrix is bad:
-            raise ValueError("it has zero points above 32")
+            raise ZeroPointError("it has zero points above 32")
         return Packed(matrix)
 
     library(pack)
     products = GpuProducts()
-    kinds = [isinstance(products.pack(each, torch.bfloat16), Packed) for each in (good, bad, good)]
-    assert kinds == [True, False, True]
+    kinds = [isinstance(products.pack(each, torch.bfloat16), Packed) for each in (bad, good, bad, good)]
+    assert kinds == [False, True, False, True]
     assert "zero points" in caplog.text
 
 

@@ -26,6 +26,7 @@ from gemma_model.weights.humming_weight import HummingWeight, unsupported
 from gemma_model.weights.quantized_tensor import QuantizedTensor
 from gemma_wire import InvalidRequest
 
+from ..fake_gpu import watched
 from .quantized import Bits, random_matrix
 from .repack_on_cpu import compile_repack
 
@@ -203,8 +204,10 @@ def test_the_library_accepts_the_shapes_of_e4b(
             scales = torch.empty((out, width // group_size), dtype=torch.bfloat16)
             fake = QuantizedTensor(quants.cuda(), scales.cuda(), None, bits)
             weight = HummingWeight.pack(fake, torch.bfloat16)
-            y = weight.matmul(torch.empty(3, width, dtype=torch.bfloat16, device="cuda"))
-            rows = weight.rows(torch.zeros(5, dtype=torch.int64, device="cuda"))
+            x = torch.empty(3, width, dtype=torch.bfloat16, device="cuda")
+            ids = torch.zeros(5, dtype=torch.int64, device="cuda")
+            with watched("nothing"):  # as a CUDA graph needs it
+                y, rows = weight.matmul(x), weight.rows(ids)
         assert (weight.shape, weight.dtype, weight.device.type) == ((out, width), torch.bfloat16, "cuda")
         assert weight.nbytes == fake.nbytes
         assert (y.shape, y.dtype, y.device.type) == ((3, out), torch.bfloat16, "cuda")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gemma_model.weights.humming_weight import ROW_RANGES, HummingWeight, unsupported
+from gemma_model.weights.humming_weight import ROW_RANGES, HummingWeight, ZeroPointError, unsupported
 from gemma_model.weights.quantized_tensor import QuantizedTensor
 from gemma_model.weights.weight import QuantizedWeight, RowWeight
 
@@ -57,6 +57,9 @@ class GpuProducts:
                 packed = HummingWeight.pack(matrix, dtype)
                 if kind not in self._kinds:
                     check(packed, matrix)
+            except ZeroPointError as error:
+                log.warning("products with a matrix of %s dequantise it, which is slow: %s", kind, error)
+                return QuantizedWeight(matrix, dtype)
             except Exception as error:
                 log.debug("the exception", exc_info=error)
                 reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

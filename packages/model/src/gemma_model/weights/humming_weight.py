@@ -77,6 +77,10 @@ def _(x: Tensor, _weight: Tensor, scales: Tensor, *_: object) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
 
+class ZeroPointError(ValueError):
+    """The zero points of a matrix are too large for bf16; others of its shape and format may be fine."""
+
+
 def unsupported(matrix: QuantizedTensor) -> str:
     """Why a matrix cannot be packed; empty: it can."""
     out, width = matrix.shape
@@ -113,7 +117,7 @@ class HummingWeight:
         """Pack a matrix of a GPU, for which ``unsupported`` is empty.
 
         Raises:
-            ValueError: its offsets are too large.
+            ZeroPointError: its offsets are too large.
         """
         from humming.schema import HummingWeightSchema  # noqa: PLC0415 - optional
         from humming.transform import prepare_and_transform_humming_tensors  # noqa: PLC0415
@@ -234,7 +238,7 @@ def _zero_points(matrix: QuantizedTensor) -> Tensor:
     assert matrix.offsets is not None
     zeros = -matrix.offsets / matrix.scales.float()
     if not bool((zeros.abs() <= LARGEST_ZERO_POINT).all()):  # or NaN
-        raise ValueError(f"it has zero points above {LARGEST_ZERO_POINT:.0f}")
+        raise ZeroPointError(f"it has zero points above {LARGEST_ZERO_POINT:.0f}")
     return zeros
 
 

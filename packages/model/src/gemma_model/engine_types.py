@@ -223,6 +223,8 @@ class EngineInfo:
         slots_used: choices with a slot.
         cache_tokens: token positions of the KV cache; 0 if its size is not fixed.
         cache_tokens_used: those that running requests occupy.
+        prefix_cache_tokens: tokens that the prefix cache can hold.
+        prefix_cache_tokens_used: those that it holds.
         failure: why the engine has stopped for good, if it has.
     """
 
@@ -236,6 +238,8 @@ class EngineInfo:
     slots_used: int = 0
     cache_tokens: int = 0
     cache_tokens_used: int = 0
+    prefix_cache_tokens: int = 0
+    prefix_cache_tokens_used: int = 0
     totals: EngineTotals = field(default_factory=EngineTotals)
     failure: str | None = None
 

@@ -22,6 +22,14 @@ GAUGES: Mapping[str, tuple[str, Callable[[EngineInfo], int]]] = {
         "Tokens of running requests whose keys and values are in the cache",
         lambda info: info.cache_tokens_used,
     ),
+    "gemma_prefix_cache_tokens": (
+        "Tokens whose keys and values fit the prefix cache",
+        lambda info: info.prefix_cache_tokens,
+    ),
+    "gemma_prefix_cache_tokens_used": (
+        "Tokens whose keys and values are in the prefix cache",
+        lambda info: info.prefix_cache_tokens_used,
+    ),
 }
 COUNTERS: Mapping[str, tuple[str, Callable[[EngineInfo], int]]] = {
     "gemma_prompt_tokens_total": ("Tokens of prompts", lambda info: info.totals.prompt_tokens),

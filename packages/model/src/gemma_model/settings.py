@@ -47,11 +47,10 @@ class Settings(BaseModel):
     prefill_chunk: int = Field(
         512, ge=1, description="Prompt tokens in one step; running streams wait for them"
     )
-    rewind: int = Field(
-        0,
-        ge=0,
-        description="Tokens that may be removed from a conversation longer than the sliding window, "
-        "so that it still continues from the cache",
+    prefix_cache_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Size of the prefix cache, which keeps the keys and values of earlier prompts and "
+        "responses, in bytes; 0: none; default: a quarter of the memory that the model leaves free",
     )
     ple: Literal["auto", "host", "device"] = Field(
         "auto",

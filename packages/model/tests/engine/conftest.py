@@ -12,6 +12,7 @@ from gemma_model.engine.engine import NativeEngine
 from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.model_loader import LoadedRunner
 from gemma_model.engine.model_runner import ModelRunner
+from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.sequence import MediaKey, SeqId
 from gemma_model.engine.step_plan import StepPlan
@@ -24,6 +25,7 @@ from gemma_model.engine_types import (
     PositionLogprobs,
     TokenizedPrompt,
 )
+from gemma_model.layers.kv_block_pool import KVBlockPool
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.sampling.sampling_state import SamplingState
 from gemma_model.settings import Settings
@@ -123,12 +125,13 @@ class Checkpoint:
     oracle: Any
     folder: Path
 
-    def native(self, slots: int = 4, chunk: int = 16, rewind: int = 0) -> Native:
-        cache = KVCache(self.loaded.model.cache_spec, slots, LENGTH, rewind)
-        of = self.loaded.runner
-        recorder = Recorder(ModelRunner(of._decoder, cache, of._media_encoder))
-        free = KVSlots(slots, self.loaded.window, cache.ring)
-        return Native(native_engine(recorder, Scheduler(free, 10_000, chunk), LENGTH), recorder, free)
+    def native(self, slots: int = 4, chunk: int = 16, blocks: int = 4096, block_tokens: int = 1) -> Native:
+        cache, of = KVCache(self.loaded.model.cache_spec, slots, LENGTH, rewind=chunk), self.loaded.runner
+        pool = KVBlockPool(cache, blocks, block_tokens)
+        recorder = Recorder(ModelRunner(of._decoder, cache, pool, of._media_encoder))
+        free, prefix_cache = KVSlots(slots), PrefixCache(blocks, cache.ring, block_tokens)
+        scheduler = Scheduler(free, prefix_cache, 10_000, chunk)
+        return Native(native_engine(recorder, scheduler, LENGTH), recorder, free)
 
     def greedy(self, prompts: Sequence[TokenizedPrompt], new: int) -> list[list[int]]:
         """What transformers' own generate says to prompts of one length."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from gemma_model.engine.engine import NativeEngine
 from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.sequence import MediaKey, SeqId
 from gemma_model.engine.step_plan import StepPlan
@@ -76,8 +77,9 @@ class Clock:
 def make_engine(
     slots: int = 2, max_queue: int = 4, clock: Clock | None = None
 ) -> tuple[NativeEngine, Counter]:
-    model, slots_ = Counter(), KVSlots(slots, 100, 100)
-    return native_engine(model, Scheduler(slots_, max_queue, chunk=4), 100, clock=clock or Clock()), model
+    model, cache = Counter(), PrefixCache(100, ring=100, block_tokens=1)
+    scheduler = Scheduler(KVSlots(slots), cache, max_queue, chunk=4)
+    return native_engine(model, scheduler, 100, clock=clock or Clock()), model
 
 
 def native_engine(

@@ -1,7 +1,7 @@
 """A KV cache and an encoder that check what the scheduler's plans do with them."""
 
 from gemma_model.engine.sequence import MediaKey, TokenKey
-from gemma_model.engine.step_plan import Encode
+from gemma_model.engine.step_plan import BlockCopy, Encode
 
 WINDOW = 4
 """Positions that the sliding layer sees."""
@@ -14,6 +14,7 @@ class PretendCache:
         self._ring = ring
         self._full: dict[tuple[int, int], TokenKey] = {}
         self._sliding: dict[tuple[int, int], tuple[int, TokenKey]] = {}
+        self._blocks: dict[int, list[TokenKey]] = {}
         self.broken: set[int] = set()  # slots that may hold NaN
 
     def run(self, slot: int, token_keys: list[TokenKey], start: int, stop: int) -> None:
@@ -27,13 +28,31 @@ class PretendCache:
             self._full[slot, position] = token_keys[position]
             self._sliding[slot, position % self._ring] = position, token_keys[position]
 
+    def save(self, copy: BlockCopy, tokens: int) -> None:
+        """Each block takes what its slot holds; a ring must still hold it."""
+        assert copy.slot not in self.broken
+        for place, block in enumerate(copy.blocks):
+            positions = range(copy.start + place * tokens, copy.start + (place + 1) * tokens)
+            self._blocks[block] = [self._full[copy.slot, position] for position in positions]
+            for position in positions:
+                assert self._sliding[copy.slot, position % self._ring][0] == position
+
+    def load(self, copy: BlockCopy, tokens: int) -> None:
+        """As the pool does it: to a ring only what the next token sees."""
+        keys = [key for block in copy.blocks for key in self._blocks[block]]
+        for position, key in enumerate(keys, copy.start):
+            self._full[copy.slot, position] = key
+            if position > copy.start + len(keys) - WINDOW:
+                self._sliding[copy.slot, position % self._ring] = position, key
+
     def copy(self, source: int, target: int, length: int) -> None:
         """As the runner does it: what the prompt has not reached may hold anything."""
         for position in range(length):
             self._full[target, position] = self._full[source, position]
         assert not self.broken & {source, target}
         for column in range(min(length, self._ring)):
-            self._sliding[target, column] = self._sliding[source, column]
+            if (source, column) in self._sliding:  # a ring has only a loaded prefix's last tokens
+                self._sliding[target, column] = self._sliding[source, column]
 
 
 class PretendEncoder:

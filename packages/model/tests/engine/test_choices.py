@@ -53,11 +53,11 @@ def test_a_cached_prompt_is_reused_for_all_choices(checkpoint: Any) -> None:
 
 
 @pytest.mark.parametrize(("length", "kept"), [(44, 40), (50, 46), (60, 50), (90, 80)])
-def test_a_slot_that_was_taken_back_is_copied_as_far_as_it_is_needed(
+def test_a_reused_prefix_is_copied_to_all_choices(
     checkpoint: Any, length: int, kept: int
 ) -> None:
-    """Behind what it holds, its rings of 48 columns still have what a longer text had written."""
-    native, before = checkpoint.native(chunk=7, rewind=16), checkpoint.text(length, 4)
+    """The slots have been used by longer prompts before."""
+    native, before = checkpoint.native(chunk=7), checkpoint.text(length, 4)
     native.answers([EngineRequest(before, GREEDY, 8)])
     native.answers([EngineRequest(checkpoint.text(70, 9 + i), GREEDY, 5) for i in range(3)])  # other slots
     other = checkpoint.text(2, 77).token_ids

@@ -15,6 +15,7 @@ from gemma_model.engine.cuda_graphs import EagerStep, GraphedStep, buckets
 from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams, TokenizedPrompt
 from gemma_model.layers.attention_metadata import attention_bias
+from gemma_model.layers.kv_block_pool import KVBlockPool
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.decoder_layer import Gemma3nDecoderLayer
 from gemma_model.models.gemma3n.nested_models import NestedModel
@@ -127,11 +128,10 @@ def test_nested_models_keep_their_own_logits(checkpoint: Any) -> None:
     asked = [greedy(checkpoint.text(5 + seed, seed), ("small", None)[seed % 2]) for seed in range(SLOTS)]
     said = []
     for replayed in (True, False):
-        native = checkpoint.native(slots=SLOTS)
+        native = checkpoint.native(slots=SLOTS, blocks=64, block_tokens=4)
         cache = native.recorder.runner._cache
-        native.recorder.runner = ModelRunner(
-            of._decoder, cache, of._media_encoder, {"small": of._decoder.nested(half)}
-        )
+        pool, variants = KVBlockPool(cache, 64, 4), {"small": of._decoder.nested(half)}
+        native.recorder.runner = ModelRunner(of._decoder, cache, pool, of._media_encoder, variants)
         said.append((graphed(native) if replayed else native).answers(asked))
     assert said[0] == said[1]
 

@@ -13,8 +13,9 @@ from gemma_model.engine.cuda_graphs import GraphedStep
 from gemma_model.engine.model_loader import LoadedRunner
 from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine.request_state import encoder_inputs
-from gemma_model.engine.step_plan import Decode, Encode, Fork, Prefill, StepPlan, WaitingPrompt
+from gemma_model.engine.step_plan import BlockCopy, Decode, Encode, Fork, Prefill, StepPlan, WaitingPrompt
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams
+from gemma_model.layers.kv_block_pool import KVBlockPool
 from gemma_model.models.gemma3n.nested_models import NestedModel
 from gemma_model.sampling.logprobs import compute_logprobs
 from gemma_model.sampling.sampler import SamplingRow, sample_rows
@@ -85,9 +86,8 @@ def test_plans_run(checkpoint: Any, runner: ModelRunner, way: str, monkeypatch: 
     decoder: Any = runner._decoder
     config = decoder.config
     half = NestedModel(tuple(size // 2 for size in config.intermediate_size))
-    runner = ModelRunner(
-        runner._decoder, runner._cache, runner._media_encoder, {"small": decoder.nested(half)}
-    )
+    pool, variants = KVBlockPool(runner._cache, 8, 4), {"small": decoder.nested(half)}
+    runner = ModelRunner(runner._decoder, runner._cache, pool, runner._media_encoder, variants)
     if way == "graphs":
         monkeypatch.setattr(cuda_graphs, "float", lambda _: 0.0, raising=False)  # nothing can be compared
         runner.capture_graphs(Again, {"its own operations": False})
@@ -120,6 +120,7 @@ def test_plans_run(checkpoint: Any, runner: ModelRunner, way: str, monkeypatch: 
     decodes = tuple(
         Decode(name, slot, 60, 1, 7, False) for name, slot in zip(states, (3, 1, 0, 2), strict=True)
     )
-    second = runner.run(StepPlan((), decodes), states)
+    saves, loads = (BlockCopy(3, 0, (2, 0, 5)),), (BlockCopy(2, 0, (2, 0, 5)),)
+    second = runner.run(StepPlan((), decodes, saves=saves, loads=loads), states)
     assert not second.failed
     assert len(second.tokens) == 4

@@ -149,7 +149,7 @@ def test_the_next_turn_continues_its_slot(each_checkpoint: Any) -> None:
 
 
 def test_nothing_after_another_image_is_reused(checkpoint: Any) -> None:
-    native = checkpoint.native(slots=1, rewind=100)
+    native = checkpoint.native(slots=1)
     native.answers([greedy(checkpoint.with_picture(100, 2), 5)])
     other = checkpoint.with_picture(100, 2, checkpoint.picture(77))
     assert native.answers([greedy(other, 20)]) == checkpoint.native().answers([greedy(other, 20)])
@@ -157,7 +157,7 @@ def test_nothing_after_another_image_is_reused(checkpoint: Any) -> None:
 
 
 def test_the_same_image_with_another_text_is_reused(checkpoint: Any) -> None:
-    native, prompt = checkpoint.native(rewind=100), checkpoint.with_picture(60, 2)
+    native, prompt = checkpoint.native(), checkpoint.with_picture(60, 2)
     native.answers([greedy(prompt, 5)])
     other = TokenizedPrompt((*prompt.token_ids[:40], *checkpoint.text(10, 5).token_ids), prompt.spans)
     assert native.answers([greedy(other, 20)]) == checkpoint.native().answers([greedy(other, 20)])

@@ -12,8 +12,10 @@ from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.media_encoder import Encoding, MediaEncoder
 from gemma_model.engine.model_loader import LoadedRunner
 from gemma_model.engine.model_runner import ModelRunner
+from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams, Media, TokenizedPrompt
+from gemma_model.layers.kv_block_pool import KVBlockPool
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.settings import Settings
 
@@ -42,12 +44,11 @@ def engine(checkpoint: Any, request: pytest.FixtureRequest) -> Callable[..., tup
 
     def make(slots: int = 1, soft_tokens: MediaEncoder = soft_tokens) -> tuple[NativeEngine, KVCache]:
         cache = KVCache(loaded.model.cache_spec, slots, LENGTH)
-        runner = ModelRunner(decoder, cache, soft_tokens)
+        runner = ModelRunner(decoder, cache, KVBlockPool(cache, 128, 4), soft_tokens)
         if request.param == "static step":
             runner.capture_graphs(lambda: again, {"PyTorch": False})
-        return native_engine(
-            runner, Scheduler(KVSlots(slots, loaded.window, cache.ring), 100, 16), LENGTH
-        ), cache
+        scheduler = Scheduler(KVSlots(slots), PrefixCache(128, cache.ring, 4), 100, 16)
+        return native_engine(runner, scheduler, LENGTH), cache
 
     return make
 

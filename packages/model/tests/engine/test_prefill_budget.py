@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.prefill_budget import Demand, divide_budget
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.sequence import Sequence
@@ -54,7 +55,7 @@ def test_a_token_that_costs_more_than_the_budget_still_runs() -> None:
 
 
 def scheduler(slots: int = 16) -> Scheduler:
-    return Scheduler(KVSlots(slots, 512, 512), 1000, CHUNK)
+    return Scheduler(KVSlots(slots), PrefixCache(1000, ring=512), 1000, CHUNK)
 
 
 def request(number: int, prompt: int, prompt_cost: int = 1) -> list[Sequence]:

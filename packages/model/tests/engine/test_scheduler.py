@@ -1,6 +1,7 @@
 import pytest
 
 from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.scheduler import QueueFull, Scheduler
 from gemma_model.engine.sequence import EncoderInput, Sequence
 from gemma_model.engine.step_plan import Decode, Fork, Prefill, StepPlan, TokenRow
@@ -9,7 +10,7 @@ STOP = 0
 
 
 def scheduler(slots: int = 2, max_waiting: int = 8, chunk: int = 4) -> Scheduler:
-    return Scheduler(KVSlots(slots, 1000, 1000), max_waiting, chunk)
+    return Scheduler(KVSlots(slots), PrefixCache(0, ring=1000), max_waiting, chunk)
 
 
 def request(
@@ -229,7 +230,7 @@ def test_a_medium_is_encoded_completely_for_all_requests_that_wait_for_it() -> N
 
 
 def test_requests_without_prefix_cache_reuse_nothing() -> None:
-    s = scheduler(slots=1)
+    s = Scheduler(KVSlots(1), PrefixCache(100, ring=1000, block_tokens=1), 8, chunk=4)
     s.submit(request(1, max_tokens=1))
     step(s)
     s.submit([Sequence((2, 0), [100, 101, 102, 103], 1, use_prefix_cache=False)])

@@ -3,11 +3,14 @@
 And no soft token is run before its medium is encoded, by one encoder that pauses.
 """
 
+from typing import cast
+
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from gemma_model.engine.kv_slots import KVSlots
+from gemma_model.engine.prefix_cache import PrefixCache, PrefixNode
 from gemma_model.engine.scheduler import QueueFull, Scheduler
 from gemma_model.engine.sequence import EncoderInput, SeqId, Sequence, TokenKey
 from gemma_model.engine.step_plan import Decode, Encode, Prefill, StepPlan
@@ -21,6 +24,7 @@ SOFT = 3
 
 class Machine(RuleBasedStateMachine):
     requests = Bundle("requests")
+    ring, blocks, block_tokens = WINDOW + CHUNK, 40, 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,12 +32,9 @@ class Machine(RuleBasedStateMachine):
         self.ended: set[SeqId] = set()
         self.count = 0
         self.encoder, self.last = PretendEncoder(), StepPlan()
-        self.build(ring=WINDOW)
-
-    def build(self, ring: int) -> None:
-        self.slots = KVSlots(SLOTS, WINDOW, ring)
-        self.scheduler = Scheduler(self.slots, WAITING, CHUNK)
-        self.cache = PretendCache(ring)
+        self.slots, self.cache = KVSlots(SLOTS), PretendCache(self.ring)
+        self.prefix_cache = PrefixCache(self.blocks, self.ring, self.block_tokens)
+        self.scheduler = Scheduler(self.slots, self.prefix_cache, WAITING, CHUNK)
 
     @rule(
         target=requests,
@@ -108,10 +109,10 @@ class Machine(RuleBasedStateMachine):
     )
     def step(self, token: int, unlucky: int, broken: int, takes: int, forgets: bool) -> None:
         """A step; which of its prefills, and which of its new tokens, fails if there are so many."""
+        stored = {x.seq_id: x.stored_length for x in self._firsts()}
         plan = self._plan(forgets)
         self._check(plan)
-        assert set(plan.clears) <= self.cache.broken
-        self.cache.broken -= set(plan.clears)
+        self._copy_blocks(plan, stored)
         failed = {seq_id for prefill in plan.prefills[unlucky : unlucky + 1] for seq_id in prefill.seq_ids}
         failed |= self._encode(plan.encode, takes, unlucky == 0)
         items: list[Prefill | Decode] = [*plan.prefills, *plan.decodes]
@@ -144,6 +145,19 @@ class Machine(RuleBasedStateMachine):
             assert plan.encode.key == before, "nobody begins anew what is half done"
         self.last = plan if plan.prefills or plan.encode else self.last
         return plan
+
+    def _copy_blocks(self, plan: StepPlan, stored: dict[SeqId, int]) -> None:
+        """Saves, clears and loads, in this order, as the runner does it."""
+        for save in plan.saves:
+            self.cache.save(save, self.block_tokens)
+        assert set(plan.clears) <= self.cache.broken
+        self.cache.broken -= set(plan.clears)
+        for load in plan.loads:
+            first = self.known[cast(SeqId, self.slots.owner(load.slot))]
+            end = load.start + len(load.blocks) * self.block_tokens
+            assert first.use_prefix_cache
+            assert load.start <= stored.get(first.seq_id, 0) < end == first.stored_length < first.prompt_length
+            self.cache.load(load, self.block_tokens)
 
     def _encode(self, encode: Encode | None, takes: int, fails: bool) -> set[SeqId]:
         if encode is None:
@@ -179,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         self.encoder.retain(frozenset(), forgets=True)
         self.ended.update(sequence.seq_id for sequence in self.scheduler.abort())
         self.cache.broken = set(range(SLOTS))
-        assert self.slots.free == SLOTS
+        assert (self.slots.free, self.scheduler.prefix_cached) == (SLOTS, 0)
 
     def _check(self, plan: StepPlan) -> None:
         assert len(plan.seq_ids) == len(set(plan.seq_ids))
@@ -187,7 +201,9 @@ class Machine(RuleBasedStateMachine):
         if not plan.encode:
             self._check_budget(plan)
         assert all(p.start < p.stop for p in plan.prefills)
-        assert bool(plan) == (len(self.ended) < len(self.known)), "there is work, so some of it is done"
+        work = len(self.ended) < len(self.known)
+        assert bool(plan) == (work or bool(plan.saves)), "there is work, so some of it is done"
+        assert not work or plan.prefills or plan.decodes or plan.encode, "not all wait for each other"
         decoding = {d.seq_id for d in plan.decodes}
         for seq_id, sequence in self.known.items():
             if seq_id not in self.ended and sequence.generated_length:
@@ -202,6 +218,8 @@ class Machine(RuleBasedStateMachine):
         for first in self._firsts():
             left = first.runnable_length(self.encoder.encoded) - first.stored_length
             share = run.get(first.seq_id, 0)
+            if not share and self.prefix_cache.is_awaited(first):
+                continue  # another prompt computes what this one needs next
             if left and oldest:
                 assert share >= min(left, max(1, (CHUNK + 1) // 2 // first.prompt_cost))
             oldest &= not left
@@ -238,15 +256,32 @@ class Machine(RuleBasedStateMachine):
         assert len(self.ended) == len(self.known)
         assert (self.slots.free, self.scheduler.waiting, self.scheduler.stored) == (SLOTS, 0, 0)
         assert all(sequence.finish for sequence in self.known.values())
+        assert self.scheduler.prefix_cached == self.block_tokens * self._stored_nodes(self.prefix_cache._root)
+
+    def _stored_nodes(self, node: PrefixNode) -> int:
+        """Nodes below one; each has a block and no users."""
+        assert all(each.block is not None and not each.users for each in node.children.values())
+        return sum(1 + self._stored_nodes(each) for each in node.children.values())
 
 
-class WithRewind(Machine):
-    def build(self, ring: int) -> None:
-        super().build(ring=ring + 3)
+class ShortRing(Machine):
+    """The rings may have lost a block before it is saved."""
+
+    ring, block_tokens = WINDOW, 3
+
+
+class SmallPool(Machine):
+    """Blocks are taken from the least recently used, and sometimes none is free."""
+
+    blocks, block_tokens = 5, 1
+
+
+class NoPool(Machine):
+    blocks = 0
 
 
 SETTINGS = settings(max_examples=100, stateful_step_count=50, deadline=None)
 TestMachine = Machine.TestCase
 TestMachine.settings = SETTINGS
-TestWithRewind = WithRewind.TestCase
-TestWithRewind.settings = SETTINGS
+TestShortRing, TestSmallPool, TestNoPool = ShortRing.TestCase, SmallPool.TestCase, NoPool.TestCase
+TestShortRing.settings = TestSmallPool.settings = TestNoPool.settings = SETTINGS

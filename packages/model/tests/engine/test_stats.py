@@ -47,6 +47,6 @@ def test_totals_are_counted() -> None:
     engine.step()
     totals = engine.info().totals
     assert (totals.prompt_tokens, totals.generated_tokens) == (12, 12)
-    assert (totals.prefix_queries, totals.prefix_hits) == (6 + 6 + 1, 5)
+    assert (totals.prefix_queries, totals.prefix_hits) == (6 + 6, 5)
     assert totals.finished == {"length": 4, "failed": 1, "cancelled": 1}
     assert idle(engine)

@@ -9,8 +9,10 @@ import pytest
 from gemma_model.checkpoint import read_config
 from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.model_runner import ModelRunner
+from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams, TokenizedPrompt
+from gemma_model.layers.kv_block_pool import KVBlockPool
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.gemma3n.nested_models import PUBLISHED, NestedModel, served_nested_models
 from gemma_model.settings import Settings
@@ -18,13 +20,12 @@ from gemma_wire import InvalidRequest
 
 from .counting import native_engine
 
-LENGTH, SLOTS = 128, 3
+LENGTH, SLOTS, BLOCKS = 128, 3, 256
 
 
 def engine(checkpoint: Any, runner: ModelRunner, cache: KVCache) -> Any:
-    engine = native_engine(
-        runner, Scheduler(KVSlots(SLOTS, checkpoint.loaded.window, cache.ring), 100, 16), LENGTH
-    )
+    prefix_cache = PrefixCache(BLOCKS, cache.ring, block_tokens=1)
+    engine = native_engine(runner, Scheduler(KVSlots(SLOTS), prefix_cache, 100, 16), LENGTH)
     native = checkpoint.native()
     native.engine, native.recorder.runner = engine, runner
     return native
@@ -32,6 +33,12 @@ def engine(checkpoint: Any, runner: ModelRunner, cache: KVCache) -> Any:
 
 def cache_of(checkpoint: Any) -> KVCache:
     return KVCache(checkpoint.loaded.model.cache_spec, SLOTS, LENGTH)
+
+
+def runner_of(checkpoint: Any, decoder: Any, variants: Any = None) -> ModelRunner:
+    cache, media_encoder = cache_of(checkpoint), checkpoint.loaded.runner._media_encoder
+    pool = KVBlockPool(cache, BLOCKS, block_tokens=1)
+    return ModelRunner(decoder, cache, pool, media_encoder, variants or {})
 
 
 def nested_of(checkpoint: Any) -> NestedModel:
@@ -47,10 +54,8 @@ def ask(prompt: TokenizedPrompt, variant: str | None, new: int = 12) -> EngineRe
 
 def test_each_request_gets_the_text_of_its_own_model(checkpoint: Any) -> None:
     of, nested = checkpoint.loaded.runner, nested_of(checkpoint)
-    alone = ModelRunner(of._decoder.nested(nested), cache_of(checkpoint), of._media_encoder)
-    both = ModelRunner(
-        of._decoder, cache_of(checkpoint), of._media_encoder, {"small": of._decoder.nested(nested)}
-    )
+    alone = runner_of(checkpoint, of._decoder.nested(nested))
+    both = runner_of(checkpoint, of._decoder, {"small": of._decoder.nested(nested)})
     prompts = [checkpoint.text(20 + i, seed=i) for i in range(6)]
     wholes = checkpoint.native().answers([ask(prompt, None) for prompt in prompts])
     smalls = engine(checkpoint, alone, alone._cache).answers([ask(prompt, None) for prompt in prompts])
@@ -63,12 +68,7 @@ def test_each_request_gets_the_text_of_its_own_model(checkpoint: Any) -> None:
 
 def test_one_model_never_reuses_what_the_other_has_stored(checkpoint: Any) -> None:
     of = checkpoint.loaded.runner
-    both = ModelRunner(
-        of._decoder,
-        cache_of(checkpoint),
-        of._media_encoder,
-        {"small": of._decoder.nested(nested_of(checkpoint))},
-    )
+    both = runner_of(checkpoint, of._decoder, {"small": of._decoder.nested(nested_of(checkpoint))})
     mixed, prompt = engine(checkpoint, both, both._cache), checkpoint.text(20, seed=1)
 
     def cached(variant: str | None) -> int:

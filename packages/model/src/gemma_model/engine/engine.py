@@ -77,6 +77,7 @@ class NativeEngine:
                 waiting=self._scheduler.waiting,
                 slots_used=self._scheduler.running,
                 cache_tokens_used=self._scheduler.stored,
+                prefix_cache_tokens_used=self._scheduler.prefix_cached,
                 totals=self._stats.totals,
                 failure=self._failure,
             )
@@ -204,10 +205,7 @@ class NativeEngine:
             *(plan.encode.prompts if plan.encode else ()),
         ]
         for prompt in prompts:
-            own = self._requests[prompt.seq_ids[0][0]]
-            uncached = own.request.prompt_logprobs is not None
-            looked_up = 0 if uncached else len(own.request.prompt.token_ids)
-            self._stats.prefill_started(own.timer, looked_up, found=prompt.start)
+            self._stats.prefill_started(self._requests[prompt.seq_ids[0][0]].timer)
         return {(number, i): self._requests[number].choices[i] for number, i in plan.seq_ids}
 
     def _commit(self, plan: StepPlan, result: StepResult) -> None:
@@ -234,7 +232,8 @@ class NativeEngine:
         own, token_id = self._requests[seq_id[0]], result.tokens.get(seq_id)
         prompt_logprobs: tuple[PositionLogprobs, ...] = ()
         if token_id is not None and sequence.generated_length == 1:
-            self._stats.first_token(own.timer, len(own.request.prompt.token_ids))
+            looked_up, cached = sequence.use_prefix_cache, sequence.reused_length
+            self._stats.first_token(own.timer, sequence.prompt_length, looked_up, cached)
             prompt_logprobs, own.prompt_logprobs = tuple(own.prompt_logprobs), []
         return own.on_output, EngineOutput(
             token_ids=() if token_id is None else (token_id,),

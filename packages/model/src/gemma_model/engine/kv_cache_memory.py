@@ -1,4 +1,4 @@
-"""Checks that the KV cache fits the memory, before it is allocated."""
+"""Checks that the KV cache and the prefix cache fit the memory, before they are allocated."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ from gemma_wire import InvalidRequest
 
 MIB, GIB = 2**20, 2**30
 SHARE = 0.9  # of what is free; the rest is for activations
+PREFIX_CACHE_SHARE = 0.25  # of what the model and the KV cache leave free
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -35,6 +36,25 @@ def check_fits(bytes_per_slot: Callable[[int], int], slots: int, length: int, fr
         f"max_model_len={longest(bytes_per_slot, room // slots, length)}",
         "max_num_seqs",
     )
+
+
+def prefix_cache_size(wanted: int | None, free: int | None) -> int:
+    """Bytes of the prefix cache.
+
+    Args:
+        wanted: bytes; ``None``: a share of what is free.
+        free: bytes on the device that the model and the KV cache leave; ``None`` if unknown.
+
+    Raises:
+        InvalidRequest: more is wanted than is free.
+    """
+    if wanted is None:
+        return 0 if free is None else max(0, int(free * PREFIX_CACHE_SHARE))
+    if free is not None and wanted > free:
+        raise InvalidRequest(
+            f"{wanted}: the prefix cache does not fit, {max(0, free)} bytes are available", "prefix_cache_bytes"
+        )
+    return wanted
 
 
 def longest(bytes_per_slot: Callable[[int], int], room: int, length: int) -> int:

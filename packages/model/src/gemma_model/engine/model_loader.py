@@ -11,13 +11,15 @@ import torch
 from gemma_model.device import describe_device, pick_device
 from gemma_model.engine.cuda_graphs import CudaGraphs
 from gemma_model.engine.engine import NativeEngine
-from gemma_model.engine.kv_cache_memory import check_fits, free_host_memory
+from gemma_model.engine.kv_cache_memory import GIB, check_fits, free_host_memory, prefix_cache_size
 from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.media_encoder import MediaEncoder, refuse, run_encoder
 from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine.per_layer_preload import PerLayerPreloader
+from gemma_model.engine.prefix_cache import BLOCK_TOKENS, PrefixCache
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine_types import EngineInfo
+from gemma_model.layers.kv_block_pool import KVBlockPool, block_bytes
 from gemma_model.layers.kv_cache import KVCache, bytes_per_slot
 from gemma_model.models.loader import load_model
 from gemma_model.settings import Settings
@@ -46,23 +48,31 @@ class LoadedRunner:
         self.dtype_name = str(self.dtype).removeprefix("torch.")
         if loaded.quantization:
             self.dtype_name += f", quantised to {loaded.quantization}"
-        self._check_cache(settings)
-        spec, slots, rewind = self.model.cache_spec, settings.max_num_seqs, settings.rewind
-        cache = KVCache(spec, slots, self.length, rewind, self.device, self.dtype)
-        self.window, self.ring = cache.window, cache.ring
+        cache, pool = self._make_caches(settings)
         encode = refuse if loaded.encoders is None else partial(run_encoder, loaded.encoders)
         media_encoder = MediaEncoder(encode, settings.media_cache_bytes)
-        self.runner = ModelRunner(self.model, cache, media_encoder, loaded.nested, settings.prefill_chunk)
+        chunk = settings.prefill_chunk
+        self.runner = ModelRunner(self.model, cache, pool, media_encoder, loaded.nested, chunk)
         if self.device.type == "cuda" and settings.compile == "auto":
             ways = {"compiled layers": True, "PyTorch's own operations": False}
             self.runner.capture_graphs(CudaGraphs, ways)
 
-    def _check_cache(self, settings: Settings) -> None:
+    def _make_caches(self, settings: Settings) -> tuple[KVCache, KVBlockPool]:
+        """The KV cache, and the pool of the prefix cache in a part of the memory that is left."""
         cuda = self.device.type == "cuda"
         free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_host_memory()
-        spec, itemsize = self.model.cache_spec, self.dtype.itemsize
-        per_slot = partial(bytes_per_slot, spec, rewind=settings.rewind, itemsize=itemsize)
-        log.info("KV cache: %s", check_fits(per_slot, settings.max_num_seqs, self.length, free))
+        spec, slots, dtype = self.model.cache_spec, settings.max_num_seqs, self.dtype
+        # After its step, a chunk of a prompt is still in the rings, so that the prefix cache can save it.
+        rewind = 0 if settings.prefix_cache_bytes == 0 else settings.prefill_chunk
+        per_slot = partial(bytes_per_slot, spec, rewind=rewind, itemsize=dtype.itemsize)
+        log.info("KV cache: %s", check_fits(per_slot, slots, self.length, free))
+        cache = KVCache(spec, slots, self.length, rewind, self.device, dtype)
+        left = None if free is None else free - slots * per_slot(self.length)
+        size, block = prefix_cache_size(settings.prefix_cache_bytes, left), block_bytes(cache, BLOCK_TOKENS)
+        self.ring, self.blocks = cache.ring, size // block
+        tokens, gib = self.blocks * BLOCK_TOKENS, self.blocks * block / GIB
+        log.info("prefix cache: up to %s tokens, %.2f GiB", f"{tokens:,}", gib)
+        return cache, KVBlockPool(cache, self.blocks, BLOCK_TOKENS)
 
 
 def start_engine(folder: Path, settings: Settings | None = None) -> NativeEngine:
@@ -96,8 +106,8 @@ def _load_and_run(folder: Path, settings: Settings, loaded: "Future[NativeEngine
 
 def _load(folder: Path, settings: Settings) -> NativeEngine:
     loaded = LoadedRunner(folder, settings)
-    slots = KVSlots(settings.max_num_seqs, loaded.window, loaded.ring)
-    scheduler = Scheduler(slots, settings.max_queue, settings.prefill_chunk)
+    slots, prefix_cache = KVSlots(settings.max_num_seqs), PrefixCache(loaded.blocks, loaded.ring)
+    scheduler = Scheduler(slots, prefix_cache, settings.max_queue, settings.prefill_chunk)
     table = loaded.host_table if settings.ple == "auto" else None
     preloaders = [] if table is None else [PerLayerPreloader(table, free_host_memory())]
     info = EngineInfo(
@@ -109,5 +119,6 @@ def _load(folder: Path, settings: Settings) -> NativeEngine:
         running=0,
         waiting=0,
         cache_tokens=settings.max_num_seqs * loaded.length,
+        prefix_cache_tokens=loaded.blocks * BLOCK_TOKENS,
     )
     return NativeEngine(loaded.runner, scheduler, info, loaded.length, [loaded.runner, *preloaders])

@@ -19,6 +19,7 @@ from gemma_model.engine.step_plan import Decode, Prefill, StepPlan, TokenRow
 from gemma_model.engine.step_result import StepResult, log_failure
 from gemma_model.engine_types import EngineRequest, PositionLogprobs
 from gemma_model.layers.attention_metadata import Batch
+from gemma_model.layers.kv_block_pool import KVBlockPool
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.model import Model
 from gemma_model.sampling.logprobs import compute_logprobs
@@ -66,6 +67,7 @@ class ModelRunner:
     Args:
         decoder: with its weights.
         cache: of all slots.
+        block_pool: of the prefix cache.
         media_encoder: soft tokens of images and audio.
         variants: nested models of the decoder, by the names that requests use.
         chunk: prompt tokens in one step; an encoder runs as long as they take.
@@ -76,6 +78,7 @@ class ModelRunner:
         self,
         decoder: Model,
         cache: KVCache,
+        block_pool: KVBlockPool,
         media_encoder: MediaEncoder,
         variants: Mapping[str, Model] = MappingProxyType({}),
         chunk: int = 512,
@@ -83,6 +86,7 @@ class ModelRunner:
     ) -> None:
         self._pace, self._clock = PrefillPace(chunk), clock
         self._decoder, self._cache, self._media_encoder = decoder, cache, media_encoder
+        self._block_pool = block_pool
         self._decoders = dict[str | None, Model]([(None, decoder), *variants.items()])
         self._eager = {name: EagerStep(own, cache) for name, own in self._decoders.items()}
         self._steps: dict[str | None, DecodeStep] = {**self._eager}
@@ -105,8 +109,12 @@ class ModelRunner:
     @torch.inference_mode()
     def run(self, plan: StepPlan, states: Mapping[SeqId, SamplingState]) -> StepResult:
         """See ``StepRunner``."""
+        for save in plan.saves:
+            self._block_pool.save(*save)
         for slot in plan.clears:
             self._cache.clear(slot)
+        for load in plan.loads:
+            self._block_pool.load(*load)
         pending = {
             row.seq_id: self._sampler.prepare(states[row.seq_id], row.generated, row.stop_allowed)
             for row in plan.rows

@@ -7,6 +7,9 @@ choices of a request get their slots together; one runs the prompt, which is the
 
 A prompt runs up to its first medium that is not encoded yet. If there are both media to encode and prompts to
 run, the steps alternate, so that decoding sequences do not wait for both in one step.
+
+A prompt continues after the longest prefix that the prefix cache has. If another prompt is computing the next
+block of tokens of a prompt, this one waits for it instead of computing the same.
 """
 
 from collections import deque
@@ -15,6 +18,7 @@ from itertools import count
 
 from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.prefill_budget import Demand, divide_budget
+from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.sequence import Finish, MediaKey, SeqId, Sequence
 from gemma_model.engine.step_plan import Decode, Encode, Fork, Prefill, StepPlan, WaitingPrompt
 
@@ -31,12 +35,14 @@ class Scheduler:
 
     Args:
         slots: all free.
+        prefix_cache: empty.
         max_waiting: maximum number of requests that wait for slots.
         chunk: prompt tokens in one step.
     """
 
-    def __init__(self, slots: KVSlots, max_waiting: int, chunk: int) -> None:
-        self._slots, self._max_waiting, self._chunk = slots, max_waiting, chunk
+    def __init__(self, slots: KVSlots, prefix_cache: PrefixCache, max_waiting: int, chunk: int) -> None:
+        self._slots, self._prefix_cache = slots, prefix_cache
+        self._max_waiting, self._chunk = max_waiting, chunk
         self._waiting: deque[Group] = deque()
         self._prefilling: list[Group] = []  # in the order of admission
         self._decoding: dict[SeqId, Sequence] = {}
@@ -64,6 +70,11 @@ class Scheduler:
         """Tokens of running sequences whose keys and values are in the cache."""
         return sum(sequence.stored_length for sequence in self._running())
 
+    @property
+    def prefix_cached(self) -> int:
+        """Tokens that the prefix cache holds."""
+        return self._prefix_cache.used_tokens
+
     def submit(self, group: Iterable[Sequence]) -> None:
         """Queue a request: one sequence for each choice, at most as many as there are slots.
 
@@ -87,14 +98,15 @@ class Scheduler:
         """
         while self._waiting and len(self._waiting[0]) <= self._slots.free:
             self._admit(self._waiting.popleft())
+        loads = tuple(filter(None, (self._prefix_cache.load(group[0]) for group in self._prefilling)))
         prefills, encode = self._prefills(encoded), self._encode(encoded)
         if prefills and encode:
             self._encoded_last = not self._encoded_last
             prefills, encode = ([], encode) if self._encoded_last else (prefills, None)
         ready = sorted(self._decoding.values(), key=lambda s: s.slot)
         needed = frozenset(self._needed(prefills))
-        clears = self._slots.take_to_clear()
-        return StepPlan(tuple(prefills), tuple(map(_decode, ready)), clears, encode, needed)
+        clears, saves = self._slots.take_to_clear(), self._prefix_cache.take_saves()
+        return StepPlan(tuple(prefills), tuple(map(_decode, ready)), clears, encode, needed, saves, loads)
 
     def commit(
         self, plan: StepPlan, tokens: Mapping[SeqId, int], failed: Collection[SeqId] = ()
@@ -111,11 +123,11 @@ class Scheduler:
         """
         for prefill, group in self._prefilled(plan):
             if not set(prefill.seq_ids) <= set(failed):
-                self._store(group[0], prefill.stop)
+                self._store(group[0], prefill.stop, failed)
                 if prefill.ends_prompt:
                     self._fork(group)
         for decode in plan.decodes:
-            self._store(self._decoding[decode.seq_id], decode.position + 1)
+            self._store(self._decoding[decode.seq_id], decode.position + 1, failed)
         news = [sequence for seq_id in failed if (sequence := self._end(seq_id, "failed"))]
         return news + [self._append(self._decoding[seq_id], token_id) for seq_id, token_id in tokens.items()]
 
@@ -127,7 +139,8 @@ class Scheduler:
         self._prefilling.clear()
         self._decoding.clear()
         self._encoding = None
-        self._slots.forget()
+        self._slots.release_all()
+        self._prefix_cache.clear()
         return dropped
 
     def _running(self) -> Iterable[Sequence]:
@@ -144,20 +157,22 @@ class Scheduler:
         return 0
 
     def _admit(self, group: Group) -> None:
-        first, *others = group
-        reusable = first.token_keys if first.use_prefix_cache else ()
-        first.slot, first.reused_length = self._slots.acquire(first.seq_id, reusable)
-        first.stored_length = first.reused_length
-        first.encoder_turn = next(self._encoder_turns)
-        for other in others:
-            other.slot, _ = self._slots.acquire(other.seq_id, ())
+        for sequence in group:
+            sequence.slot = self._slots.acquire(sequence.seq_id)
+        group[0].encoder_turn = next(self._encoder_turns)
+        self._prefix_cache.start(group[0])
         self._prefilling.append(group)
 
     def _prefills(self, encoded: Container[MediaKey]) -> list[Prefill]:
-        shares = divide_budget([_demand(group[0], encoded) for group in self._prefilling], self._chunk)
+        shares = divide_budget([self._demand(group[0], encoded) for group in self._prefilling], self._chunk)
         return [
             _prefill(group, share) for group, share in zip(self._prefilling, shares, strict=True) if share
         ]
+
+    def _demand(self, first: Sequence, encoded: Container[MediaKey]) -> Demand:
+        awaited = self._prefix_cache.is_awaited(first)
+        tokens = 0 if awaited else first.runnable_length(encoded) - first.stored_length
+        return Demand(tokens, first.prompt_cost)
 
     def _encode(self, encoded: Container[MediaKey]) -> Encode | None:
         """Encode one medium completely, then another; the prompts that wait take turns."""
@@ -191,14 +206,16 @@ class Scheduler:
         """A prompt is done: its choices continue independently."""
         first, *others = group
         self._prefilling.remove(group)
+        self._prefix_cache.prompt_done(first)
         for other in others:
-            self._slots.fork(first.slot, other.slot)
+            self._prefix_cache.fork(first, other)
             other.stored_length, other.reused_length = first.stored_length, first.reused_length
         self._decoding.update((sequence.seq_id, sequence) for sequence in group)
 
-    def _store(self, sequence: Sequence, length: int) -> None:
-        self._slots.extend(sequence.slot, sequence.token_keys[sequence.stored_length : length])
+    def _store(self, sequence: Sequence, length: int, failed: Collection[SeqId]) -> None:
         sequence.stored_length = length
+        if sequence.seq_id not in failed:
+            self._prefix_cache.store(sequence)
 
     def _append(self, sequence: Sequence, token_id: int) -> Sequence:
         sequence.append(token_id)
@@ -231,17 +248,16 @@ class Scheduler:
         self._slots.hand_over(first.slot, other.seq_id)
         self._slots.hand_over(other.slot, first.seq_id)
         first.slot, other.slot = other.slot, first.slot
+        self._prefix_cache.hand_over(first, other)
         other.stored_length, other.reused_length = first.stored_length, first.reused_length
         other.encoder_turn = first.encoder_turn
 
     def _leave(self, sequence: Sequence) -> None:
         self._decoding.pop(sequence.seq_id, None)
         if sequence.slot >= 0:
-            self._slots.release(sequence.slot, trusted=sequence.finish != "failed")
-
-
-def _demand(first: Sequence, encoded: Container[MediaKey]) -> Demand:
-    return Demand(first.runnable_length(encoded) - first.stored_length, first.prompt_cost)
+            trusted = sequence.finish != "failed"
+            self._prefix_cache.end(sequence, trusted)
+            self._slots.release(sequence.slot, trusted)
 
 
 def _waiting(group: Group) -> WaitingPrompt:

@@ -61,17 +61,24 @@ class EngineStats:
         """A request was submitted."""
         return RequestTimer(self._clock())
 
-    def prefill_started(self, timer: RequestTimer, looked_up: int, found: int) -> None:
-        """A prompt is being run; counts its tokens that were looked up and found in the cache, once."""
+    def prefill_started(self, timer: RequestTimer) -> None:
+        """A prompt is being run."""
         if timer.prefill_started is None:
             timer.prefill_started = self._clock()
-            self._prefix_queries += looked_up
-            self._prefix_hits += found
 
-    def first_token(self, timer: RequestTimer, prompt_tokens: int) -> None:
-        """A choice of the request has its first token."""
+    def first_token(self, timer: RequestTimer, prompt_tokens: int, looked_up: bool, cached: int) -> None:
+        """A choice of the request has its first token.
+
+        Args:
+            timer: of the request.
+            prompt_tokens: of the request.
+            looked_up: whether its prompt was looked up in the prefix cache.
+            cached: prompt tokens that were found there.
+        """
         if timer.first_token is not None:
             return
+        self._prefix_queries += prompt_tokens if looked_up else 0
+        self._prefix_hits += cached
         now = timer.first_token = self._clock()
         timings = timer.timings(now)
         self._prompt_tokens += prompt_tokens

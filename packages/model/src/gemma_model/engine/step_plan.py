@@ -73,6 +73,14 @@ class Encode:
         return tuple(seq_id for prompt in self.prompts for seq_id in prompt.seq_ids)
 
 
+class BlockCopy(NamedTuple):
+    """Copy keys and values between a slot, from the position ``start`` on, and blocks of the prefix cache."""
+
+    slot: int
+    start: int
+    blocks: tuple[int, ...]
+
+
 class TokenRow(NamedTuple):
     """A sequence that gets a new token, after ``generated`` others; it may be a stop token or not."""
 
@@ -91,6 +99,8 @@ class StepPlan:
         clears: slots whose contents are erased first.
         encode: a medium.
         needed: keys of media that must be kept, or encoded, for prompts that are being run.
+        saves: copies from slots to the prefix cache, which come before everything else, in their order.
+        loads: copies from the prefix cache to slots, after the clears and before anything is run.
     """
 
     prefills: tuple[Prefill, ...] = ()
@@ -98,9 +108,12 @@ class StepPlan:
     clears: tuple[int, ...] = ()
     encode: Encode | None = None
     needed: frozenset[MediaKey] = frozenset()
+    saves: tuple[BlockCopy, ...] = ()
+    loads: tuple[BlockCopy, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.prefills or self.decodes or self.clears or self.encode)
+        work = (self.prefills, self.decodes, self.clears, self.encode, self.saves, self.loads)
+        return any(map(bool, work))
 
     @property
     def seq_ids(self) -> list[SeqId]:

@@ -19,7 +19,7 @@ class KVCache:
         spec: of each layer of the model.
         slots: the number of sequences.
         length: token positions of each.
-        rewind: columns of a ring beyond the window: as many tokens can be removed once a ring has wrapped.
+        rewind: columns of a ring beyond the window: so many tokens before the window are kept too.
         device: of the tensors.
         dtype: of the tensors.
     """
@@ -48,6 +48,7 @@ class KVCache:
             if layer.shared_with is None
         }
         self.layers = list(self._stored.values())
+        self.windows = [self._spec[number].window for number in self._stored]
 
     def layer(self, number: int) -> Tensor:
         """The tensor that a layer reads: its own, or that of the layer it shares keys and values with."""

@@ -76,7 +76,6 @@ def _add_plan(parser: ArgumentParser) -> None:
     add("--memory", required=True, help="of the device: 8GiB or 8G (the same), or 8GB (10⁹ bytes each)")
     add("--context", type=_positive, metavar="TOKENS", help="prompt and response tokens of each request")
     add("--slots", type=_positive, metavar="N", help="concurrent requests")
-    add("--rewind", type=_natural, default=0, metavar="TOKENS", help="GEMMA_REWIND of the server")
     add(
         "--ple-host",
         action=BooleanOptionalAction,

@@ -53,9 +53,7 @@ def test_a_cached_prompt_is_reused_for_all_choices(checkpoint: Any) -> None:
 
 
 @pytest.mark.parametrize(("length", "kept"), [(44, 40), (50, 46), (60, 50), (90, 80)])
-def test_a_reused_prefix_is_copied_to_all_choices(
-    checkpoint: Any, length: int, kept: int
-) -> None:
+def test_a_reused_prefix_is_copied_to_all_choices(checkpoint: Any, length: int, kept: int) -> None:
     """The slots have been used by longer prompts before."""
     native, before = checkpoint.native(chunk=7), checkpoint.text(length, 4)
     native.answers([EngineRequest(before, GREEDY, 8)])

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 
 from gemma_model.engine.kv_slots import KVSlots
-from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.prefill_budget import Demand, divide_budget
+from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.scheduler import Scheduler
 from gemma_model.engine.sequence import Sequence
 

@@ -1,4 +1,4 @@
-"""Text and log probabilities with the prefix cache equal those of a new run, bit for bit with the CPU kernels."""
+"""Text and log probabilities with the prefix cache equal those of a new run, bit for bit (CPU kernels)."""
 
 import random
 from dataclasses import replace
@@ -29,7 +29,10 @@ def nested(checkpoint: Any) -> Any:
 
 def server(checkpoint: Any, blocks: int, tokens: int, slots: int = 4, chunk: int = 16) -> Native:
     """An engine of the complete and of a nested model."""
-    cache, of = KVCache(checkpoint.loaded.model.cache_spec, slots, LENGTH, rewind=chunk), checkpoint.loaded.runner
+    cache, of = (
+        KVCache(checkpoint.loaded.model.cache_spec, slots, LENGTH, rewind=chunk),
+        checkpoint.loaded.runner,
+    )
     pool, variants = KVBlockPool(cache, blocks, tokens), {"small": nested(checkpoint)}
     runner: Any = ModelRunner(of._decoder, cache, pool, of._media_encoder, variants)
     scheduler = Scheduler(KVSlots(slots), PrefixCache(blocks, cache.ring, tokens), 10_000, chunk)
@@ -37,7 +40,7 @@ def server(checkpoint: Any, blocks: int, tokens: int, slots: int = 4, chunk: int
 
 
 def prompts_of_a_tree(checkpoint: Any) -> list[TokenizedPrompt]:
-    """Prompts that begin alike: two images, three texts after each, two more after each, of several lengths."""
+    """Prompts that begin alike: two images, three texts after each, and after these several more."""
     images: list[Media] = [checkpoint.picture(1), checkpoint.picture(2)]
     found: list[TokenizedPrompt] = []
     for number in range(24):
@@ -63,7 +66,7 @@ def test_any_order_of_requests_and_cancellations_changes_nothing(
     for _ in range(120):
         which, answer = dice.randrange(len(pool)), checkpoint.answer()
         number = tested.engine.submit(pool[which], answer)
-        asked.append((number, which, answer))
+        asked.append((which, answer))
         doomed += [number] if dice.random() < 0.15 else []
         for _ in range(dice.choice([0, 0, 1, 3, 12])):
             tested.engine.step()
@@ -71,7 +74,7 @@ def test_any_order_of_requests_and_cancellations_changes_nothing(
             tested.engine.cancel(doomed.pop())
     tested.run()
     hits = 0
-    for number, which, answer in asked:
+    for which, answer in asked:
         said, scores, wanted = answer.tokens, answer.scores(), fresh[which]
         complete = answer.end.finish == "length"
         assert said == (wanted.tokens if complete else wanted.tokens[: len(said)])
@@ -85,7 +88,8 @@ def test_any_order_of_requests_and_cancellations_changes_nothing(
 
 def _request(prompt: TokenizedPrompt, seed: int) -> EngineRequest:
     sampling = EngineSamplingParams(temperature=1.5, seed=seed, frequency_penalty=0.1 * (seed % 2))
-    variant, salt = ("small" if seed % 5 == 0 else None), (None, "one", "other")[seed % 3 if seed % 4 == 0 else 0]
+    salt = (None, "one", "other")[seed % 3] if seed % 4 == 0 else None
+    variant = "small" if seed % 5 == 0 else None
     return EngineRequest(prompt, sampling, NEW, logprobs=2, variant=variant, cache_salt=salt)
 
 

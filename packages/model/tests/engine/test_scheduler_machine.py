@@ -156,7 +156,9 @@ class Machine(RuleBasedStateMachine):
             first = self.known[cast(SeqId, self.slots.owner(load.slot))]
             end = load.start + len(load.blocks) * self.block_tokens
             assert first.use_prefix_cache
-            assert load.start <= stored.get(first.seq_id, 0) < end == first.stored_length < first.prompt_length
+            assert (
+                load.start <= stored.get(first.seq_id, 0) < end == first.stored_length < first.prompt_length
+            )
             self.cache.load(load, self.block_tokens)
 
     def _encode(self, encode: Encode | None, takes: int, fails: bool) -> set[SeqId]:

@@ -51,9 +51,8 @@ def prefix_cache_size(wanted: int | None, free: int | None) -> int:
     if wanted is None:
         return 0 if free is None else max(0, int(free * PREFIX_CACHE_SHARE))
     if free is not None and wanted > free:
-        raise InvalidRequest(
-            f"{wanted}: the prefix cache does not fit, {max(0, free)} bytes are available", "prefix_cache_bytes"
-        )
+        message = f"{wanted}: the prefix cache does not fit, {max(0, free)} bytes are available"
+        raise InvalidRequest(message, "prefix_cache_bytes")
     return wanted
 
 

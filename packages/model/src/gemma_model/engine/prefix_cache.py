@@ -1,7 +1,7 @@
 """The prefix cache: which blocks of tokens are stored, and what a prompt can load instead of running it.
 
-Keys and values of complete blocks of tokens are copied from the slots to a pool of blocks. A tree finds them: a
-node is one block of tokens after those of its ancestors, so two prompts with the same node have the same
+Keys and values of complete blocks of tokens are copied from the slots to a pool of blocks. A tree finds them:
+a node is one block of tokens after those of its ancestors, so two prompts with the same node have the same
 tokens up to its end. A sequence holds the nodes of its blocks, and a node without users stays until the pool
 needs its block for another. No tensors here: ``KVBlockPool`` copies.
 """
@@ -101,7 +101,7 @@ class PrefixCache:
         return BlockCopy(sequence.slot, first * self._tokens, _blocks_of(path.nodes[first:stop]))
 
     def is_awaited(self, sequence: Sequence) -> bool:
-        """Whether another prompt is computing the next block of this one. If none is, this one does it now."""
+        """Whether another prompt is computing the next block of this one; if none is, this one does it."""
         path, number = self._paths.get(sequence.seq_id), sequence.stored_length // self._tokens
         if path is None or not sequence.use_prefix_cache or number >= self._reusable(sequence):
             return False

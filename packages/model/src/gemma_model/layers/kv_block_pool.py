@@ -30,11 +30,11 @@ class KVBlockPool:
         for own, pool in zip(self._cache.layers, self._layers, strict=True):
             columns = self._columns(start, start + len(blocks) * self._tokens, own)
             stored = own[slot].index_select(1, columns)  # [2 x kv_heads, tokens, head_dim]
-            split = stored.unflatten(1, (len(blocks), self._tokens)).transpose(0, 1)
+            split = stored.view(len(own[slot]), len(blocks), self._tokens, -1).transpose(0, 1)
             pool.index_copy_(0, torch.tensor(blocks, device=pool.device), split)
 
     def load(self, slot: int, start: int, blocks: Sequence[int]) -> None:
-        """Copy blocks to the positions of a slot from ``start`` on; to a ring only what a later token sees."""
+        """Copy blocks to a slot, from the position ``start`` on; to a ring only what a later token sees."""
         stop = start + len(blocks) * self._tokens
         for own, pool, window in zip(self._cache.layers, self._layers, self._cache.windows, strict=True):
             first = start if window is None else max(start, stop - window + 1)

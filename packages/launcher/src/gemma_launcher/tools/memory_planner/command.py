@@ -33,7 +33,6 @@ def run(settings: LauncherSettings, options: Namespace) -> int:
         memory=parse_bytes(options.memory),
         context=options.context,
         slots=options.slots,
-        rewind=options.rewind,
         ple_on_host=options.ple_host,
         text_only=options.text_only,
         dtype=options.dtype,

@@ -24,6 +24,8 @@ MIN_CONTEXT = 2048
 """Without ``--context``, the context is halved down to this until ``TARGET_SLOTS`` requests fit."""
 
 MEDIA_CACHE_BYTES = 256 * MIB
+PREFIX_CACHE_SHARE = 0.25
+"""The prefix cache takes this share of what everything else leaves free."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,6 @@ class PlanRequest:
         memory: bytes of the device.
         context: tokens per request; ``None``: chosen by the planner.
         slots: concurrent requests; ``None``: chosen by the planner.
-        rewind: tokens that a sliding layer keeps in addition to its window, as ``GEMMA_REWIND``.
         ple_on_host: whether the per-layer embeddings stay in the file, mapped into host memory.
         text_only: whether the towers stay in the file, so that image and audio input is off.
         dtype: of the computation; ``None``: as stored.
@@ -45,7 +46,6 @@ class PlanRequest:
     memory: int
     context: int | None = None
     slots: int | None = None
-    rewind: int = 0
     ple_on_host: bool = True
     text_only: bool = False
     dtype: str | None = None
@@ -102,7 +102,7 @@ def plan_memory(shape: ModelShape, request: PlanRequest, vision_tower: int | Non
     limit = int((request.memory - request.reserve - on_device - media) * CACHE_SHARE)
 
     def slot_bytes(length: int) -> int:
-        return kv_slot_bytes(shape.text_config, length, item, request.rewind)
+        return kv_slot_bytes(shape.text_config, length, item)
 
     context, slots = _choose(slot_bytes, limit, request, shape.text_config.max_position_embeddings)
     return MemoryPlan(parameters, dtype, item, on_device, media, limit, context, slots, slot_bytes(context))

@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterable, Sequence
 
 from gemma_launcher.byte_units import format_bytes, format_gib
-from gemma_launcher.tools.memory_planner.kv_cache_size import kv_slot_bytes, kv_token_bytes
+from gemma_launcher.tools.memory_planner.kv_cache_size import PREFILL_CHUNK, kv_slot_bytes, kv_token_bytes
 from gemma_launcher.tools.memory_planner.model_shape import FULL, ModelShape
 from gemma_launcher.tools.memory_planner.parameter_count import per_layer_row
 from gemma_launcher.tools.memory_planner.planner import (
     CACHE_SHARE,
     DEFAULT_SLOTS,
     MEDIA_CACHE_BYTES,
+    PREFIX_CACHE_SHARE,
     MemoryPlan,
     PlanRequest,
     slots_that_fit,
@@ -32,9 +33,9 @@ def format_table(rows: Iterable[Sequence[str]], indent: int = 2) -> list[str]:
 
 def format_report(name: str, shape: ModelShape, request: PlanRequest, plan: MemoryPlan) -> str:
     """The complete report, without a newline at its end."""
-    sections = [_weights(name, shape, request, plan), _kv_cache(shape, request, plan), _memory(request, plan)]
+    sections = [_weights(name, shape, request, plan), _kv_cache(shape, plan), _memory(request, plan)]
     if plan.cache_limit > 0:
-        sections.append(_slots(shape, request, plan))
+        sections.append(_slots(shape, plan))
     sections.append(_settings(name, request, plan) if plan.fits else _too_large(name, request, plan))
     return "\n\n".join("\n".join(section) for section in sections)
 
@@ -69,16 +70,16 @@ def _weights(name: str, shape: ModelShape, request: PlanRequest, plan: MemoryPla
     return [title, "", *format_table([header, *rows]), *([] if parameters.vision_known else [unknown])]
 
 
-def _kv_cache(shape: ModelShape, request: PlanRequest, plan: MemoryPlan) -> list[str]:
+def _kv_cache(shape: ModelShape, plan: MemoryPlan) -> list[str]:
     text, item = shape.text_config, plan.item_bytes
     full = text.kv_layer_types.count(FULL)
     sliding = len(text.kv_layer_types) - full
     token = kv_token_bytes(text, item)
-    ring = sliding * token * (text.sliding_window + request.rewind)
+    ring = sliding * token * (text.sliding_window + PREFILL_CHUNK)
     return [
         f"KV cache of a sequence: {full * token:,} bytes a token in {full} full-attention layers, "
         f"at most {format_gib(ring)} in {sliding} sliding-window layers;",
-        f"  {format_gib(kv_slot_bytes(text, text.max_position_embeddings, item, request.rewind))} "
+        f"  {format_gib(kv_slot_bytes(text, text.max_position_embeddings, item))} "
         f"at {text.max_position_embeddings:,} tokens",
     ]
 
@@ -87,20 +88,22 @@ def _memory(request: PlanRequest, plan: MemoryPlan) -> list[str]:
     slots = max(plan.slots, 1)
     cache = slots * plan.slot_bytes
     rest = request.memory - request.reserve - plan.weights - plan.media_cache - cache
+    prefix_cache = int(max(0, rest) * PREFIX_CACHE_SHARE)
     rows = [
         ("weights", format_gib(plan.weights)),
         ("CUDA, process, system (--reserve)", format_gib(request.reserve)),
         ("encoder cache (images, audio), at most", format_gib(plan.media_cache)),
         (f"KV cache, {slots} × {plan.context:,} tokens", format_gib(cache)),
-        ("headroom, for activations" if rest >= 0 else "missing", format_gib(abs(rest))),
+        ("prefix cache, at most", format_gib(prefix_cache)),
+        ("headroom, for activations" if rest >= 0 else "missing", format_gib(abs(rest - prefix_cache))),
     ]
     return [f"memory: {format_gib(request.memory)}", *format_table(rows)]
 
 
-def _slots(shape: ModelShape, request: PlanRequest, plan: MemoryPlan) -> list[str]:
+def _slots(shape: ModelShape, plan: MemoryPlan) -> list[str]:
     longest = shape.text_config.max_position_embeddings
     contexts = [*(n for n in CONTEXTS if n < longest), longest]
-    sizes = [kv_slot_bytes(shape.text_config, n, plan.item_bytes, request.rewind) for n in contexts]
+    sizes = [kv_slot_bytes(shape.text_config, n, plan.item_bytes) for n in contexts]
     return format_table(
         [
             ("context", *(f"{n:,}" for n in contexts)),
@@ -119,8 +122,6 @@ def _settings(name: str, request: PlanRequest, plan: MemoryPlan) -> list[str]:
     }
     if plan.parameters.per_layer_table:
         settings["GEMMA_PLE"] = "host" if request.ple_on_host else "device"
-    if request.rewind:
-        settings["GEMMA_REWIND"] = request.rewind
     if request.text_only:
         settings["GEMMA_TOWERS"] = "none"
     if plan.media_cache not in (0, MEDIA_CACHE_BYTES):

@@ -13,6 +13,8 @@ BUSY = replace(
     waiting=1,
     slots_used=5,
     cache_tokens_used=70,
+    prefix_cache_tokens=500,
+    prefix_cache_tokens_used=64,
     totals=EngineTotals(90, 12, 90, 40, {"stop": 3, "failed": 1}),
 )
 
@@ -77,6 +79,8 @@ def test_everything_is_shown_under_its_name(made: dict[str, FakeMetric]) -> None
         "gemma_slots_used": 5,
         "gemma_cache_tokens": 1000,
         "gemma_cache_tokens_used": 70,
+        "gemma_prefix_cache_tokens": 500,
+        "gemma_prefix_cache_tokens_used": 64,
         "gemma_prompt_tokens_total": 90,
         "gemma_generated_tokens_total": 12,
         "gemma_prefix_cache_queried_tokens_total": 90,

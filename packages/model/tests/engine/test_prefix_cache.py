@@ -5,7 +5,7 @@ from collections.abc import Sequence as Many
 from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.scheduler import Scheduler
-from gemma_model.engine.sequence import EncoderInput, Sequence, TokenKey, make_token_keys
+from gemma_model.engine.sequence import EncoderInput, MediaKey, Sequence, TokenKey, make_token_keys
 from gemma_model.engine.step_plan import BlockCopy, StepPlan
 
 BLOCK, NEW = 4, 99
@@ -168,7 +168,7 @@ def test_a_prompt_waits_for_an_image_that_another_one_runs() -> None:
     groups = [server.submit(keys), server.submit(keys)]
     for group in groups:
         group[0].encoder_inputs = (EncoderInput("cat", 8, 20),)
-    encoded, ran = set(), 0
+    encoded, ran = set[MediaKey](), 0
     while any(group[0].finish is None for group in groups):
         plan = server.scheduler.plan(encoded)
         ran += sum(prefill.stop - prefill.start for prefill in plan.prefills)

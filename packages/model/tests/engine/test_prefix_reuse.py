@@ -106,7 +106,7 @@ def test_after_an_edited_message_the_rest_is_reused(checkpoint: Any) -> None:
 
 def test_salts_and_models_never_share(checkpoint: Any) -> None:
     tested, prompt = server(checkpoint, 400, 4), checkpoint.text(60, 4)
-    kinds = [{}, {"variant": "small"}, {"cache_salt": "one"}, {"cache_salt": "other"}]
+    kinds: list[dict[str, Any]] = [{}, {"variant": "small"}, {"cache_salt": "one"}, {"cache_salt": "other"}]
     for expected in (0, 56):
         for kind in kinds:
             request = EngineRequest(prompt, EngineSamplingParams(temperature=0), 3, **kind)

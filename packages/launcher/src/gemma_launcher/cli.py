@@ -83,6 +83,12 @@ def _add_plan(parser: ArgumentParser) -> None:
         help="keep the per-layer embeddings in host memory, mapped from the file",
     )
     add("--text-only", action="store_true", help="do not load the vision and audio towers")
+    add(
+        "--device",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="what runs the model; a CPU uses the towers where they are, in the file, mapped into memory",
+    )
     add("--quantize", choices=("int8", "int4"), help="GEMMA_QUANTIZE of the server")
     add("--dtype", choices=("bfloat16", "float32"), help="of the computation (default: as stored)")
     add("--reserve", help="memory kept free for CUDA, the process and the system (default: 1GiB)")

@@ -209,6 +209,23 @@ def test_text_only_does_not_load_the_towers(capsys: pytest.CaptureFixture[str]) 
     assert "GEMMA_TOWERS=none" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "memory"), [(E4B, "6GB"), (E2B, "4GB")])
+def test_with_4_bits_a_laptop_has_room_for_images_and_audio(
+    capsys: pytest.CaptureFixture[str], name: str, memory: str
+) -> None:
+    settings = ["--quantize", "int4", "--context", "8192", "--slots", "1"]
+    assert main(["plan", "--memory", memory, "--model", name, "--device", "cpu", *settings]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"audio tower .* mapped from the file", shown)
+    assert "GEMMA_TOWERS" not in shown
+
+
+def test_a_cpu_uses_the_towers_in_the_file() -> None:
+    gpu, cpu = (plan_memory(built_in(E2B), PlanRequest(24 * GIB, on_cpu=here)) for here in (False, True))
+    assert gpu.weights - cpu.weights == count_parameters(built_in(E2B)).towers * 2
+    assert cpu.media_cache == gpu.media_cache
+
+
 def test_requested_values_are_used_or_refused_with_what_fits() -> None:
     kept = plan_memory(built_in(E4B), PlanRequest(24 * GIB, context=4096, slots=8))
     assert (kept.context, kept.slots) == (4096, 8)

@@ -71,7 +71,9 @@ class TritonPythonModel:
         )
         self._processor = RequestProcessor(self._checkpoint, self._settings)
         self._engine = create_engine(folder, self._settings)
-        warm_up(self._processor, self._engine, self._checkpoint.soft_tokens)
+        # On a CPU an encoder takes seconds for the first image as for the next.
+        on_cpu = self._engine.info().device.startswith("cpu")
+        warm_up(self._processor, self._engine, () if on_cpu else self._checkpoint.soft_tokens)
         leave_cores_to_engine(self._settings)
         self._created = int(time.time())
         self._metrics = Metrics(pb_utils, self._settings.public_name)

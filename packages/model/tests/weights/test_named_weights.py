@@ -161,3 +161,20 @@ def test_a_damaged_file_is_one_clear_error(tensors: dict[str, Tensor], tmp_path:
         save_file({"other": torch.ones(1)}, file)
     with pytest.raises(InvalidRequest, match=file.name):
         open_weights(folder)
+
+
+def test_towers_stay_in_the_file_unless_their_dtype_changes(tmp_path: Path) -> None:
+    tensors = {"vision_tower.a": torch.ones(64, 64).bfloat16(), "vision_tower.b": torch.ones(8)}
+    folder = write(tmp_path / "c", tensors)
+    weights = open_weights(folder, dtype=torch.bfloat16)
+    taken = weights.take_prefix("vision_tower.")
+    assert is_mapped(taken["a"], folder / "model.safetensors")
+    assert not is_mapped(taken["b"], folder / "model.safetensors")
+    assert {tensor.dtype for tensor in taken.values()} == {torch.bfloat16}
+    assert weights.taken_bytes == taken["b"].nbytes
+
+
+def test_a_tower_with_infinity_is_refused(tmp_path: Path) -> None:
+    weights = open_weights(write(tmp_path / "c", {"vision_tower.a": torch.tensor([1.0, torch.inf])}))
+    with pytest.raises(InvalidRequest, match="infinity or NaN"):
+        weights.take_prefix("vision_tower.")

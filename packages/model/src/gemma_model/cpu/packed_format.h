@@ -28,6 +28,10 @@ struct Bytes {
   static void set(uint8_t* block, int64_t column, int64_t k, int q) {
     block[k / 4 * 32 + column * 4 + k % 4] = uint8_t(q);
   }
+  // All integers of a column, from BLOCK_DEPTH bytes.
+  static void set_column(uint8_t* block, int64_t column, const uint8_t* stored) {
+    for (int64_t v = 0; v < BLOCK_DEPTH / 4; ++v) std::memcpy(block + v * 32 + column * 4, stored + v * 4, 4);
+  }
 };
 
 // With 4 bits, even vectors are the low nibbles and odd vectors the high nibbles of the same bytes.
@@ -39,6 +43,19 @@ struct Nibbles {
   }
   static void set(uint8_t* block, int64_t column, int64_t k, int q) {
     block[place(column, k)] |= uint8_t(q << (k & 4 ? 4 : 0));
+  }
+  // All integers of a column, from BLOCK_DEPTH / 2 bytes with two neighbours each.
+  static void set_column(uint8_t* block, int64_t column, const uint8_t* stored) {
+    for (int64_t v = 0; v < BLOCK_DEPTH / 8; ++v) {
+      uint32_t eight;
+      std::memcpy(&eight, stored + v * 4, 4);
+      const uint32_t four = one_per_byte(eight & 0xffff) | one_per_byte(eight >> 16) << 4;
+      std::memcpy(block + v * 32 + column * 4, &four, 4);
+    }
+  }
+  static uint32_t one_per_byte(uint32_t nibbles) {
+    nibbles = (nibbles | nibbles << 8) & 0x00ff00ff;
+    return (nibbles | nibbles << 4) & 0x0f0f0f0f;
   }
 };
 
@@ -156,6 +173,10 @@ Tensor pack_matrix(const Tensor& quants, const Tensor& scales, const std::option
           const int64_t k = start + g * F::GROUP;
           own[0] = typename F::Scale(from.scale_of(first + c, k));
           if constexpr (F::OFFSETS) own[BLOCK_COLUMNS] = typename F::Scale(from.template offset_for<F>(first + c, k));
+        }
+        if (from.bits == F::Integers::BITS) {
+          F::Integers::set_column(block + F::HEAD, c, from.quants + ((first + c) * from.depth + start) * from.bits / 8);
+          continue;
         }
         for (int64_t k = 0; k < BLOCK_DEPTH; ++k)
           F::Integers::set(block + F::HEAD, c, k, from.template integer_for<F>(first + c, start + k));

@@ -143,18 +143,25 @@ class Weights:
             )
         return self._remaining.pop(name)[1]
 
-    def _on_device(self, name: str, loaded: Tensor | QuantizedTensor) -> Tensor:
+    def _on_device(self, name: str, loaded: Tensor | QuantizedTensor, copy: bool = True) -> Tensor:
         dense = loaded.dequantize() if isinstance(loaded, QuantizedTensor) else loaded
-        taken = dense.to(self._device, self._dtype, copy=True)
+        taken = dense.to(self._device, self._dtype, copy=copy)
         if not taken.is_meta and not is_finite([taken]):
             raise InvalidRequest(f"the checkpoint's tensor {name!r} has infinity or NaN", "MODEL_NAME")
-        self.taken_bytes += taken.nbytes
+        if taken is not dense:
+            self.taken_bytes += taken.nbytes
         return taken
 
     def take_prefix(self, prefix: str) -> dict[str, Tensor]:
-        """All tensors whose names begin with ``prefix``, by the rest of their names."""
+        """All tensors whose names begin with ``prefix``, by the rest of their names.
+
+        On a CPU, tensors that are stored in the dtype of this object stay in the memory-mapped file.
+        """
         names = [name for name in self._remaining if name.startswith(prefix)]
-        return {name.removeprefix(prefix): self.take(name) for name in names}
+        return {
+            name.removeprefix(prefix): self._on_device(name, self._pop(name).load(), copy=False)
+            for name in names
+        }
 
     def skip(self, names: Iterable[str], reason: str) -> None:
         """Mark those tensors as unused that exist, with the reason."""

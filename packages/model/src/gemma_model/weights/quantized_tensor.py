@@ -96,6 +96,8 @@ class QuantizedTensor:
 
 def concatenate(matrices: Sequence[QuantizedTensor]) -> QuantizedTensor:
     """Matrices of one width, one below the other, in a format that represents all exactly."""
+    if len(matrices) == 1:
+        return matrices[0]
     if len({(m.bits, m.group_size, m.offsets is None, m.scales.dtype) for m in matrices}) > 1:
         group = min(m.group_size for m in matrices)
         matrices = [_generalize(m, group) for m in matrices]

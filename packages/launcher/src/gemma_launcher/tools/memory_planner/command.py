@@ -35,6 +35,7 @@ def run(settings: LauncherSettings, options: Namespace) -> int:
         slots=options.slots,
         ple_on_host=options.ple_host,
         text_only=options.text_only,
+        on_cpu=options.device == "cpu",
         dtype=options.dtype,
         reserve=DEFAULT_RESERVE if options.reserve is None else parse_bytes(options.reserve),
     )

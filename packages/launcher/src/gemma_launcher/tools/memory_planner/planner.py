@@ -37,7 +37,8 @@ class PlanRequest:
         context: tokens per request; ``None``: chosen by the planner.
         slots: concurrent requests; ``None``: chosen by the planner.
         ple_on_host: whether the per-layer embeddings stay in the file, mapped into host memory.
-        text_only: whether the towers stay in the file, so that image and audio input is off.
+        text_only: whether the towers are not loaded, so that image and audio input is off.
+        on_cpu: whether a CPU runs the model; the towers then stay in the file, mapped into memory.
         dtype: of the computation; ``None``: as stored.
         reserve: bytes kept free.
         format: of the weights.
@@ -48,9 +49,15 @@ class PlanRequest:
     slots: int | None = None
     ple_on_host: bool = True
     text_only: bool = False
+    on_cpu: bool = False
     dtype: str | None = None
     reserve: int = DEFAULT_RESERVE
     format: WeightFormat = DENSE
+
+    @property
+    def towers_in_file(self) -> bool:
+        """Whether the towers stay in the file, mapped or unused."""
+        return self.text_only or self.on_cpu
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ def plan_memory(shape: ModelShape, request: PlanRequest, vision_tower: int | Non
     parameters, weights = count_parameters(shape, vision_tower), request.format
     towers = (shape.vision_config or shape.audio_config) and not request.text_only
     on_device = weights.embeddings(parameters, item) + weights.layers(parameters, item)
-    on_device += parameters.towers * item if towers else 0
+    on_device += parameters.towers * item if towers and not request.towers_in_file else 0
     on_device += 0 if request.ple_on_host else weights.per_layer_table(parameters, item)
     media = min(MEDIA_CACHE_BYTES, request.memory // 64) if towers else 0
     limit = int((request.memory - request.reserve - on_device - media) * CACHE_SHARE)

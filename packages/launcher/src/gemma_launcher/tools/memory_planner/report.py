@@ -42,13 +42,14 @@ def format_report(name: str, shape: ModelShape, request: PlanRequest, plan: Memo
 
 def _weights(name: str, shape: ModelShape, request: PlanRequest, plan: MemoryPlan) -> list[str]:
     parameters, item = plan.parameters, plan.item_bytes
-    towers = "stays in the file" if request.text_only else "device"
+    mapped = "mapped from the file" if request.on_cpu else "device"
+    towers = "stays in the file" if request.text_only else mapped
     stored, layers = request.format, shape.text_config.num_hidden_layers
     table = stored.per_layer_table(parameters, item)
     row_bytes = per_layer_row(shape.text_config) * table // max(1, parameters.per_layer_table)
     host = f"host, mapped from the file; {row_bytes:,} bytes a token"
     table_at = host if request.ple_on_host else "device"
-    on_device = parameters.decoder + (0 if request.text_only else parameters.towers)
+    on_device = parameters.decoder + (0 if request.towers_in_file else parameters.towers)
     on_device += 0 if request.ple_on_host else parameters.per_layer_table
     parts = (
         ("embeddings, head", parameters.embeddings, stored.embeddings(parameters, item), "device"),

@@ -2,7 +2,7 @@
 
 python -m benchmarks.memory FOLDER [--context 8192] [--slots 1] [--prompt 2000]
 Figures are sums over all processes. Mapped pages of files are apart: the system can drop them when it needs
-the memory, and reads them again; a page that several processes map is counted for each of them.
+the memory, and reads them again. A page that several processes map is counted for each of them.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """What stands for a picture or a sound is what transformers makes of it, one medium or several at a time."""
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 from gemma_model.models.gemma3n.towers import Towers
 from gemma_model.testing.tiny_checkpoint import AUDIO_TOKENS, IMAGE_SIDE, IMAGE_TOKENS
 from gemma_model.testing.tiny_tokenizer import MM_VOCAB, TEXT_VOCAB
+from gemma_model.weights import open_weights
 from gemma_wire.tensor_names import TOWER_PARTS
 
 from ...encoding import encode_audio, encode_image
@@ -84,3 +86,21 @@ def test_images_are_encoded_bit_for_bit(model: Any, twin: Towers, count: int) ->
     assert_close(
         seen, torch.cat([encode_image(model.towers, one.unsqueeze(0)) for one in pixels]), atol=1e-5, rtol=0
     )
+
+
+def test_without_fast_bf16_blocks_are_computed_in_fp32(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemma_model.models.gemma3n.towers.has_fast_bf16", lambda: False)
+    config, weights = (
+        json.loads((model.folder / "config.json").read_text()),
+        open_weights(model.folder, dtype=torch.bfloat16),
+    )
+    ours, exact = Towers(config, weights, torch.device("cpu"), torch.bfloat16), copy.copy(model.towers)
+    exact._parts = {
+        part: copy.deepcopy(module).bfloat16().float() for part, module in model.towers._parts.items()
+    }
+    pixels = torch.rand(1, 3, IMAGE_SIDE, IMAGE_SIDE, generator=torch.Generator().manual_seed(1))
+    for encode, media in ((encode_image, pixels), (encode_audio, _sounds(1, 97))):
+        soft_tokens = encode(ours, media)
+        assert soft_tokens.dtype == torch.bfloat16
+        assert_close(soft_tokens, encode(exact, media).bfloat16())
+    assert all(each.dtype == torch.bfloat16 for part in ours._parts.values() for each in part.parameters())

@@ -115,4 +115,4 @@ def test_the_prefix_cache_is_not_shared_between_keys(guarded: str) -> None:
     prompt = list(range(300, 360))
     assert cached_tokens(guarded, KEYS[0], prompt) == 0
     assert cached_tokens(guarded, KEYS[1], [*prompt, 7]) == 0
-    assert cached_tokens(guarded, KEYS[0], [*prompt, 7]) >= 60
+    assert cached_tokens(guarded, KEYS[0], [*prompt, 7]) == 48, "complete blocks of 16 tokens"

@@ -286,4 +286,4 @@ SETTINGS = settings(max_examples=100, stateful_step_count=50, deadline=None)
 TestMachine = Machine.TestCase
 TestMachine.settings = SETTINGS
 TestShortRing, TestSmallPool, TestNoPool = ShortRing.TestCase, SmallPool.TestCase, NoPool.TestCase
-TestShortRing.settings = TestSmallPool.settings = TestNoPool.settings = SETTINGS
+TestShortRing.settings = TestSmallPool.settings = TestNoPool.settings = settings(SETTINGS, max_examples=40)

@@ -3,6 +3,9 @@
 import base64
 import io
 import json
+import shutil
+import subprocess
+import sys
 import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from gemma_model.gguf_checkpoint import prepare_folder
 from image_files import data_uri
 from stack import ROOT, Stack, running
 
@@ -235,6 +239,33 @@ def test_the_examples_of_the_playground(seeing: Stack, question: str, file: str,
         else {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
     )
     assert say(seeing, [{"type": "text", "text": question}, part]) == says
+
+
+@pytest.fixture(scope="module")
+def from_gguf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same model from a GGUF file and its ``mmproj`` file."""
+    pytest.importorskip("gguf", reason="the package gguf, which writes GGUF files, is not installed")
+    folder = tmp_path_factory.mktemp("gguf")
+    for module, file in (("gguf_writer", "nano-BF16.gguf"), ("mmproj_writer", "mmproj-BF16.gguf")):
+        command = [sys.executable, "-m", f"gemma_model.testing.{module}", str(NANO), str(folder / file)]
+        subprocess.run([*command, "--kind", "BF16"], check=True)
+    shutil.copy(NANO / "processor_config.json", folder)
+    prepared = prepare_folder(folder)
+    try:
+        with running(folder / "log", f"--model={folder / 'nano-BF16.gguf'}") as stack:
+            yield stack
+    finally:
+        shutil.rmtree(prepared)
+
+
+def test_a_gguf_file_with_its_encoders_gives_the_same_text(seeing: Stack, from_gguf: Stack) -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": _beeps(3), "format": "wav"}}
+    hear = [{"type": "text", "text": "What do you hear?"}, sound]
+    for question in (content(ASK, RED_CIRCLE), hear, "What is 3 + 4?"):
+        assert say(from_gguf, question) == say(seeing, question)
+    assert say(from_gguf, content(ASK, RED_CIRCLE)) == I_SEE
+    assert say(from_gguf, hear) == "I hear three beeps."
+    assert "Images and audio: the encoders of" in from_gguf.log.read_text()
 
 
 def test_a_tool_is_called_and_its_result_used(seeing: Stack) -> None:

@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 
 from gemma_wire import InvalidRequest
-from gemma_wire.gguf_sources import choose_files, find_model, is_gguf, served_name, split_hub_id
+from gemma_wire.gguf_sources import (
+    choose_files,
+    find_mmproj,
+    find_model,
+    is_gguf,
+    served_name,
+    split_hub_id,
+)
 
 HUB = [
     "README.md",
@@ -16,9 +23,10 @@ HUB = [
     "mmproj-F16.gguf",
     "mmproj-BF16.gguf",
     "mmproj-F32.gguf",
+    "preprocessor_config.json",
     "tokenizer.json",
 ]
-REST = ["mmproj-BF16.gguf", "tokenizer.json"]
+REST = ["mmproj-BF16.gguf", "tokenizer.json", "preprocessor_config.json"]
 
 
 @pytest.mark.parametrize(
@@ -83,3 +91,26 @@ def test_the_model_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "n.gguf").touch()
     with pytest.raises(InvalidRequest, match=r"has 2 GGUF files .* \(m-00001-of-00002\.gguf, n\.gguf\)"):
         find_model(tmp_path)
+
+
+def test_the_encoders_of_a_model(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots" / "abc"
+    model = folder / "BF16" / "m-00001-of-00002.gguf"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    assert find_mmproj(model) is None
+    for names, expected in (
+        (["mmproj-q.gguf"], "mmproj-q.gguf"),
+        (["mmproj-a-F32.gguf"], "mmproj-a-F32.gguf"),
+        (["mmproj-b-F16.gguf", "mmproj-a-F16.gguf"], "mmproj-a-F16.gguf"),
+        (["m-MMPROJ-bf16.gguf"], "m-MMPROJ-bf16.gguf"),
+    ):
+        for name in names:
+            (folder / name).touch()
+        assert find_mmproj(model) == find_mmproj(folder) == folder / expected
+    (model.parent / "mmproj.gguf").touch()
+    assert find_mmproj(model) == model.parent / "mmproj.gguf"
+    outside = tmp_path / "models"
+    outside.mkdir()
+    (tmp_path / "mmproj.gguf").touch()
+    assert find_mmproj(outside / "m.gguf") is None

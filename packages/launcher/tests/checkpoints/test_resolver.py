@@ -8,8 +8,12 @@ import pytest
 
 from gemma_launcher.checkpoints import gguf, resolver, validation
 from gemma_launcher.checkpoints.resolver import ResolvedCheckpoint
+from gemma_launcher.checkpoints.validation import read_config, tensor_sizes
 from gemma_launcher.errors import CommandError
 from gemma_launcher.settings import load_settings
+from gemma_launcher.tools import doctor
+from gemma_launcher.tools.memory_planner import command as command_module
+from gemma_launcher.tools.memory_planner.model_shape import ModelShape
 
 REAL = "HF_TOKEN=your_token MODEL_NAME=google/gemma-3n-E4B-it make serve"
 
@@ -171,6 +175,7 @@ def test_a_gguf_file_or_its_folder(gguf_file: Path) -> None:
         load_settings({"model_name": "a/b", "gemma_checkpoint": gguf_file}), os.environ, quiet
     )
     assert named == ResolvedCheckpoint("a/b", found.folder)
+    assert found.note == "Text alone, without encoders"
     tiny, environment = gguf_file.parent.parent / "tiny", {**os.environ}
     environment["GEMMA_ENCODERS"] = str(tiny)
     with_encoders = resolver.checkpoint_folder(gguf_file, environment)
@@ -181,6 +186,31 @@ def test_a_gguf_file_or_its_folder(gguf_file: Path) -> None:
     gguf_file.write_bytes(gguf_file.read_bytes()[:-1])
     with pytest.raises(CommandError, match=r"tiny-Q8_0\.gguf is truncated or damaged: .* download it again"):
         validation.validate_checkpoint(found.folder)
+
+
+def test_a_gguf_file_with_its_encoders(gguf_file: Path) -> None:
+    mmproj = gguf_file.with_name("mmproj-BF16.gguf")
+    tiny = gguf_file.parent.parent / "tiny"
+    command = [sys.executable, "-m", "gemma_model.testing.mmproj_writer", str(tiny), str(mmproj)]
+    subprocess.run(command, check=True)
+    found = resolve(str(gguf_file))
+    assert found.note == f"Images and audio: the encoders of {mmproj}"
+    assert gguf.referenced_files(found.folder) == [gguf_file]
+    assert gguf.weight_files(found.folder) == [gguf_file, mmproj]
+    size = gguf_file.stat().st_size + mmproj.stat().st_size
+    assert doctor.weights_size(found.folder) == doctor.weights_size(gguf_file) == size
+    settings = load_settings({"gemma_checkpoint": gguf_file})
+    shape, _, vision_tower = command_module.find_model(settings, str(gguf_file), None, table_in_file=True)
+    tensors = [t for t in tensor_sizes(tiny / "model.safetensors").items() if "vision_tower." in t[0]]
+    assert vision_tower == sum(count for _, count in tensors)
+    assert shape.audio_config == ModelShape.read(read_config(tiny / "config.json")).audio_config
+    text_alone = resolver.checkpoint_folder(gguf_file, {**os.environ, "GEMMA_TOWERS": "none"})
+    assert gguf.referenced_encoders(text_alone) is None
+    mmproj.write_bytes(mmproj.read_bytes()[:-1])
+    with pytest.raises(CommandError, match=r"mmproj-BF16\.gguf is truncated or damaged: "):
+        validation.validate_checkpoint(found.folder)
+    with pytest.raises(CommandError, match=r"mmproj-BF16\.gguf is truncated .* GEMMA_TOWERS=none for text"):
+        resolve(str(gguf_file))
 
 
 def test_gguf_files_that_cannot_be_served(tmp_path: Path) -> None:

@@ -94,7 +94,9 @@ def open_checkpoint(folder: Path, max_model_len: int | None = None, *, text_only
     )
 
 
-def find_folder(name: str, checkpoint: Path | None, encoders: Path | None = None) -> Path:
+def find_folder(
+    name: str, checkpoint: Path | None, encoders: Path | None = None, *, text_only: bool = False
+) -> Path:
     """The folder ``checkpoint``, or ``name`` if it is a folder, or the hub's snapshot (downloaded if needed).
 
     Both may also be a GGUF file, or a folder with one; the result is the folder that represents it.
@@ -102,7 +104,8 @@ def find_folder(name: str, checkpoint: Path | None, encoders: Path | None = None
     Args:
         name: a hub id, a folder or a file.
         checkpoint: a folder or a file, instead of ``name``.
-        encoders: for a GGUF file, the folder of a checkpoint whose encoders are used.
+        encoders: for a GGUF file, where the encoders are; see ``gguf_checkpoint``.
+        text_only: for a GGUF file, use no encoders.
 
     Raises:
         InvalidRequest: there is nothing with that name, or the GGUF file is not supported.
@@ -111,17 +114,17 @@ def find_folder(name: str, checkpoint: Path | None, encoders: Path | None = None
     if not name and checkpoint is None:
         raise InvalidRequest("is not set; it must be a folder, a GGUF file or a hub id", "MODEL_NAME")
     if is_gguf(path):
-        return prepare_folder(path, encoders=encoders)
+        return prepare_folder(path, encoders=encoders, text_only=text_only)
     is_folder = checkpoint is not None or path.is_dir()
     represents_gguf = is_folder and read_reference(path)[0]
     if encoders is not None and not represents_gguf and (is_folder or not split_hub_id(name)[1]):
         raise InvalidRequest(
             "is only for GGUF files; other checkpoints have encoders of their own", "encoders"
         )
-    return path if is_folder else _download(name, encoders)
+    return path if is_folder else _download(name, encoders, text_only)
 
 
-def _download(name: str, encoders: Path | None) -> Path:
+def _download(name: str, encoders: Path | None, text_only: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - slow, and rarely needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
@@ -134,7 +137,7 @@ def _download(name: str, encoders: Path | None) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidRequest(f"there is no folder or hub model {name!r}: {reason}", "MODEL_NAME") from None
-    return prepare_folder(folder / files[0], encoders=encoders)
+    return prepare_folder(folder / files[0], encoders=encoders, text_only=text_only)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -64,8 +64,8 @@ class Settings(BaseModel):
     )
     encoders: Path | None = Field(
         None,
-        description="Folder of a checkpoint whose encoders of images and audio are used with a GGUF file, "
-        "which has none",
+        description="With a GGUF file: an mmproj file, or the folder of a checkpoint, whose encoders of "
+        "images and audio are used; empty: the mmproj file beside it",
     )
     variants: str = Field(
         "auto",

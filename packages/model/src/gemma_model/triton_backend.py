@@ -59,7 +59,12 @@ class TritonPythonModel:
         malloc.tune()
         self._settings = _read_settings(args)
         settings = self._settings
-        folder = find_folder(settings.model_name, settings.checkpoint, settings.encoders)
+        folder = find_folder(
+            settings.model_name,
+            settings.checkpoint,
+            settings.encoders,
+            text_only=settings.towers == "none",
+        )
         log.info("loading %s with the %s engine", folder, self._settings.engine)
         started = time.monotonic()
         # Imported after the log line above, because importing torch takes seconds.

@@ -20,6 +20,7 @@ from gemma_wire.gguf_sources import read_reference
 
 gguf = pytest.importorskip("gguf", reason="the package gguf, which writes GGUF files, is not installed")
 write_gguf = pytest.importorskip("gemma_model.testing.gguf_writer").write_gguf
+write_mmproj = pytest.importorskip("gemma_model.testing.mmproj_writer").write_mmproj
 
 
 Edit = Callable[..., Path]
@@ -229,9 +230,10 @@ def test_an_unknown_tensor(edited: Edit) -> None:
     assert "has the tensor 'blk.10.proj.weight', which no gemma3n of 10 layers has" in refusal(path)
 
 
-def test_a_folder_with_several_models(file: Path, tmp_path: Path) -> None:
-    for name in ("a.gguf", "b.gguf", "mmproj-a.gguf"):
+def test_a_folder_with_several_models(file: Path, tiny: Path, tmp_path: Path) -> None:
+    for name in ("a.gguf", "b.gguf"):
         shutil.copy(file, tmp_path / name)
+    write_mmproj(tiny, tmp_path / "mmproj-a.gguf")
     message = refusal(tmp_path)
     assert "has 2 GGUF files of text models (a.gguf, b.gguf); set MODEL_NAME to one of its files" in message
     (tmp_path / "b.gguf").unlink()

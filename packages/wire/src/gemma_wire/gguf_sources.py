@@ -12,7 +12,9 @@ from gemma_wire.gguf import SPLIT_NAME, split_files
 REFERENCE: Final = "gguf.json"
 """The file that names the GGUF files, in a folder that represents them."""
 OTHER_WEIGHTS: Final = ("model.safetensors", "model.safetensors.index.json", REFERENCE)
-TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+PROCESSOR_FILES: Final = ("processor_config.json", "preprocessor_config.json")
+OTHER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", *PROCESSOR_FILES)
+"""Files of a hub model that are downloaded with its GGUF files."""
 
 _FORMAT: Final = re.compile(r"[-._](?:(UD)-)?(I?Q\d\w*|BF16|F16|F32)$", re.IGNORECASE)
 _MMPROJ_FORMATS: Final = ("bf16", "f16", "q8_0", "f32")  # the first is preferred
@@ -27,7 +29,9 @@ def is_gguf(path: Path) -> bool:
 
 
 def read_reference(folder: Path) -> tuple[list[Path], Path | None]:
-    """The GGUF files that a folder represents, and the checkpoint with its encoders; none for another folder.
+    """The GGUF files that a folder represents, and where its encoders are; none for another folder.
+
+    The encoders are in the folder of a checkpoint, or in an ``mmproj`` file.
 
     Raises:
         InvalidRequest: the reference cannot be read.
@@ -61,6 +65,22 @@ def find_model(path: Path) -> Path:
     return found[0]
 
 
+def find_mmproj(model: Path) -> Path | None:
+    """The file with the encoders of a text model: the one beside it, of several that of the preferred format.
+
+    A hub model may have its text models in folders and the file with the encoders above them.
+
+    Args:
+        model: the file of the text model, or a folder.
+    """
+    folder = model if model.is_dir() else model.parent
+    is_in_hub_model = folder.parent.parent.name == "snapshots"
+    for each in (folder, *([folder.parent] if is_in_hub_model else [])):
+        if found := _encoders([file.name for file in each.glob("*.gguf")]):
+            return each / found[0]
+    return None
+
+
 def is_mmproj(name: str) -> bool:
     """Whether a file has encoders of images and audio: its name says so."""
     return "mmproj" in name.lower()
@@ -79,7 +99,7 @@ def split_hub_id(name: str) -> tuple[str, str]:
 
 
 def choose_files(repo_id: str, names: Iterable[str], selected: str) -> list[str]:
-    """The files of a hub model to download: the text model, the encoders, and a tokenizer if there is one.
+    """The files of a hub model to download: the text model, the encoders, and the files that belong to them.
 
     Args:
         repo_id: for error messages.
@@ -103,14 +123,14 @@ def choose_files(repo_id: str, names: Iterable[str], selected: str) -> list[str]
             f"{repo_id} {problem}; add one of these formats after a colon, as in {repo_id}:Q4_K_M: {formats}",
             "MODEL_NAME",
         )
-    tokenizer = [name for name in TOKENIZER_FILES if name in names]
-    return [*wanted, *_encoders(names), *tokenizer]
+    others = [name for name in OTHER_FILES if name in names]
+    return [*wanted, *_encoders(names), *others]
 
 
 def _encoders(names: Sequence[str]) -> list[str]:
     """The file of the encoders, of several the one in the preferred format."""
     files = [name for name in names if name.endswith(".gguf") and is_mmproj(name)]
-    return sorted(files, key=_preference)[:1]
+    return sorted(files, key=lambda name: (_preference(name), name))[:1]
 
 
 def _preference(name: str) -> int:

@@ -63,12 +63,13 @@ def resolve_checkpoint(
     if path is not None:
         given = settings.model_name if settings.gemma_checkpoint else ""
         folder = checkpoint_folder(path, environment)
-        note = DEMO_NOTE if folder.name == BUNDLED_CHECKPOINT.name else ""
+        note = DEMO_NOTE if folder.name == BUNDLED_CHECKPOINT.name else gguf.encoder_note(folder)
         return ResolvedCheckpoint(given or _own_name(path), folder, note)
     name = settings.model_name
     if name and name != TINY_CHECKPOINT.name:
         fetched = hub.fetch_checkpoint(name, settings.token, log)
-        return ResolvedCheckpoint(split_hub_id(name)[0], checkpoint_folder(fetched, environment))
+        folder = checkpoint_folder(fetched, environment)
+        return ResolvedCheckpoint(split_hub_id(name)[0], folder, gguf.encoder_note(folder))
     folder = project_root() / TINY_CHECKPOINT
     _ensure_tiny_checkpoint(folder, environment, log)
     return ResolvedCheckpoint(TINY_CHECKPOINT.name, folder, RANDOM_WEIGHTS_NOTE)

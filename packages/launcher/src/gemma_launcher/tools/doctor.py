@@ -29,7 +29,7 @@ from gemma_launcher.processes import ports, preflight, triton_server
 from gemma_launcher.processes.file_limits import FileLimits
 from gemma_launcher.settings import LauncherSettings
 from gemma_wire.gguf import split_files
-from gemma_wire.gguf_sources import split_hub_id
+from gemma_wire.gguf_sources import find_mmproj, split_hub_id
 
 Status = Literal["ok", "warn", "fail"]
 _COLOURS: dict[Status, str] = {"ok": "32", "warn": "33", "fail": "31"}
@@ -282,8 +282,10 @@ def _memory(settings: LauncherSettings) -> CheckResult:
 def weights_size(path: Path) -> int:
     """The size of the weights of a checkpoint, a folder or a GGUF file, in bytes."""
     if not path.is_dir():
-        return sum(part.stat().st_size for part in split_files(path) if part.is_file())
-    files = gguf.referenced_files(path) or [*path.glob("*.safetensors"), *path.glob("*.gguf")]
+        encoders = find_mmproj(path)
+        parts = [*split_files(path), *([encoders] if encoders else [])]
+        return sum(part.stat().st_size for part in parts if part.is_file())
+    files = gguf.weight_files(path) or [*path.glob("*.safetensors"), *path.glob("*.gguf")]
     return sum(file.stat().st_size for file in files)
 
 

@@ -1,7 +1,7 @@
 """Prepares the folder that represents a GGUF file, and prints its path.
 
-Usage: ``python -m gemma_model.gguf_checkpoint PATH [--encoders FOLDER]``. An error is one line on stderr,
-with exit code 1.
+Usage: ``python -m gemma_model.gguf_checkpoint PATH [--encoders PATH | --text-only]``. An error is one line on
+stderr, with exit code 1.
 """
 
 import argparse
@@ -16,10 +16,11 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Prepare a GGUF file to be served.")
     parser.add_argument("path", type=Path, help="the file, or a folder with one model")
-    parser.add_argument("--encoders", type=Path, help="folder of a checkpoint with encoders")
+    parser.add_argument("--encoders", type=Path, help="mmproj file, or folder of a checkpoint with encoders")
+    parser.add_argument("--text-only", action="store_true", help="use no encoders")
     given = parser.parse_args()
     try:
-        print(prepare_folder(given.path, encoders=given.encoders))
+        print(prepare_folder(given.path, encoders=given.encoders, text_only=given.text_only))
     except InvalidRequest as error:
         print(error.message, file=sys.stderr)
         return 1

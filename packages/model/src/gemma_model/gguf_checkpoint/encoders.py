@@ -1,65 +1,52 @@
-"""The encoders of another checkpoint for a GGUF file: the file has the text model alone."""
+"""Finds the encoders of images and audio for a text model in a GGUF file."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from gemma_model.gguf_checkpoint.checkpoint_encoders import read_checkpoint_encoders, wrong_encoders
+from gemma_model.gguf_checkpoint.encoder_config import EncoderConfig
+from gemma_model.gguf_checkpoint.mmproj import read_mmproj
 from gemma_wire import InvalidRequest
-
-SECTIONS: Final = ("vision_config", "audio_config")
-"""What ``config.json`` of a checkpoint with encoders has."""
-COPIED: Final = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-)
-"""Files that belong to the encoders, and the tokenizer, which has the tokens of images and audio."""
-SAME: Final = ("hidden_size", "vocab_size")
-"""What the text models of both must have in common."""
+from gemma_wire.gguf import GGUF
+from gemma_wire.gguf_sources import find_mmproj
 
 
-def add_encoders(text: Mapping[str, Any], encoders: Path) -> dict[str, Any]:
-    """``config.json`` of a text model with the encoders of another checkpoint.
+def find_encoders(model: GGUF, text: Mapping[str, Any], path: Path | None) -> EncoderConfig | None:
+    """The encoders for a text model.
 
     Args:
-        text: of the GGUF file.
-        encoders: the folder of the checkpoint.
+        model: the header of the text model.
+        text: its ``config.json``.
+        path: a checkpoint's folder, an ``mmproj`` file or its folder; ``None``: the ``mmproj`` file beside
+            the text model, if there is one.
 
     Raises:
-        InvalidRequest: it has no encoders, or they do not fit the text model.
+        InvalidRequest: they are not supported, or do not fit the text model.
     """
-    config = _read(encoders / "config.json")
-    own = config.get("text_config")
-    if text.get("model_type") != "gemma3n_text":
-        raise _wrong(f"{text.get('model_type')} has no encoders of images and audio; only Gemma 3n has")
-    if not isinstance(own, dict) or not all(isinstance(config.get(name), dict) for name in SECTIONS):
-        raise _wrong(f"{encoders} has no encoders: config.json lacks text_config, {' or '.join(SECTIONS)}")
-    for key in SAME:
-        if own.get(key) != text[key]:
-            raise _wrong(f"{key} is {own.get(key)} in {encoders}, and {text[key]} in the GGUF file")
-    kept = {key: value for key, value in config.items() if key != "quantization_config"}
-    return {**kept, "text_config": {**text, "architectures": None}}
-
-
-def read_copied_files(encoders: Path) -> dict[str, str]:
-    """The names and contents of the files to copy."""
-    files = (encoders / name for name in COPIED)
-    return {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
-
-
-def _read(file: Path) -> dict[str, Any]:
+    supported = text["model_type"] == "gemma3n_text"
+    if path is not None:
+        if not supported:
+            raise wrong_encoders(
+                f"{text['model_type']} has no encoders of images and audio; only Gemma 3n has"
+            )
+        return _given_encoders(model, text, path.expanduser().absolute())
+    found = find_mmproj(model.files[0]) if supported else None
+    if found is None:
+        return None
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _wrong(f"cannot read {file}: {error}") from None
-    if not isinstance(config, dict):
-        raise _wrong(f"{file} is not a JSON object")
-    return config
+        return read_mmproj(model, text, found)
+    except InvalidRequest as error:
+        advice = "set GEMMA_ENCODERS to another file, or GEMMA_TOWERS=none for text alone"
+        raise wrong_encoders(f"{error.message}; {advice}") from None
 
 
-def _wrong(message: str) -> InvalidRequest:
-    return InvalidRequest(message, "encoders")
+def _given_encoders(model: GGUF, text: Mapping[str, Any], path: Path) -> EncoderConfig:
+    if path.is_dir() and not (path / "config.json").is_file() and (found := find_mmproj(path)):
+        path = found
+    try:
+        return (
+            read_mmproj(model, text, path) if path.suffix == ".gguf" else read_checkpoint_encoders(text, path)
+        )
+    except InvalidRequest as error:
+        raise wrong_encoders(error.message) from None

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from gemma_model.gguf_checkpoint import gemma3, gemma3n
-from gemma_model.gguf_checkpoint.encoders import COPIED, add_encoders, read_copied_files
+from gemma_model.gguf_checkpoint.encoder_config import EncoderConfig
+from gemma_model.gguf_checkpoint.encoders import find_encoders
 from gemma_model.gguf_checkpoint.shapes import check_tensors
-from gemma_model.gguf_checkpoint.tokenizer import build_tokenizer, token_id
+from gemma_model.gguf_checkpoint.tokenizer import build_tokenizer, token_id, with_tokens
 from gemma_wire import InvalidRequest
 from gemma_wire.gguf import GGUF, read_gguf, refuse
 from gemma_wire.gguf_sources import REFERENCE, find_model
@@ -34,14 +35,17 @@ NEIGHBOURS: Final = (
 END_OF_TURN: Final = "<end_of_turn>"
 
 
-def prepare_folder(path: Path, cache: Path = CACHE, encoders: Path | None = None) -> Path:
+def prepare_folder(
+    path: Path, cache: Path = CACHE, encoders: Path | None = None, *, text_only: bool = False
+) -> Path:
     """The folder that represents a GGUF file; made if it does not exist.
 
     Args:
         path: the file, one of its parts, or a folder with one model.
         cache: where such folders are kept. If nothing can be written there, they are in the folder for
             temporary files.
-        encoders: the folder of a checkpoint whose encoders of images and audio are used.
+        encoders: where the encoders of images and audio are; see ``find_encoders``.
+        text_only: use no encoders.
 
     Raises:
         InvalidRequest: the file is not supported, or the encoders do not fit; the message names the file, and
@@ -49,17 +53,16 @@ def prepare_folder(path: Path, cache: Path = CACHE, encoders: Path | None = None
     """
     model = read_gguf(find_model(path.expanduser().absolute()))
     config = _config(model)
-    if encoders is not None:
-        encoders = encoders.expanduser().absolute()
-        config = add_encoders(config, encoders)
-    name = _digest(model, encoders)
+    found = None if text_only else find_encoders(model, config, encoders)
+    config = config if found is None else dict(found.config)
+    name = _digest(model, found)
     temporary = _temporary_cache()
     for parent in (cache.expanduser(), *([temporary] if _is_own(temporary) else [])):
         folder = parent / name
         if (folder / REFERENCE).is_file():
             return folder
         with suppress(OSError):  # a read-only file system, or a full one
-            _write(folder, model, config, encoders)
+            _write(folder, model, config, found)
             return folder
     raise InvalidRequest(
         f"cannot write to {cache}; and not to {temporary}, or other users can as well", "MODEL_NAME"
@@ -80,7 +83,7 @@ def _config(model: GGUF) -> dict[str, Any]:
     return config
 
 
-def _write(folder: Path, model: GGUF, config: Mapping[str, Any], encoders: Path | None) -> None:
+def _write(folder: Path, model: GGUF, config: Mapping[str, Any], encoders: EncoderConfig | None) -> None:
     """Write the folder, completely or not at all; another process may do the same at the same time."""
     files = _files(model, config, encoders)
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,13 +99,14 @@ def _write(folder: Path, model: GGUF, config: Mapping[str, Any], encoders: Path 
                 raise
 
 
-def _files(model: GGUF, config: Mapping[str, Any], encoders: Path | None) -> dict[str, str]:
+def _files(model: GGUF, config: Mapping[str, Any], encoders: EncoderConfig | None) -> dict[str, str]:
     """The names and contents of all files."""
     neighbours = _neighbours(model)
     if encoders is not None:
         neighbours |= _files_of_encoders(model, encoders)
     if "tokenizer.json" not in neighbours:
-        neighbours["tokenizer.json"] = json.dumps(build_tokenizer(model), ensure_ascii=False)
+        tokenizer = with_tokens(build_tokenizer(model), encoders.tokens if encoders else {})
+        neighbours["tokenizer.json"] = json.dumps(tokenizer, ensure_ascii=False)
     ends = _end_ids(model, json.loads(neighbours["tokenizer.json"]))
     template = model.metadata.get("tokenizer.chat_template")
     own = {
@@ -113,7 +117,7 @@ def _files(model: GGUF, config: Mapping[str, Any], encoders: Path | None) -> dic
         REFERENCE: json.dumps(
             {
                 "files": [str(file) for file in model.files],
-                "encoders": None if encoders is None else str(encoders),
+                "encoders": None if encoders is None else str(encoders.path),
             }
         ),
     }
@@ -129,12 +133,14 @@ def _neighbours(model: GGUF) -> dict[str, str]:
     return texts if "tokenizer.json" in texts and _agrees(texts["tokenizer.json"], model) else {}
 
 
-def _files_of_encoders(model: GGUF, encoders: Path) -> dict[str, str]:
-    """The files for images and audio, among them a tokenizer that has their tokens."""
-    files = read_copied_files(encoders)
-    if "tokenizer.json" not in files or not _agrees(files["tokenizer.json"], model):
-        raise InvalidRequest(f"{encoders} has no tokenizer.json with the tokens of the GGUF file", "encoders")
-    return files
+def _files_of_encoders(model: GGUF, encoders: EncoderConfig) -> dict[str, str]:
+    """The files for images and audio. A checkpoint has a tokenizer too, with their tokens."""
+    tokenizer = encoders.files.get("tokenizer.json")
+    if encoders.path.is_dir() and (tokenizer is None or not _agrees(tokenizer, model)):
+        raise InvalidRequest(
+            f"{encoders.path} has no tokenizer.json with the tokens of the GGUF file", "encoders"
+        )
+    return dict(encoders.files)
 
 
 def _agrees(serialized: str, model: GGUF) -> bool:
@@ -171,12 +177,11 @@ def _tokenizer_config() -> dict[str, Any]:
     }
 
 
-def _digest(model: GGUF, encoders: Path | None) -> str:
+def _digest(model: GGUF, encoders: EncoderConfig | None) -> str:
     """Of all that the folder depends on: which files there are, and this code."""
     beside = [model.files[0].parent / name for name in NEIGHBOURS]
-    if encoders is not None:
-        beside += [encoders / name for name in ("config.json", *COPIED)]
-    files = (*model.files, *(path for path in beside if path.is_file()))
+    own = () if encoders is None else encoders.sources
+    files = (*model.files, *own, *(path for path in beside if path.is_file()))
     stats = ((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     code = (path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
     return hashlib.sha256(repr((*stats, *code)).encode()).hexdigest()[:16]

@@ -17,13 +17,14 @@ class Metadata:
     def __init__(self, model: GGUF) -> None:
         self._model = model
 
-    def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
-        """An integer of at least ``least``.
+    def integer(self, key: str, default: int | None = None, least: int = 1, most: int | None = None) -> int:
+        """An integer of at least ``least`` and at most ``most``.
 
         Args:
             key: without the name of the architecture.
             default: if there is no such key; ``None``: there must be one.
             least: the smallest valid value.
+            most: the largest valid value, if there is one.
 
         Raises:
             InvalidRequest: naming the file and the key.
@@ -31,6 +32,8 @@ class Metadata:
         value = self._get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self._wrong(key, value, f"an integer of at least {least}")
+        if most is not None and value > most:
+            raise self._wrong(key, value, f"an integer of at most {most:,}")
         return value
 
     def positive(self, key: str, default: float | None = None) -> float:

@@ -41,6 +41,23 @@ def build_tokenizer(model: GGUF) -> dict[str, Any]:
     return _tokenizer(pieces, merges, types)
 
 
+def with_tokens(tokenizer: dict[str, Any], tokens: Mapping[int, str]) -> dict[str, Any]:
+    """The same with control tokens that the file may have left out, or replaced by placeholders.
+
+    Args:
+        tokenizer: the content of ``tokenizer.json``.
+        tokens: the control tokens by their ids.
+    """
+    vocab = tokenizer["model"]["vocab"]
+    missing = {id_: token for id_, token in tokens.items() if token not in vocab}
+    kept = {piece: id_ for piece, id_ in vocab.items() if id_ not in missing}
+    added = [token for token in tokenizer["added_tokens"] if token["id"] not in missing]
+    return tokenizer | {
+        "added_tokens": [*added, *(_added_token(id_, token) for id_, token in missing.items())],
+        "model": tokenizer["model"] | {"vocab": kept | {token: id_ for id_, token in missing.items()}},
+    }
+
+
 def token_id(model: GGUF, name: str) -> int | None:
     """The id of a token with a role, such as ``eos``."""
     value = model.metadata.get(f"tokenizer.ggml.{name}_token_id")

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
 from gemma_model.cpu.kernels import LANES, ops
@@ -37,14 +38,22 @@ class OutputHead:
         weight: ``[vocab, H]``.
         softcap: logits are softly limited to ± this value; ``None``: they are not.
         cpu_kernels: multiply with the C++ kernels, which must be loaded.
+        missing_rows: token ids after those of the matrix. They are in prompts, and never in an output.
     """
 
-    def __init__(self, weight: Weight, softcap: float | None, cpu_kernels: bool = False) -> None:
+    def __init__(
+        self, weight: Weight, softcap: float | None, cpu_kernels: bool = False, missing_rows: int = 0
+    ) -> None:
         self._weight, self._linear, self._cap = weight, Linear(weight), softcap
+        self._missing_rows = missing_rows
         self._cpu_kernels = cpu_kernels and weight.shape[1] % LANES == 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``[M, H]`` → ``[M, vocab]`` fp32."""
+        """``[M, H]`` → ``[M, vocab]`` fp32; minus infinity for missing rows."""
+        logits = self._logits(x)
+        return F.pad(logits, (0, self._missing_rows), value=-math.inf) if self._missing_rows else logits
+
+    def _logits(self, x: Tensor) -> Tensor:
         if self._cpu_kernels:
             capped: Tensor = ops.logits(x, self._weight.operand, self._cap or 0.0)
             return capped

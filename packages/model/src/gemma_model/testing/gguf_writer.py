@@ -24,7 +24,13 @@ ARCHITECTURE = "gemma3n"
 
 
 def write_gguf(
-    checkpoint: Path, path: Path, kind: str = "F32", *, tokenizer: bool = True, **changes: Any
+    checkpoint: Path,
+    path: Path,
+    kind: str = "F32",
+    *,
+    tokenizer: bool = True,
+    vocabulary: int | None = None,
+    **changes: Any,
 ) -> Path:
     """Write the text part of a checkpoint.
 
@@ -33,15 +39,16 @@ def write_gguf(
         path: of the new file.
         kind: block type of the matrices whose width has complete blocks; the others are F32.
         tokenizer: write the tokenizer too.
+        vocabulary: token ids to write; older files lack those of the encoders.
         changes: arguments of ``GGUFWriter``, such as ``split_max_tensors``.
     """
     config = json.loads((checkpoint / "config.json").read_text())["text_config"]
     writer = gguf.GGUFWriter(path, ARCHITECTURE, **changes)
     _add_config(writer, config)
     if tokenizer:
-        _add_tokenizer(writer, json.loads((checkpoint / "tokenizer.json").read_text()))
+        _add_tokenizer(writer, json.loads((checkpoint / "tokenizer.json").read_text()), vocabulary)
     for name, tensor in gguf_tensors(checkpoint, config):
-        _add_tensor(writer, name, tensor, kind)
+        _add_tensor(writer, name, tensor[:vocabulary] if name == "token_embd.weight" else tensor, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -87,11 +94,11 @@ def _add_config(writer: Any, config: Mapping[str, Any]) -> None:
     writer.add_activation_sparsity_scale([NormalDist().inv_cdf(p) if p else -math.inf for p in shares])
 
 
-def _add_tokenizer(writer: Any, tokenizer: Mapping[str, Any]) -> None:
+def _add_tokenizer(writer: Any, tokenizer: Mapping[str, Any], vocabulary: int | None) -> None:
     """As llama.cpp's converter writes a tokenizer.json."""
     vocab = {**tokenizer["model"]["vocab"], **{t["content"]: t["id"] for t in tokenizer["added_tokens"]}}
     added = {t["id"]: t["special"] for t in tokenizer["added_tokens"]}
-    tokens = sorted(vocab, key=vocab.__getitem__)
+    tokens = sorted(vocab, key=vocab.__getitem__)[:vocabulary]
     kinds = gguf.TokenType
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")

@@ -4,10 +4,13 @@ import mmap
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
 
+from gemma_model.gguf_checkpoint.mmproj_names import checkpoint_name as encoder_name
+from gemma_model.gguf_checkpoint.mmproj_names import checkpoint_shape, usual_name
 from gemma_model.weights.gguf_blocks import decode_rows
 from gemma_model.weights.gguf_names import STACKED, checkpoint_name, has_one_added
 from gemma_model.weights.quantized_tensor import QuantizedTensor
@@ -27,6 +30,30 @@ def open_gguf(model: GGUF) -> dict[str, StoredTensor]:
     """
     every = (_named(model.architecture, info) for info in model.tensors.values())
     return {name: tensor for named in every for name, tensor in named}
+
+
+def open_mmproj(model: GGUF) -> dict[str, StoredTensor]:
+    """The tensors of encoders, memory-mapped. They are dense when they are loaded.
+
+    Args:
+        model: an ``mmproj`` file.
+
+    Raises:
+        InvalidRequest: a tensor is not one of the encoders of Gemma 3n.
+    """
+    stored: dict[str, StoredTensor] = {}
+    for info in model.tensors.values():
+        name = encoder_name(usual_name(info.name))
+        if name is None:
+            raise refuse(info.file, f"has the tensor {info.name!r}, which no encoder of Gemma 3n has")
+        shape, rows = checkpoint_shape(info.name, info.shape), prod(info.shape[:-1])
+        stored[name] = StoredTensor(partial(_map_rows, info, 0, rows), partial(_dense, info.kind, shape))
+    return stored
+
+
+def _dense(kind: BlockType, shape: tuple[int, ...], rows: Tensor) -> Tensor:
+    decoded = decode_rows(kind, rows)
+    return (decoded.dequantize() if isinstance(decoded, QuantizedTensor) else decoded).reshape(shape)
 
 
 def _named(architecture: str, info: TensorInfo) -> Iterator[tuple[str, StoredTensor]]:

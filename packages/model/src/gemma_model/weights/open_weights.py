@@ -8,7 +8,7 @@ import torch
 from gemma_model.checkpoint import read_config
 from gemma_model.weights.compressed_tensors import open_compressed_tensors
 from gemma_model.weights.gguf_blocks import DENSE
-from gemma_model.weights.gguf_file import open_gguf
+from gemma_model.weights.gguf_file import open_gguf, open_mmproj
 from gemma_model.weights.gpu_products import GpuProducts
 from gemma_model.weights.named_weights import Weights
 from gemma_model.weights.quantization_recipe import Recipe
@@ -76,9 +76,11 @@ def _open_gguf(model: GGUF, recipe: Recipe | None) -> dict[str, StoredTensor]:
     return stored if recipe is None else quantized_at_load(stored, recipe)
 
 
-def _open_encoders(folder: Path | None) -> dict[str, StoredTensor]:
-    """The tensors of a checkpoint beside those of its text model."""
-    stored = {} if folder is None else open_folder(folder)
+def _open_encoders(path: Path | None) -> dict[str, StoredTensor]:
+    """The tensors of an ``mmproj`` file, or those of a checkpoint beside those of its text model."""
+    if path is not None and path.suffix == ".gguf":
+        return open_mmproj(read_gguf(path))
+    stored = {} if path is None else open_folder(path)
     return {key: tensor for key, tensor in stored.items() if bare_name(key).startswith(TOWER_PARTS)}
 
 

@@ -4,6 +4,7 @@ import os
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def find_model(
             folder = gguf.prepare(folder, os.environ)
         if not folder.is_dir():
             raise CommandError(f"there is no folder {folder}")
-        config, vision_tower = validation.read_config(folder / "config.json"), _count_vision_tower(folder)
+        config = validation.read_config(folder / "config.json")
+        vision_tower = _count_vision_tower(gguf.referenced_encoders(folder) or folder)
     else:
         config = BUILT_IN.get(name.lower()) or validation.read_config(hub.fetch_config(name, settings.token))
         vision_tower = None
@@ -78,14 +80,17 @@ def find_model(
     if folder is not None and (files := gguf.referenced_files(folder)):
         found = format_of_gguf(read_gguf(files[0]), DTYPE_BYTES["bfloat16"])
         if not quantize:
-            return shape, found, None
+            return shape, found, vision_tower
         if found.name != DENSE_GGUF:
             raise CommandError(f"the checkpoint is quantised already: {found.name}")
     return shape, WeightFormat.read(config, shape.text_config, quantize, table_in_file), vision_tower
 
 
 def _count_vision_tower(folder: Path) -> int | None:
-    """Parameters of the vision tower in the weights of a folder; ``None`` without valid weights."""
+    """Parameters of the vision tower in an ``mmproj`` file or in a folder; ``None`` without valid weights."""
+    if folder.suffix == ".gguf":
+        tensors = read_gguf(folder).tensors
+        return sum(prod(info.shape) for name, info in tensors.items() if name.startswith("v."))
     sizes: dict[str, int] = {}
     try:
         for path in folder.glob("*.safetensors"):

@@ -29,7 +29,10 @@ from gemma_model.weights import Weights
 
 
 class Embedding(ScaledEmbedding):
-    """Token ids to the decoder's input; ids of the towers have embeddings of their own."""
+    """Token ids to the decoder's input; ids of the towers have embeddings of their own.
+
+    A GGUF file may lack the rows of these ids. Then ids without an embedding get that of the last row.
+    """
 
     _hard: tuple[int, Tensor] | None = None
 
@@ -39,12 +42,13 @@ class Embedding(ScaledEmbedding):
 
     def __call__(self, ids: Tensor) -> Tensor:
         """``[M]`` → ``[M, H]``."""
-        embedded = super().__call__(ids)
+        embedded = super().__call__(ids.clamp(max=self.weight.shape[0] - 1))
         if self._hard is None:
             return embedded
         offset, table = self._hard
-        hard = F.embedding((ids - offset).clamp(min=0), table)
-        return torch.where((ids >= offset).unsqueeze(1), hard, embedded)
+        places = ids - offset
+        known = places.clamp(0, len(table) - 1)
+        return torch.where((known == places).unsqueeze(1), F.embedding(known, table), embedded)
 
 
 class Gemma3nDecoder:
@@ -76,7 +80,8 @@ class Gemma3nDecoder:
         ]
         self._norm = norm_of(config.hidden_size, "norm")
         cap = config.final_logit_softcapping
-        self._head = OutputHead(self.embed_tokens.weight, cap, self._cpu_kernels)
+        weight = self.embed_tokens.weight
+        self._head = OutputHead(weight, cap, self._cpu_kernels, config.vocab_size - weight.shape[0])
         self.fused_layers = self.fused()
 
     @property

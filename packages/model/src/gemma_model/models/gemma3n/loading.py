@@ -1,7 +1,7 @@
 """Loads a Gemma 3n checkpoint: the decoder, its towers and its nested models."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -13,6 +13,12 @@ from gemma_model.models.model import Encoders, LoadedModel
 from gemma_model.settings import Settings
 from gemma_model.weights import Weights
 from gemma_wire.tensor_names import TOWER_PARTS
+
+MODALITIES: Final = {
+    "vision_config": ("vision_tower", "embed_vision"),
+    "audio_config": ("audio_tower", "embed_audio"),
+}
+"""Sections of ``config.json``, and the parts of the checkpoint that they describe."""
 
 
 def supports_cpu_kernels(config: Mapping[str, Any]) -> bool:
@@ -43,7 +49,10 @@ def _encoders(
         for part in TOWER_PARTS:
             weights.skip_prefix(f"{part}.", "GEMMA_TOWERS=none")
         return None
-    if "text_config" not in config:
+    for section, parts in MODALITIES.items():
+        for part in parts if not config.get(section) else ():
+            weights.skip_prefix(f"{part}.", f"config.json has no {section}")
+    if not any(config.get(section) for section in MODALITIES):
         return None
     from gemma_model.models.gemma3n.towers import Towers  # noqa: PLC0415 - imports transformers
 

@@ -18,11 +18,11 @@ from gemma_model.weights import Weights
 
 
 class Towers:
-    """Both towers with their embedders, which project to the decoder's hidden size.
+    """The towers with their embedders, which project to the decoder's hidden size. One may be missing.
 
     Args:
-        config: ``config.json`` of the complete checkpoint.
-        weights: of the checkpoint. All of its tower parts are taken.
+        config: ``config.json`` of the complete checkpoint, with ``vision_config``, ``audio_config`` or both.
+        weights: of the checkpoint. All parts of these towers are taken.
         dtype: of the computation.
     """
 
@@ -35,13 +35,12 @@ class Towers:
         self._compute_dtype = dtype if device.type != "cpu" or has_fast_bf16() else torch.float32
         text, vision = self._config.text_config, self._config.vision_config
         audio = self._config.audio_config
-        with no_init_weights():  # random initialisation takes longer than loading
-            parts: dict[str, nn.Module] = {
-                "vision_tower": AutoModel.from_config(vision),
-                "audio_tower": AutoModel.from_config(audio),
-                "embed_vision": Gemma3nMultimodalEmbedder(vision, text),
-                "embed_audio": Gemma3nMultimodalEmbedder(audio, text),
-            }
+        own_configs = {"vision": vision, "audio": audio}
+        parts: dict[str, nn.Module] = {}
+        for name in [name for name in own_configs if config.get(f"{name}_config")]:
+            with no_init_weights():  # random initialisation takes longer than loading
+                parts[f"{name}_tower"] = AutoModel.from_config(own_configs[name])
+                parts[f"embed_{name}"] = Gemma3nMultimodalEmbedder(own_configs[name], text)
         for part, module in parts.items():
             module.load_state_dict(weights.take_prefix(part + "."), strict=True, assign=True)
             module.eval().requires_grad_(False).to(device, dtype)
@@ -49,11 +48,14 @@ class Towers:
 
     def hard_embeddings(self) -> tuple[int, Tensor]:
         """The first token id of the towers, and the embeddings of the ids from there on, ``[n, hidden]``."""
-        first, second = self._config.vision_config.vocab_offset, self._config.audio_config.vocab_offset
-        end = self._config.text_config.vocab_size
-        vision = self._embed("embed_vision", torch.arange(first, second))
-        audio = self._embed("embed_audio", torch.arange(second, end))
-        return first, torch.cat((vision, audio))
+        vision, audio = self._config.vision_config, self._config.audio_config
+        ranges = {}
+        if "embed_vision" in self._parts:
+            ranges["embed_vision"] = range(vision.vocab_offset, vision.vocab_offset + vision.vocab_size)
+        if "embed_audio" in self._parts:
+            ranges["embed_audio"] = range(audio.vocab_offset, self._config.text_config.vocab_size)
+        embedded = [self._embed(part, torch.tensor(ids)) for part, ids in ranges.items()]
+        return next(iter(ranges.values())).start, torch.cat(embedded)
 
     def _embed(self, part: str, ids: Tensor) -> Tensor:
         embedded: Tensor = self._computing(self._parts[part])(input_ids=ids.to(self._device))

@@ -1,4 +1,5 @@
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -153,16 +154,24 @@ def test_a_script_that_crashes_names_its_signal(checkout: Path, monkeypatch: pyt
         resolve("")
 
 
-@pytest.fixture
-def gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tiny checkpoint as a GGUF file, in a folder of its own."""
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny checkpoint, and another with the same as a GGUF file."""
     pytest.importorskip("gguf", reason="the package gguf, which writes GGUF files, is not installed")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    tiny, file = tmp_path / "tiny", tmp_path / "gguf" / "tiny-Q8_0.gguf"
+    folder = tmp_path_factory.mktemp("written")
+    tiny, file = folder / "tiny", folder / "gguf" / "tiny-Q8_0.gguf"
     file.parent.mkdir()
     for module, paths in (("tiny_checkpoint", (tiny,)), ("gguf_writer", (tiny, file))):
         subprocess.run([sys.executable, "-m", f"gemma_model.testing.{module}", *map(str, paths)], check=True)
-    return file
+    return folder
+
+
+@pytest.fixture
+def gguf_file(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny checkpoint as a GGUF file, in a folder of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "gguf" / "tiny-Q8_0.gguf"
 
 
 def test_a_gguf_file_or_its_folder(gguf_file: Path) -> None:
@@ -174,8 +183,7 @@ def test_a_gguf_file_or_its_folder(gguf_file: Path) -> None:
     named = resolver.resolve_checkpoint(
         load_settings({"model_name": "a/b", "gemma_checkpoint": gguf_file}), os.environ, quiet
     )
-    assert named == ResolvedCheckpoint("a/b", found.folder)
-    assert found.note == "Text alone, without encoders"
+    assert named == ResolvedCheckpoint("a/b", found.folder, "Text alone, without encoders")
     tiny, environment = gguf_file.parent.parent / "tiny", {**os.environ}
     environment["GEMMA_ENCODERS"] = str(tiny)
     with_encoders = resolver.checkpoint_folder(gguf_file, environment)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, Gemma3nVisionConfig
+from transformers import AutoModel, Gemma3nConfig, Gemma3nVisionConfig
 
 from gemma_model.checkpoint import open_checkpoint
 from gemma_model.gguf_checkpoint import prepare_folder
@@ -51,17 +51,22 @@ def files(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path) -> LoadedModel:
-    settings = Settings(max_num_seqs=1, max_model_len=512, compile="off", device="cpu")
+    settings = Settings(max_num_seqs=1, max_model_len=512, compile="off", device="cpu", dtype="float32")
     return load_model(folder, settings, torch.device("cpu"))
 
 
-def assert_equal_encoders(ours: LoadedModel, theirs: LoadedModel) -> None:
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """The projections are fp16 in the file."""
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=5e-3)
+
+
+def assert_same_encoders(ours: LoadedModel, theirs: LoadedModel) -> None:
     assert ours.encoders is not None
     assert theirs.encoders is not None
     pixels, log_mel = torch.rand(1, 3, 64, 64), torch.rand(1, 70, 128)
     with torch.inference_mode():
-        assert torch.equal(encode_image(ours.encoders, pixels), encode_image(theirs.encoders, pixels))
-        assert torch.equal(encode_audio(ours.encoders, log_mel), encode_audio(theirs.encoders, log_mel))
+        assert_close(encode_image(ours.encoders, pixels), encode_image(theirs.encoders, pixels))
+        assert_close(encode_audio(ours.encoders, log_mel), encode_audio(theirs.encoders, log_mel))
 
 
 @pytest.mark.skipif(not NANO.is_dir(), reason="there is no models/gemma3n-nano")
@@ -103,10 +108,10 @@ def test_the_file_beside_the_model_is_used(files: Path, tiny: Path, tmp_path: Pa
         assert ours.config[key] == theirs.config[key]
     RequestProcessor(ours, Settings()).close()
     model, expected = loaded(folder), loaded(tiny)
-    assert_equal_encoders(model, expected)
+    assert_same_encoders(model, expected)
     ids = [5, 6, *range(TEXT_VOCAB, TEXT_VOCAB + 2 * MM_VOCAB)]
     with torch.inference_mode():
-        assert torch.equal(model.model.embed(ids), expected.model.embed(ids))
+        assert_close(model.model.embed(ids), expected.model.embed(ids))
 
 
 def test_images_are_prepared_as_the_file_says(files: Path, tiny: Path, tmp_path: Path) -> None:
@@ -164,8 +169,8 @@ def test_one_encoder_alone(files: Path, tiny: Path, tmp_path: Path, kept: str, m
         else:
             log_mel = torch.rand(1, 70, 128)
             found, wanted = (encode_audio(each.encoders, log_mel) for each in (model, expected))  # type: ignore[arg-type]
-        assert torch.equal(found, wanted)
-        assert torch.equal(model.model.embed(own), expected.model.embed(own))
+        assert_close(found, wanted)
+        assert_close(model.model.embed(own), expected.model.embed(own))
         assert torch.equal(model.model.embed([5]), expected.model.embed([5]))
     processor = RequestProcessor(checkpoint, Settings())
     media: dict[str, Any] = {"images": (png(),)} if missing == "images" else {"audio": (wav(),)}
@@ -202,10 +207,11 @@ def test_a_text_model_without_the_rows_of_the_encoders(
         assert ours.tokenizer.token_to_id(token) == theirs.tokenizer.token_to_id(token)
     assert ours.tokenizer.encode("a <b> story").ids == theirs.tokenizer.encode("a <b> story").ids
     model, expected = loaded(folder), loaded(tiny)
-    assert_equal_encoders(model, expected)
+    assert_same_encoders(model, expected)
     ids = [2, 7, *range(TEXT_VOCAB, TEXT_VOCAB + 2 * MM_VOCAB), 9]
     found, wanted = logits(model, ids), logits(expected, ids)
-    assert torch.equal(found[:, :TEXT_VOCAB], wanted[:, :TEXT_VOCAB])
+    exact = len(ids) if source == "checkpoint" else 2  # tokens before those of the encoders
+    assert torch.equal(found[:exact, :TEXT_VOCAB], wanted[:exact, :TEXT_VOCAB])
     assert (found[:, TEXT_VOCAB:] == -torch.inf).all()
 
 
@@ -247,7 +253,8 @@ def test_the_published_image_encoder_is_known_from_its_tensors(tmp_path: Path) -
     encoder = read_vision_encoder(model, tensors, 262_144, 2048)
     tensors.check(encoder.shapes)
     with torch.device("meta"):
-        found = AutoModel.from_config(Gemma3nVisionConfig.from_dict(dict(encoder.config))).timm_model
+        config = Gemma3nConfig.from_dict({"vision_config": dict(encoder.config)})  # as the towers do
+        found = AutoModel.from_config(config.vision_config).timm_model
     assert repr(found) == repr(published)
     assert found.msfa_indices == published.msfa_indices
     assert found.msfa.output_resolution == published.msfa.output_resolution

@@ -14,7 +14,7 @@ from gemma_model.engine_types import EngineOutput
 from gemma_model.gguf_checkpoint import prepare_folder
 from gemma_model.request_processor import RequestProcessor
 from gemma_model.settings import Settings
-from gemma_wire import Request
+from gemma_wire import Options, Request
 from gemma_wire.messages import Message
 
 from ..media_files import encode
@@ -55,10 +55,9 @@ def texts(folder: Path) -> list[str]:
 
             engine.submit(processor.process(request).engine_request, listen)
             assert ended.wait(60)
-            ids = [token for step in steps for token in step.token_ids]
-            found.append(
-                processor.tokens(Request(options={"op": "detokenize", "prompt_token_ids": ids})).text
-            )  # type: ignore[arg-type]
+            ids = tuple(token for step in steps for token in step.token_ids)
+            options = Options(op="detokenize", prompt_token_ids=ids)
+            found.append(processor.tokens(Request(options=options)).text)
     finally:
         engine.close()
         processor.close()

@@ -81,7 +81,7 @@ class Gemma3nDecoder:
         self._norm = norm_of(config.hidden_size, "norm")
         cap = config.final_logit_softcapping
         weight = self.embed_tokens.weight
-        self._head = OutputHead(weight, cap, self._cpu_kernels, config.vocab_size - weight.shape[0])
+        self._head = OutputHead(weight, cap, self._cpu_kernels, max(0, config.vocab_size - weight.shape[0]))
         self.fused_layers = self.fused()
 
     @property

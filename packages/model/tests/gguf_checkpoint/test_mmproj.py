@@ -25,7 +25,7 @@ from gemma_model.settings import Settings
 from gemma_model.testing.tiny_tokenizer import MM_VOCAB, TEXT_VOCAB
 from gemma_model.weights.open_weights import open_folder
 from gemma_wire import InvalidRequest, Request
-from gemma_wire.gguf import GGUF, TensorInfo
+from gemma_wire.gguf import GGUF, TensorInfo, Value
 from gemma_wire.gguf_sources import read_reference
 from gemma_wire.gguf_types import BLOCK_TYPES
 from gemma_wire.messages import Message
@@ -247,7 +247,8 @@ def test_the_published_image_encoder_is_known_from_its_tensors(tmp_path: Path) -
     shapes |= {f"mm.{name}_emb_norm.weight": (2048,) for name in ("hard", "soft")}
     file = tmp_path / "mmproj.gguf"
     infos = {name: TensorInfo(name, shape, BLOCK_TYPES[1], file, 0) for name, shape in shapes.items()}
-    metadata = {"general.architecture": "clip", "clip.vision.image_size": 768, "clip.vision.patch_size": 3}
+    metadata: dict[str, Value] = {"clip.vision.image_size": 768, "clip.vision.patch_size": 3}
+    metadata["general.architecture"] = "clip"
     model = GGUF((file,), metadata, infos)
     tensors = EncoderTensors(model)
     encoder = read_vision_encoder(model, tensors, 262_144, 2048)

@@ -72,8 +72,9 @@ class Difference:
 
     @staticmethod
     def between(reference: Tensor, other: Tensor) -> "Difference":
-        """Of log-probabilities, ``[positions, vocab]``."""
-        divergence = (reference.exp() * (reference - other)).sum(-1).double()
+        """Of log-probabilities, ``[positions, vocab]``; minus infinity for a token that cannot come."""
+        terms = reference.exp() * (reference - other)
+        divergence = terms.masked_fill(reference == -torch.inf, 0.0).sum(-1).double()
         same = reference.argmax(-1) == other.argmax(-1)
         return Difference(
             divergence.mean().item(), divergence.quantile(0.99).item(), same.double().mean().item()

@@ -1,13 +1,14 @@
 """Chat responses, complete and streamed."""
 
 import asyncio
+import json
 from typing import Any, Literal
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from packages.gateway.tests import openai_document
 from packages.gateway.tests.conftest import END, INFO, MODEL, FakeEngine, chat, events, post
 
@@ -241,5 +242,31 @@ async def both_ways(engine: FakeEngine, form: ChatResponseFormat) -> tuple[Any, 
     chunks = [chunk async for chunk in stream(form, engine.generate(request, ""))]
     ChatCompletion.model_validate(whole.model_dump(), strict=True)
     return whole.model_dump(mode="json", exclude_unset=True), [
-        chunk.model_dump(mode="json", exclude_unset=True) for chunk in chunks
+        json.loads(chunk) if isinstance(chunk, bytes) else chunk.model_dump(mode="json", exclude_unset=True)
+        for chunk in chunks
     ]
+
+
+@given(text=st.text(min_size=1), index=st.integers(0, 3), usage=st.booleans(), tier=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_filled_template_is_the_json_of_the_chunk(text: str, index: int, usage: bool, tier: bool) -> None:
+    base = ResponseBase("chatcmpl-1", 1, MODEL, "fp_1")
+    form = ChatResponseFormat(base, 4, include_usage=usage, service_tier="default" if tier else None)
+    engine = FakeEngine()
+    engine.script = [Chunk(text="a"), Chunk(text=text, index=index), Chunk(text=text, index=index), END]
+
+    async def chunks() -> list[Any]:
+        return [chunk async for chunk in stream(form, engine.generate(Request(prompt=""), ""))]
+
+    sent = [chunk for chunk in asyncio.run(chunks()) if isinstance(chunk, bytes)]
+    delta = {
+        "choices": [{"delta": {"content": text}, "finish_reason": None, "index": index, "logprobs": None}]
+    }
+    usage_field = {"usage": None} if usage else {}
+    expected = {**form.common_fields, "object": "chat.completion.chunk", **delta, **usage_field}
+    assert len(sent) == 3
+    for chunk in sent[1:]:
+        assert json.loads(chunk) == expected
+        assert (
+            chunk == ChatCompletionChunk.model_validate(expected).model_dump_json(exclude_unset=True).encode()
+        )

@@ -11,7 +11,7 @@ from gemma_model.completion_output import OutputOptions
 from gemma_model.detokenizer import TokenBytes
 from gemma_model.engine_types import EngineOutput
 from gemma_model.response import ResponseStream
-from gemma_model.response_sender import POLL_SECONDS, ResponseSender
+from gemma_model.response_sender import CHECK_ROUNDS, CHECKS_AT_ONCE, POLL_SECONDS, ResponseSender
 from gemma_wire import Chunk, EngineFailure, Usage, WireError
 
 
@@ -201,6 +201,36 @@ def test_a_disconnect_cancels_only_its_own_generation(bench: Bench) -> None:
     assert 1 not in bench.engine.cancelled
     say(EngineOutput(bench.ids("a"), finish="stop"))
     assert here.ended.wait(5)
+
+
+def test_a_disconnect_is_noticed_among_many_connections(bench: Bench) -> None:
+    channels = [FakeChannel() for _ in range(5 * CHECKS_AT_ONCE)]
+    for channel in channels:
+        bench.open(channel)
+    time.sleep(2 * POLL_SECONDS)
+    for channel in channels[::3]:
+        channel.left = True
+    for channel in channels[::3]:
+        assert channel.ended.wait(2 * CHECK_ROUNDS * POLL_SECONDS + 5)
+    assert sorted(set(bench.engine.cancelled)) == list(range(0, len(channels), 3))
+
+
+def test_responses_are_flushed_after_each_batch(tokenizer: Tokenizer) -> None:
+    engine, channel, flushed = FakeEngine(), FakeChannel(), threading.Event()
+    sent_before: list[int] = []
+
+    def flush() -> None:
+        sent_before.append(len(channel.sent))
+        if channel.sent:
+            flushed.set()
+
+    bench = Bench(tokenizer, engine, ResponseSender(engine.cancel, lambda: None, flush))
+    try:
+        bench.open(channel)(EngineOutput(bench.ids("a")))
+        assert flushed.wait(5)
+        assert 1 in sent_before
+    finally:
+        bench.sender.close()
 
 
 def test_an_engine_failure_becomes_an_error(bench: Bench) -> None:

@@ -20,7 +20,8 @@ from gemma_gateway.errors import ApiError, InternalError, ServiceUnavailable, no
 from gemma_gateway.json_schema_report import JsonSchemaReport
 
 log = logging.getLogger(__name__)
-Events = AsyncGenerator[BaseModel, None]
+Events = AsyncGenerator[BaseModel | bytes, None]
+"""Objects, or their JSON."""
 DONE: Final = b"data: [DONE]\n\n"
 PING: Final = b": ping\n\n"
 """A comment, which clients ignore (HTML standard, 9.2.6)."""
@@ -40,7 +41,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        first: "asyncio.Future[BaseModel]",
+        first: "asyncio.Future[BaseModel | bytes]",
         rest: Events,
         ping_seconds: float,
         padded: bool,
@@ -169,8 +170,8 @@ async def _send(send: Send, body: bytes, last: bool = False) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
-def _event(model: BaseModel, padded: bool) -> bytes:
-    data = model.model_dump_json(exclude_unset=True).encode()
+def _event(event: BaseModel | bytes, padded: bool) -> bytes:
+    data = event if isinstance(event, bytes) else event.model_dump_json(exclude_unset=True).encode()
     return b"data: %b\n\n" % (_pad(data) if padded else data)
 
 

@@ -17,8 +17,19 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
 from gemma_gateway.observability import tracing
+from gemma_gateway.subscription import Subscription
 from gemma_gateway.worker_thread import in_thread
-from gemma_wire import Chunk, ModelInfo, Options, Request, TokenizerInfo, Tokens, Unavailable, WireError
+from gemma_wire import (
+    Chunk,
+    ChunkBatch,
+    ModelInfo,
+    Options,
+    Request,
+    TokenizerInfo,
+    Tokens,
+    Unavailable,
+    WireError,
+)
 from gemma_wire.tensors import INPUTS_BY_NAME, MODEL, OUTPUTS, Array
 
 log = logging.getLogger(__name__)
@@ -129,7 +140,8 @@ class _Server:
         self.target = target
         self._client = InferenceServerClient(target, channel_args=_CHANNEL)
         self._awaited: dict[Any, str | None] = {}  # gRPC call → why it was cancelled
-        self._received = 0  # chunks so far
+        self._received = 0  # messages with chunks so far
+        self._subscription = Subscription(self._subscribe)
         self._supervisor: asyncio.Task[None] | None = None
         self._last_error = ""  # each error is logged once, until the server responds again
 
@@ -140,23 +152,38 @@ class _Server:
             WireError: from the model; ``Unavailable`` when the connection was lost.
         """
         finished = False
-        call = self._call(await _to_inputs(request), request_id)
-        self._await(call)
-        try:
-            async with aclosing(self._responses(call)) as responses:
-                async for arrays in responses:
-                    self._received += 1
-                    chunk = Chunk.from_tensors(arrays)
-                    finished = chunk.usage is not None
-                    yield chunk
-        except asyncio.CancelledError:
-            if (reason := self._awaited[call]) is None:
-                raise
-            raise Unavailable(reason) from None
-        finally:
-            del self._awaited[call]
+        with self._subscription.receiver() as receiver:
+            call = self._call(await _to_inputs(receiver.address(request)), request_id)
+            self._await(call)
+            try:
+                async with aclosing(receiver.read(self._chunks(call))) as chunks:
+                    async for chunk in chunks:
+                        finished = chunk.usage is not None
+                        yield chunk
+            except asyncio.CancelledError:
+                if (reason := self._awaited[call]) is None:
+                    raise
+                raise Unavailable(reason) from None
+            finally:
+                call.cancel()  # whatever has been read of it
+                del self._awaited[call]
         if not finished:
             raise Unavailable("Triton closed the stream before the response was complete")
+
+    async def _chunks(self, call: Any) -> AsyncGenerator[Chunk, None]:
+        """The chunks that come in the request's own stream."""
+        async with aclosing(self._responses(call)) as responses:
+            async for arrays in responses:
+                self._received += 1
+                yield Chunk.from_tensors(arrays)
+
+    async def _subscribe(self, request: Request) -> AsyncGenerator[ChunkBatch, None]:
+        """The chunks of all requests that name a subscription."""
+        call = self._call(await _to_inputs(request), "")
+        async with aclosing(self._responses(call)) as responses:
+            async for arrays in responses:
+                self._received += 1
+                yield ChunkBatch.from_tensors(arrays)
 
     async def describe(self, seconds: float) -> ModelInfo:
         """The model's description; raises what ``report`` raises."""
@@ -182,6 +209,7 @@ class _Server:
     async def close(self) -> None:
         if self._supervisor is not None:
             self._supervisor.cancel()
+        self._subscription.close()
         await self._client.close()
 
     def _call(self, tensors: list[InferInput], request_id: str, seconds: float | None = None) -> Any:

@@ -4,6 +4,7 @@ What the real Triton does in each of these cases is the end-to-end tests' matter
 """
 
 import asyncio
+import json
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from packages.gateway.tests.conftest import END, INFO
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gemma_gateway.triton_client import TritonClient
-from gemma_wire import Chunk, Message, ModelInfo, Request, TokenizerInfo, Tokens
+from gemma_wire import Chunk, ChunkBatch, Message, ModelInfo, Request, TokenizerInfo, Tokens
 
 ASK = Request(
     messages=(Message(role="user", content="Hi"),), images=(b"one", b"two"), max_tokens=5, stream=True
@@ -27,6 +28,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     """Plays ``described`` for a description and ``script`` for everything else.
 
     A string is an error in the stream; an event is waited for; the end of the script ends the stream.
+    A subscription brings what is put into ``batches``; ``None`` ends it.
     """
 
     def __init__(self) -> None:
@@ -34,6 +36,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.described: list[Step] = [INFO]
         self.live: list[asyncio.Event] = []
         self.asked: list[Any] = []
+        self.subscriptions: list[str] = []
+        self.subscribed = 0
+        self.batches: asyncio.Queue[ChunkBatch | str | None] = asyncio.Queue()
         self.traceparents: list[str] = []
         self.running = 0
 
@@ -41,6 +46,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.running += 1
         try:
             async for request in requests:
+                if options(request).get("op") == "subscribe":
+                    async for step in self._subscribe(options(request)["subscription"]):
+                        yield step
+                    return
                 self.asked.append(request)
                 metadata = dict(context.invocation_metadata())
                 if not is_describe(request) and "traceparent" in metadata:
@@ -53,6 +62,15 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         finally:
             self.running -= 1
 
+    async def _subscribe(self, name: str) -> AsyncIterator[Any]:
+        self.subscriptions.append(name)
+        self.subscribed += 1
+        try:
+            while (step := await self.batches.get()) is not None:
+                yield response(step)
+        finally:
+            self.subscribed -= 1
+
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
         for event in self.live:
             await event.wait()
@@ -63,7 +81,16 @@ def is_describe(request: Any) -> bool:
     return any(b'"describe"' in content for content in request.raw_input_contents)
 
 
-def response(step: Chunk | ModelInfo | TokenizerInfo | Tokens | str) -> Any:
+def options(request: Any) -> dict[str, Any]:
+    """The options of a request."""
+    for tensor, content in zip(request.inputs, request.raw_input_contents, strict=True):
+        if tensor.name == "options":
+            given: dict[str, Any] = json.loads(content[4:])
+            return given
+    return {}
+
+
+def response(step: ChunkBatch | Chunk | ModelInfo | TokenizerInfo | Tokens | str) -> Any:
     if isinstance(step, str):
         return service_pb2.ModelStreamInferResponse(error_message=step)
     answer = service_pb2.ModelInferResponse()

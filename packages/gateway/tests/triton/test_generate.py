@@ -6,7 +6,15 @@ from contextlib import aclosing
 import grpc  # type: ignore[import-untyped]
 import pytest
 from packages.gateway.tests.conftest import END, INFO, until
-from packages.gateway.tests.triton.conftest import ASK, FakeTriton, Step, answer, connected, listening
+from packages.gateway.tests.triton.conftest import (
+    ASK,
+    FakeTriton,
+    Step,
+    answer,
+    connected,
+    listening,
+    options,
+)
 from tritonclient.grpc import service_pb2_grpc
 
 import gemma_gateway.triton_client as subject
@@ -27,7 +35,9 @@ async def test_generate(engine: TritonClient, triton: FakeTriton) -> None:
         "images": ("BYTES", [2]),
         "max_tokens": ("INT32", [1]),
         "stream": ("BOOL", [1]),
+        "options": ("BYTES", [1]),
     }
+    assert options(request).keys() <= {"subscription", "receiver"}
 
 
 async def test_describe(engine: TritonClient) -> None:

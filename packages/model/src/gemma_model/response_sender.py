@@ -1,6 +1,7 @@
 """The thread that sends responses: it joins queued outputs, and notices when a client disconnects."""
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -14,7 +15,11 @@ from gemma_wire import EngineFailure
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
-"""Interval at which each client's connection is checked and the metrics are updated."""
+"""Interval at which clients' connections are checked and the metrics are updated."""
+CHECKS_AT_ONCE = 4
+CHECK_ROUNDS = 8
+"""Each check is a round trip to Triton, which costs as much as sending a token. So of many connections only
+some are checked at a time: at least ``CHECKS_AT_ONCE``, and each within about ``CHECK_ROUNDS`` intervals."""
 
 
 class Cancel(Protocol):
@@ -31,13 +36,18 @@ class ResponseSender:
         cancel: ends a request, or one choice of it, by the engine's request id.
         update_metrics: called every ``POLL_SECONDS`` in this thread: each of Triton's metrics costs a round
             trip to the server.
+        flush: called after the responses to all queued outputs have been sent, before the thread waits.
     """
 
-    def __init__(self, cancel: Cancel, update_metrics: Callable[[], None]) -> None:
+    def __init__(
+        self, cancel: Cancel, update_metrics: Callable[[], None], flush: Callable[[], None] = lambda: None
+    ) -> None:
         self._cancel = cancel
         self._update_metrics = update_metrics
+        self._flush = flush
         self._inbox: queue.SimpleQueue[tuple[ResponseStream, EngineOutput] | None] = queue.SimpleQueue()
         self._open: set[ResponseStream] = set()
+        self._to_check: list[ResponseStream] = []
         self._last_poll = 0.0
         self._thread = threading.Thread(target=self._run, name="response-sender", daemon=True)
         self._thread.start()
@@ -59,6 +69,7 @@ class ResponseSender:
             outputs, closing = self._drain()
             for response, batch in outputs.items():
                 self._advance(response, batch)
+            self._flush()
             if closing or time.monotonic() - self._last_poll >= POLL_SECONDS:
                 self._poll()
 
@@ -100,9 +111,17 @@ class ResponseSender:
     def _poll(self) -> None:
         self._last_poll = time.monotonic()
         try:
-            for response in list(self._open):
+            for response in self._next_checks():
                 if response.request_id is not None and response.channel.cancelled():
                     self._cancel(response.request_id)
             self._update_metrics()
         except Exception:  # a metric that cannot be set must not stop the responses
             log.exception("the response sender continues after an error")
+
+    def _next_checks(self) -> list[ResponseStream]:
+        """The responses whose connections are checked now; all have their turn."""
+        if not self._to_check:
+            self._to_check = list(self._open)
+        count = max(CHECKS_AT_ONCE, math.ceil(len(self._open) / CHECK_ROUNDS))
+        checked, self._to_check = self._to_check[:count], self._to_check[count:]
+        return [response for response in checked if not response.finished]

@@ -22,12 +22,14 @@ from gemma_model.checkpoint import find_folder, open_checkpoint
 from gemma_model.engine import create_engine, leave_cores_to_engine
 from gemma_model.engine_types import EngineInfo
 from gemma_model.metrics import Metrics
-from gemma_model.response import ResponseStream
+from gemma_model.response import Channel, ResponseStream
 from gemma_model.response_sender import ResponseSender
 from gemma_model.settings import Settings
+from gemma_model.subscriptions import SubscribedChannel, Subscriptions
 from gemma_model.worker_pool import RequestAborted, WorkerPool
 from gemma_wire import (
     Chunk,
+    ChunkBatch,
     EngineFailure,
     InvalidRequest,
     ModelInfo,
@@ -86,9 +88,11 @@ class TritonPythonModel:
         self._text_pool = WorkerPool("text", POOL_THREADS, limit)
         self._media_pool = WorkerPool("media", POOL_THREADS, limit)  # text never waits for media,
         self._grammar_pool = WorkerPool("grammar", POOL_THREADS, limit)  # nor for grammars
-        self._sender = ResponseSender(self._engine.cancel, self._update_metrics)
+        self._subscriptions = Subscriptions()
+        flush = self._subscriptions.flush
+        self._sender = ResponseSender(self._engine.cancel, self._update, flush)
         # Completing a constrained output takes time, and validating one even more: others must not wait.
-        self._grammar_sender = ResponseSender(self._engine.cancel, lambda: None)
+        self._grammar_sender = ResponseSender(self._engine.cancel, lambda: None, flush)
         self._validation_pool = WorkerPool("validation", 1, limit)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.freeze()  # exclude loaded objects, which stay, from garbage collection
@@ -116,6 +120,8 @@ class TritonPythonModel:
                 channel.send(self._describe(), last=True)
             elif parsed.options.op == "tokenizer_info":
                 channel.send(self._processor.tokenizer_info, last=True)
+            elif parsed.options.op == "subscribe":
+                self._subscriptions.open(parsed.options.subscription or "", channel)
             else:
                 work = self._start if parsed.options.op == "generate" else self._tokens
                 self._pool(parsed).submit(partial(work, channel, parsed))
@@ -130,6 +136,7 @@ class TritonPythonModel:
         self._sender.close()
         self._grammar_sender.close()
         self._validation_pool.close()
+        self._subscriptions.close()
         self._processor.close()
 
     @property
@@ -147,7 +154,10 @@ class TritonPythonModel:
             processed = self._processor.process(request, channel.cancelled)
             engine_request = processed.engine_request
             response = ResponseStream(
-                channel, request.stream, processed.output_options, self._validation_pool.submit
+                self._to_client(channel, request),
+                request.stream,
+                processed.output_options,
+                self._validation_pool.submit,
             )
             sender = self._sender if engine_request.constraint is None else self._grammar_sender
             sender.start(response, lambda on_output: self._engine.submit(engine_request, on_output))
@@ -155,6 +165,11 @@ class TritonPythonModel:
             channel.close()
         except Exception as error:
             channel.fail(_as_wire_error(error))
+
+    def _to_client(self, channel: "TritonChannel", request: Request) -> Channel:
+        """By way of the subscription that the request names, if it names one."""
+        name, receiver = request.options.subscription, request.options.receiver
+        return channel if name is None else SubscribedChannel(channel, self._subscriptions, name, receiver)
 
     def _tokens(self, channel: "TritonChannel", request: Request) -> None:
         try:
@@ -164,7 +179,8 @@ class TritonPythonModel:
         except Exception as error:
             channel.fail(_as_wire_error(error))
 
-    def _update_metrics(self) -> None:
+    def _update(self) -> None:
+        self._subscriptions.close_cancelled()
         self._metrics.update(self._info(), self._engine.observations())
 
     def _info(self) -> EngineInfo:
@@ -203,7 +219,7 @@ class TritonChannel:
     def __init__(self, sender: Any) -> None:
         self._sender = sender
 
-    def send(self, response: Chunk | ModelInfo | TokenizerInfo | Tokens, *, last: bool) -> None:
+    def send(self, response: Chunk | ChunkBatch | ModelInfo | TokenizerInfo | Tokens, *, last: bool) -> None:
         """See ``Channel.send``."""
         tensors = [pb_utils.Tensor(name, array) for name, array in response.to_tensors().items()]
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=FINAL if last else 0)

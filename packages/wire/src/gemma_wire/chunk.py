@@ -1,7 +1,7 @@
 """The model's responses, as typed values and as tensors."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -114,6 +114,7 @@ class Chunk(_Frozen):
         unenforced: in the first chunk: keywords of the request's JSON schemas that are not enforced.
         schema_valid: in the same chunk as ``usage``, if ``unenforced`` was not empty: whether every choice is
             valid.
+        number: the place among the chunks of the response, from 0, if the request names a subscription.
     """
 
     text: str = ""
@@ -129,6 +130,7 @@ class Chunk(_Frozen):
     timings: Timings | None = None
     unenforced: tuple[str, ...] = ()
     schema_valid: bool | None = None
+    number: int | None = None
 
     def to_tensors(self) -> dict[str, Array]:
         """The tensors ``text`` and ``chunk``; the JSON does not contain the text."""
@@ -154,6 +156,24 @@ class _JsonResponse(_Frozen):
     def from_tensors(cls, arrays: Mapping[str, Array]) -> Self:
         """The inverse of ``to_tensors``."""
         return cls.model_validate_json(arrays["chunk"].item())
+
+
+class ReceivedChunk(NamedTuple):
+    """A chunk of one of the requests that name a subscription."""
+
+    receiver: int
+    chunk: Chunk
+
+
+class ChunkBatch(_JsonResponse):
+    """The response to ``op=subscribe``: chunks of several requests, in the order of each request."""
+
+    chunks: tuple[ReceivedChunk, ...] = ()
+
+    def to_tensors(self) -> dict[str, Array]:
+        """The tensors ``text`` and ``chunk``."""
+        chunk = tensors.pack(tensors.CHUNK, [self.model_dump_json(exclude_defaults=True)])
+        return {"text": tensors.pack(tensors.TEXT, [""]), "chunk": chunk}
 
 
 class Tokens(_JsonResponse):

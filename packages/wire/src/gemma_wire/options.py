@@ -15,6 +15,8 @@ MAX_STOPS = 16
 LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY = 0.01, 10.0
 """Logits are at most some hundreds: multiplied or divided by these they stay within fp32's range."""
 MAX_BIASES = 1024
+MIN_SUBSCRIPTION, MAX_SUBSCRIPTION = 16, 64
+"""Characters of a subscription's name: nobody shall find one by guessing."""
 MAX_CACHE_SALT = 512
 """Characters of a ``cache_salt``."""
 
@@ -103,7 +105,7 @@ class Options(SamplingParams):
     """The options that have no tensors of their own. ``None`` means the model's default.
 
     Args:
-        op: the operation. Every operation but ``generate`` has one response, at once.
+        op: the operation. Every operation but ``generate`` and ``subscribe`` has one response, at once.
         model: one of the models that the server holds; ``None``: the main model.
         prompt_token_ids: a tokenized prompt; with ``op=detokenize`` the tokens to convert to text.
         stop: the generated text ends before any of these strings.
@@ -125,9 +127,13 @@ class Options(SamplingParams):
         tools: the tools that the model may call.
         tool_choice: whether the model must call a tool.
         parallel_tool_calls: whether there may be several tool calls.
+        subscription: with ``op=subscribe``, the name of the subscription, whose responses are the chunks of
+            all requests that name it; with ``op=generate``, one that receives all chunks but the last while
+            it is open.
+        receiver: what the request is called in the responses of its subscription.
     """
 
-    op: Literal["generate", "describe", "tokenize", "detokenize", "tokenizer_info"] = "generate"
+    op: Literal["generate", "describe", "tokenize", "detokenize", "tokenizer_info", "subscribe"] = "generate"
     model: str | None = None
     prompt_token_ids: Annotated[tuple[TokenId, ...], Field(min_length=1)] | None = None
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=MAX_STOPS)
@@ -150,3 +156,5 @@ class Options(SamplingParams):
     tools: tuple[Tool, ...] = Field((), max_length=MAX_TOOLS)
     tool_choice: Literal["auto", "required"] = "auto"
     parallel_tool_calls: StrictBool = True
+    subscription: str | None = Field(None, min_length=MIN_SUBSCRIPTION, max_length=MAX_SUBSCRIPTION)
+    receiver: JsonInt = Field(0, ge=0, le=INT32_MAX)

@@ -32,6 +32,7 @@ _PROMPT_FIELDS = {
     "detokenize": ("prompt_token_ids",),
     "describe": (),
     "tokenizer_info": (),
+    "subscribe": (),
 }
 
 
@@ -75,6 +76,8 @@ class Request(WireModel):
             names = " and ".join(filter(None, (", ".join(allowed[:-1]), *allowed[-1:])))
             takes = f"exactly one of {names}" if len(allowed) > 1 else names or "no prompt"
             raise ValueError(f"op={self.options.op} takes {takes}, not {' and '.join(given) or 'nothing'}")
+        if self.options.op == "subscribe" and self.options.subscription is None:
+            raise ValueError("op=subscribe needs the name of a subscription")
         if self.options.tools and self.messages is None:
             raise ValueError("tools need messages")
         return self

@@ -40,6 +40,12 @@ class ChatChoiceDelta(NamedTuple):
     token_ids: tuple[int, ...] = ()
     finish_reason: wire.FinishReason | None = None
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it brings text and nothing else."""
+        others = self.role or self.tool_calls or self.logprobs or self.token_ids or self.finish_reason
+        return bool(self.text) and not others
+
 
 class ChatChoiceStreamer:
     """Turns the engine's chunks of one choice into deltas.

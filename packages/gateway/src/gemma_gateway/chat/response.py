@@ -3,8 +3,9 @@
 A complete response is built from the stream: ``complete`` joins the same deltas that ``stream`` sends.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, NamedTuple
 
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -17,16 +18,22 @@ from gemma_gateway.chat.choices import (
     to_chunk_choice,
 )
 from gemma_gateway.chat.response_options import ChatResponseFormat
+from gemma_gateway.chat.text_events import TextEvents
 from gemma_gateway.generation import Chunks
 from gemma_gateway.usage import to_openai_usage
 
+Events = AsyncGenerator[ChatCompletionChunk | bytes, None]
+"""Chunks, or their JSON."""
 
-async def stream(form: ChatResponseFormat, chunks: Chunks) -> AsyncGenerator[ChatCompletionChunk, None]:
+
+async def stream(form: ChatResponseFormat, chunks: Chunks) -> Events:
     """The response as OpenAI streams it. Nothing is yielded before the engine's first chunk.
 
     Then the first chunk of every choice is sent, in the order of the choices, on which the SDK relies.
     """
     common = form.common_fields
+    texts = TextEvents(partial(_text_chunk, form, common))
+    templates = not (form.logprobs or form.token_ids or form.continuous_usage)
     async with aclosing(_updates(form, chunks)) as updates:
         async for update in updates:
             so_far = update.usage_so_far if form.continuous_usage else None
@@ -34,12 +41,23 @@ async def stream(form: ChatResponseFormat, chunks: Chunks) -> AsyncGenerator[Cha
             usage = {"usage": so_far and to_openai_usage(so_far)} if form.include_usage else {}
             prompt_fields = update.prompt_fields
             for delta in update.deltas:
+                if templates and delta.is_text and not prompt_fields:
+                    yield texts.json(delta)
+                    continue
                 rest, choice = {**usage, **prompt_fields}, to_chunk_choice(delta, form)
                 yield ChatCompletionChunk(**common, object="chat.completion.chunk", choices=[choice], **rest)
                 prompt_fields = {}
             if update.usage and form.include_usage:
                 final = to_openai_usage(update.usage)
                 yield ChatCompletionChunk(**common, object="chat.completion.chunk", choices=[], usage=final)
+
+
+def _text_chunk(
+    form: ChatResponseFormat, common: Mapping[str, Any], delta: ChatChoiceDelta
+) -> ChatCompletionChunk:
+    usage: dict[str, Any] = {"usage": None} if form.include_usage else {}
+    choice = to_chunk_choice(delta, form)
+    return ChatCompletionChunk(**common, object="chat.completion.chunk", choices=[choice], **usage)
 
 
 async def complete(form: ChatResponseFormat, chunks: Chunks) -> ChatCompletion:

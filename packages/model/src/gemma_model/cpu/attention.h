@@ -91,11 +91,11 @@ inline void softmax(float* score, int64_t count) {
   Vec total(0.0f);
   for (int64_t p = 0; p < count; p += LANES) {
     const int64_t n = std::min(LANES, count - p);
-    const Vec weight = (Vec::loadu(score + p, n) - top).exp();
+    const Vec weight = exp(Vec::loadu(score + p, n) - top);
     weight.store(score + p, n);
     total = total + Vec::set(Vec(0.0f), weight, n);
   }
-  const Vec share(1.0f / total.reduce_add());
+  const Vec share(1.0f / sum_lanes(total));
   for (int64_t p = 0; p < count; p += LANES) {
     const int64_t n = std::min(LANES, count - p);
     (Vec::loadu(score + p, n) * share).store(score + p, n);

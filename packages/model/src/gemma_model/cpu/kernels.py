@@ -1,6 +1,7 @@
 """Compiles the C++ kernels at first use, keeps the library for the next start, and loads it.
 
-Without a C++ compiler, or on a processor without AVX2, PyTorch's own operations are used instead.
+They run on x86-64 with AVX2 or AVX512, and on 64-bit ARM with Linux. Elsewhere, or without a C++
+compiler, PyTorch's own operations are used instead.
 """
 
 import hashlib
@@ -19,13 +20,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gemma_model.cpu.instruction_set import InstructionSet, instruction_set
+
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.cpp")  # includes the headers in this folder
-FLAGS = ("-O3", "-march=native", "-std=c++20", "-fPIC", "-shared", "-fopenmp", "-w")
+FLAGS = ("-O3", "-std=c++20", "-fPIC", "-shared", "-fopenmp", "-w")
 EXTRA_FLAGS = "CPU_KERNEL_FLAGS"
 """An environment variable with more flags for the compiler; ``make sanitize`` sets it."""
-TIMEOUT = 600  # seconds
+TIMEOUT = 1800
+"""Seconds for the compiler. A small ARM board needs minutes, and so do sanitizers on a busy machine."""
 FOLDER = Path("~/.cache/gemma-triton/kernels").expanduser()
 """Where compiled kernels are kept."""
 
@@ -41,16 +45,19 @@ ops = torch.ops.gemma
 @cache
 def load() -> bool:
     """Make ``ops`` usable. Returns whether that was possible; the reason is logged once if not."""
-    capability = torch.backends.cpu.get_cpu_capability()
+    target = instruction_set()
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if capability not in ("AVX512", "AVX2"):
-        log.info("CPU kernels: none for %s; PyTorch's own operations are used", capability)
+    if target is None:
+        capability = torch.backends.cpu.get_cpu_capability()
+        log.info(
+            "CPU kernels: none for %s (%s); PyTorch's own operations are used", platform.machine(), capability
+        )
         return False
     if compiler is None:
         log.warning("CPU kernels: no C++ compiler (g++ or clang++), so decoding is slower than it could be")
         return False
     try:
-        torch.ops.load_library(_build(compiler, capability))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(_build(compiler, target))  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         log.warning("CPU kernels: not usable, so decoding is slower than it could be: %s", _reason(error))
         return False
@@ -80,14 +87,13 @@ def _suits_kernel(x: Tensor) -> bool:
     return known and hasattr(ops, "is_finite")
 
 
-def _build(compiler: str, capability: str) -> Path:
+def _build(compiler: str, target: InstructionSet) -> Path:
     """The library; compiled unless it exists. Two processes may do so at the same time."""
-    own = (f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}")
-    flags = (*FLAGS, *own, *os.environ.get(EXTRA_FLAGS, "").split())
+    flags = (*FLAGS, *target.flags, *os.environ.get(EXTRA_FLAGS, "").split())
     library = FOLDER / f"kernels-{_digest(compiler, flags)}.so"
     if library.is_file():
         return library
-    log.info("CPU kernels: compiling with %s, once, about half a minute", compiler)
+    log.info("CPU kernels: compiling with %s for %s, once, about a minute", compiler, target.name)
     started = time.monotonic()
     FOLDER.mkdir(parents=True, exist_ok=True)
     home = Path(torch.__file__).parent
@@ -107,7 +113,7 @@ def _build(compiler: str, capability: str) -> Path:
 
 
 def _digest(compiler: str, flags: tuple[str, ...]) -> str:
-    """Of all that the library depends on; ``-march=native`` makes the processor part of it."""
+    """Of all that the library depends on; with ``-march=native`` on the processor as well."""
     processor = platform.machine() + _processor_flags()
     parts = (*_sources(), torch.__version__, compiler, *flags, processor)
     return hashlib.sha256("\0".join((*parts, sysconfig.get_platform())).encode()).hexdigest()[:16]

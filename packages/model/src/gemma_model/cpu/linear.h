@@ -47,7 +47,7 @@ Tensor linear(const Tensor& x, const Tensor& w) {
 
 // cap * tanh(x / cap). The error is less than a millionth of the cap, which is less than that of the sums before it.
 inline Vec softcap(Vec x, float cap) {
-  const Vec e = (x * Vec(2 / cap)).exp();
+  const Vec e = exp(x * Vec(2 / cap));
   return Vec(cap) - Vec(2 * cap) / (e + Vec(1.0f));
 }
 

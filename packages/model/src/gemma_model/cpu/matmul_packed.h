@@ -14,11 +14,7 @@
 namespace {
 
 constexpr int64_t PANEL_DEPTH = 512;  // elements of a panel's rows that are used while they are in the L1 cache
-#ifdef CPU_CAPABILITY_AVX512
-constexpr int PANEL_ROWS = 8;  // PANEL_ROWS x PANEL_COLUMNS sums fit into the registers, with their operands
-#else
-constexpr int PANEL_ROWS = 4;
-#endif
+constexpr int PANEL_ROWS = REGISTERS / 4;  // PANEL_ROWS x PANEL_COLUMNS sums fit into the registers, with their operands
 constexpr int PANEL_COLUMNS = 3;
 
 // Elements of a vector of operands.
@@ -75,21 +71,6 @@ inline auto load_vector(const at::BFloat16* p) { return _mm512_loadu_si512(p); }
 inline Vec add_products(Vec sum, __m512i a, __m512i b) { return add_pairs(sum, a, b); }
 #endif
 
-// A vector that is read once and used often. With 16 registers GCC would read it from memory for each use, and the
-// product would wait for that.
-#ifdef CPU_CAPABILITY_AVX512
-template <typename V>
-inline V keep_in_register(V v) {
-  return v;
-}
-#else
-inline Vec keep_in_register(Vec v) {
-  __m256 own = v;
-  asm("" : "+x"(own));
-  return own;
-}
-#endif
-
 // Adds the products of `vectors` vectors of two panels to a tile of sums [PANEL_ROWS, PANEL_COLUMNS].
 template <typename In>
 inline void add_panels(const In* x, const In* w, int64_t vectors, Vec* tile) {
@@ -130,7 +111,7 @@ void multiply(const Panels<PANEL_ROWS, T>& x, const Panels<PANEL_COLUMNS, T>& w,
       return;
     }
     float done[R * C];
-    reduce_lanes<R * C>(sums, done);
+    sum_lanes<R * C>(sums, done);
     for (int64_t r = 0; r < std::min(R, rows - p * R); ++r)
       std::copy_n(done + r * C, std::min(C, columns - q * C), y + (p * R + r) * columns + q * C);
   };

@@ -21,12 +21,12 @@ template <typename T>
 float sparsity_cutoff(const T* gate, int64_t width, double sparsity_zscore) {
   Vec sum(0.0f), squares(0.0f);
   for (int64_t i = 0; i < width; i += LANES) sum = sum + load(gate + i);
-  const float mean = sum.reduce_add() / float(width);
+  const float mean = sum_lanes(sum) / float(width);
   for (int64_t i = 0; i < width; i += LANES) {
     const Vec off = load(gate + i) - Vec(mean);
     squares = at::vec::fmadd(off, off, squares);
   }
-  return mean + std::sqrt(squares.reduce_add() / float(width)) * float(sparsity_zscore);
+  return mean + std::sqrt(sum_lanes(squares) / float(width)) * float(sparsity_zscore);
 }
 
 // gelu(gate) * up: gate_up [M, 2 x I] -> [M, I]. `sparsity_zscore` NaN: no sparsity.

@@ -15,19 +15,6 @@ namespace {
 
 constexpr int64_t OUTPUTS = 32;  // that are computed together
 
-// LANES integers as fp32.
-inline Vec load_int8(const int8_t* p) {
-#if defined(CPU_CAPABILITY_AVX512)
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
-#elif defined(CPU_CAPABILITY_AVX2)
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
-#else
-  float wide[LANES];
-  for (int64_t i = 0; i < LANES; ++i) wide[i] = p[i];
-  return Vec::loadu(wide);
-#endif
-}
-
 template <class F>
 struct ColumnFormat {
   static constexpr int64_t NEURON = OUTPUTS * F::Integers::BITS / 8;  // bytes of OUTPUTS integers

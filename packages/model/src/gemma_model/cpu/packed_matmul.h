@@ -5,8 +5,8 @@
 
 #pragma once
 
+#include "int8_dot.h"
 #include "matmul.h"
-#include "packed_format.h"
 
 #include <array>
 #include <limits>
@@ -18,14 +18,6 @@ namespace {
 constexpr int64_t PACKED_STRIP = 48;     // columns of a product that one thread computes at a time
 constexpr int64_t PREFETCH_BYTES = 1024;  // of the weights, before they are used
 constexpr float SMALLEST_INPUT = 1e-30f;   // a block without larger elements counts as zero: 1 / step must be finite
-
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-#define HAS_INT8_DOT
-inline __m256i add_int8_dot(__m256i sum, __m256i w, __m256i x) { return _mm256_dpbusd_epi32(sum, w, x); }
-#elif defined(__AVXVNNI__)
-#define HAS_INT8_DOT
-inline __m256i add_int8_dot(__m256i sum, __m256i w, __m256i x) { return _mm256_dpbusd_avx_epi32(sum, w, x); }
-#endif
 
 // Rows of int8 with a scale for each block, and the sums of the integers of each group of a format.
 struct QuantizedInput {
@@ -52,7 +44,7 @@ void quantize_block(const T* from, int8_t* to, float& scale, int32_t* sums, int6
   scale = largest / 127.0f;  // infinity or NaN makes NaN of the product, for it is multiplied by sums that are zero
   const bool usable = largest > SMALLEST_INPUT && largest < std::numeric_limits<float>::infinity();
   const Vec inverse(usable ? 127.0f / largest : 0.0f);
-  for (int64_t k = 0; k < BLOCK_DEPTH; k += LANES) (Vec::loadu(wide + k) * inverse).round().store(wide + k);
+  for (int64_t k = 0; k < BLOCK_DEPTH; k += LANES) round_to_even(Vec::loadu(wide + k) * inverse).store(wide + k);
   for (int64_t g = 0; g < groups; ++g) sums[g] = 0;
   for (int64_t k = 0; k < BLOCK_DEPTH; ++k) {
     to[k] = usable ? int8_t(wide[k]) : int8_t(0);
@@ -77,102 +69,39 @@ inline QuantizedInput quantize_input(const Tensor& x, int64_t groups) {
   return y;
 }
 
-inline __m256 load_scales(const float* p) { return _mm256_loadu_ps(p); }
-inline __m256 load_scales(const at::Half* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
-
-// The vectors of a block of integers, as `dot` needs them: nibbles, or bytes; with HAS_INT8_DOT bytes plus 128.
-template <class I>
-inline void unpack(const uint8_t* block, __m256i* w) {
-  const auto read = [&](int i) { return _mm256_loadu_si256((const __m256i*)(block + 32 * i)); };
-  if constexpr (I::BITS == 4) {
-    const __m256i mask = _mm256_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const __m256i both = read(j);
-      w[2 * j] = _mm256_and_si256(both, mask);
-      w[2 * j + 1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
-    }
-  } else {
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) w[j] = read(j);
-#ifdef HAS_INT8_DOT
-    for (int j = 0; j < 8; ++j) w[j] = _mm256_xor_si256(w[j], _mm256_set1_epi8(char(0x80)));
-#endif
-  }
-}
-
-// What `dot` has added to each integer of the weights.
-template <class F>
-constexpr int added_zero() {
-#ifdef HAS_INT8_DOT
-  if (F::Integers::BITS == 8) return 128;
-#endif
-  return F::ZERO;
-}
-
-// The products of COUNT vectors of a block and the same elements of one input row, summed for each column.
-template <class I, int COUNT>
-inline __m256i dot(const __m256i* w, const int8_t* x) {
-  const auto broadcast = [&](int v) {
-    int32_t four;
-    std::memcpy(&four, x + 4 * v, 4);
-    return _mm256_set1_epi32(four);
-  };
-  __m256i sum = _mm256_setzero_si256();
-#ifdef HAS_INT8_DOT
-#pragma GCC unroll 8
-  for (int v = 0; v < COUNT; ++v) sum = add_int8_dot(sum, w[v], broadcast(v));
-  return sum;
-#else
-  const __m256i ones = _mm256_set1_epi16(1);
-  if constexpr (I::BITS == 4) {  // 8 vectors x 2 products of at most 15 x 127 fit into 16 bits
-#pragma GCC unroll 8
-    for (int v = 0; v < COUNT; ++v) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[v], broadcast(v)));
-    return _mm256_madd_epi16(sum, ones);
-  } else {  // 2 products of at most 128 x 127 fit into 16 bits
-#pragma GCC unroll 8
-    for (int v = 0; v < COUNT; ++v) {
-      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w[v]), _mm256_sign_epi8(broadcast(v), w[v]));
-      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
-    }
-    return sum;
-  }
-#endif
-}
-
 // R rows of the input, by their numbers, times BLOCK_COLUMNS columns -> y [R, y_stride].
 template <class F, int R>
 inline void packed_tile(const uint8_t* block, const QuantizedInput& x, const int64_t* rows, float* y,
                         int64_t y_stride) {
-  constexpr int VECTORS = 8 / F::GROUPS, ADDED = added_zero<F>();
+  using Integers = BlockIntegers<typename F::Integers, R>;
+  constexpr int VECTORS = 8 / F::GROUPS, ADDED = F::ZERO + Integers::ADDED;
   const int64_t blocks = x.depth / BLOCK_DEPTH;
-  __m256 total[R];
+  ColumnFloats total[R];
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) total[r] = _mm256_setzero_ps();
+  for (int r = 0; r < R; ++r) total[r] = repeat(0.0f);
   for (int64_t b = 0; b < blocks; ++b, block += F::BYTES) {
     for (int64_t at = 0; at < F::BYTES; at += 64) __builtin_prefetch(block + PREFETCH_BYTES + at, 0, 2);
-    __m256i w[8];
-    unpack<typename F::Integers>(block + F::HEAD, w);
+    const Integers integers(block + F::HEAD);
 #pragma GCC unroll 2
     for (int g = 0; g < F::GROUPS; ++g) {
       const auto* own = F::scales(block, g);
-      const __m256 scale = load_scales(own);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
+      const ColumnFloats scale = load_columns(own);
+      const auto input = [&](int r) {
+        return x.quants.data() + (rows[r] * blocks + b) * BLOCK_DEPTH + g * 4 * VECTORS;
+      };
+      integers.template dot<VECTORS>(g * VECTORS, input, [&](int r, ColumnSums sum) ALWAYS_INLINE {
         const int64_t at = rows[r] * blocks + b;
-        __m256i sum = dot<typename F::Integers, VECTORS>(w + g * VECTORS,
-                                                         x.quants.data() + at * BLOCK_DEPTH + g * 4 * VECTORS);
         const int32_t inputs = x.sums[at * F::GROUPS + g];
-        if constexpr (ADDED != 0) sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(ADDED * inputs));
-        const __m256 step = _mm256_set1_ps(x.scales[at]);
-        total[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scale, step), total[r]);
+        if constexpr (ADDED != 0) sum = subtract(sum, ADDED * inputs);
+        const ColumnFloats step = repeat(x.scales[at]);
+        total[r] = fused_multiply_add(to_floats(sum), multiply(scale, step), total[r]);
         if constexpr (F::OFFSETS)
-          total[r] = _mm256_fmadd_ps(load_scales(own + BLOCK_COLUMNS),
-                                     _mm256_mul_ps(step, _mm256_set1_ps(float(inputs))), total[r]);
-      }
+          total[r] = fused_multiply_add(load_columns(own + BLOCK_COLUMNS),
+                                        multiply(step, repeat(float(inputs))), total[r]);
+      });
     }
   }
-  for (int r = 0; r < R; ++r) _mm256_storeu_ps(y + r * y_stride, total[r]);
+  for (int r = 0; r < R; ++r) store_columns(y + r * y_stride, total[r]);
 }
 
 // The same for any number of rows.

@@ -1,14 +1,14 @@
-// Vectors of floats, and loops over rows: what all other files use.
+// Functions of vectors, and loops over rows: what all other files use.
 //
 // Tensors are bf16 or fp32; every sum is computed in fp32.
 
 #pragma once
 
+#include "simd.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/cpu/vec/functional.h>
-#include <ATen/cpu/vec/vec.h>
 
 #include <algorithm>
 #include <atomic>
@@ -17,8 +17,6 @@
 namespace {
 
 using at::Tensor;
-using Vec = at::vec::Vectorized<float>;
-constexpr int64_t LANES = Vec::size();
 
 constexpr int64_t GRAIN = 1 << 15;  // fewer elements are not worth another thread
 
@@ -26,24 +24,6 @@ constexpr int64_t GRAIN = 1 << 15;  // fewer elements are not worth another thre
 #define FOR_DTYPE(tensor, ...)                        \
   AT_DISPATCH_SWITCH((tensor).scalar_type(), "gemma", \
                      AT_DISPATCH_CASE(at::kFloat, __VA_ARGS__) AT_DISPATCH_CASE(at::kBFloat16, __VA_ARGS__))
-
-// Reads LANES elements as fp32.
-inline Vec load(const float* p) { return Vec::loadu(p); }
-inline Vec load(const at::BFloat16* p) {
-  Vec x;
-  at::vec::load_to_float(p, x);
-  return x;
-}
-
-inline Vec load(const at::Half* p) {
-  Vec x;
-  at::vec::load_to_float(p, x);
-  return x;
-}
-
-// Writes LANES elements in the type of the tensor.
-inline void store(float* p, Vec x) { x.store(p); }
-inline void store(at::BFloat16* p, Vec x) { at::vec::convert_from_float<at::BFloat16>(x, x).store(p, LANES); }
 
 template <typename T>
 void store(T* to, const float* from, int64_t count) {
@@ -55,7 +35,7 @@ void store(T* to, const float* from, int64_t count) {
 // GELU in its tanh form.
 inline Vec gelu(Vec x) {
   const Vec inner = (x + x * x * x * Vec(0.044715f)) * Vec(0.7978845608028654f);
-  return x / (Vec(1.0f) + (inner * Vec(-2.0f)).exp());  // (1 + tanh(i)) / 2 = 1 / (1 + exp(-2 i))
+  return x / (Vec(1.0f) + exp(inner * Vec(-2.0f)));  // (1 + tanh(i)) / 2 = 1 / (1 + exp(-2 i))
 }
 
 // The sum of a[i] * b[i]; `width` is a multiple of LANES.
@@ -63,7 +43,7 @@ template <typename A, typename B>
 float dot(const A* a, const B* b, int64_t width) {
   Vec sum(0.0f);
   for (int64_t i = 0; i < width; i += LANES) sum = at::vec::fmadd(load(a + i), load(b + i), sum);
-  return sum.reduce_add();
+  return sum_lanes(sum);
 }
 
 // 1 / sqrt(mean(x^2) + eps).

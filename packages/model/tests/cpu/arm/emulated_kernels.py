@@ -23,7 +23,7 @@ FLAGS = ("-O1", "-std=c++20", "-w", "-static")
 TIMEOUT = 600  # seconds
 DTYPES = {torch.uint8: 0, torch.int8: 1, torch.int64: 4, torch.float32: 6, torch.bfloat16: 15}
 """Their numbers in c10/core/ScalarType.h."""
-NONE, INTEGER, FLOAT, TENSOR, LIST = range(5)
+NONE, INTEGER, FLOAT, TENSOR, SAME_TENSOR, LIST = range(6)
 """``Kind`` in torch_stand_in.h."""
 
 
@@ -82,6 +82,9 @@ class EmulatedKernels:
 def _packed(value: object, tensors: list[Tensor]) -> Iterator[bytes]:
     """The bytes of a value; tensors are added to the list."""
     if isinstance(value, Tensor):
+        if (place := _place_of(value, tensors)) is not None:
+            yield struct.pack("qq", SAME_TENSOR, place)
+            return
         tensors.append(value)
         yield struct.pack(f"{3 + value.dim()}q", TENSOR, DTYPES[value.dtype], value.dim(), *value.shape)
         yield _bytes_of(value.contiguous()).numpy().tobytes()
@@ -96,6 +99,15 @@ def _packed(value: object, tensors: list[Tensor]) -> Iterator[bytes]:
     else:
         assert value is None
         yield struct.pack("q", NONE)
+
+
+def _place_of(tensor: Tensor, tensors: list[Tensor]) -> int | None:
+    """The place of a tensor with the same memory."""
+
+    def key(x: Tensor) -> tuple[object, ...]:
+        return x.data_ptr(), x.shape, x.stride(), x.dtype
+
+    return next((place for place, other in enumerate(tensors) if key(other) == key(tensor)), None)
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:

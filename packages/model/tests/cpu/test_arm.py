@@ -1,7 +1,9 @@
 """The C++ kernels on emulated 64-bit ARM processors, compared with those of this machine."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,13 +36,18 @@ ZSCORE = 1.6449
 DTYPES = [torch.float32, torch.bfloat16]
 
 
+@pytest.fixture(scope="session")
+def program_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The program for a processor, compiled once."""
+    return cache(lambda cpu: build(CPUS[cpu], tmp_path_factory.mktemp("arm")))
+
+
 @pytest.fixture(scope="module", params=CPUS)
-def arm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def arm(request: pytest.FixtureRequest, program_of: Callable[[str], Path]) -> Iterator[Any]:
     """The kernels on a processor."""
     if request.param != "max" and not os.environ.get("CI"):
         pytest.skip("half a minute of compiling: set CI=1 to run it")
-    folder = tmp_path_factory.mktemp("arm")
-    with run(build(CPUS[request.param], folder), request.param) as kernels:
+    with run(program_of(request.param), request.param) as kernels:
         yield kernels
 
 

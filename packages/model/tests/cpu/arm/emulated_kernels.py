@@ -23,7 +23,7 @@ FLAGS = ("-O1", "-std=c++20", "-w", "-static")
 TIMEOUT = 600  # seconds
 DTYPES = {torch.uint8: 0, torch.int8: 1, torch.int64: 4, torch.float32: 6, torch.bfloat16: 15}
 """Their numbers in c10/core/ScalarType.h."""
-NONE, INTEGER, FLOAT, TENSOR, SAME_TENSOR, LIST = range(6)
+NONE, INTEGER, FLOAT, TENSOR, SAME_TENSOR, TRANSPOSED, LIST = range(7)
 """``Kind`` in torch_stand_in.h."""
 
 
@@ -81,7 +81,15 @@ class EmulatedKernels:
 
 def _packed(value: object, tensors: list[Tensor]) -> Iterator[bytes]:
     """The bytes of a value; tensors are added to the list."""
-    if isinstance(value, Tensor):
+    if (
+        isinstance(value, Tensor)
+        and value.dim() == 2
+        and not value.is_contiguous()
+        and value.t().is_contiguous()
+    ):
+        yield struct.pack("q", TRANSPOSED)  # the kernels rely on the order of the memory
+        yield from _packed(value.t(), tensors)
+    elif isinstance(value, Tensor):
         if (place := _place_of(value, tensors)) is not None:
             yield struct.pack("qq", SAME_TENSOR, place)
             return

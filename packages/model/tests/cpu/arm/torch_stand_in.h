@@ -229,7 +229,7 @@ struct Channel {
   }
 };
 
-enum Kind : int64_t { NONE, INTEGER, FLOAT, TENSOR, SAME_TENSOR, LIST };  // comes before each value
+enum Kind : int64_t { NONE, INTEGER, FLOAT, TENSOR, SAME_TENSOR, TRANSPOSED, LIST };  // comes before each value
 
 template <typename T>
 struct Argument {
@@ -246,6 +246,7 @@ template <>
 struct Argument<at::Tensor> {
   static at::Tensor read(Channel& channel, int64_t kind) {
     if (kind == SAME_TENSOR) return channel.tensors.at(channel.raw<int64_t>());  // shared, as the cache of some layers
+    if (kind == TRANSPOSED) return read_argument<at::Tensor>(channel).t();
     TORCH_CHECK(kind == TENSOR, "a tensor is expected");
     const auto type = at::ScalarType(channel.raw<int64_t>());
     at::Sizes sizes(channel.raw<int64_t>());

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 from benchmarks.machine import about
-from benchmarks.paced_engine import ROOT, repository
+from benchmarks.paced_engine import ROOT, START_DIGITS, repository
 from benchmarks.stack import ServingStack, serving
 from benchmarks.streaming_client import StreamReader
 
@@ -116,7 +116,7 @@ async def load(
     stack: ServingStack, body: Mapping[str, Any], streams: int, rate: int, seconds: float
 ) -> Measurement:
     """Measures so many streams for a time, after they have settled."""
-    tokens = round((seconds + 2 * SETTLE_S) * rate) + 1
+    tokens = max(round((seconds + 2 * SETTLE_S) * rate) + 1, START_DIGITS)
     asked = {**body, "model": "gemma3n-nano", "max_tokens": tokens, "seed": rate}
     readers = await asyncio.gather(*(StreamReader.open(stack.api, asked) for _ in range(streams)))
     await asyncio.sleep(SETTLE_S)

@@ -8,7 +8,7 @@
 let
   load = folder: pyproject-nix.lib.project.loadPyproject { projectRoot = folder; };
   poetry = (lib.importTOML (root + "/pyproject.toml")).tool.poetry;
-  grouped = lib.foldl' (all: group: all // group.dependencies) { } (lib.attrValues poetry.group);
+  grouped = lib.foldl' (all: group: all // (group.dependencies or { })) { } (lib.attrValues poetry.group);
   folders = lib.mapAttrs (_: member: member.path) (
     lib.filterAttrs (_: member: member ? path) (poetry.dependencies // grouped)
   );

@@ -99,7 +99,7 @@ class GraphedStep:
         self._graphs[rows, columns] = step, capture(step.run)
         expected, found = self._eager(*example), self(*example)
         known = expected != -torch.inf  # the others are of ids that the output head does not have
-        difference = float(_mean_size((found - expected)[known]) / _mean_size(expected[known]))
+        difference = float(_mean_size(found - expected, known) / _mean_size(expected, known))
         if not difference <= TOLERANCE[self._eager.decoder.dtype]:  # or NaN
             raise ValueError(f"{rows} rows, {columns} columns are {difference:.2g} off the decoder's logits")
         return difference
@@ -167,8 +167,8 @@ def _capture(eager: EagerStep, capture: Callable[[], Capture], ways: Mapping[str
     return eager
 
 
-def _mean_size(values: Tensor) -> Tensor:
-    return values.square().mean().sqrt()
+def _mean_size(values: Tensor, known: Tensor) -> Tensor:
+    return torch.where(known, values, 0.0).square().mean().sqrt()
 
 
 def _free_memory() -> int:

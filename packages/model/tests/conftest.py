@@ -119,8 +119,8 @@ class Model:
     towers: Towers
     oracle: Any
 
-    def cache(self, slots: int = 1, length: int = 128, rewind: int = 0) -> KVCache:
-        return KVCache(self.config.cache_spec, slots, length, rewind)
+    def cache(self, slots: int = 1, length: int = 128, extra_columns: int = 0) -> KVCache:
+        return KVCache(self.config.cache_spec, slots, length, extra_columns)
 
 
 @pytest.fixture(scope="session", params=["as published", "nothing shared", "odd sizes"])

@@ -7,15 +7,21 @@ the generation when it is cancelled. Chunks have numbers, because they take two 
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from secrets import token_hex
 from typing import Final
 
-from gemma_wire import Chunk, ChunkBatch, Options, Request, Unavailable
+from gemma_wire import Chunk, ChunkBatch, InvalidRequest, Options, Request, Unavailable
 
+log = logging.getLogger(__name__)
 SUBSCRIBE_FROM: Final = 2
 """Responses that are awaited when the subscription is opened: one alone would gain nothing."""
+MAX_AGE_SECONDS: Final = 10.0
+"""A subscription takes no more responses when it has been open for so long. Triton does not unload a model
+while one is open; so after a reload, also under load, the old model is unloaded when its responses end."""
 Batches = AsyncGenerator[ChunkBatch, None]
 
 
@@ -99,6 +105,12 @@ class Subscription:
         self._receivers: dict[int, Receiver] = {}
         self._count = 0
         self._task: asyncio.Task[None] | None = None
+        self._opened = 0.0
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the stream has been open for ``MAX_AGE_SECONDS``."""
+        return self._task is not None and time.monotonic() - self._opened >= MAX_AGE_SECONDS
 
     @contextmanager
     def receiver(self) -> Iterator[Receiver]:
@@ -106,7 +118,7 @@ class Subscription:
         number, self._count = self._count, (self._count + 1) % 2**31
         self._receivers[number] = receiver = Receiver(self._name, number)
         if len(self._receivers) >= SUBSCRIBE_FROM and self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task, self._opened = asyncio.create_task(self._run()), time.monotonic()
         try:
             yield receiver
         finally:
@@ -122,7 +134,10 @@ class Subscription:
             self._name = token_hex(16)  # the model may still know the old one
 
     async def _run(self) -> None:
-        """Passes the chunks on; if the stream breaks, all responses that may miss chunks have failed."""
+        """Passes the chunks on; if the stream breaks, all responses that may miss chunks have failed.
+
+        A model that refuses the subscription has sent nothing in it: all chunks come in their own streams.
+        """
         request = Request(options=Options(op="subscribe", subscription=self._name))
         failed: Exception = Unavailable("Triton closed the stream of all responses")
         try:
@@ -131,6 +146,10 @@ class Subscription:
                     for number, chunk in batch.chunks:
                         if (receiver := self._receivers.get(number)) is not None:
                             receiver.put(chunk)
+        except InvalidRequest as error:
+            log.warning("the model refuses to send responses together: %s", error)
+            self._task = None
+            return
         except Exception as error:  # raised by the receivers
             failed = error
         for receiver in self._receivers.values():

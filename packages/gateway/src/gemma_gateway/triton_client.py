@@ -41,6 +41,8 @@ CHECK_SECONDS: Final = 2.5
 TOKENS_SECONDS: Final = 30.0
 """Timeout for tokenizing a prompt, including its images."""
 Report = TypeVar("Report", ModelInfo, TokenizerInfo, Tokens)
+Message = TypeVar("Message", Chunk, ChunkBatch)
+_DESCRIBE: Final = Request(options=Options(op="describe"))
 _LARGE: Final = 2**16
 """Bytes that are packed in less than a millisecond; more are packed in a thread."""
 _MAX_MESSAGE: Final = 2**31 - 1
@@ -105,7 +107,7 @@ class TritonClient:
 
     async def describe(self) -> ModelInfo:
         """See ``EngineClient``."""
-        return await self._first(lambda server: server.describe(self._describe_seconds))
+        return await self._first(lambda server: server.report(ModelInfo, _DESCRIBE, self._describe_seconds))
 
     async def tokenizer_info(self) -> TokenizerInfo:
         """See ``EngineClient``."""
@@ -152,11 +154,13 @@ class _Server:
             WireError: from the model; ``Unavailable`` when the connection was lost.
         """
         finished = False
+        if self._subscription.is_old:
+            self._subscription = Subscription(self._subscribe)  # the old one closes with its last response
         with self._subscription.receiver() as receiver:
             call = self._call(await _to_inputs(receiver.address(request)), request_id)
             self._await(call)
             try:
-                async with aclosing(receiver.read(self._chunks(call))) as chunks:
+                async with aclosing(receiver.read(self._messages(call, Chunk))) as chunks:
                     async for chunk in chunks:
                         finished = chunk.usage is not None
                         yield chunk
@@ -170,24 +174,16 @@ class _Server:
         if not finished:
             raise Unavailable("Triton closed the stream before the response was complete")
 
-    async def _chunks(self, call: Any) -> AsyncGenerator[Chunk, None]:
-        """The chunks that come in the request's own stream."""
-        async with aclosing(self._responses(call)) as responses:
-            async for arrays in responses:
-                self._received += 1
-                yield Chunk.from_tensors(arrays)
-
-    async def _subscribe(self, request: Request) -> AsyncGenerator[ChunkBatch, None]:
+    def _subscribe(self, request: Request) -> AsyncGenerator[ChunkBatch, None]:
         """The chunks of all requests that name a subscription."""
-        call = self._call(await _to_inputs(request), "")
+        return self._messages(self._call(to_inputs(request), ""), ChunkBatch)
+
+    async def _messages(self, call: Any, kind: type[Message]) -> AsyncGenerator[Message, None]:
+        """What a stream brings of responses."""
         async with aclosing(self._responses(call)) as responses:
             async for arrays in responses:
                 self._received += 1
-                yield ChunkBatch.from_tensors(arrays)
-
-    async def describe(self, seconds: float) -> ModelInfo:
-        """The model's description; raises what ``report`` raises."""
-        return await self.report(ModelInfo, Request(options=Options(op="describe")), seconds)
+                yield kind.from_tensors(arrays)
 
     async def report(self, kind: type[Report], request: Request, seconds: float) -> Report:
         """The single response of an operation that generates nothing.
@@ -253,12 +249,9 @@ class _Server:
                 log.warning(
                     "Triton at %s: %s; %d requests cancelled", self.target, reason, len(self._awaited)
                 )
-                self._cancel_all(reason)
-
-    def _cancel_all(self, reason: str) -> None:
-        for call in self._awaited:
-            self._awaited[call] = reason
-            call.cancel()
+                for call in self._awaited:
+                    self._awaited[call] = reason
+                    call.cancel()
 
     async def _failure(self) -> str | None:
         """The reason why the server has failed, or ``None``.
@@ -268,7 +261,7 @@ class _Server:
         described: ModelInfo | BaseException
         live: Any
         described, live = await asyncio.gather(
-            self.describe(CHECK_SECONDS),
+            self.report(ModelInfo, _DESCRIBE, CHECK_SECONDS),
             self._client.is_server_live(client_timeout=CHECK_SECONDS),
             return_exceptions=True,
         )

@@ -8,7 +8,7 @@ from packages.gateway.tests.conftest import END, until
 from packages.gateway.tests.triton.conftest import FakeTriton, answer, options
 
 from gemma_gateway.triton_client import TritonClient
-from gemma_wire import Chunk, ChunkBatch, EngineFailure, ReceivedChunk, Unavailable
+from gemma_wire import Chunk, ChunkBatch, EngineFailure, InvalidRequest, ReceivedChunk, Unavailable
 
 Answer = asyncio.Task[list[Chunk]]
 
@@ -124,6 +124,37 @@ async def test_the_end_of_the_subscription_ends_all(two: Two, step: str | None) 
     for task in two.answers:
         with pytest.raises(Unavailable):
             await task
+
+
+async def test_a_model_that_refuses_subscriptions_sends_everything_in_the_own_streams(
+    triton: FakeTriton, engine: TritonClient
+) -> None:
+    two = Two(triton, engine)
+    triton.script = [Chunk(text="own ", number=0), two.go, last(1)]
+    await two.ready()
+    await triton.batches.put(InvalidRequest("64 are open", "options.subscription").to_line())
+    await until(lambda: triton.subscribed == 0)
+    two.go.set()
+    assert await texts(two.answers) == ["own ", "own "]
+
+
+async def test_after_some_time_new_responses_use_another_subscription(
+    two: Two, triton: FakeTriton, engine: TritonClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the old one is closed with its responses, although others are always awaited."""
+    monkeypatch.setattr("gemma_gateway.subscription.MAX_AGE_SECONDS", 0.0)
+    triton.asked.clear()
+    later = [asyncio.create_task(answer(engine)) for _ in range(2)]
+    await until(lambda: len(triton.subscriptions) == 2 and len(triton.asked) == 2)
+    for task in two.answers:
+        task.cancel()
+    await until(lambda: triton.subscribed == 1, seconds=1)
+    await asyncio.gather(*two.answers, return_exceptions=True)
+    for task in later:
+        task.cancel()
+    await asyncio.gather(*later, return_exceptions=True)
+    await until(lambda: triton.subscribed == 0, seconds=1)
+    assert len(set(triton.subscriptions)) == 2
 
 
 async def test_an_error_comes_in_the_own_stream(triton: FakeTriton, engine: TritonClient) -> None:

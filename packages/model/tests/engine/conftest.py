@@ -126,7 +126,10 @@ class Checkpoint:
     folder: Path
 
     def native(self, slots: int = 4, chunk: int = 16, blocks: int = 4096, block_tokens: int = 1) -> Native:
-        cache, of = KVCache(self.loaded.model.cache_spec, slots, LENGTH, rewind=chunk), self.loaded.runner
+        cache, of = (
+            KVCache(self.loaded.model.cache_spec, slots, LENGTH, extra_columns=chunk),
+            self.loaded.runner,
+        )
         pool = KVBlockPool(cache, blocks, block_tokens)
         recorder = Recorder(ModelRunner(of._decoder, cache, pool, of._media_encoder))
         free, prefix_cache = KVSlots(slots), PrefixCache(blocks, cache.ring, block_tokens)

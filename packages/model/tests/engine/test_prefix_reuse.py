@@ -30,7 +30,7 @@ def nested(checkpoint: Any) -> Any:
 def server(checkpoint: Any, blocks: int, tokens: int, slots: int = 4, chunk: int = 16) -> Native:
     """An engine of the complete and of a nested model."""
     cache, of = (
-        KVCache(checkpoint.loaded.model.cache_spec, slots, LENGTH, rewind=chunk),
+        KVCache(checkpoint.loaded.model.cache_spec, slots, LENGTH, extra_columns=chunk),
         checkpoint.loaded.runner,
     )
     pool, variants = KVBlockPool(cache, blocks, tokens), {"small": nested(checkpoint)}

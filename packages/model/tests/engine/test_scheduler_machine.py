@@ -220,7 +220,7 @@ class Machine(RuleBasedStateMachine):
         for first in self._firsts():
             left = first.runnable_length(self.encoder.encoded) - first.stored_length
             share = run.get(first.seq_id, 0)
-            if not share and self.prefix_cache.is_awaited(first):
+            if not share and self.prefix_cache.must_wait(first):
                 continue  # another prompt computes what this one needs next
             if left and oldest:
                 assert share >= min(left, max(1, (CHUNK + 1) // 2 // first.prompt_cost))

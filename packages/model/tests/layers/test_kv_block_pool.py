@@ -21,7 +21,7 @@ def written(cache: KVCache, slot: int, stop: int) -> None:
 @pytest.mark.parametrize("start", [0, 4, 20])
 @pytest.mark.parametrize("blocks", [[5], [7, 0], [3, 9, 1, 2]])
 def test_a_loaded_prefix_equals_the_saved_one_as_far_as_a_token_sees(start: int, blocks: list[int]) -> None:
-    cache = KVCache(SPEC, slots=2, length=LENGTH, rewind=16)
+    cache = KVCache(SPEC, slots=2, length=LENGTH, extra_columns=16)
     pool, stop = KVBlockPool(cache, 10, BLOCK), start + BLOCK * len(blocks)
     written(cache, 0, stop)
     pool.save(0, start, blocks)
@@ -37,7 +37,7 @@ def test_a_loaded_prefix_equals_the_saved_one_as_far_as_a_token_sees(start: int,
 
 
 def test_other_blocks_and_slots_do_not_change() -> None:
-    cache = KVCache(SPEC, slots=3, length=LENGTH, rewind=16)
+    cache = KVCache(SPEC, slots=3, length=LENGTH, extra_columns=16)
     pool = KVBlockPool(cache, 3, BLOCK)
     for slot in range(3):
         written(cache, slot, 12)

@@ -63,10 +63,10 @@ class LoadedRunner:
         free = torch.cuda.mem_get_info(self.device)[0] if cuda else free_host_memory()
         spec, slots, dtype = self.model.cache_spec, settings.max_num_seqs, self.dtype
         # After its step, a chunk of a prompt is still in the rings, so that the prefix cache can save it.
-        rewind = 0 if settings.prefix_cache_bytes == 0 else settings.prefill_chunk
-        per_slot = partial(bytes_per_slot, spec, rewind=rewind, itemsize=dtype.itemsize)
+        extra_columns = 0 if settings.prefix_cache_bytes == 0 else settings.prefill_chunk
+        per_slot = partial(bytes_per_slot, spec, extra_columns=extra_columns, itemsize=dtype.itemsize)
         log.info("KV cache: %s", check_fits(per_slot, slots, self.length, free))
-        cache = KVCache(spec, slots, self.length, rewind, self.device, dtype)
+        cache = KVCache(spec, slots, self.length, extra_columns, self.device, dtype)
         left = None if free is None else free - slots * per_slot(self.length)
         size, block = prefix_cache_size(settings.prefix_cache_bytes, left), block_bytes(cache, BLOCK_TOKENS)
         self.ring, self.blocks = cache.ring, size // block

@@ -100,8 +100,8 @@ class PrefixCache:
         sequence.stored_length = stop * self._tokens
         return BlockCopy(sequence.slot, first * self._tokens, _blocks_of(path.nodes[first:stop]))
 
-    def is_awaited(self, sequence: Sequence) -> bool:
-        """Whether another prompt is computing the next block of this one; if none is, this one does it."""
+    def must_wait(self, sequence: Sequence) -> bool:
+        """Whether another prompt is computing the next block of a prompt; if none is, this one does it."""
         path, number = self._paths.get(sequence.seq_id), sequence.stored_length // self._tokens
         if path is None or not sequence.use_prefix_cache or number >= self._reusable(sequence):
             return False

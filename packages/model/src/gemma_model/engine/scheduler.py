@@ -170,8 +170,8 @@ class Scheduler:
         ]
 
     def _demand(self, first: Sequence, encoded: Container[MediaKey]) -> Demand:
-        awaited = self._prefix_cache.is_awaited(first)
-        tokens = 0 if awaited else first.runnable_length(encoded) - first.stored_length
+        waits = self._prefix_cache.must_wait(first)
+        tokens = 0 if waits else first.runnable_length(encoded) - first.stored_length
         return Demand(tokens, first.prompt_cost)
 
     def _encode(self, encoded: Container[MediaKey]) -> Encode | None:

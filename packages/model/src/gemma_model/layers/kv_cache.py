@@ -19,7 +19,7 @@ class KVCache:
         spec: of each layer of the model.
         slots: the number of sequences.
         length: token positions of each.
-        rewind: columns of a ring beyond the window: so many tokens before the window are kept too.
+        extra_columns: columns of a ring beyond the window: so many tokens before the window are kept too.
         device: of the tensors.
         dtype: of the tensors.
     """
@@ -29,17 +29,17 @@ class KVCache:
         spec: Sequence[LayerKVSpec],
         slots: int,
         length: int,
-        rewind: int = 0,
+        extra_columns: int = 0,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.slots, self.length, self._spec, self._rewind = slots, length, tuple(spec), rewind
+        self.slots, self.length, self._spec, self._extra_columns = slots, length, tuple(spec), extra_columns
         # Zeros, not uninitialised memory: a masked NaN is still a NaN.
         self._stored = {
             number: torch.zeros(
                 slots,
                 2 * layer.num_kv_heads,
-                layer.columns(length, rewind),
+                layer.columns(length, extra_columns),
                 layer.head_dim,
                 dtype=dtype,
                 device=device,
@@ -57,7 +57,7 @@ class KVCache:
 
     def columns(self, window: int | None) -> int:
         """Columns of a layer with that window; the context's length without one."""
-        return self.length if window is None else min(window + self._rewind, self.length)
+        return self.length if window is None else min(window + self._extra_columns, self.length)
 
     @property
     def window(self) -> int:
@@ -91,10 +91,10 @@ def _columns_of(start: int, stop: int, ring: int) -> list[slice]:
     return [slice(first, end)] if end <= ring else [slice(first, ring), slice(end - ring)]
 
 
-def bytes_per_slot(spec: Sequence[LayerKVSpec], length: int, rewind: int, itemsize: int) -> int:
+def bytes_per_slot(spec: Sequence[LayerKVSpec], length: int, extra_columns: int, itemsize: int) -> int:
     """Bytes that one sequence of ``length`` positions takes in the cache."""
     stored = (layer for layer in spec if layer.shared_with is None)
     elements = sum(
-        layer.columns(length, rewind) * 2 * layer.num_kv_heads * layer.head_dim for layer in stored
+        layer.columns(length, extra_columns) * 2 * layer.num_kv_heads * layer.head_dim for layer in stored
     )
     return elements * itemsize

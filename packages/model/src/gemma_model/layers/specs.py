@@ -66,6 +66,6 @@ class LayerKVSpec:
     window: int | None = None
     shared_with: int | None = None
 
-    def columns(self, length: int, rewind: int) -> int:
+    def columns(self, length: int, extra_columns: int) -> int:
         """Columns for a context of ``length`` positions: a ring in a layer with a window."""
-        return length if self.window is None else min(self.window + rewind, length)
+        return length if self.window is None else min(self.window + extra_columns, length)

@@ -23,8 +23,8 @@ class Model:
     decoder: Gemma3Decoder
     oracle: Any
 
-    def cache(self, slots: int = 1, length: int = 128, rewind: int = 0) -> KVCache:
-        return KVCache(self.config.cache_spec, slots, length, rewind, dtype=self.decoder.dtype)
+    def cache(self, slots: int = 1, length: int = 128, extra_columns: int = 0) -> KVCache:
+        return KVCache(self.config.cache_spec, slots, length, extra_columns, dtype=self.decoder.dtype)
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,9 @@ SLOTS, LENGTH = 6, 128
 IDS, SLOT, POSITION = [7, 90, 20, 530], [3, 0, 5, 1], [2, 61, 29, 0]  # slots in odd order, rings that wrapped
 
 
-def noisy(model: Any, length: int = LENGTH, rewind: int = 0) -> KVCache:
+def noisy(model: Any, length: int = LENGTH, extra_columns: int = 0) -> KVCache:
     """A cache full of what other sequences left there."""
-    cache: KVCache = model.cache(SLOTS, length, rewind)
+    cache: KVCache = model.cache(SLOTS, length, extra_columns)
     for number, layer in enumerate(cache.layers):
         layer.copy_(torch.randn(layer.shape, generator=torch.Generator().manual_seed(number)))
     return cache
@@ -32,11 +32,11 @@ def close(ours: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("real", [1, 3, 4])
-@pytest.mark.parametrize(("columns", "rewind"), [(LENGTH, 0), (70, 0), (LENGTH, 9)])
+@pytest.mark.parametrize(("columns", "extra_columns"), [(LENGTH, 0), (70, 0), (LENGTH, 9)])
 def test_it_equals_the_decoder_for_each_row_and_does_not_change_other_slots(
-    model: Any, real: int, columns: int, rewind: int
+    model: Any, real: int, columns: int, extra_columns: int
 ) -> None:
-    expected, ours = (noisy(model, rewind=rewind) for _ in range(2))
+    expected, ours = (noisy(model, extra_columns=extra_columns) for _ in range(2))
     step = model.decoder.cuda_graph_step(ours, 4, columns, compiled=False)
     for turn in range(5):
         at = [position + turn for position in POSITION[:real]]

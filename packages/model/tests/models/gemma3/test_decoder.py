@@ -50,9 +50,9 @@ def test_logits_of_the_cpu_kernels_equal_transformers(model: Any) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 16, 49])
-@pytest.mark.parametrize("rewind", [0, 4])
-def test_chunked_prefill_equals_prefill_in_one_chunk(model: Any, chunk: int, rewind: int) -> None:
-    ids, cache, pieces = ids_of(PROMPT), model.cache(rewind=rewind), []
+@pytest.mark.parametrize("extra_columns", [0, 4])
+def test_chunked_prefill_equals_prefill_in_one_chunk(model: Any, chunk: int, extra_columns: int) -> None:
+    ids, cache, pieces = ids_of(PROMPT), model.cache(extra_columns=extra_columns), []
     for start in range(0, PROMPT, chunk):
         piece = ids[start : start + chunk]
         batch = Batch([0], [start], len(piece))
@@ -90,10 +90,10 @@ def test_chunks_of_several_prompts_together_equal_each_alone(model: Any) -> None
     assert_close(logits[1], whole(model, second)[-1])
 
 
-@pytest.mark.parametrize("rewind", [0, 9])
-def test_a_wrapped_ring_can_be_rewound_as_far_as_promised(model: Any, rewind: int) -> None:
+@pytest.mark.parametrize("extra_columns", [0, 9])
+def test_tokens_can_be_removed_from_a_wrapped_ring_as_far_as_promised(model: Any, extra_columns: int) -> None:
     """So another prompt with the same beginning can continue from the cache."""
-    ids, cache, back = ids_of(PROMPT), model.cache(rewind=rewind), 40 - rewind - 1
+    ids, cache, back = ids_of(PROMPT), model.cache(extra_columns=extra_columns), 40 - extra_columns - 1
     run(model.decoder, cache, ids[:40], [Batch([0], [0], 40)], keep=0)
     other = torch.cat((ids[:back], ids_of(10, seed=9)))
     logits = run(model.decoder, cache, other[back:], [Batch([0], [back], 10)], keep=10)

@@ -41,8 +41,8 @@ def step(
     return decoder.decode(ids, slots, positions, cache)
 
 
-def cache_of(model: Any, dtype: torch.dtype, rewind: int = 0) -> KVCache:
-    cache = KVCache(model.config.cache_spec, SLOTS, LENGTH, rewind, "cpu", dtype)
+def cache_of(model: Any, dtype: torch.dtype, extra_columns: int = 0) -> KVCache:
+    cache = KVCache(model.config.cache_spec, SLOTS, LENGTH, extra_columns, "cpu", dtype)
     for number, layer in enumerate(cache.layers):
         layer.copy_(random(*layer.shape, seed=number))
     return cache
@@ -111,13 +111,15 @@ def prompt(decoder: Gemma3nDecoder, cache: Any, batches: list[Batch], keep: int)
     return logits
 
 
-@pytest.mark.parametrize("rewind", [0, 30])  # without, a prompt overwrites what its first tokens still see
+@pytest.mark.parametrize(
+    "extra_columns", [0, 30]
+)  # without, a prompt overwrites what its first tokens still see
 @pytest.mark.parametrize("start", [0, 11, 60])
 def test_a_prompt_is_bit_for_bit_its_tokens_one_after_the_other(
-    model: Any, decoder: Gemma3nDecoder, start: int, rewind: int
+    model: Any, decoder: Gemma3nDecoder, start: int, extra_columns: int
 ) -> None:
     length = 30
-    whole, stepwise = (cache_of(model, torch.bfloat16, rewind) for _ in range(2))
+    whole, stepwise = (cache_of(model, torch.bfloat16, extra_columns) for _ in range(2))
     logits = prompt(decoder, whole, [Batch([2], [start], length)], length)
     for number, together in enumerate(logits):
         assert torch.equal(step(decoder, stepwise, [2], [start + number], [7 + number])[0], together)

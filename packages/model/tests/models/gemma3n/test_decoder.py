@@ -83,9 +83,9 @@ def test_audio_becomes_the_same_tokens_as_in_transformers(model: Any) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 16, 49])
-@pytest.mark.parametrize("rewind", [0, 4])
-def test_chunked_prefill_equals_prefill_in_one_chunk(model: Any, chunk: int, rewind: int) -> None:
-    ids, cache, pieces = ids_of(PROMPT), model.cache(rewind=rewind), []
+@pytest.mark.parametrize("extra_columns", [0, 4])
+def test_chunked_prefill_equals_prefill_in_one_chunk(model: Any, chunk: int, extra_columns: int) -> None:
+    ids, cache, pieces = ids_of(PROMPT), model.cache(extra_columns=extra_columns), []
     for start in range(0, PROMPT, chunk):
         piece = ids[start : start + chunk]
         pieces.append(run(model, cache, piece, Batch([0], [start], len(piece)), keep=len(piece)))
@@ -145,11 +145,11 @@ def test_rows_of_several_tokens_equal_each_alone(model: Any) -> None:
     assert_close(logits[1], whole(model, prompts[1])[20:30])
 
 
-@pytest.mark.parametrize("rewind", [0, 9])
-def test_a_wrapped_ring_can_be_rewound_as_far_as_promised(model: Any, rewind: int) -> None:
-    ids, cache = ids_of(PROMPT), model.cache(rewind=rewind)
+@pytest.mark.parametrize("extra_columns", [0, 9])
+def test_tokens_can_be_removed_from_a_wrapped_ring_as_far_as_promised(model: Any, extra_columns: int) -> None:
+    ids, cache = ids_of(PROMPT), model.cache(extra_columns=extra_columns)
     run(model, cache, ids[:40], Batch([0], [0], 40), keep=0)
-    back = 40 - rewind - 1
+    back = 40 - extra_columns - 1
     other = torch.cat((ids[:back], ids_of(10, seed=9)))
     logits = run(model, cache, other[back:], Batch([0], [back], 10), keep=10)
     assert_close(logits, whole(model, other)[back:])

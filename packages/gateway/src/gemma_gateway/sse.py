@@ -1,4 +1,4 @@
-"""Server-sent events: a stream of JSON objects with keep-alive pings, ended by ``[DONE]`` or an error.
+"""Server-sent events: JSON objects with keep-alive pings, ended by the API's last event or an error.
 
 Why this is not sse-starlette: docs/decisions/015-server-sent-events.md.
 """
@@ -6,8 +6,9 @@ Why this is not sse-starlette: docs/decisions/015-server-sent-events.md.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from secrets import token_urlsafe
 from typing import Any, Final
 
@@ -20,8 +21,24 @@ from gemma_gateway.errors import ApiError, InternalError, ServiceUnavailable, no
 from gemma_gateway.json_schema_report import JsonSchemaReport
 
 log = logging.getLogger(__name__)
-Events = AsyncGenerator[BaseModel | bytes, None]
-"""Objects, or their JSON."""
+
+
+@dataclass(frozen=True)
+class NamedEvent:
+    """An event with a line ``event:``.
+
+    Args:
+        name: its type.
+        data: the object, or its JSON.
+    """
+
+    name: str
+    data: BaseModel | bytes
+
+
+Event = BaseModel | bytes | NamedEvent
+"""An object, its JSON, or either with a name."""
+Events = AsyncGenerator[Event, None]
 DONE: Final = b"data: [DONE]\n\n"
 PING: Final = b": ping\n\n"
 """A comment, which clients ignore (HTML standard, 9.2.6)."""
@@ -31,8 +48,32 @@ ERROR_SEND_SECONDS: Final = 0.5
 """How long the sending of an error event may take."""
 
 
+def to_openai_error_event(error: ApiError) -> bytes:
+    """The event for an error of chat completions and completions."""
+    return b"data: %b\n\n" % bytes(error.response().body)
+
+
+@dataclass(frozen=True)
+class StreamProtocol:
+    """What the streams of an API have besides the events.
+
+    Args:
+        end: sent after the last event.
+        ping: sent when nothing else was sent for a while.
+        error: the event that ends a stream with an error.
+    """
+
+    end: bytes = DONE
+    ping: bytes = PING
+    error: Callable[[ApiError], bytes] = to_openai_error_event
+
+
+CHAT_PROTOCOL: Final = StreamProtocol()
+"""Of chat completions and completions."""
+
+
 class EventStream(Response):
-    """Sends events as they come, then ``[DONE]``. After an error its event is the last, without ``[DONE]``.
+    """Sends events as they come, then the protocol's end. After an error its event is the last.
 
     Create it with ``open_stream``. When the client disconnects, the events are closed at once.
     """
@@ -41,11 +82,12 @@ class EventStream(Response):
 
     def __init__(
         self,
-        first: "asyncio.Future[BaseModel | bytes]",
+        first: "asyncio.Future[Event]",
         rest: Events,
         ping_seconds: float,
         padded: bool,
         report: JsonSchemaReport,
+        protocol: StreamProtocol,
     ) -> None:
         known = report.headers
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **known})
@@ -55,6 +97,7 @@ class EventStream(Response):
         self.ping_seconds = ping_seconds
         self.padded = padded
         self.report = report
+        self.protocol = protocol
         self._sending = False
         self._sent_at = 0.0
 
@@ -73,7 +116,8 @@ class EventStream(Response):
                 log.exception("the stream failed")
                 await self._send_error(scope, send, InternalError())
             except asyncio.CancelledError:  # the server shuts down
-                await _send(send, _error(ServiceUnavailable("The server is shutting down.")), last=True)
+                shutdown = ServiceUnavailable("The server is shutting down.")
+                await _send(send, self.protocol.error(shutdown), last=True)
                 raise
             finally:
                 await _cancelled(self.first)
@@ -102,7 +146,7 @@ class EventStream(Response):
         loop = asyncio.get_running_loop()
         while True:
             if loop.time() - self._sent_at >= self.ping_seconds and not self._sending:
-                await _send(send, PING)
+                await _send(send, self.protocol.ping)
                 self._sent_at = loop.time()
             due = self._sent_at + self.ping_seconds
             await asyncio.sleep(max(due - loop.time(), self.ping_seconds / 10))
@@ -112,7 +156,7 @@ class EventStream(Response):
         note_error(scope, error.code)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ERROR_SEND_SECONDS):
-                await _send(send, _error(error), last=True)
+                await _send(send, self.protocol.error(error), last=True)
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         yield _event(await self.first, self.padded)
@@ -121,7 +165,8 @@ class EventStream(Response):
         for name, value in self.report.headers.items():
             if name not in self.headers:  # became known after the headers were sent
                 yield f": {name}: {value}\n\n".encode()
-        yield DONE
+        if self.protocol.end:
+            yield self.protocol.end
 
 
 async def open_stream(
@@ -130,6 +175,7 @@ async def open_stream(
     ping_seconds: float,
     padded: bool = False,
     report: JsonSchemaReport | None = None,
+    protocol: StreamProtocol = CHAT_PROTOCOL,
 ) -> EventStream:
     """The response, once its first event is available, so that an error before it has its own status.
 
@@ -144,6 +190,7 @@ async def open_stream(
             its content.
         report: about JSON schemas. What is known when the response begins is sent in headers, the rest in
             comments at the end of the stream.
+        protocol: of the API.
 
     Raises:
         ClientDisconnected: the client disconnected first.
@@ -157,7 +204,7 @@ async def open_stream(
         raise
     if first.done():
         first.result()  # raises
-    return EventStream(first, events, ping_seconds, padded, report or JsonSchemaReport())
+    return EventStream(first, events, ping_seconds, padded, report or JsonSchemaReport(), protocol)
 
 
 async def _cancelled(task: "asyncio.Future[Any]") -> None:
@@ -170,7 +217,9 @@ async def _send(send: Send, body: bytes, last: bool = False) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
-def _event(event: BaseModel | bytes, padded: bool) -> bytes:
+def _event(event: Event, padded: bool) -> bytes:
+    if isinstance(event, NamedEvent):
+        return b"event: %b\n%b" % (event.name.encode(), _event(event.data, padded))
     data = event if isinstance(event, bytes) else event.model_dump_json(exclude_unset=True).encode()
     return b"data: %b\n\n" % (_pad(data) if padded else data)
 
@@ -180,7 +229,3 @@ def _pad(data: bytes) -> bytes:
     field = b',"obfuscation":"%b"}'
     size = -(len(data) - 1 + len(field) - 2) % PAD
     return data[:-1] + field % token_urlsafe(size)[:size].encode()
-
-
-def _error(error: ApiError) -> bytes:
-    return b"data: %b\n\n" % bytes(error.response().body)

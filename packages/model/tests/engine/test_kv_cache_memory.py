@@ -1,9 +1,6 @@
-from pathlib import Path
-
 import pytest
 
-from gemma_model.engine import kv_cache_memory
-from gemma_model.engine.kv_cache_memory import check_fits, free_host_memory, longest
+from gemma_model.engine.kv_cache_memory import check_fits, longest
 from gemma_wire import InvalidRequest
 
 
@@ -31,17 +28,3 @@ def test_unknown_memory_is_not_checked() -> None:
 
 def test_nothing_fits_into_nothing() -> None:
     assert longest(per_slot, room=0, length=100) == 0
-
-
-def test_free_host_memory_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 4 kB\n")
-    monkeypatch.setattr(kv_cache_memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(kv_cache_memory, "CGROUP", tmp_path)
-    assert free_host_memory() == 4096
-    (tmp_path / "memory.max").write_text("3000\n")
-    (tmp_path / "memory.current").write_text("1000\n")
-    assert free_host_memory() == 2000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_host_memory() == 4096
-    monkeypatch.setattr(kv_cache_memory, "MEMINFO", tmp_path / "none")
-    assert free_host_memory() is None

@@ -1,15 +1,12 @@
 """Checks that the KV cache and the prefix cache fit the memory, before they are allocated."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from gemma_wire import InvalidRequest
 
 MIB, GIB = 2**20, 2**30
 SHARE = 0.9  # of what is free; the rest is for activations
 PREFIX_CACHE_SHARE = 0.25  # of what the model and the KV cache leave free
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_fits(bytes_per_slot: Callable[[int], int], slots: int, length: int, free: int | None) -> str:
@@ -63,25 +60,3 @@ def longest(bytes_per_slot: Callable[[int], int], room: int, length: int) -> int
         middle = (fits + too_long) // 2
         fits, too_long = (middle, too_long) if bytes_per_slot(middle) <= room else (fits, middle)
     return fits
-
-
-def free_host_memory() -> int | None:
-    """Bytes that a process may still take: the machine's, or its control group's if that is less."""
-    known = [free for free in (_free_in_machine(), _free_in_group()) if free is not None]
-    return min(known, default=None)
-
-
-def _free_in_machine() -> int | None:
-    try:
-        lines = MEMINFO.read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _free_in_group() -> int | None:
-    try:
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return None
-    return int(limit) - int(used) if limit.isdigit() else None

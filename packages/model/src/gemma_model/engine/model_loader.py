@@ -11,7 +11,8 @@ import torch
 from gemma_model.device import describe_device, pick_device
 from gemma_model.engine.cuda_graphs import CudaGraphs
 from gemma_model.engine.engine import NativeEngine
-from gemma_model.engine.kv_cache_memory import GIB, check_fits, free_host_memory, prefix_cache_size
+from gemma_model.engine.host_memory import free_host_memory
+from gemma_model.engine.kv_cache_memory import GIB, check_fits, prefix_cache_size
 from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.media_encoder import MediaEncoder, refuse, run_encoder
 from gemma_model.engine.model_runner import ModelRunner

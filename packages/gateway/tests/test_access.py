@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from packages.gateway.tests.anthropic_helpers import assert_anthropic_error
 from packages.gateway.tests.conftest import FakeEngine, assert_error, chat, gateway, post
 from pydantic import ValidationError
 
@@ -40,6 +41,21 @@ async def test_every_configured_key_is_accepted(closed: httpx.AsyncClient, key: 
     assert response.status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics"])
+@pytest.mark.parametrize("authorization", [{}, bearer("sk-first-Keyy"), {"Authorization": "Basic x"}])
+async def test_a_key_in_the_header_of_anthropics_clients(
+    closed: httpx.AsyncClient, path: str, authorization: dict[str, str]
+) -> None:
+    """Its clients may send a token of another service in ``Authorization``, besides the key."""
+    response = await closed.get(path, headers={**authorization, "x-api-key": KEYS[0]})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages/batches"])
+async def test_the_messages_api_has_errors_of_its_own(closed: httpx.AsyncClient, path: str) -> None:
+    assert_anthropic_error(await closed.post(path, json={}), 401, "authentication_error")
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -54,7 +70,8 @@ async def test_every_configured_key_is_accepted(closed: httpx.AsyncClient, key: 
         bearer("schlüssel"),
         {"Authorization": "sk-first-Key"},
         {"Authorization": "Basic sk-first-Key"},
-        {"X-Api-Key": "sk-first-Key"},
+        {"X-Api-Key": "sk-first-Keyy"},
+        {**bearer("sk-first-Keyy"), "X-Api-Key": "sk-first-Ke"},
     ],
 )
 async def test_wrong_missing_and_other_case_keys(

@@ -48,7 +48,8 @@ def test_logprobs_come_with_the_text_they_belong_to(bench: Bench) -> None:
 
 
 def test_logprobs_end_where_the_text_does(bench: Bench) -> None:
-    chunks = bench.answer(bench.steps("abSTOPc", scored=True), logprobs=True, stop=("STOP",)).chunks
+    chunks = bench.answer(bench.steps("abSTOPc", scored=True), logprobs=True, stop=("X", "STOP")).chunks
+    assert [chunk.stop_string for chunk in chunks if chunk.finish_reason] == ["STOP"]
     assert _text(chunks) == "".join(one.token for one in _logprobs(chunks)) == "ab"
     assert chunks[-1].finish_reason == "stop"
 

@@ -25,7 +25,7 @@ from gemma_gateway.observability import tracing
 from gemma_gateway.observability.instrumented_engine import InstrumentedEngine
 from gemma_gateway.observability.metrics import GatewayMetrics
 from gemma_gateway.observability.request_log import RequestLog
-from gemma_gateway.routes import chat, completions, health, info, metrics, models, tokenize
+from gemma_gateway.routes import chat, completions, health, info, messages, metrics, models, tokenize
 from gemma_gateway.routes.common import Gateway
 from gemma_gateway.settings import GatewaySettings
 
@@ -45,7 +45,8 @@ def create_app(settings: GatewaySettings | None = None, engine: EngineClient | N
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         client = engine or _triton(settings)
         instrumented = InstrumentedEngine(client, gateway_metrics, settings.log_prompts)
-        app.state.gateway = Gateway(settings, instrumented, ModelRegistry(instrumented), gateway_metrics)
+        models = ModelRegistry(instrumented, aliases=settings.aliases)
+        app.state.gateway = Gateway(settings, instrumented, models, gateway_metrics)
         try:
             yield
         finally:
@@ -62,7 +63,7 @@ def create_app(settings: GatewaySettings | None = None, engine: EngineClient | N
         exception_handlers=_HANDLERS,
     )
     app.state.running = running
-    for endpoints in (chat, completions, models, tokenize, info, health, metrics):
+    for endpoints in (chat, completions, messages, models, tokenize, info, health, metrics):
         app.include_router(endpoints.router)
     return app
 
@@ -92,6 +93,7 @@ _CORS: dict[str, Any] = {
     "allow_headers": ("*",),  # OpenAI's clients send a dozen of their own
     "expose_headers": (
         "x-request-id",
+        "request-id",
         "x-schema-valid",
         "x-unenforced-keywords",
         "openai-processing-ms",

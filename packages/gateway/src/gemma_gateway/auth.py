@@ -78,12 +78,16 @@ class Access:
         state["cache_salt"] = None if key is None else self.keys.cache_salt(key)
 
     def _key(self, headers: Headers) -> int:
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        """The index of the key in ``Authorization``, or else of the one in ``x-api-key``."""
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        keys = [bearer if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
+        given = [key.strip().encode("latin-1") for key in keys if key.strip()]
+        if not given:
             raise Unauthorized(
-                "You did not provide an API key. Send it in the header Authorization: Bearer YOUR_API_KEY."
+                "You did not provide an API key. Send it in the header Authorization: Bearer YOUR_API_KEY, "
+                "or in the header x-api-key."
             )
-        found = self.keys.find(key.strip().encode("latin-1"))
+        found = next((index for key in given if (index := self.keys.find(key)) is not None), None)
         if found is None:
             raise Unauthorized("Incorrect API key provided.")
         return found

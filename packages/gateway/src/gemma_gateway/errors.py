@@ -1,4 +1,4 @@
-"""Every error that a client can receive, and OpenAI's JSON form of it.
+"""Every error that a client can receive, and its JSON form: OpenAI's, or Anthropic's on that API's paths.
 
     ApiError
     ├── BadRequest            400  the request is wrong; ``param`` names the parameter
@@ -15,12 +15,13 @@
     ├── InternalError         500  a bug or failure of the server
     └── ServiceUnavailable    503  the model is unavailable, or the gateway shuts down
 
-``type`` and ``code`` are OpenAI's strings, so that its SDKs raise their own exceptions.
+``type`` and ``code`` are OpenAI's strings, so that its SDKs raise their own exceptions. Anthropic's types
+follow from the status.
 """
 
 import logging
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -28,6 +29,18 @@ from starlette.types import Receive, Scope, Send
 import gemma_wire as wire
 
 log = logging.getLogger(__name__)
+_ANTHROPIC_PATH: Final = "/v1/messages"
+_ANTHROPIC_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
+"""Status → ``type``; ``invalid_request_error`` for all others."""
 
 
 class ApiError(Exception):
@@ -61,8 +74,15 @@ class ApiError(Exception):
         retry = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         self.headers = {**retry, **(headers or {})}
 
-    def body(self) -> dict[str, Any]:
-        """The JSON body."""
+    def body(self, path: str = "", request_id: str | None = None) -> dict[str, Any]:
+        """The JSON body.
+
+        Args:
+            path: of the request, which decides the form; empty: OpenAI's form.
+            request_id: for Anthropic's form.
+        """
+        if is_anthropic(path):
+            return self._anthropic_body(request_id)
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
 
@@ -70,16 +90,32 @@ class ApiError(Exception):
         """The HTTP response."""
         return _ErrorResponse(self)
 
+    def _anthropic_body(self, request_id: str | None) -> dict[str, Any]:
+        """There is no ``param``, so the message begins with it unless it contains it already."""
+        named = self.param is None or self.param in self.message
+        message = self.message if named else f"{self.param}: {self.message}"
+        kind = _ANTHROPIC_TYPES.get(self.status, "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+
+
+def is_anthropic(path: str) -> bool:
+    """Whether a path belongs to Anthropic's API."""
+    return path == _ANTHROPIC_PATH or path.startswith(f"{_ANTHROPIC_PATH}/")
+
 
 class _ErrorResponse(JSONResponse):
-    """Stores its code in ``state.error_code`` for the request log and the metrics."""
+    """Has the form of the request's API, and stores its code in ``state.error_code`` for log and metrics."""
 
     def __init__(self, error: ApiError) -> None:
         super().__init__(error.body(), error.status, headers=error.headers)
-        self.error_code = error.code
+        self.error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note_error(scope, self.error_code)
+        note_error(scope, self.error.code)
+        if is_anthropic(scope["path"]):
+            request_id = scope["state"].get("request_id") or self.headers.get("x-request-id")
+            self.body = self.render(self.error.body(scope["path"], request_id))
+            self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 

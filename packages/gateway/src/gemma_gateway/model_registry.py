@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from openai.types import Model
@@ -42,13 +43,21 @@ class ResolvedModel:
 class ModelRegistry:
     """Asks the engine which models it serves, with at most one call in progress.
 
+    ``aliases`` are pairs of a pattern and the name of the model that serves all names that match it.
+
     The last description is kept until a newer one has arrived: a model that is slow to describe itself fails
     health checks, but no requests.
     """
 
-    def __init__(self, engine: EngineClient, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        engine: EngineClient,
+        now: Callable[[], float] = time.monotonic,
+        aliases: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._engine = engine
         self._now = now
+        self._aliases = aliases
         self._info: ModelInfo | None = None
         self._updated_at = -math.inf
         self._refreshing: asyncio.Task[ModelInfo] | None = None
@@ -91,15 +100,23 @@ class ModelRegistry:
         info = await self.cached()
         if name is None:
             return ResolvedModel(info, info.model)
-        if name not in public_names(info):
+        own = self._own_name(name, info)
+        if own not in public_names(info):
             info = await self.info(HEALTH_MAX_AGE)  # another model may have been loaded meanwhile
-        if name not in public_names(info):
+            own = self._own_name(name, info)
+        if own not in public_names(info):
             raise ModelNotFound(name)
-        return ResolvedModel(info, name if name in info.variants else info.model)
+        return ResolvedModel(info, own if own in info.variants else info.model)
 
     def forget(self) -> None:
         """Refresh before the next use: the server may have been restarted with another model."""
         self._updated_at = -math.inf
+
+    def _own_name(self, name: str, info: ModelInfo) -> str:
+        """The name without its alias, unless a model is called so."""
+        if name in public_names(info):
+            return name
+        return next((model for pattern, model in self._aliases if fnmatchcase(name, pattern)), name)
 
     @property
     def _age(self) -> float:

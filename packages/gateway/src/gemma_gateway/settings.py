@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MIB = 2**20
 _KEY: Final = re.compile(r"[!-~]+")
 _ORIGIN: Final = re.compile(r"\*|https?://[^/,\s*]+")
+_ALIAS: Final = re.compile(r"[^=\s]+=[^=*\s]+")
 _DOMAIN: Final = re.compile(r"\*|[\w.:\[\]-]+")
 
 
@@ -84,6 +85,13 @@ class GatewaySettings(BaseSettings):
         "refused with 429. 0: no limit.",
     )
 
+    model_aliases: str = Field(
+        "",
+        description="Other names of models, separated by commas: `claude-*=gemma3n` serves each name that "
+        "begins with claude- by the main model. The first that matches applies; a model's own name comes "
+        "first.",
+    )
+
     max_images: int = Field(16, ge=0, description="Images per request.")
     max_image_bytes: int = Field(32 * MIB, ge=1, description="Encoded size of one image.")
     max_image_pixels: int = Field(
@@ -144,6 +152,14 @@ class GatewaySettings(BaseSettings):
                 raise ValueError(f"{origin!r} is not an origin; write https://app.example.org, or * alone")
         return text
 
+    @field_validator("model_aliases")
+    @classmethod
+    def _are_aliases(cls, text: str) -> str:
+        for item in _listed(text):
+            if not _ALIAS.fullmatch(item):
+                raise ValueError(f"{item!r} is not an alias; write alias=model, in which * is any text")
+        return text
+
     @field_validator("media_domains", "allowed_hosts")
     @classmethod
     def _are_domains(cls, text: str) -> str:
@@ -174,6 +190,12 @@ class GatewaySettings(BaseSettings):
     def domains(self) -> tuple[str, ...]:
         """``media_domains`` as a tuple, in lower case."""
         return _listed(self.media_domains.lower())
+
+    @property
+    def aliases(self) -> tuple[tuple[str, str], ...]:
+        """``model_aliases`` as pairs: a pattern, and the name of a model."""
+        pairs = (item.partition("=") for item in _listed(self.model_aliases))
+        return tuple((pattern, model) for pattern, _, model in pairs)
 
     @property
     def hosts(self) -> tuple[str, ...]:

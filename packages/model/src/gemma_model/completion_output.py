@@ -131,6 +131,7 @@ class CompletionOutput:
             logprobs=tuple(unsent.logprobs),
             tool_calls=tuple(join_deltas(unsent.tool_calls)),
             finish_reason=self.finish,
+            stop_string=self._detokenizer.stop_string if self.finish else None,
         )
 
     def _append(self, delta: TextDelta) -> None:

@@ -134,10 +134,15 @@ class Detokenizer:
         self._groups: list[_CharacterGroup] = []
         self.tokens = 0
         """Tokens processed so far, up to and including the one that completed a stop string."""
-        self.stopped = False
-        """Whether a stop string has been found; later tokens are ignored."""
+        self.stop_string: str | None = None
+        """The stop string that has been found; later tokens are ignored."""
         self.calling = False
         """Whether a tool call has begun; what follows is not text of the output."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has been found."""
+        return self.stop_string is not None
 
     def feed(self, token_ids: Iterable[int], logprobs: Iterable[PositionLogprobs] = ()) -> TextDelta:
         """Add tokens; returns the text that is final."""
@@ -185,7 +190,7 @@ class Detokenizer:
         at, mark = found
         delta = self._return(at, cut=True)
         if mark in self._stop:
-            self.stopped = True
+            self.stop_string = mark
             return delta
         self.calling, self._groups = True, []
         self._held = self._held[len(mark) :]

@@ -108,6 +108,7 @@ class Chunk(_Frozen):
         prompt_logprobs: in the first chunk of the response, if requested.
         tool_calls: the next parts of tool calls.
         finish_reason: set in the last chunk of a choice, and only there.
+        stop_string: in the same chunk, the string of ``stop`` that ended the choice, if one did.
         choice_usage: of this choice so far, if ``continuous_usage_stats`` is set.
         usage: set in the last chunk of the response; the prompt counts once.
         timings: in the same chunk as ``usage``.
@@ -125,6 +126,7 @@ class Chunk(_Frozen):
     prompt_logprobs: PromptLogprobs | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: FinishReason | None = None
+    stop_string: str | None = None
     choice_usage: Usage | None = None
     usage: Usage | None = None
     timings: Timings | None = None

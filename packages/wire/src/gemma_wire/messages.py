@@ -68,7 +68,7 @@ class Tool(WireModel):
         strict: refuse a schema that cannot be enforced completely.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")
     description: str = ""
     parameters: dict[str, Any] | None = None
     strict: StrictBool = False

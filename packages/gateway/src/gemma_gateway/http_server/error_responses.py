@@ -13,13 +13,20 @@ from gemma_gateway.errors import ApiError, ServiceUnavailable
 _MONITORING_PATHS: Final = (*HEALTH, "/metrics")
 
 
-def error_response(error: ApiError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The complete response to a request that the application has not seen; it ends the connection."""
-    body = json.dumps(error.body()).encode()
+def error_response(error: ApiError, default_headers: list[tuple[bytes, bytes]], path: str = "") -> bytes:
+    """The complete response in place of the application's; it ends the connection.
+
+    Args:
+        error: what is wrong.
+        default_headers: of the server.
+        path: of the request, if it is known.
+    """
+    request_id = _request_id()
+    body = json.dumps(error.body(path, request_id)).encode()
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
-        "x-request-id": _request_id(),
+        "x-request-id": request_id,
         **error.headers,
         "Connection": "close",
     }

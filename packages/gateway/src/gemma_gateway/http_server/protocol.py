@@ -115,13 +115,13 @@ class HTTPProtocol(H11Protocol):
     def refuse(self, error: ApiError) -> None:
         """Responds with an error, unless the application has begun to respond, and ends the connection."""
         log.info("refused: %s", error.message)
-        started = self.phase is ConnectionPhase.DRAINING
+        started, path = self.phase is ConnectionPhase.DRAINING, ""
         if self.phase is ConnectionPhase.RESPONDING and self.cycle is not None:
-            started = self.cycle.response_started
+            started, path = self.cycle.response_started, self.cycle.scope["path"]
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if not started:
-            self.writer.write(error_response(error, self.server_state.default_headers))
+            self.writer.write(error_response(error, self.server_state.default_headers, path))
         self._linger()
 
     def finish(self) -> None:

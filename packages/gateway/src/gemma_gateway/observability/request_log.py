@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemma_gateway.auth import HEALTH
-from gemma_gateway.errors import ApiError, InternalError, ServiceUnavailable
+from gemma_gateway.errors import ApiError, InternalError, ServiceUnavailable, is_anthropic
 from gemma_gateway.observability.metrics import GatewayMetrics
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,8 @@ class _Exchange:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self.id
+            if is_anthropic(self.scope["path"]):
+                headers["request-id"] = self.id
             headers["openai-version"] = API_VERSION
             headers["openai-processing-ms"] = f"{self._seconds * 1e3:.0f}"
         await self.send(message)

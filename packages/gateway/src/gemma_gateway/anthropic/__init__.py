@@ -1,0 +1,1 @@
+"""Anthropic's Messages API: its request as the model's, the model's chunks as its message and events."""

@@ -1,0 +1,294 @@
+"""What the engine receives for a request of the Messages API."""
+
+from base64 import b64encode
+from typing import Any
+
+import httpx
+import pytest
+from packages.gateway.tests.anthropic_helpers import (
+    asked,
+    assert_anthropic_error,
+    message,
+    send,
+    text,
+    tool,
+)
+from packages.gateway.tests.conftest import MODEL, FakeEngine, gateway
+from packages.gateway.tests.message_helpers import data_url, png
+
+import gemma_wire as wire
+from gemma_wire import ImagePart, InvalidRequest, Message, TextPart, Tool
+
+USE = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "ü"}}
+RESULT = {"type": "tool_result", "tool_use_id": "toolu_1"}
+CALL = wire.ToolCall(id="toolu_1", name="look", arguments='{"at": "ü"}')
+PNG = {"type": "base64", "media_type": "image/png", "data": b64encode(png()).decode()}
+LOOK = tool("look", {"at": {"type": "string"}}, description="Look.")
+
+
+async def test_a_minimal_request(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    request = await asked(client, engine, message())
+    assert request.messages == (Message(role="user", content="Hi"),)
+    assert (request.max_tokens, request.temperature, request.top_p, request.stream) == (50, None, None, True)
+    assert request.options == wire.Options()
+
+
+async def test_sampling_and_stopping(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    body = message(temperature=0.5, top_p=0.9, top_k=40, stop_sequences=["END", "\n\n"])
+    request = await asked(client, engine, body)
+    assert (request.temperature, request.top_p) == (0.5, 0.9)
+    assert (request.options.top_k, request.options.stop) == (40, ("END", "\n\n"))
+
+
+async def test_system_blocks_and_texts_are_separated(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    cached = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    body = message([text("A"), text("B", **cached)], system=[text("One.", **cached), text("Two.")])
+    request = await asked(client, engine, body)
+    assert request.messages == (
+        Message(role="system", content=(TextPart(text="One."), TextPart(text="\n\nTwo."))),
+        Message(role="user", content=(TextPart(text="A"), TextPart(text="\n\nB"))),
+    )
+
+
+async def test_a_history_with_tools(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """Thinking is omitted, an error is marked, and what follows the results is the user's."""
+    history = [
+        {"role": "user", "content": "Look."},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "x"},
+                {"type": "redacted_thinking", "data": "x"},
+                {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}},
+                {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
+                text("Let me "),
+                text("look."),
+                USE,
+                {**USE, "id": "toolu_2"},
+            ],
+        },
+        {"role": "system", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [
+                {**RESULT, "content": [text("A dog."), {"type": "image", "source": PNG}]},
+                {**RESULT, "tool_use_id": "toolu_2", "content": "No such place.", "is_error": True},
+                text("And?"),
+            ],
+        },
+    ]
+    request = await asked(client, engine, message(messages=history, tools=[LOOK]))
+    calls = (CALL, CALL.model_copy(update={"id": "toolu_2"}))
+    error = (TextPart(text="Error: "), TextPart(text="No such place."))
+    assert request.messages == (
+        Message(role="user", content="Look."),
+        Message(
+            role="assistant", content=(TextPart(text="Let me "), TextPart(text="look.")), tool_calls=calls
+        ),
+        Message(role="system", content="Be brief."),
+        Message(role="tool", content=(TextPart(text="A dog."), ImagePart()), tool_call_id="toolu_1"),
+        Message(role="tool", content=error, tool_call_id="toolu_2"),
+        Message(role="user", content=(TextPart(text="And?"),)),
+    )
+    assert request.images == (png(),)
+
+
+async def test_documents_and_search_results(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    source = {"type": "text", "media_type": "text/plain", "data": "Text."}
+    document = {"type": "document", "title": "Title", "context": "Context", "source": source}
+    mixed = {"type": "content", "content": [text("See:"), {"type": "image", "source": PNG}]}
+    found = {"type": "search_result", "title": "T", "source": "S", "content": [text("C")]}
+    body = message([document, {"type": "document", "source": mixed}, found])
+    (turn,) = (await asked(client, engine, body)).messages or ()
+    assert turn.content == (
+        TextPart(text="Title\nContext\nText."),
+        TextPart(text="\n\nSee:"),
+        ImagePart(),
+        TextPart(text="T\nS\nC"),
+    )
+
+
+async def test_images(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """The media type is not needed; a URL may be a data URL."""
+    sources = [PNG, {"type": "base64", "data": PNG["data"]}, {"type": "url", "url": data_url(png())}]
+    body = message([{"type": "image", "source": source} for source in sources])
+    assert (await asked(client, engine, body)).images == (png(),) * 3
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "required", "parallel"),
+    [
+        (None, ("look", "wait"), False, True),
+        ({"type": "auto"}, ("look", "wait"), False, True),
+        ({"type": "auto", "disable_parallel_tool_use": True}, ("look", "wait"), False, False),
+        ({"type": "any"}, ("look", "wait"), True, True),
+        ({"type": "tool", "name": "wait"}, ("wait",), True, False),
+        ({"type": "none"}, (), False, True),
+    ],
+)
+async def test_tool_choice(
+    client: httpx.AsyncClient,
+    engine: FakeEngine,
+    choice: Any,
+    tools: tuple[str, ...],
+    required: bool,
+    parallel: bool,
+) -> None:
+    """Tools that Anthropic runs or defines are left out."""
+    given = [
+        LOOK,
+        {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
+        tool("wait", type="custom", strict=True, cache_control={"type": "ephemeral"}),
+        tool("later", allowed_callers=["code_execution_20250825"]),
+        {"type": "computer_toolset_20260801"},
+    ]
+    options = (await asked(client, engine, message(tools=given, tool_choice=choice))).options
+    assert tuple(tool.name for tool in options.tools) == tools
+    assert (options.tool_choice == "required", options.parallel_tool_calls) == (required, parallel)
+    if len(tools) == 2:
+        schema = {"type": "object", "properties": {"at": {"type": "string"}}}
+        assert options.tools[0] == Tool(name="look", description="Look.", parameters=schema)
+        assert options.tools[1].strict
+
+
+@pytest.mark.parametrize("param", ["output_config", "output_format"])
+async def test_json_output(client: httpx.AsyncClient, engine: FakeEngine, param: str) -> None:
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+    body = message(**{param: {"format": form, "effort": "high"} if param == "output_config" else form})
+    options = (await asked(client, engine, body)).options
+    assert options.grammar == wire.JsonGrammar(json_schema={"type": "object"}, strict=True)
+    engine.script = [InvalidRequest("has an unknown keyword", "options.grammar.json_schema")]
+    name = "output_config.format.schema" if param == "output_config" else "output_format.schema"
+    assert f"'{name}'" in assert_anthropic_error(await send(client, body), 400, "invalid_request_error")
+
+
+async def test_a_prefilled_answer_is_continued(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    body = message(
+        messages=[*message()["messages"], {"role": "assistant", "content": "The best answer is ("}]
+    )
+    options = (await asked(client, engine, body)).options
+    assert (options.continue_final_message, options.add_generation_prompt) == (True, False)
+
+
+HARMLESS = {
+    "metadata": {"user_id": "user_1"},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "cache_control": {"type": "ephemeral"},
+    "service_tier": "auto",
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "container": None,
+    "mcp_servers": [],
+    "output_config": {"effort": "max"},
+    "speed": "fast",
+    "inference_geo": "eu",
+    "diagnostics": {"previous_message_id": None},
+}
+
+
+async def test_parameters_without_effect(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    assert await asked(client, engine, message(**HARMLESS)) == await asked(client, engine, message())
+
+
+@pytest.mark.parametrize("header", ["anthropic-beta", "anthropic-version"])
+async def test_headers_and_query_without_effect(client: httpx.AsyncClient, header: str) -> None:
+    headers = {header: "unheard-of-2030-01-01"}
+    response = await client.post("/v1/messages?beta=true", json=message(), headers=headers)
+    assert response.status_code == 200
+
+
+CHOSEN = {"tools": [LOOK, {"type": "bash_20250124", "name": "bash"}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "messages[0].content[0].type"),
+        ({"colour": "red"}, "colour"),
+        ({"container": "container_1"}, "container"),
+        ({"mcp_servers": [{"type": "url", "name": "x", "url": "https://x"}]}, "mcp_servers"),
+        ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name"),
+        ({"tools": [{"name": "a"}]}, "tools[0].input_schema"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tool_choice": {"type": "tool", "name": "look"}}, "tool_choice.name"),
+        ({**CHOSEN, "tool_choice": {"type": "tool", "name": "bash"}}, "tool_choice.name"),
+        ({"stop_sequences": [""]}, "stop_sequences[0]"),
+        ({"temperature": 3}, "temperature"),
+        (
+            {
+                "output_format": {"type": "json_schema", "schema": {}},
+                "output_config": {"format": {"type": "json_schema", "schema": {}}},
+            },
+            "output_format",
+        ),
+    ],
+)
+async def test_refused(client: httpx.AsyncClient, body: dict[str, Any], names: str) -> None:
+    message_ = assert_anthropic_error(await send(client, message(**body)), 400, "invalid_request_error")
+    assert f"'{names}'" in message_
+
+
+@pytest.mark.parametrize(
+    ("block", "names"),
+    [
+        ({"type": "image", "source": {"type": "file", "file_id": "f"}}, ".source.type"),
+        ({"type": "image", "source": {"type": "base64", "data": "eA=="}}, ".source.data"),
+        ({"type": "image", "source": {"type": "url", "url": "https://example.org/x.png"}}, ".source.url"),
+        ({"type": "document", "source": {"type": "base64", "data": "eA=="}}, ".source.type"),
+        ({"type": "document", "source": {"type": "file", "file_id": "f"}}, ".source.type"),
+        ({"type": "container_upload", "file_id": "f"}, ".type"),
+        ({**RESULT, "content": "x"}, ".tool_use_id"),
+    ],
+)
+async def test_refused_blocks(client: httpx.AsyncClient, block: dict[str, Any], names: str) -> None:
+    response = await send(client, message([text("x"), block]))
+    assert f"messages[0].content[1]{names}" in assert_anthropic_error(response, 400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("turns", "names"),
+    [
+        ([{"role": "assistant", "content": [USE]}], "messages[0].content[0]"),
+        (
+            [{"role": "assistant", "content": [USE]}, {"role": "user", "content": "x"}],
+            "messages[0].content[0]",
+        ),
+        (
+            [{"role": "assistant", "content": [USE]}, {"role": "user", "content": [RESULT, RESULT]}],
+            "messages[1].content[1].tool_use_id",
+        ),
+    ],
+)
+async def test_results_match_calls(client: httpx.AsyncClient, turns: list[Any], names: str) -> None:
+    response = await send(client, message(messages=turns))
+    assert names in assert_anthropic_error(response, 400, "invalid_request_error")
+
+
+async def test_many_results_are_counted_as_messages(client: httpx.AsyncClient) -> None:
+    calls = [{**USE, "id": f"toolu_{i}"} for i in range(2047)]
+    results = [{**RESULT, "tool_use_id": f"toolu_{i}"} for i in range(2047)]
+    turns = [{"role": "assistant", "content": calls}, {"role": "user", "content": [*results, text("x")]}]
+    response = await send(client, message(messages=turns))
+    assert "2,049" in assert_anthropic_error(response, 400, "invalid_request_error")
+
+
+async def test_errors_of_the_engine_name_the_clients_parameter(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    given = [{"type": "web_search_20250305", "name": "web_search"}, LOOK]
+    cases = {"options.tools[0].parameters": "tools[1].input_schema", "options.stop": "stop_sequences"}
+    for field, name in cases.items():
+        engine.script = [InvalidRequest("is not supported", field)]
+        response = await send(client, message(tools=given))
+        assert f"'{name}'" in assert_anthropic_error(response, 400, "invalid_request_error")
+
+
+async def test_a_model_by_its_alias(engine: FakeEngine) -> None:
+    async with gateway(engine, model_aliases="claude-*=gemma3n, gpt-4o=google/gemma-3n-E4B-it") as client:
+        for name in ("claude-sonnet-4-20250514", "gpt-4o"):
+            response = await send(client, message(model=name))
+            assert response.json()["model"] == MODEL
+        response = await send(client, message(model="mistral"))
+    assert "'mistral'" in assert_anthropic_error(response, 404, "not_found_error")

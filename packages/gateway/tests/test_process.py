@@ -10,6 +10,7 @@ import time
 import pytest
 from pydantic import ValidationError
 
+from gemma_gateway import __main__ as gateway_main
 from gemma_gateway.__main__ import main
 from gemma_gateway.settings import GatewaySettings, variable
 
@@ -54,6 +55,15 @@ def test_an_invalid_setting_is_reported_in_one_line() -> None:
     assert line.startswith("gemma-gateway: API_PORT: Input should be a valid integer")
 
 
+@pytest.mark.parametrize("name", ["API_MAX_BODY_BYTES", "API_MAX_IMAGE_BYTES", "API_MAX_AUDIO_BYTES"])
+def test_sizes_have_units(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "512MB")
+    assert getattr(GatewaySettings(), name.removeprefix("API_").lower()) == 512_000_000
+    monkeypatch.setenv(name, "8")
+    with pytest.raises(SystemExit, match=f"^gemma-gateway: {name}: 8 has no unit and would be 8 bytes"):
+        gateway_main._settings()
+
+
 def test_errors_name_the_environment_variable() -> None:
     names = {variable(field) for field in GatewaySettings.model_fields}
     assert {"API_PORT", "TRITON_GRPC_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= names
@@ -85,15 +95,16 @@ def test_a_signal_during_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_the_process_starts_without_triton_and_ends_on_sigterm(number: signal.Signals) -> None:
-    environment = os.environ | {"API_PORT": "0", "TRITON_GRPC_URL": "127.0.0.1:1"}
+    environment = os.environ | {"API_PORT": "0", "TRITON_GRPC_URL": "127.0.0.1:1", "API_WORKERS": "2"}
     process = await asyncio.create_subprocess_exec(
         *COMMAND, env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )
     assert process.stderr is not None
     try:
         async with asyncio.timeout(60):
-            while b"running on http://127.0.0.1" not in await process.stderr.readline():
-                pass
+            start = b""
+            while b"running on http://127.0.0.1" not in start:
+                start += await process.stderr.readline()
         told = time.monotonic()
         process.send_signal(number)
         log, _ = await asyncio.gather(process.stderr.read(), process.wait())
@@ -103,3 +114,4 @@ async def test_the_process_starts_without_triton_and_ends_on_sigterm(number: sig
     assert time.monotonic() - told < 5
     assert process.returncode == 0
     assert b"Traceback" not in log
+    assert start.count(b"API_WORKERS is not a setting and has no effect") == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gemma_model.checkpoint import find_folder, open_checkpoint
-from gemma_model.settings import Settings
+from gemma_model.settings import Settings, as_invalid_setting
 from gemma_wire import (
     InvalidRequest,
 )
@@ -32,6 +32,43 @@ def test_a_wrong_setting_is_named(values: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         Settings.read(values, {})
     assert caught.value.field == next(iter(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"towers": "none"}, "always loads the towers; use GEMMA_ENGINE=native with GEMMA_TOWERS=none"),
+        ({"quantize": "int4"}, "does not quantise weights; use GEMMA_ENGINE=native with GEMMA_QUANTIZE=int4"),
+    ],
+)
+def test_what_the_reference_engine_does_not_support_is_named(values: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Settings.read({"engine": "reference", **values}, {})
+    assert str(as_invalid_setting(caught.value)) == f"the reference engine {words}"
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [
+        ("max_model_len", "GEMMA_MAX_MODEL_LEN: is wrong"),
+        ("model_name", "MODEL_NAME: is wrong"),
+        ("text_config.vocab_size", "text_config.vocab_size: is wrong"),
+        ("", "is wrong"),
+    ],
+)
+def test_an_error_at_load_names_the_variable(field: str, sentence: str) -> None:
+    assert str(as_invalid_setting(InvalidRequest("is wrong", field))) == sentence
+
+
+@pytest.mark.parametrize("name", ["prefix_cache_bytes", "media_cache_bytes", "max_grammar_bytes"])
+def test_sizes_have_units(name: str) -> None:
+    settings = Settings.read({}, {f"GEMMA_{name.upper()}": "2GiB"})
+    assert getattr(settings, name) == 2 * 2**30
+    with pytest.raises(
+        InvalidRequest, match="8 has no unit and would be 8 bytes; use 8GiB or 8MiB"
+    ) as caught:
+        Settings.read({name: "8"}, {})
+    assert caught.value.field == name
 
 
 def test_max_model_len_can_only_shorten_the_context(tiny: Path) -> None:

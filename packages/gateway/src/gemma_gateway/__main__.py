@@ -1,6 +1,8 @@
 """``python -m gemma_gateway``: the gateway as a process."""
 
 import gc
+import logging
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -17,11 +19,14 @@ def main() -> None:
     from gemma_gateway import app, auth, malloc  # noqa: PLC0415
     from gemma_gateway.http_server import file_descriptors, server  # noqa: PLC0415
     from gemma_gateway.observability import logs  # noqa: PLC0415
+    from gemma_wire.setting_names import reported_settings  # noqa: PLC0415
 
     malloc.return_large_blocks()
     settings = _settings()
     logs.configure_logging(settings.log_level, settings.log_format)
     auth.warn_if_open(settings)
+    for sentence in reported_settings(os.environ, ("API_",)):
+        logging.getLogger("gemma_gateway").warning(sentence)
     file_descriptors.raise_limit()
     gateway_server = server.make_server(app.create_app(settings), settings)
     sys.setswitchinterval(
@@ -40,7 +45,9 @@ def _settings() -> "GatewaySettings":
         return GatewaySettings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        sys.exit(f"gemma-gateway: {variable(str(first['loc'][0]))}: {first['msg']}")
+        sys.exit(
+            f"gemma-gateway: {variable(str(first['loc'][0]))}: {first['msg'].removeprefix('Value error, ')}"
+        )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from typing import Final, Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gemma_wire.byte_sizes import ByteSize
+
 MIB = 2**20
 _KEY: Final = re.compile(r"[!-~]+")
 _ORIGIN: Final = re.compile(r"\*|https?://[^/,\s*]+")
@@ -71,7 +73,9 @@ class GatewaySettings(BaseSettings):
         "the request cancelled.",
     )
 
-    max_body_bytes: int = Field(64 * MIB, ge=1, description="A longer request body is refused with 413.")
+    max_body_bytes: ByteSize = Field(
+        64 * MIB, ge=1, description="A longer request body is refused with 413; 64MiB, or a number of bytes."
+    )
     body_seconds: float = Field(
         60, gt=0, description="A body that takes longer to arrive is refused with 408."
     )
@@ -93,7 +97,9 @@ class GatewaySettings(BaseSettings):
     )
 
     max_images: int = Field(16, ge=0, description="Images per request.")
-    max_image_bytes: int = Field(32 * MIB, ge=1, description="Encoded size of one image.")
+    max_image_bytes: ByteSize = Field(
+        32 * MIB, ge=1, description="Encoded size of one image; 32MiB, or a number of bytes."
+    )
     max_image_pixels: int = Field(
         50_000_000,
         ge=1,
@@ -101,7 +107,9 @@ class GatewaySettings(BaseSettings):
         description="Width x height of one image; Pillow's own limit is 178 million.",
     )
     max_audio: int = Field(16, ge=0, description="Audio files per request; the model limits their length.")
-    max_audio_bytes: int = Field(32 * MIB, ge=1, description="Encoded size of one audio file.")
+    max_audio_bytes: ByteSize = Field(
+        32 * MIB, ge=1, description="Encoded size of one audio file; 32MiB, or a number of bytes."
+    )
     media_domains: str = Field(
         "",
         description="Hosts from which images and audio may be fetched by URL, separated by commas; a name "

@@ -15,6 +15,10 @@ SECRETS: Final = ("HF_TOKEN", "API_KEYS", "API_KEYS_FILE", "OPENAI_API_KEY", "OT
 """Environment variables with secrets. Each child process gets only those that it needs."""
 
 
+PREFIXES: Final = ("API_", "GEMMA_", "PLAYGROUND_")
+"""How the names of all settings of the processes that the launcher starts begin, with few exceptions."""
+
+
 class LauncherSettings(BaseSettings):
     """Each field is read from the environment variable of the same name in capitals; command-line flags win.
 
@@ -142,4 +146,6 @@ def load_settings(flags: Mapping[str, Any]) -> LauncherSettings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).upper()
-        raise CommandError(f"{name}={first['input']} is not valid: {first['msg']}") from None
+        raise CommandError(
+            f"{name}={first['input']} is not valid: {first['msg'].removeprefix('Value error, ')}"
+        ) from None

@@ -64,6 +64,21 @@ def test_failure_reason_of_triton() -> None:
     assert triton_log.failure_reason([]) == "there was no output"
 
 
+def test_a_wrong_setting_of_the_model() -> None:
+    lines = [
+        line.replace("ValueError: bad file", "InvalidSetting: GEMMA_DEVICE: is wrong") for line in FAILED
+    ]
+    assert triton_log.permanent_error(lines) == "the model cannot be loaded: GEMMA_DEVICE: is wrong"
+    assert triton_log.permanent_error(FAILED) == ""
+    assert triton_log.permanent_error([]) == ""
+
+
+def test_a_wrong_setting_of_the_gateway() -> None:
+    lines = ["starting", "gemma-gateway: API_MAX_IMAGES: is wrong"]
+    assert python_log.permanent_error(lines) == "the gateway cannot start: API_MAX_IMAGES: is wrong"
+    assert python_log.permanent_error(["ValueError: gone"]) == ""
+
+
 def test_invalid_json_is_shown_unchanged() -> None:
     assert read(['E1122 15:55:16.537240 6016 a.cc:1] "half a']) == [LogLine('"half a', "error", "15:55:16")]
 

@@ -19,6 +19,22 @@ def test_the_launcher_gives_up_on_a_model_that_cannot_be_loaded(
     assert leftovers(served.process.pid) == []
 
 
+def test_a_wrong_setting_of_the_model_is_reported_at_once(
+    tmp_path: Path, toy_flags: tuple[str, ...], leftovers: Leftovers
+) -> None:
+    """With our own model, which refuses before it loads anything."""
+    environment = {"GEMMA_ENGINE": "reference", "GEMMA_TOWERS": "none", "GEMMA_REPLICAS": "2"}
+    with stack.started(tmp_path, *toy_flags[:2], environment=environment) as served:
+        assert served.process.wait(60) == 1
+    assert served.output.rstrip().endswith(
+        "error: the model cannot be loaded: the reference engine always loads the towers; "
+        "use GEMMA_ENGINE=native with GEMMA_TOWERS=none"
+    )
+    assert "restarting" not in served.output
+    assert served.output.count("GEMMA_REPLICAS is not a setting and has no effect") == 1
+    assert leftovers(served.process.pid) == []
+
+
 def test_the_signal_of_a_crashed_stub_is_reported(
     tmp_path: Path, toy_flags: tuple[str, ...], leftovers: Leftovers
 ) -> None:

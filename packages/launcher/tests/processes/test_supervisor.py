@@ -91,6 +91,22 @@ async def test_it_gives_up_on_a_required_service_with_its_last_output(log: Log) 
         await supervise(service("print('no luck'); raise SystemExit(3)", is_ready=no), log.console)
 
 
+async def test_it_does_not_retry_what_cannot_succeed(log: Log) -> None:
+    refusing = service("print('no luck'); raise SystemExit(1)", is_ready=no)
+    refusing.permanent_error = lambda lines: f"GEMMA_X is wrong: {lines[-1]}"
+    with pytest.raises(CommandError, match=r"^GEMMA_X is wrong: no luck$"):
+        await supervise(refusing, log.console)
+    assert "restarting" not in log()
+
+
+async def test_it_restarts_what_was_ready_once(log: Log) -> None:
+    changed = service("import time; time.sleep(1)")
+    changed.permanent_error = lambda _: "GEMMA_X is wrong"
+    task = asyncio.create_task(supervise(changed, log.console))
+    await until(lambda: "ended with exit code 0; restarting it now" in log())
+    await stop(task)
+
+
 async def test_it_continues_without_an_optional_service(log: Log) -> None:
     kept = service("print('no luck'); raise SystemExit(3)", is_ready=no, required=False)
     task = asyncio.create_task(supervise(kept, log.console))

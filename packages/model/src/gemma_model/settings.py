@@ -3,11 +3,12 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gemma_wire import InvalidRequest
+from gemma_wire import InvalidRequest, InvalidSetting
+from gemma_wire.byte_sizes import ByteSize
 from gemma_wire.gguf_sources import served_name, split_hub_id
 
 PREFIX = "GEMMA_"
@@ -47,10 +48,11 @@ class Settings(BaseModel):
     prefill_chunk: int = Field(
         512, ge=1, description="Prompt tokens in one step; running streams wait for them"
     )
-    prefix_cache_bytes: Annotated[int, Field(ge=0)] | None = Field(
+    prefix_cache_bytes: Annotated[ByteSize, Field(ge=0)] | None = Field(
         None,
         description="Size of the prefix cache, which keeps the keys and values of earlier prompts and "
-        "responses, in bytes; 0: none; default: a quarter of the memory that the model leaves free",
+        "responses: 2GiB, or a number of bytes; 0: none; default: a quarter of the memory that the model "
+        "leaves free",
     )
     ple: Literal["auto", "host", "device"] = Field(
         "auto",
@@ -78,8 +80,10 @@ class Settings(BaseModel):
         description="auto: a CPU uses C++ kernels, which are compiled at the first start, if there is a "
         "compiler; a GPU uses compiled layers in CUDA graphs; off: PyTorch's own operations",
     )
-    media_cache_bytes: int = Field(
-        256 * 2**20, ge=0, description="Size of the cache for soft tokens of images and audio, in bytes"
+    media_cache_bytes: ByteSize = Field(
+        256 * 2**20,
+        ge=0,
+        description="Size of the cache for soft tokens of images and audio: 256MiB, or a number of bytes",
     )
     max_images: int = Field(16, ge=0, description="Images in one request")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Pixels in one image, before resizing")
@@ -90,9 +94,22 @@ class Settings(BaseModel):
     max_audio_seconds: float = Field(
         30.0, gt=0, description="Length of one audio clip; never more than the checkpoint supports"
     )
-    max_grammar_bytes: int = Field(
+    max_grammar_bytes: ByteSize = Field(
         4 * 2**20, ge=1, description="Size of a grammar, or of all tools of one request, as JSON"
     )
+
+    @model_validator(mode="after")
+    def _engine_supports_them(self) -> Self:
+        if self.engine == "reference" and self.towers == "none":
+            raise ValueError(
+                "the reference engine always loads the towers; use GEMMA_ENGINE=native with GEMMA_TOWERS=none"
+            )
+        if self.engine == "reference" and self.quantize != "none":
+            raise ValueError(
+                "the reference engine does not quantise weights; use GEMMA_ENGINE=native with "
+                f"GEMMA_QUANTIZE={self.quantize}"
+            )
+        return self
 
     @property
     def public_name(self) -> str:
@@ -111,9 +128,21 @@ class Settings(BaseModel):
         """
         values = dict(parameters)
         for name in Settings.model_fields:
-            if value := environ.get("MODEL_NAME" if name == "model_name" else PREFIX + name.upper()):
+            if value := environ.get(variable(name)):
                 values[name] = value
         try:
             return Settings.model_validate(values)
         except ValidationError as error:
             raise InvalidRequest.from_validation(error) from None
+
+
+def variable(field: str) -> str:
+    """The environment variable of a setting; anything else, such as a key of a checkpoint, is unchanged."""
+    if field not in Settings.model_fields:
+        return field
+    return "MODEL_NAME" if field == "model_name" else PREFIX + field.upper()
+
+
+def as_invalid_setting(error: InvalidRequest) -> InvalidSetting:
+    """The same error with the name of the environment variable, for the log of Triton."""
+    return InvalidSetting(": ".join(filter(None, (variable(error.field), error.message))))

@@ -8,6 +8,7 @@ memory.
 import gc
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from gemma_model.engine_types import EngineInfo
 from gemma_model.metrics import Metrics
 from gemma_model.response import Channel, ResponseStream
 from gemma_model.response_sender import ResponseSender
-from gemma_model.settings import Settings
+from gemma_model.settings import PREFIX, Settings, as_invalid_setting
 from gemma_model.subscriptions import SubscribedChannel, Subscriptions
 from gemma_model.worker_pool import RequestAborted, WorkerPool
 from gemma_wire import (
@@ -41,6 +42,7 @@ from gemma_wire import (
     WireError,
     read_parameters,
 )
+from gemma_wire.setting_names import reported_settings
 from gemma_wire.tensors import INPUTS, Array
 
 log = logging.getLogger("gemma3n")
@@ -56,9 +58,21 @@ class TritonPythonModel:
     """The class that Triton's stub instantiates."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Load the checkpoint; the model is ready when this returns."""
+        """Load the checkpoint; the model is ready when this returns.
+
+        Raises:
+            InvalidSetting: a setting or the checkpoint is wrong.
+        """
         logging.basicConfig(level=logging.INFO, handlers=[TritonLog()], format="%(name)s: %(message)s")
+        for sentence in reported_settings(os.environ, (PREFIX,)):
+            log.warning(sentence)
         malloc.tune()
+        try:
+            self._load(args)
+        except InvalidRequest as error:
+            raise as_invalid_setting(error) from None
+
+    def _load(self, args: Mapping[str, str]) -> None:
         self._settings = _read_settings(args)
         settings = self._settings
         folder = find_folder(

@@ -13,7 +13,6 @@ from transformers import Gemma3nForConditionalGeneration
 
 from gemma_model.checkpoint import read_config
 from gemma_model.engine.model_loader import LoadedRunner
-from gemma_model.engine.transformers_engine import TransformersEngine
 from gemma_model.layers.attention_metadata import Batch
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.settings import Settings
@@ -208,11 +207,6 @@ def test_errors_are_one_line(tiny: Path, tmp_path: Path) -> None:
 def test_a_quantised_checkpoint_is_not_quantised_at_load(written: tuple[Path, str], name: str) -> None:
     with pytest.raises(InvalidRequest, match=r"the checkpoint is quantised already: int[48], groups of 32"):
         LoadedRunner(written[0], settings(quantize=name))
-
-
-def test_the_reference_engine_does_not_quantise(tiny: Path) -> None:
-    with pytest.raises(InvalidRequest, match="the reference engine does not quantise weights"):
-        TransformersEngine(tiny, Settings(engine="reference", quantize="int8"))
 
 
 @pytest.mark.parametrize(("name", "said"), [("int4", "int4 and int8"), ("int8", "int8")])

@@ -93,6 +93,13 @@ class EngineFailure(WireError):
     code = "internal_error"
 
 
+class InvalidSetting(Exception):
+    """A setting of the model, or its checkpoint, is wrong: it cannot be loaded with any number of attempts.
+
+    Triton's log has the name of this class and the message, in which the launcher finds them.
+    """
+
+
 _BY_CODE = {
     kind.code: kind
     for kind in (InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable, EngineFailure)

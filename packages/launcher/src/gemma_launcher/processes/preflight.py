@@ -15,7 +15,8 @@ from gemma_launcher.processes import orphan_cleanup, ports, triton_server
 from gemma_launcher.processes.file_limits import FileLimits
 from gemma_launcher.processes.run_scope import RunScope
 from gemma_launcher.processes.triton_address import TritonAddress, triton_address
-from gemma_launcher.settings import LauncherSettings, without_secrets
+from gemma_launcher.settings import PREFIXES, LauncherSettings, without_secrets
+from gemma_wire.setting_names import unknown_settings
 
 _GRPC_TARGET = re.compile(r"\s*((dns:(//[^/\s]*/)?|ipv[46]:)?[^/\s]+:\d{1,5}|unix:\S+)\s*")
 """HOST:PORT, optionally with the prefix of a gRPC name resolver."""
@@ -39,6 +40,8 @@ def run_preflight_checks(
     Raises:
         CommandError: a check failed; the message says what to do.
     """
+    for sentence in unknown_settings(os.environ, PREFIXES):
+        console.log(sentence, "warning")
     check_triton_url(settings)
     if warning := FileLimits.read(settings.api_max_connections).warning:
         console.log(warning, "warning")

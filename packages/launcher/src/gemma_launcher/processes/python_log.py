@@ -10,6 +10,9 @@ _LOG_LINE = re.compile(
     r"(?:\d{4}-\d\d-\d\d )?(?:(?P<time>\d\d:\d\d:\d\d)[.,]\d+ )?"
     r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL):? +(?P<text>.*)"
 )
+SETTING_ERROR: Final = "gemma-gateway: "
+"""How the gateway's line about a wrong setting begins."""
+
 _LEVELS: Final[dict[str, LogLevel]] = {"WARNING": "warning", "ERROR": "error", "CRITICAL": "error"}
 
 
@@ -19,6 +22,12 @@ def parse_line(raw: str) -> list[LogLine]:
     if match is None:
         return [LogLine(raw.rstrip())] if raw.strip() else []
     return [LogLine(match["text"].rstrip(), _LEVELS.get(match["level"], "info"), match["time"] or "")]
+
+
+def permanent_error(lines: Sequence[str]) -> str:
+    """The sentence about a setting with which the gateway cannot start, if that is why it ended."""
+    _, is_setting, message = failure_reason(lines).partition(SETTING_ERROR)
+    return f"the gateway cannot start: {message}" if is_setting else ""
 
 
 def failure_reason(lines: Sequence[str]) -> str:

@@ -80,6 +80,7 @@ def triton_service(
         grace_s=TRITON_GRACE_S,
         parse_output=triton_log.TritonLogParser(verbose=settings.triton_log_level > 0),
         explain_failure=lambda lines: stub_exits.explain(triton_log.failure_reason(lines)),
+        permanent_error=triton_log.permanent_error,
         monitors=monitors,
         startup_monitors=(lambda child: detect_startup_hang(child, is_silent),),
         on_startup_poll=stub_exits.record,
@@ -136,6 +137,7 @@ def _python_service(
         grace_s=grace_s,
         parse_output=python_log.parse_line,
         explain_failure=python_log.failure_reason,
+        permanent_error=python_log.permanent_error,
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from gemma_launcher.console import Console, LogLine
 from gemma_launcher.errors import CommandError
@@ -22,6 +22,10 @@ Monitor = Callable[[ChildProcess], Coroutine[Any, Any, str]]
 """Returns the reason once something is wrong; does not return while the service is healthy."""
 
 
+class PermanentError(Exception):
+    """A service cannot start with its settings. The message is one sentence."""
+
+
 @dataclass
 class Service:
     """A service to run.
@@ -36,6 +40,8 @@ class Service:
         grace_s: seconds it may take to end after SIGTERM.
         parse_output: a line of its output → the lines to show.
         explain_failure: the last lines of its output → why it failed to start.
+        permanent_error: the last lines of its output → a sentence if another attempt would fail in the same
+            way, otherwise empty.
         monitors: run while it is ready.
         startup_monitors: run while it starts.
         required: whether the launcher ends if it never becomes ready.
@@ -55,6 +61,7 @@ class Service:
     grace_s: float
     parse_output: Callable[[str], list[LogLine]]
     explain_failure: Callable[[Sequence[str]], str]
+    permanent_error: Callable[[Sequence[str]], str] = lambda _: ""
     monitors: tuple[Monitor, ...] = ()
     startup_monitors: tuple[Monitor, ...] = ()
     required: bool = True
@@ -83,25 +90,36 @@ async def supervise(service: Service, console: Console) -> None:
     """Runs a service until it is cancelled, which stops it.
 
     Raises:
-        CommandError: it is required, failed ``MAX_START_ATTEMPTS`` times and was never ready.
+        CommandError: it is required, was never ready, and failed ``MAX_START_ATTEMPTS`` times or permanently.
     """
     backoff = RestartBackoff()
     while True:
-        reason, healthy_s = await _run_once(service, console)
+        try:
+            reason, healthy_s = await _run_once(service, console)
+        except PermanentError as error:
+            await _give_up(service, console, str(error))
         backoff = backoff.after(healthy_s)
         if not service.was_ready and backoff.failures >= MAX_START_ATTEMPTS:
             sentence = f"{service.name} {reason}; gave up after {MAX_START_ATTEMPTS} attempts"
-            if service.required:
-                raise CommandError(sentence)
-            console.log(f"{sentence}; the other services continue without it", "error")
-            await _wait_forever()
+            await _give_up(service, console, sentence)
         when = f"in {backoff.delay_s:.0f} s" if backoff.delay_s else "now"
         console.log(f"{service.name} {reason}; restarting it {when}", "warning")
         await asyncio.sleep(backoff.delay_s)
 
 
+async def _give_up(service: Service, console: Console, sentence: str) -> NoReturn:
+    if service.required:
+        raise CommandError(sentence)
+    console.log(f"{sentence}; the other services continue without it", "error")
+    await _wait_forever()
+
+
 async def _run_once(service: Service, console: Console) -> tuple[str, float]:
-    """Runs a service from its start to its end; returns what went wrong and how many seconds it was ready."""
+    """Runs a service from its start to its end; returns what went wrong and how many seconds it was ready.
+
+    Raises:
+        PermanentError: it was never ready, and another attempt would fail in the same way.
+    """
 
     def show(raw: str) -> None:
         for line in service.parse_output(raw):
@@ -119,6 +137,8 @@ async def _run_once(service: Service, console: Console) -> tuple[str, float]:
         was_ready, healthy_s = service.ready_since is not None, service.mark_down()
         await child.stop(grace_s)
         service.on_exit()
+    if not service.was_ready and (error := service.permanent_error([*child.last_lines])):
+        raise PermanentError(error)
     if not was_ready:
         reason += f" while starting: {service.explain_failure([*child.last_lines])}"
     return reason, healthy_s
@@ -144,7 +164,7 @@ async def _wait_until_ready(service: Service, child: ChildProcess) -> str:
     return ""
 
 
-async def _wait_forever() -> str:
+async def _wait_forever() -> NoReturn:
     await asyncio.Event().wait()
     raise AssertionError("this event is never set")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gemma_launcher.console import LogLevel, LogLine
+from gemma_wire import InvalidSetting
 
 _GLOG_LINE = re.compile(
     r"(?P<level>[IWEF])\d{4} (?P<time>\d\d:\d\d:\d\d)\.\d+ \d+ [\w./-]+:\d+\] ?(?P<text>.*)"
@@ -73,6 +74,12 @@ def failure_reason(lines: Sequence[str]) -> str:
     parsed = [shown for line in lines for shown in parser(line)]
     errors = [line.text for line in parsed if line.level == "error"] or [line.text for line in parsed]
     return errors[-1] if errors else "there was no output"
+
+
+def permanent_error(lines: Sequence[str]) -> str:
+    """The sentence about a setting with which the model cannot be loaded, if that ended tritonserver."""
+    _, is_setting, message = failure_reason(lines).partition(f"{InvalidSetting.__name__}: ")
+    return f"the model cannot be loaded: {message}" if is_setting else ""
 
 
 def _unquote(text: str) -> str:

@@ -27,9 +27,10 @@ from gemma_launcher.paths import (
 )
 from gemma_launcher.processes import ports, preflight, triton_server
 from gemma_launcher.processes.file_limits import FileLimits
-from gemma_launcher.settings import LauncherSettings
+from gemma_launcher.settings import PREFIXES, LauncherSettings
 from gemma_wire.gguf import split_files
 from gemma_wire.gguf_sources import find_mmproj, split_hub_id
+from gemma_wire.setting_names import unknown_settings
 
 Status = Literal["ok", "warn", "fail"]
 _COLOURS: dict[Status, str] = {"ok": "32", "warn": "33", "fail": "31"}
@@ -68,6 +69,7 @@ def run(settings: LauncherSettings, _: Namespace) -> int:
 
 def run_checks(settings: LauncherSettings) -> Iterator[CheckResult]:
     """Runs all checks. Most take less than a second; the import of torch takes some seconds."""
+    yield from _environment()
     yield _python()
     yield from _packages(settings)
     if settings.embedded:
@@ -91,6 +93,11 @@ def _check(subject: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult("ok", subject, check())
     except CommandError as error:
         return CheckResult("fail", subject, str(error))
+
+
+def _environment() -> Iterator[CheckResult]:
+    for sentence in unknown_settings(os.environ, PREFIXES):
+        yield CheckResult("warn", "environment", sentence)
 
 
 def _python() -> CheckResult:

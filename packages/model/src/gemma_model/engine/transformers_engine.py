@@ -53,14 +53,10 @@ class TransformersEngine:
         settings: device, dtype, and the numbers of requests that run and wait.
 
     Raises:
-        InvalidRequest: the settings leave out the towers or quantise the weights, or it is a GGUF file.
+        InvalidRequest: it is a GGUF file.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
-        if settings.towers == "none":
-            raise InvalidRequest("the reference engine always loads the towers", "towers")
-        if settings.quantize != "none":
-            raise InvalidRequest("the reference engine does not quantise weights", "quantize")
         if read_reference(folder)[0]:
             raise InvalidRequest("the reference engine does not read GGUF files", "engine")
         disable_progress_bar()  # a log file would show it as one long line

@@ -11,6 +11,7 @@ from gemma_gateway.schema.completions import CompletionRequest
 from gemma_gateway.schema.extensions import Extensions
 from gemma_gateway.schema.output_details import OutputDetailParams
 from gemma_gateway.schema.parameter_table import parameter_table
+from gemma_gateway.schema.responses import ResponsesRequest
 from gemma_gateway.schema.structured_outputs import StructuredOutputParams
 from gemma_gateway.schema.tokenize import DetokenizeRequest, TokenizeRequest
 
@@ -68,6 +69,28 @@ document: most have the names of vLLM, the rest those of other servers or of new
   parameters are vLLM's older names for them. `response_format` of the type `json_object` may have a
   `schema` (llama.cpp) or `value` (Text Generation Inference), for which the result is valid.
 
+## Responses
+
+- A response is built from the same generation as a chat completion; `input`, `instructions` and `tools`
+  become the same prompt as the messages and tools of a chat.
+- Tools that are not functions are omitted, and so are types that are not known here: `tools` of the response
+  has the functions that the model was shown. A `tool_choice` that demands another tool is refused.
+- `strict` of a function is false unless it is given.
+- The result of a call follows its call in the prompt, wherever it is in the input. A call without a result,
+  and a result without a call, are refused.
+- Items that OpenAI's tools produced (`web_search_call`, `mcp_call`, …) and earlier reasoning are omitted from
+  the prompt.
+- With `truncation: auto`, an input that does not fit the context loses its oldest turns until the rest leaves
+  room for `max_output_tokens`, or for an eighth of the context if that is less. Instructions, messages of the
+  roles `system` and `developer`, the last message of the user and the last turn are kept; a call and its
+  result are kept or omitted together. With `disabled`, the default, such an input is refused.
+- `include` with `message.output_text.logprobs` reports log probabilities, with `top_logprobs` alternatives
+  for each token. `usage` is in the last event.
+- A response that ends at its limit has the status `incomplete` with the reason `max_output_tokens`, also
+  where the limit is that of the context.
+- Streams have `event:` lines and end with `response.completed`, `response.incomplete` or, after an error,
+  with `response.failed`; there is no `[DONE]`. Only deltas have a field `obfuscation`.
+
 ## Streams
 
 - Events have a field `obfuscation`, as in the specification, unless `stream_options.include_obfuscation` is
@@ -106,6 +129,7 @@ document: most have the names of vLLM, the rest those of other servers or of new
 PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`POST /v1/chat/completions`", ChatRequest),
     ("`POST /v1/completions`", CompletionRequest),
+    ("`POST /v1/responses`", ResponsesRequest),
     ("`POST /tokenize` *", TokenizeRequest),
     ("`POST /detokenize` *", DetokenizeRequest),
 )
@@ -139,14 +163,38 @@ EXTENSIONS = (
 EXTENSIONS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     ChatRequest: ("best_of", "echo", "documents"),
     CompletionRequest: ("reasoning_effort",),
+    ResponsesRequest: (
+        "reasoning_effort",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "seed",
+        "stop",
+        "stream_options.include_usage",
+        "text.format[json_object].schema",
+        "text.format[json_object].value",
+        "input[user].content[input_audio]",
+        "input[system].content[input_audio]",
+        "input[developer].content[input_audio]",
+        "input[function_call_output].output[input_audio]",
+        "tools[others]",
+        "image",
+        "access_programs",
+        "background_options",
+    ),
 }
-"""Parameters that OpenAI defines for one of the requests and not for the other."""
+"""Parameters that are not in OpenAI's document for this request, although they may be for another."""
+OFFICIAL_OF: dict[type[BaseModel], tuple[str, ...]] = {ResponsesRequest: ("reasoning",)}
+"""Parameters of other servers that OpenAI's document has for this request."""
 
 
 def is_extension(path: str, schema: type[BaseModel]) -> bool:
     """Whether a parameter, or the object that contains it, is not in OpenAI's document."""
     extensions = (*EXTENSIONS, *EXTENSIONS_OF.get(schema, ()))
-    return any(path == name or path.startswith((f"{name}.", f"{name}[")) for name in extensions)
+    official = path in OFFICIAL_OF.get(schema, ())
+    return not official and any(
+        path == name or path.startswith((f"{name}.", f"{name}[")) for name in extensions
+    )
 
 
 def table(schema: type[BaseModel]) -> str:

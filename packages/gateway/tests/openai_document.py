@@ -31,28 +31,33 @@ def parameters(name: str) -> set[str]:
     return set(_properties(component(name), ""))
 
 
-def _properties(schema: Schema, path: str, chosen: bool = False) -> Iterator[str]:
-    if "$ref" in schema:
-        yield from _properties(component(schema["$ref"].rpartition("/")[2]), path, chosen)
+def _properties(
+    schema: Schema, path: str, chosen: bool = False, inside: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """``inside``: the components that lead here; one that contains itself is not followed again."""
+    name = schema.get("$ref", "").rpartition("/")[2]
+    if name and name not in inside:
+        yield from _properties(component(name), path, chosen, (*inside, name))
     for part in schema.get("allOf", ()):
-        yield from _properties(part, path, chosen)
+        yield from _properties(part, path, chosen, inside)
     for branch in (*schema.get("oneOf", ()), *schema.get("anyOf", ())):
-        yield from _properties(branch, path, chosen=True)
+        yield from _properties(branch, path, True, inside)
     if "items" in schema:
-        yield from _properties(schema["items"], path, chosen=True)
+        yield from _properties(schema["items"], path, True, inside)
     properties = schema.get("properties", {})
     for tag in _tags(properties) if chosen else [""]:
         for name, inner in properties.items():
             here = f"{path}{tag}.{name}" if path else name
             yield here
-            yield from _properties(inner, here)
+            yield from _properties(inner, here, False, inside)
 
 
 def _tags(properties: Schema) -> list[str]:
     """The ``role`` or ``type`` in brackets, which selects one of several forms of an object."""
     for key in ("role", "type"):
-        if key in properties:
-            return [f"[{value}]" for value in properties[key]["enum"]]
+        forms = [properties.get(key, {}), *properties.get(key, {}).get("anyOf", ())]
+        if values := next((form["enum"] for form in forms if "enum" in form), None):
+            return [f"[{value}]" for value in values]
     return [""]
 
 

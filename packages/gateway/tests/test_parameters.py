@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from openai.types.chat import completion_create_params
+from openai.types.responses import response_create_params
 from packages.gateway.tests import openai_document
 from pydantic import BaseModel
 
@@ -12,16 +13,22 @@ from gemma_gateway.schema.chat_template_options import ChatTemplateKwargs
 from gemma_gateway.schema.completions import CompletionRequest
 from gemma_gateway.schema.extensions import Extensions
 from gemma_gateway.schema.parameter_table import parameter_table
+from gemma_gateway.schema.responses import ResponsesRequest
 
 REQUESTS: dict[str, type[BaseModel]] = {
     "CreateChatCompletionRequest": ChatRequest,
     "CreateCompletionRequest": CompletionRequest,
+    "CreateResponse": ResponsesRequest,
 }
 INSIDE = (
     "tool_choice[allowed_tools].allowed_tools.tools[",
     "messages[user].content[audio_url]",
     "messages[tool].content[",
     "messages[assistant].content[reasoning]",
+    "input[user].content[input_audio]",
+    "input[system].content[input_audio]",
+    "input[developer].content[input_audio]",
+    "input[function_call_output].output[input_audio]",
 )
 SAMPLING = {
     "top_k",
@@ -45,6 +52,28 @@ DETAILS = {
     "logprob_token_ids",
     "skip_special_tokens",
     *(f"guided_{form}" for form in ("json", "regex", "choice", "grammar", "whitespace_pattern")),
+}
+OF_RESPONSES = {
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "seed",
+    "stop",
+    "reasoning_effort",
+    "stream_options.include_usage",
+    "text.format[json_object].schema",
+    "text.format[json_object].value",
+    "tools[others]",
+    "moderation",
+    "prompt_cache_options",
+    "image",
+    "access_programs",
+    "background_options",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "guided_whitespace_pattern",
 }
 TURNS = {"add_generation_prompt", "continue_final_message"}
 TEMPLATE = {*TURNS, "chat_template", "chat_template_kwargs"} | {
@@ -82,6 +111,7 @@ def test_a_parameter_without_a_treatment_is_found() -> None:
         (
             "CreateChatCompletionRequest",
             {
+                *DETAILS,
                 "messages[tool].name",
                 "moderation",
                 "prompt_cache_options",
@@ -93,7 +123,8 @@ def test_a_parameter_without_a_treatment_is_found() -> None:
                 *TEMPLATE,
             },
         ),
-        ("CreateCompletionRequest", {"reasoning_effort"}),
+        ("CreateCompletionRequest", {*DETAILS, "reasoning_effort"}),
+        ("CreateResponse", OF_RESPONSES),
     ],
 )
 def test_parameters_that_are_not_in_the_document(name: str, more: set[str]) -> None:
@@ -105,14 +136,20 @@ def test_parameters_that_are_not_in_the_document(name: str, more: set[str]) -> N
         if path not in named and not any(other.startswith(f"{path}.") for other in named)
     }
     inside = {path for path in beyond if path.startswith(INSIDE)}
-    extensions = Extensions.model_fields.keys() - {"reasoning_effort"}
-    assert beyond - inside == SAMPLING | FORMS | DETAILS | extensions | more
+    extensions = Extensions.model_fields.keys() - {"reasoning_effort", *named}
+    assert beyond - inside == SAMPLING | FORMS | extensions | more
 
 
-def test_the_parameters_of_the_sdk_are_known() -> None:
+@pytest.mark.parametrize(
+    ("params", "schema"),
+    [
+        (completion_create_params.CompletionCreateParamsBase, ChatRequest),
+        (response_create_params.ResponseCreateParamsBase, ResponsesRequest),
+    ],
+)
+def test_the_parameters_of_the_sdk_are_known(params: Any, schema: type[BaseModel]) -> None:
     """The SDK is newer than the document."""
-    names = completion_create_params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
-    assert names <= parameter_table(ChatRequest).keys()
+    assert params.__annotations__.keys() | {"stream"} <= parameter_table(schema).keys()
 
 
 def own(schema: type[BaseModel], treatment: str) -> set[str]:
@@ -154,6 +191,27 @@ def own(schema: type[BaseModel], treatment: str) -> set[str]:
             },
         ),
         (CompletionRequest, {"user"}, {"suffix", "guided_whitespace_pattern"}),
+        (
+            ResponsesRequest,
+            {
+                "user",
+                "max_tool_calls",
+                "safety_identifier",
+                "prompt_cache_key",
+                "prompt_cache_retention",
+                "prompt_cache_options",
+                "image",
+                "access_programs",
+                "background_options",
+            },
+            {
+                "conversation",
+                "prompt",
+                "context_management",
+                "moderation",
+                "guided_whitespace_pattern",
+            },
+        ),
     ],
 )
 def test_treatments(schema: type[BaseModel], ignored: set[str], unsupported: set[str]) -> None:

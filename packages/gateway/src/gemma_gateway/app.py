@@ -25,7 +25,17 @@ from gemma_gateway.observability import tracing
 from gemma_gateway.observability.instrumented_engine import InstrumentedEngine
 from gemma_gateway.observability.metrics import GatewayMetrics
 from gemma_gateway.observability.request_log import RequestLog
-from gemma_gateway.routes import chat, completions, health, info, messages, metrics, models, tokenize
+from gemma_gateway.routes import (
+    chat,
+    completions,
+    health,
+    info,
+    messages,
+    metrics,
+    models,
+    responses,
+    tokenize,
+)
 from gemma_gateway.routes.common import Gateway
 from gemma_gateway.settings import GatewaySettings
 
@@ -63,7 +73,7 @@ def create_app(settings: GatewaySettings | None = None, engine: EngineClient | N
         exception_handlers=_HANDLERS,
     )
     app.state.running = running
-    for endpoints in (chat, completions, messages, models, tokenize, info, health, metrics):
+    for endpoints in (chat, completions, responses, messages, models, tokenize, info, health, metrics):
         app.include_router(endpoints.router)
     return app
 

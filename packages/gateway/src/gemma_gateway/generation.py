@@ -12,8 +12,9 @@ from gemma_gateway.engine_client import EngineClient
 from gemma_gateway.errors import ApiError, from_wire
 from gemma_gateway.json_schema_report import JsonSchemaReport
 from gemma_gateway.model_registry import ModelRegistry
-from gemma_gateway.schema.sampling import GenerationRequest
+from gemma_gateway.schema.sampling import SamplingRequest
 from gemma_gateway.schema.structured_outputs import StructuredOutputParams
+from gemma_gateway.schema.tools import FunctionDefinition
 from gemma_wire.request import MAX_PROMPT_CHARACTERS
 
 Chunks = AsyncGenerator[wire.Chunk, None]
@@ -29,7 +30,7 @@ _FORWARDED: Final = (
     "skip_special_tokens",
     "cache_salt",
 )
-"""Parameters that have the same name and meaning in ``GenerationRequest`` and in ``wire.Options``."""
+"""Parameters that have the same name and meaning in the request schemas and in ``wire.Options``."""
 _GRAMMAR_FIELDS: Final = (
     "grammar",
     "grammar.json_schema",
@@ -173,14 +174,14 @@ async def merge_streams(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGene
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def request_fields(body: GenerationRequest) -> dict[str, Any]:
+def request_fields(body: SamplingRequest) -> dict[str, Any]:
     """The fields of a ``wire.Request`` that say how tokens are chosen, besides ``options``."""
     temperature = 0.0 if body.do_sample is False else body.temperature
     return {"temperature": temperature, "top_p": body.top_p, "stream": True}
 
 
-def option_fields(body: GenerationRequest) -> dict[str, Any]:
-    """The fields of a ``wire.Options`` that chat completions and plain completions share.
+def option_fields(body: SamplingRequest) -> dict[str, Any]:
+    """The fields of a ``wire.Options`` that all endpoints for generation share.
 
     A parameter that is not given is left out: its default is declared in ``gemma_wire.options``.
     """
@@ -208,3 +209,13 @@ _GRAMMARS: dict[str, Callable[[Any], wire.Grammar]] = {
 def grammar_param_names(param: str) -> dict[str, str]:
     """``param_names`` for all fields of a grammar that one parameter asks for."""
     return dict.fromkeys(_GRAMMAR_FIELDS, param)
+
+
+def to_wire_tool(function: FunctionDefinition) -> wire.Tool:
+    """A function in the wire's form."""
+    return wire.Tool(
+        name=function.name,
+        description=function.description,
+        parameters=function.parameters or None,
+        strict=function.strict or False,
+    )

@@ -27,7 +27,7 @@ class ResponseBase:
     @staticmethod
     def new(prefix: str, model: str, info: wire.ModelInfo) -> "ResponseBase":
         """The fields of a new response, whose id begins with ``prefix``."""
-        return ResponseBase(f"{prefix}-{uuid.uuid4().hex}", int(time.time()), model, system_fingerprint(info))
+        return ResponseBase(f"{prefix}{uuid.uuid4().hex}", int(time.time()), model, system_fingerprint(info))
 
 
 def system_fingerprint(info: wire.ModelInfo) -> str:

@@ -30,10 +30,12 @@ class NamedEvent:
     Args:
         name: its type.
         data: the object, or its JSON.
+        padded: whether it is padded in a stream whose events are.
     """
 
     name: str
     data: BaseModel | bytes
+    padded: bool = True
 
 
 Event = BaseModel | bytes | NamedEvent
@@ -219,7 +221,7 @@ async def _send(send: Send, body: bytes, last: bool = False) -> None:
 
 def _event(event: Event, padded: bool) -> bytes:
     if isinstance(event, NamedEvent):
-        return b"event: %b\n%b" % (event.name.encode(), _event(event.data, padded))
+        return b"event: %b\n%b" % (event.name.encode(), _event(event.data, padded and event.padded))
     data = event if isinstance(event, bytes) else event.model_dump_json(exclude_unset=True).encode()
     return b"data: %b\n\n" % (_pad(data) if padded else data)
 

@@ -1,9 +1,9 @@
 """``/tokenize`` and ``/detokenize``: the model's tokens, for clients that count or truncate."""
 
 import gemma_wire as wire
-from gemma_gateway.chat.request import convert_messages, to_wire_tool, tool_param_names
+from gemma_gateway.chat.request import convert_messages, tool_param_names
 from gemma_gateway.engine_client import EngineClient
-from gemma_gateway.generation import EngineCall, fetch_tokens
+from gemma_gateway.generation import EngineCall, fetch_tokens, to_wire_tool
 from gemma_gateway.schema.tokenize import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -56,7 +56,7 @@ async def _call(body: TokenizeRequest, settings: GatewaySettings, model: str | N
     options = wire.Options(
         op="tokenize",
         model=model,
-        tools=tuple(map(to_wire_tool, tools)),
+        tools=tuple(to_wire_tool(tool.function) for tool in tools),
         add_generation_prompt=body.begins_turn,
         continue_final_message=body.continues,
     )

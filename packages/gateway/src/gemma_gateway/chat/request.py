@@ -11,6 +11,7 @@ from gemma_gateway.generation import (
     option_fields,
     request_fields,
     to_grammar,
+    to_wire_tool,
 )
 from gemma_gateway.media.loader import MediaReference, read_audio, read_images
 from gemma_gateway.schema.chat import ChatRequest
@@ -26,7 +27,7 @@ from gemma_gateway.schema.messages import (
     TextContentPart,
     ToolMessage,
 )
-from gemma_gateway.schema.tools import FunctionTool, JsonObjectFormat, JsonSchemaFormat, NamedTool
+from gemma_gateway.schema.tools import JsonObjectFormat, JsonSchemaFormat, NamedTool
 from gemma_gateway.settings import GatewaySettings
 from gemma_gateway.worker_thread import in_thread
 
@@ -80,7 +81,7 @@ async def parse(body: ChatRequest, settings: GatewaySettings, model: str | None)
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             prompt_logprobs=body.prompt_logprobs,
             grammar=grammar,
-            tools=tuple(to_wire_tool(body.tools[i]) for i in callable_tools),
+            tools=tuple(to_wire_tool(body.tools[i].function) for i in callable_tools),
             tool_choice="required" if body.must_call else "auto",
             parallel_tool_calls=body.parallel_tool_calls and not isinstance(body.tool_choice, NamedTool),
             add_generation_prompt=body.begins_turn,
@@ -110,17 +111,6 @@ def _grammar(body: ChatRequest) -> tuple[wire.Grammar | None, dict[str, str]]:
             names = grammar_param_names("response_format.json_schema.schema")
             return wire.JsonGrammar(json_schema=named.schema_, strict=named.strict or False), names
     return to_grammar(body)
-
-
-def to_wire_tool(tool: FunctionTool) -> wire.Tool:
-    """A tool in the wire's form."""
-    function = tool.function
-    return wire.Tool(
-        name=function.name,
-        description=function.description,
-        parameters=function.parameters or None,
-        strict=function.strict or False,
-    )
 
 
 def tool_param_names(callable_tools: Sequence[int]) -> dict[str, str]:

@@ -29,7 +29,7 @@ async def create(
     """The model's reply to a conversation, complete or streamed."""
     model = await gateway.models.resolve(body.model)
     call = await while_connected(request.receive, parse(body, gateway.settings, model.option))
-    form = ChatResponseFormat.of(body, ResponseBase.new("chatcmpl", model.id, model.info))
+    form = ChatResponseFormat.of(body, ResponseBase.new("chatcmpl-", model.id, model.info))
     report, state = JsonSchemaReport(), request.state
     chunks = generate(gateway.engine, gateway.models, call, state.request_id, state.cache_salt, report)
     if body.stream:

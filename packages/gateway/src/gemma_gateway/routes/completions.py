@@ -28,7 +28,7 @@ async def create(
     """The continuation of one prompt or several, complete or streamed."""
     model = await gateway.models.resolve(body.model)
     prompts = await while_connected(request.receive, parse(body, gateway.engine, model.option))
-    form = CompletionResponseFormat(ResponseBase.new("cmpl", model.id, model.info), body, prompts)
+    form = CompletionResponseFormat(ResponseBase.new("cmpl-", model.id, model.info), body, prompts)
     report, state = JsonSchemaReport(), request.state
     ids = [state.request_id + (f"-{i}" if i else "") for i in range(len(prompts))]
     chunks = merge_streams(

@@ -1,4 +1,4 @@
-"""The parameters that chat completions and plain completions share."""
+"""The parameters that the endpoints for generation share."""
 
 from typing import Annotated, Any, Final, Self
 
@@ -74,8 +74,8 @@ CacheSalt = Annotated[str, Field(max_length=MAX_CACHE_SALT), AfterValidator(lamb
 TopK = Annotated[int, Field(ge=-1, le=INT32_MAX), AfterValidator(lambda top_k: max(top_k, 0))]
 
 
-class GenerationRequest(Extensions, StructuredOutputParams, OutputDetailParams):
-    """Sampling, stopping and streaming.
+class SamplingRequest(Extensions, StructuredOutputParams):
+    """Sampling and stopping.
 
     A sampling parameter is a field with the name that it has in ``gemma_wire.SamplingParams``, where its
     meaning and default are declared; it is passed on under this name (``generation.option_fields``).
@@ -89,9 +89,7 @@ class GenerationRequest(Extensions, StructuredOutputParams, OutputDetailParams):
     logit_bias: LogitBias | None = None
     seed: int | None = Field(None, ge=SEED_MIN, le=SEED_MAX)
     stop: Stop | None = None
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     user: Annotated[str, ACCOUNTS] = ""
 
     # Not in OpenAI's API; the names are vLLM's.
@@ -122,8 +120,20 @@ class GenerationRequest(Extensions, StructuredOutputParams, OutputDetailParams):
 
     def value(self, name: str) -> Any:
         """The value of a parameter, given by its own name or by its alias; ``None`` if it was not given."""
-        own = getattr(self, name)
+        own = getattr(self, name, None)
         return getattr(self, ALIASES[name]) if own is None and name in ALIASES else own
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether each chunk of a stream reports the token counts so far."""
+        return False
+
+
+class GenerationRequest(SamplingRequest, OutputDetailParams):
+    """The parameters that chat completions and plain completions share."""
+
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stream_options: StreamOptions | None = None
 
     @property
     def include_usage(self) -> bool:

@@ -1,0 +1,1 @@
+"""Responses: a request as the model's, the model's chunks as the events of a response."""

@@ -44,7 +44,8 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def of_the_model() -> Iterator[str]:
-    yield from (*model_metrics.GAUGES, *model_metrics.COUNTERS, model_metrics.FINISHED[0])
+    counters = (model_metrics.FINISHED[0], model_metrics.DRAFTED[0], model_metrics.ACCEPTED[0])
+    yield from (*model_metrics.GAUGES, *model_metrics.COUNTERS, *counters)
     for name, _ in model_metrics.HISTOGRAMS.values():
         yield from (f"{name}_bucket", f"{name}_sum", f"{name}_count")
 

@@ -87,6 +87,26 @@ async def test_stream_with_usage(client: httpx.AsyncClient) -> None:
     assert (last["choices"], last["usage"]) == ([], USAGE)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prediction_reaches_the_engine_and_its_tokens_are_reported(
+    client: httpx.AsyncClient, engine: FakeEngine, stream: bool
+) -> None:
+    usage = Usage(
+        prompt_tokens=7,
+        completion_tokens=2,
+        accepted_prediction_tokens=5,
+        rejected_prediction_tokens=3,
+    )
+    engine.script = [Chunk(text="Hello"), Chunk(finish_reason="stop", usage=usage)]
+    for content in ("one two", [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]):
+        body = chat(prediction={"type": "content", "content": content}, stream=stream)
+        response = await post(client, body | ({"stream_options": {"include_usage": True}} if stream else {}))
+        assert engine.asked[-1].options.prediction == "one two"
+        last = events(response)[-2] if stream else response.json()
+        details = {"accepted_prediction_tokens": 5, "rejected_prediction_tokens": 3}
+        assert last["usage"] == USAGE | {"completion_tokens_details": details}
+
+
 @pytest.mark.parametrize("asked", [{}, {"stream_options": {}}, {"stream_options": {"include_usage": True}}])
 async def test_events_are_padded_by_default(client: httpx.AsyncClient, asked: Any) -> None:
     """As the specification says; the sizes of pieces of similar length are equal."""

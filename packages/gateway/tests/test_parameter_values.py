@@ -91,7 +91,7 @@ NEUTRAL: dict[str, list[Any]] = {
     "function_call": ["none", "auto"],
     "modalities": [None, ["text"]],
     "audio": [None],
-    "prediction": [None, {"type": "content", "content": "x"}],
+    "prediction": [None, {"type": "content", "content": ""}],
     "reasoning_effort": [None, "none"],
     "verbosity": [None, "medium"],
     "store": [None, False],

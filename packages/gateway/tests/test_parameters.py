@@ -172,7 +172,6 @@ def own(schema: type[BaseModel], treatment: str) -> set[str]:
                 "prompt_cache_key",
                 "prompt_cache_retention",
                 "prompt_cache_options",
-                "prediction",
                 "store",
                 "verbosity",
             },

@@ -15,7 +15,7 @@ BUSY = replace(
     cache_tokens_used=70,
     prefix_cache_tokens=500,
     prefix_cache_tokens_used=64,
-    totals=EngineTotals(90, 12, 90, 40, {"stop": 3, "failed": 1}),
+    totals=EngineTotals(90, 12, 90, 40, {"stop": 3, "failed": 1}, {"grammar": 8, "ngram": 5}, {"grammar": 7}),
 )
 
 
@@ -53,7 +53,7 @@ class FakeFamily:
     def Metric(self, labels: dict[str, str], buckets: list[float] | None = None) -> FakeMetric:  # noqa: N802
         assert labels["model"] == "gemma"
         assert (buckets == BUCKETS) == (self._kind == "histogram")
-        name = f"{self._name}{labels.get('finish', '')}"
+        name = f"{self._name}{labels.get('finish', '')}{labels.get('kind', '')}"
         assert name not in self.made
         self.made[name] = FakeMetric(self._kind)
         return self.made[name]
@@ -85,6 +85,12 @@ def test_everything_is_shown_under_its_name(made: dict[str, FakeMetric]) -> None
         "gemma_generated_tokens_total": 12,
         "gemma_prefix_cache_queried_tokens_total": 90,
         "gemma_prefix_cache_hit_tokens_total": 40,
+        "gemma_draft_tokens_totalgrammar": 8,
+        "gemma_draft_tokens_totalprediction": 0,
+        "gemma_draft_tokens_totalngram": 5,
+        "gemma_accepted_draft_tokens_totalgrammar": 7,
+        "gemma_accepted_draft_tokens_totalprediction": 0,
+        "gemma_accepted_draft_tokens_totalngram": 0,
         "gemma_choices_finished_totalstop": 3,
         "gemma_choices_finished_totallength": 0,
         "gemma_choices_finished_totalcancelled": 0,

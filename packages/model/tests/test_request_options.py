@@ -64,6 +64,22 @@ def test_every_option_reaches_the_generation(processor: RequestProcessor, checkp
     assert engine_request.constraint is None
 
 
+def test_a_prediction_is_tokenised_as_text(processor: RequestProcessor) -> None:
+    plain, predicted, empty = (
+        processor.process(Request(prompt="Hello", options=Options(prediction=text)))
+        for text in (None, "Hello you<end_of_turn>", "")
+    )
+    assert plain.engine_request.prediction == empty.engine_request.prediction == ()
+    ids = predicted.engine_request.prediction
+    assert processor.tokens(Request(options=Options(op="detokenize", prompt_token_ids=ids))).text == (
+        "Hello you<end_of_turn>"
+    )
+    assert not set(ids) & {1, 9}, "no control token"
+    assert (plain.output_options.prediction, predicted.output_options.prediction) == (False, True)
+    longest = processor.process(Request(prompt="a", options=Options(prediction="a b " * 10**5)))
+    assert len(longest.engine_request.prediction) == processor._checkpoint.context_length
+
+
 def test_grammars_and_tools_become_constraints(processor: RequestProcessor) -> None:
     tool, grammar = Tool(name="f"), ChoiceGrammar(choices=("yes",))
     messages = (Message(role="user", content="Hi"),)

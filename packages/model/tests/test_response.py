@@ -160,6 +160,21 @@ def test_a_stop_string_that_the_last_token_completes_is_the_reason(bench: Bench,
     assert bench.answer([*steps, replace(last, finish="length")]).chunks[-1].finish_reason == "length"
 
 
+def test_tokens_of_the_prediction_are_counted_over_all_choices(bench: Bench) -> None:
+    def counted(index: int, accepted: int, rejected: int) -> list[EngineOutput]:
+        first, *rest = bench.steps("Hello you", index)
+        counts = {"accepted_prediction_tokens": accepted, "rejected_prediction_tokens": rejected}
+        return [first, *(replace(step, **counts) for step in rest)]
+
+    steps = [*counted(0, 3, 1), *counted(1, 5, 2)]
+    usage = bench.answer(steps, n=2, prediction=True).chunks[-1].usage
+    assert usage is not None
+    assert (usage.accepted_prediction_tokens, usage.rejected_prediction_tokens) == (8, 3)
+    plain = bench.answer(steps, n=2).chunks[-1].usage
+    assert plain is not None
+    assert plain.accepted_prediction_tokens is None
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_choices_go_their_own_ways_and_usage_counts_the_prompt_once(bench: Bench, stream: bool) -> None:
     one, two = bench.steps("Hello you", 0), bench.steps("x STOP y", 1)

@@ -26,6 +26,7 @@ class OutputOptions:
         prompt_logprobs: report those of the prompt.
         token_ids: report the ids of the prompt's and the new tokens.
         usage: report the token counts so far in each chunk.
+        prediction: report what became of the request's prediction.
         special: write control tokens by their names.
         completion: makes the object that closes a choice that ``max_tokens`` cuts; one for each choice.
         unenforced: keywords of the request's schemas that are not enforced.
@@ -43,6 +44,7 @@ class OutputOptions:
     prompt_logprobs: bool = False
     token_ids: bool = False
     usage: bool = False
+    prediction: bool = False
     special: bool = False
     completion: Callable[[], ForcedCompletion] | None = None
     unenforced: tuple[str, ...] = ()
@@ -71,7 +73,7 @@ class CompletionOutput:
     """
 
     def __init__(self, index: int, options: OutputOptions) -> None:
-        self._index, self._options = index, options
+        self.index, self._options = index, options
         self._completion = options.completion() if options.completion is not None else None
         self._all_text: list[str] = []
         self._all_calls: list[ToolCallDelta] = []
@@ -126,7 +128,7 @@ class CompletionOutput:
         unsent, self._unsent = self._unsent, _Unsent()
         return Chunk(
             text=unsent.text,
-            index=self._index,
+            index=self.index,
             token_ids=tuple(unsent.token_ids),
             logprobs=tuple(unsent.logprobs),
             tool_calls=tuple(join_deltas(unsent.tool_calls)),

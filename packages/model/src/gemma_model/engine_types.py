@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gemma_wire import Request, SamplingParams, Timings
 
+DraftKind = Literal["grammar", "prediction", "ngram"]
 Modality = Literal["image", "audio"]
 StopCause = Literal["stop", "length", "cancelled"]
 Finish = Literal["stop", "length", "cancelled", "failed"]
@@ -105,6 +106,8 @@ class EngineRequest:
         logprob_token_ids: with ``logprobs``, return those of these tokens instead of the most likely ones.
         constraint: in its initial state, which does not change: each choice uses a fork. Where it requires
             the end of the output, ``min_tokens`` has no effect.
+        prediction: tokens that the output is expected to consist of, which makes it faster if it does; the
+            output is the same without.
         variant: the nested model that runs the request; ``None``: the complete model.
         cache_salt: keys, values and soft tokens are reused only among requests with the same salt.
     """
@@ -119,6 +122,7 @@ class EngineRequest:
     prompt_logprobs: int | None = None
     logprob_token_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
+    prediction: tuple[int, ...] = ()
     variant: str | None = None
     cache_salt: str | None = None
 
@@ -160,6 +164,9 @@ class EngineOutput:
         finish: set in the last output.
         error: set instead of ``finish`` when the engine failed.
         cached_tokens: prompt tokens that were found in the cache; set in every output that has tokens.
+        accepted_prediction_tokens: tokens of the request's prediction that were drafted so far and are in the
+            output; set in every output that has tokens.
+        rejected_prediction_tokens: the same, but not in the output.
         timings: set in the last output, if the engine measures them.
     """
 
@@ -170,6 +177,8 @@ class EngineOutput:
     finish: StopCause | None = None
     error: str | None = None
     cached_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
     timings: Timings | None = None
 
     @property
@@ -188,6 +197,8 @@ class EngineTotals:
         prefix_queries: prompt tokens that were looked up in the cache.
         prefix_hits: prompt tokens that were found there.
         finished: choices that have ended, by cause.
+        drafted: tokens of drafts that were checked, by kind.
+        accepted: of these, tokens that the model generated too.
     """
 
     prompt_tokens: int = 0
@@ -195,6 +206,8 @@ class EngineTotals:
     prefix_queries: int = 0
     prefix_hits: int = 0
     finished: Mapping[Finish, int] = field(default_factory=dict)
+    drafted: Mapping[DraftKind, int] = field(default_factory=dict)
+    accepted: Mapping[DraftKind, int] = field(default_factory=dict)
 
 
 Duration = Literal["queue", "prefill", "decode", "first_token", "inter_token"]

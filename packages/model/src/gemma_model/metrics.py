@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gemma_model.engine_types import Duration, EngineInfo, Finish, Observation
+from gemma_model.engine_types import DraftKind, Duration, EngineInfo, Finish, Observation
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ COUNTERS: Mapping[str, tuple[str, Callable[[EngineInfo], int]]] = {
         lambda info: info.totals.prefix_hits,
     ),
 }
+DRAFTED = "gemma_draft_tokens_total", "Tokens of drafts that were checked, by kind"
+ACCEPTED = "gemma_accepted_draft_tokens_total", "Of these, tokens that are in the output, by kind"
+DRAFT_KINDS: tuple[DraftKind, ...] = ("grammar", "prediction", "ngram")
 FINISHED = "gemma_choices_finished_total", "Choices that have ended, by cause"
 FINISHES: tuple[Finish, ...] = ("stop", "length", "cancelled", "failed")
 HISTOGRAMS: Mapping[Duration, tuple[str, str]] = {
@@ -71,6 +74,8 @@ class Metrics:
         self._counters = {name: self._metric(name, text, "COUNTER") for name, (text, _) in COUNTERS.items()}
         family = self._new_family(*FINISHED, "COUNTER")
         self._finished = {x: family.Metric(labels={**self._labels, "finish": x}) for x in FINISHES}
+        self._drafted = self._by_kind(*DRAFTED)
+        self._accepted = self._by_kind(*ACCEPTED)
         self._histograms = {
             kind: self._new_family(name, text, "HISTOGRAM").Metric(labels=self._labels, buckets=BUCKETS)
             for kind, (name, text) in HISTOGRAMS.items()
@@ -89,6 +94,8 @@ class Metrics:
             for finish, metric in self._finished.items():
                 if more := self._increase(finish, info.totals.finished.get(finish, 0)):
                     metric.increment(more)
+            self._count(DRAFTED[0], self._drafted, info.totals.drafted)
+            self._count(ACCEPTED[0], self._accepted, info.totals.accepted)
             for observation in observations:
                 self._histograms[observation.kind].observe(observation.seconds)
         except Exception:
@@ -98,6 +105,15 @@ class Metrics:
         """The change since the last report; metrics start at 0."""
         before, self._reported[name] = self._reported.get(name, 0), value
         return value - before
+
+    def _count(self, name: str, metrics: Mapping[DraftKind, Any], totals: Mapping[DraftKind, int]) -> None:
+        for kind, metric in metrics.items():
+            if more := self._increase(f"{name}{kind}", totals.get(kind, 0)):
+                metric.increment(more)
+
+    def _by_kind(self, name: str, text: str) -> dict[DraftKind, Any]:
+        family = self._new_family(name, text, "COUNTER")
+        return {kind: family.Metric(labels={**self._labels, "kind": kind}) for kind in DRAFT_KINDS}
 
     def _metric(self, name: str, text: str, kind: str) -> Any:
         return self._new_family(name, text, kind).Metric(labels=self._labels)

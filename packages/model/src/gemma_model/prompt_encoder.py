@@ -123,6 +123,11 @@ class PromptEncoder:
             MediaSpan(at, self._soft_tokens[modality], next(waiting[modality])) for at, modality in places
         )
 
+    def encode_prediction(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that the output may be similar to, at most as many as the context."""
+        at_most = self._context_length * self._longest_token
+        return tuple(self._tokenise(UserText(text[:at_most]))[: self._context_length])
+
     def _tokenise(self, part: TemplateText | UserText) -> list[int]:
         tokenizer = self.tokenizer if isinstance(part, TemplateText) else self._text_tokenizer
         (encoding,) = tokenizer.encode_batch([part.text], add_special_tokens=False)  # releases the GIL

@@ -93,6 +93,7 @@ class RequestProcessor:
             prompt_logprobs=options.prompt_logprobs,
             logprob_token_ids=options.logprob_token_ids,
             constraint=compiled.constraint if compiled else None,
+            prediction=self._encoder.encode_prediction(options.prediction or ""),
             variant=options.model if options.model in self.variants else None,
             cache_salt=options.cache_salt or None,
         )
@@ -113,6 +114,7 @@ class RequestProcessor:
             prompt_logprobs=options.prompt_logprobs is not None,
             token_ids=options.return_token_ids,
             usage=options.continuous_usage_stats,
+            prediction=options.prediction is not None,
             special=not options.skip_special_tokens,
             completion=compiled.completion if compiled else None,
             unenforced=compiled.unenforced if compiled else (),

@@ -61,6 +61,7 @@ class ResponseStream:
         self._choices = [CompletionOutput(index, options) for index in range(options.n)]
         self._prompt_logprobs_known = False
         self._cached_tokens = 0
+        self._prediction_tokens: dict[int, tuple[int, int]] = {}  # accepted and rejected, by choice
         self._timings: Timings | None = None
 
     def advance(self, outputs: Iterable[EngineOutput]) -> None:
@@ -88,6 +89,9 @@ class ResponseStream:
             )
             self._prompt_logprobs_known = True
         self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
+        if output.token_ids:
+            counts = output.accepted_prediction_tokens, output.rejected_prediction_tokens
+            self._prediction_tokens[output.choice] = counts
         timings = output.timings
         if timings is not None and (self._timings is None or timings.decode > self._timings.decode):
             self._timings = timings
@@ -138,11 +142,17 @@ class ResponseStream:
         self.channel.send(choice.next_chunk().model_copy(update=added), last=self.finished)
 
     def _usage(self, *choices: CompletionOutput) -> Usage:
-        return Usage(
+        usage = Usage(
             prompt_tokens=len(self._options.prompt),
             completion_tokens=sum(choice.tokens for choice in choices),
             cached_tokens=self._cached_tokens,
         )
+        if not self._options.prediction:
+            return usage
+        counts = [self._prediction_tokens.get(choice.index, (0, 0)) for choice in choices]
+        accepted, rejected = (sum(column) for column in zip(*counts, strict=True))
+        added = {"accepted_prediction_tokens": accepted, "rejected_prediction_tokens": rejected}
+        return usage.model_copy(update=added)
 
 
 def _to_wire_error(error: str) -> WireError:

@@ -54,6 +54,13 @@ class Settings(BaseModel):
         "responses: 2GiB, or a number of bytes; 0: none; default: a quarter of the memory that the model "
         "leaves free",
     )
+    speculative_tokens: int = Field(
+        16,
+        ge=0,
+        le=256,
+        description="Tokens of a draft at most, which one step checks: the grammar, the request's prediction "
+        "and repeated text give drafts, and they change the speed but not the output; 0: none",
+    )
     ple: Literal["auto", "host", "device"] = Field(
         "auto",
         description="Where the table of per-layer embeddings is; host: memory-mapped from the file; auto: "

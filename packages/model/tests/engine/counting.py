@@ -41,8 +41,8 @@ class Counter:
         ending = [
             seq_id for p in plan.prefills if p.ends_prompt for seq_id in p.seq_ids if seq_id not in failed
         ]
-        tokens = {seq_id: states[seq_id].request.prompt.token_ids[-1] + 1 + seq_id[1] for seq_id in ending}
-        return StepResult(tokens | {d.seq_id: d.token_id + 1 for d in plan.decodes}, failed)
+        tokens = {seq_id: [states[seq_id].request.prompt.token_ids[-1] + 1 + seq_id[1]] for seq_id in ending}
+        return StepResult(tokens | {d.seq_id: [d.token_id + 1] for d in plan.decodes}, failed)
 
 
 class Listener:

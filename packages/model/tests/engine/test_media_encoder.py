@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gemma_model.engine.media_encoder import Encoding, MediaEncoder
-from gemma_model.engine.model_runner import PrefillPace
+from gemma_model.engine.prefill_pace import PrefillPace
 from gemma_model.engine_types import EngineRequest, EngineSamplingParams, Media
 
 ROW = 4 * 3 * 2  # bytes of what the encoder below makes of a medium

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gemma_model.engine.drafts.draft_source import Draft
+from gemma_model.engine.drafts.speculation import Speculation
 from gemma_model.engine.engine import NativeEngine
 from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.media_encoder import Encoding, MediaEncoder
@@ -14,15 +16,17 @@ from gemma_model.engine.model_loader import LoadedRunner
 from gemma_model.engine.model_runner import ModelRunner
 from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.scheduler import Scheduler
-from gemma_model.engine_types import EngineRequest, EngineSamplingParams, Media, TokenizedPrompt
+from gemma_model.engine_types import DraftKind, EngineRequest, EngineSamplingParams, Media, TokenizedPrompt
 from gemma_model.layers.kv_block_pool import KVBlockPool
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.settings import Settings
 
 from .counting import native_engine
+from .test_speculation import FreeRows
 
 LENGTH, POISON = 256, 77
 """A token whose row of the per-layer table is NaN: it makes keys and values that are."""
+DRAFT = 3
 GREEDY = EngineSamplingParams(temperature=0.0)
 
 
@@ -43,11 +47,11 @@ def engine(checkpoint: Any, request: pytest.FixtureRequest) -> Callable[..., tup
     table.parts[0][POISON] = torch.nan
 
     def make(slots: int = 1, soft_tokens: MediaEncoder = soft_tokens) -> tuple[NativeEngine, KVCache]:
-        cache = KVCache(loaded.model.cache_spec, slots, LENGTH)
+        cache = KVCache(loaded.model.cache_spec, slots, LENGTH, extra_columns=DRAFT)
         runner = ModelRunner(decoder, cache, KVBlockPool(cache, 128, 4), soft_tokens)
         if request.param == "static step":
             runner.capture_graphs(lambda: again, {"PyTorch": False})
-        scheduler = Scheduler(KVSlots(slots), PrefixCache(128, cache.ring, 4), 100, 16)
+        scheduler = Scheduler(KVSlots(slots), PrefixCache(128, cache.window, 4), 100, 16)
         return native_engine(runner, scheduler, LENGTH), cache
 
     return make
@@ -105,6 +109,34 @@ def test_a_response_that_becomes_nan_fails_alone_and_leaves_nothing(
     assert "infinity or NaN" in broken.steps[-1].error
     assert beside.tokens == expected
     assert all(answer.tokens == expected for answer in said(checkpoint, native, short, short, short))
+    assert finite(cache)
+
+
+class WrongDrafts:
+    """Drafts the token that makes NaN, first or after others."""
+
+    kind: DraftKind = "ngram"
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def append(self, token_id: int) -> None:
+        self.done += 1
+
+    def propose(self, limit: int) -> Draft:
+        return Draft([*[9] * (self.done % 3), POISON, 9][:limit])
+
+
+def test_a_wrong_draft_with_nan_does_no_harm(
+    checkpoint: Any, engine: Callable[..., tuple[NativeEngine, KVCache]]
+) -> None:
+    short, other = healthy(checkpoint, 5, 1), healthy(checkpoint, 30, 2)
+    expected = [answer.tokens for answer in said(checkpoint, engine(2)[0], short, other)]
+    native, cache = engine(2)
+    native._speculation = Speculation(DRAFT, make_sources=lambda state: [WrongDrafts()])
+    native._speculation._cost = FreeRows()
+    assert [answer.tokens for answer in said(checkpoint, native, short, other)] == expected
+    assert native.info().totals.drafted["ngram"] > 10
     assert finite(cache)
 
 

@@ -68,7 +68,7 @@ def first_tokens(engine: Scheduler, steps: int) -> dict[int, int]:
     answered: dict[int, int] = {}
     for step in range(1, steps + 1):
         plan = engine.plan()
-        engine.commit(plan, {row.seq_id: 9 for row in plan.rows})
+        engine.commit(plan, {row.seq_id: [9] for row in plan.rows})
         answered |= {row.seq_id[0]: step for row in plan.rows if row.generated == 0}
     return answered
 

@@ -27,7 +27,7 @@ class Server:
 
     def step(self) -> StepPlan:
         plan = self.scheduler.plan()
-        self.scheduler.commit(plan, {row.seq_id: NEW for row in plan.rows})
+        self.scheduler.commit(plan, {row.seq_id: [NEW] for row in plan.rows})
         return plan
 
     def run(self, *groups: list[Sequence]) -> dict[int, int]:
@@ -173,7 +173,7 @@ def test_a_prompt_waits_for_an_image_that_another_one_runs() -> None:
         plan = server.scheduler.plan(encoded)
         ran += sum(prefill.stop - prefill.start for prefill in plan.prefills)
         encoded |= {plan.encode.key} if plan.encode else set()
-        server.scheduler.commit(plan, {row.seq_id: NEW for row in plan.rows})
+        server.scheduler.commit(plan, {row.seq_id: [NEW] for row in plan.rows})
     assert ran == 30 + 2
 
 

@@ -25,7 +25,7 @@ def request(
 
 def step(scheduler: Scheduler, token: int = 9) -> tuple[StepPlan, list[Sequence]]:
     plan = scheduler.plan()
-    return plan, scheduler.commit(plan, {row.seq_id: token for row in plan.rows})
+    return plan, scheduler.commit(plan, {row.seq_id: [token] for row in plan.rows})
 
 
 def prefilled(plan: StepPlan) -> list[int]:
@@ -183,7 +183,7 @@ def test_a_choice_that_fails_on_a_token_does_not_affect_the_others() -> None:
     s, group = scheduler(slots=2), request(1, n=2, max_tokens=2)
     s.submit(group)
     plan = s.plan()
-    assert s.commit(plan, {(1, 1): 9}, [(1, 0)]) == group
+    assert s.commit(plan, {(1, 1): [9]}, [(1, 0)]) == group
     plan, _ = step(s)
     assert [d.seq_id for d in plan.decodes] == [(1, 1)]
     assert [x.finish for x in group] == ["failed", "length"]
@@ -202,7 +202,7 @@ def test_a_request_with_one_image_does_not_wait_for_one_with_many() -> None:
     s.submit(with_media(1, "x"))
     s.submit(with_media(2, "y", "z"))
     while plan := s.plan(encoded):
-        s.commit(plan, {row.seq_id: 9 for row in plan.rows})
+        s.commit(plan, {row.seq_id: [9] for row in plan.rows})
         if plan.encode:
             encoded.add(plan.encode.key)
             order.append(plan.encode.key)

@@ -3,6 +3,8 @@
 And no soft token is run before its medium is encoded, by one encoder that pauses.
 """
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import cast
 
 import hypothesis.strategies as st
@@ -13,18 +15,20 @@ from gemma_model.engine.kv_slots import KVSlots
 from gemma_model.engine.prefix_cache import PrefixCache, PrefixNode
 from gemma_model.engine.scheduler import QueueFull, Scheduler
 from gemma_model.engine.sequence import EncoderInput, SeqId, Sequence, TokenKey
-from gemma_model.engine.step_plan import Decode, Encode, Prefill, StepPlan
+from gemma_model.engine.step_plan import Decode, Encode, Prefill, StepPlan, TokenRow
 
 from .scheduler_fakes import WINDOW, PretendCache, PretendEncoder
 
 SLOTS, WAITING, CHUNK, STOP = 4, 2, 5, 0
+DRAFT = 3
+"""Tokens of a draft at most."""
 SOFT = 3
 """Soft tokens of a medium."""
 
 
 class Machine(RuleBasedStateMachine):
     requests = Bundle("requests")
-    ring, blocks, block_tokens = WINDOW + CHUNK, 40, 2
+    kept, blocks, block_tokens = WINDOW + CHUNK, 40, 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,8 +36,8 @@ class Machine(RuleBasedStateMachine):
         self.ended: set[SeqId] = set()
         self.count = 0
         self.encoder, self.last = PretendEncoder(), StepPlan()
-        self.slots, self.cache = KVSlots(SLOTS), PretendCache(self.ring)
-        self.prefix_cache = PrefixCache(self.blocks, self.ring, self.block_tokens)
+        self.slots, self.cache = KVSlots(SLOTS), PretendCache(self.kept + DRAFT)
+        self.prefix_cache = PrefixCache(self.blocks, self.kept, self.block_tokens)
         self.scheduler = Scheduler(self.slots, self.prefix_cache, WAITING, CHUNK)
 
     @rule(
@@ -106,12 +110,27 @@ class Machine(RuleBasedStateMachine):
         broken=st.integers(0, 9),
         takes=st.integers(0, 2),
         forgets=st.booleans(),
+        draft=st.lists(st.integers(0, 2), max_size=DRAFT),
+        right=st.integers(0, DRAFT),
     )
-    def step(self, token: int, unlucky: int, broken: int, takes: int, forgets: bool) -> None:
-        """A step; which of its prefills, and which of its new tokens, fails if there are so many."""
+    def step(
+        self,
+        token: int,
+        unlucky: int,
+        broken: int,
+        takes: int,
+        forgets: bool,
+        draft: Collection[int] = (),
+        right: int = 0,
+    ) -> None:
+        """A step; which of its prefills, and which of its new tokens, fails if there are so many.
+
+        All decodes get the same draft, as far as they may; its first ``right`` tokens are right.
+        """
         stored = {x.seq_id: x.stored_length for x in self._firsts()}
         plan = self._plan(forgets)
         self._check(plan)
+        plan = replace(plan, decodes=tuple(self._drafted(decode, draft) for decode in plan.decodes))
         self._copy_blocks(plan, stored)
         failed = {seq_id for prefill in plan.prefills[unlucky : unlucky + 1] for seq_id in prefill.seq_ids}
         failed |= self._encode(plan.encode, takes, unlucky == 0)
@@ -120,21 +139,37 @@ class Machine(RuleBasedStateMachine):
             if item.seq_id not in failed:
                 self._run(item)
         rows = [row for row in plan.rows if row.seq_id not in failed]
-        failed |= {row.seq_id for row in rows[broken : broken + 1]}
-        tokens = {
-            row.seq_id: (token + row.seq_id[1]) % 3 if row.stop_allowed else max(1, token)
-            for row in rows
-            if row.seq_id not in failed
-        }
+        tokens = {row.seq_id: self._accepted(row, right, token) for row in rows}
+        for row in rows[broken : broken + 1]:
+            failed.add(row.seq_id)
+            tokens[row.seq_id] = tokens[row.seq_id][:-1]
         self.cache.broken |= {self.known[seq_id].slot for seq_id in failed}
         news = self.scheduler.commit(plan, tokens, failed)
         assert {sequence.seq_id for sequence in news} == tokens.keys() | failed
         for sequence in news:
+            output = sequence.token_keys[sequence.prompt_length :]
+            assert output[len(output) - len(tokens.get(sequence.seq_id, ())) :] == tokens.get(
+                sequence.seq_id, []
+            )
             assert (sequence.finish == "failed") == (sequence.seq_id in failed)
             assert sequence.generated_length <= sequence.max_tokens
             if sequence.finish:
                 assert sequence.seq_id not in self.ended
                 self.ended.add(sequence.seq_id)
+
+    def _drafted(self, decode: Decode, draft: Collection[int]) -> Decode:
+        left = self.known[decode.seq_id].max_tokens - decode.generated - 1
+        return replace(decode, draft=tuple(draft)[:left])
+
+    def _accepted(self, row: TokenRow, right: int, token: int) -> list[int]:
+        """The next tokens, up to the first that is not the draft's or ends the output."""
+        wanted, own = [*row.draft[:right], (token + row.seq_id[1]) % 3], list[int]()
+        for place, one in enumerate(wanted):
+            stops = row.generated + place >= self.known[row.seq_id].min_tokens
+            own.append(one if stops else max(1, one))
+            if own[-1] == STOP or list(row.draft[: place + 1]) != own:
+                break
+        return own
 
     def _plan(self, forgets: bool) -> StepPlan:
         awaited = {each.key for x in self._firsts() for each in list(x.inputs_ahead)[:1]}
@@ -178,7 +213,9 @@ class Machine(RuleBasedStateMachine):
         assert self.slots.owner(item.slot) == item.seq_id
         token_keys = self.known[item.seq_id].token_keys
         if isinstance(item, Decode):
-            self.cache.run(item.slot, token_keys, item.position, item.position + 1)
+            tokens = [*token_keys, *item.draft]
+            assert tokens[item.position] == item.token_id
+            self.cache.run(item.slot, tokens, item.position, len(tokens))
             return
         self.cache.run(item.slot, token_keys, item.start, item.stop)
         for each in self.known[item.seq_id].encoder_inputs:
@@ -269,7 +306,7 @@ class Machine(RuleBasedStateMachine):
 class ShortRing(Machine):
     """The rings may have lost a block before it is saved."""
 
-    ring, block_tokens = WINDOW, 3
+    kept, block_tokens = WINDOW, 3
 
 
 class SmallPool(Machine):

@@ -17,11 +17,20 @@ class _Frozen(BaseModel):
 
 
 class Usage(_Frozen):
-    """Token counts by the model's tokenizer; ``cached_tokens`` were found in the prefix cache."""
+    """Token counts by the model's tokenizer.
+
+    Args:
+        cached_tokens: of the prompt, found in the prefix cache.
+        accepted_prediction_tokens: of the prediction, drafted and in the generated text; ``None``: no
+            prediction.
+        rejected_prediction_tokens: the same, but not in the generated text.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
 
 
 class Timings(_Frozen):

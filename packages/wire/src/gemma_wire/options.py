@@ -118,6 +118,8 @@ class Options(SamplingParams):
         logprob_token_ids: with ``logprobs``: report these tokens instead of the most likely ones.
         cache_salt: only requests with the same salt share the prefix cache, so that the time and the token
             counts of a response reveal nothing about other clients' requests.
+        prediction: a text that the generated one is expected to be similar to. If it is, the response is
+            faster; nothing else changes.
         return_token_ids: report the ids of the prompt's and of the new tokens.
         continuous_usage_stats: report the token counts so far with each chunk.
         skip_special_tokens: omit control tokens from the text; false writes them out.
@@ -147,6 +149,7 @@ class Options(SamplingParams):
     )
     logprob_token_ids: tuple[TokenId, ...] = Field((), max_length=MAX_LOGPROB_TOKEN_IDS)
     cache_salt: str | None = Field(None, max_length=MAX_CACHE_SALT)
+    prediction: str | None = None
     return_token_ids: StrictBool = False
     continuous_usage_stats: StrictBool = False
     skip_special_tokens: StrictBool = True

@@ -80,6 +80,7 @@ async def parse(body: ChatRequest, settings: GatewaySettings, model: str | None)
             n=body.n or 1,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             prompt_logprobs=body.prompt_logprobs,
+            prediction=(body.prediction.text or None) if body.prediction else None,
             grammar=grammar,
             tools=tuple(to_wire_tool(body.tools[i].function) for i in callable_tools),
             tool_choice="required" if body.must_call else "auto",

@@ -27,10 +27,17 @@ Metadata = Annotated[
 
 
 class Prediction(StrictModel):
-    """The expected response, as a hint."""
+    """A text that the response is expected to be similar to."""
 
     type: Literal["content"]
     content: TextContent
+
+    @property
+    def text(self) -> str:
+        """The complete text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
 
 
 class ChatRequest(GenerationRequest, ChatTemplateParams):
@@ -49,15 +56,17 @@ class ChatRequest(GenerationRequest, ChatTemplateParams):
         str | None, Field(description="there is one tier; the response names it: `default`")
     ] = None
 
+    prediction: Annotated[
+        Prediction | None,
+        Field(description="drafts for the response, which is the same without; with any other parameter"),
+    ] = None
+
     # Labels and hints, which never change the response.
     safety_identifier: Annotated[str, Field(max_length=64), ACCOUNTS] = ""
     prompt_cache_key: Annotated[str, _CACHE] = ""
     prompt_cache_retention: Annotated[Any, _CACHE] = None
     prompt_cache_options: Annotated[Any, _CACHE] = None
     metadata: Annotated[Metadata | None, ACCOUNTS] = None
-    prediction: Annotated[Prediction | None, Ignored("a hint that could only make the response faster")] = (
-        None
-    )
     verbosity: Annotated[Any, Ignored("the model has no such control")] = None
     store: Annotated[Any, Ignored("nothing is stored")] = None
 

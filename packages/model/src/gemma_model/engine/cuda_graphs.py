@@ -83,7 +83,7 @@ class GraphedStep:
 
     def __call__(self, ids: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Tensor:
         """See ``DecodeStep``."""
-        rows = next(size for size in self._rows if size >= len(ids))
+        rows = next((size for size in self._rows if size >= len(ids)), 0)  # drafts may need more than any has
         columns = next(size for size in self._columns if size > max(positions))
         if (rows, columns) not in self._graphs:
             return self._eager(ids, slots, positions)

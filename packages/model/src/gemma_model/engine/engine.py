@@ -3,14 +3,17 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
+from gemma_model.engine.drafts.drafter import Checked, Drafter
+from gemma_model.engine.drafts.speculation import Speculation
 from gemma_model.engine.request_state import RequestState, make_sequences, with_seed
 from gemma_model.engine.scheduler import QueueFull, Scheduler
 from gemma_model.engine.sequence import SeqId, Sequence
 from gemma_model.engine.stats import EngineStats
+from gemma_model.engine.step_outputs import Outputs, append_tokens, each_token, report
 from gemma_model.engine.step_plan import Prefill, StepPlan, WaitingPrompt
 from gemma_model.engine.step_result import StepResult, StepRunner, error_message
 from gemma_model.engine_types import (
@@ -22,10 +25,9 @@ from gemma_model.engine_types import (
     PositionLogprobs,
 )
 from gemma_model.sampling.sampling_state import SamplingState
-from gemma_wire import ContextLengthExceeded, InvalidRequest, Overloaded, Timings, Unavailable
+from gemma_wire import ContextLengthExceeded, InvalidRequest, Overloaded, Unavailable
 
 log = logging.getLogger(__name__)
-Outputs = list[tuple[OutputCallback, EngineOutput]]
 
 
 class Closeable(Protocol):
@@ -45,6 +47,7 @@ class NativeEngine:
         scheduler: used by this engine alone.
         info: what ``info`` returns of the device and the model.
         length: maximum tokens of prompt and output together.
+        speculation: drafts for the steps; ``None``: there are none.
         resources: closed with the engine.
         clock: seconds.
     """
@@ -55,14 +58,16 @@ class NativeEngine:
         scheduler: Scheduler,
         info: EngineInfo,
         length: int,
+        speculation: Speculation | None = None,
         resources: Iterable[Closeable] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runner, self._scheduler, self._info, self._length = runner, scheduler, info, length
+        self._speculation = speculation or Speculation()
         self._resources, self._stats = tuple(resources), EngineStats(clock)
         self._requests: dict[int, RequestState] = {}
         self._cancelled: set[SeqId] = set()
-        self._count, self._closing = 0, False
+        self._clock, self._count, self._closing = clock, 0, False
         self._failure: str | None = None
         self._changed = threading.Condition()  # its lock protects everything above
         self.thread: threading.Thread | None = None
@@ -99,6 +104,8 @@ class NativeEngine:
         self._check(request)
         request = with_seed(request)
         choices = {index: SamplingState(request, index) for index in range(request.n)}
+        made = {index: self._speculation.drafter(state) for index, state in choices.items()}
+        drafters = {index: drafter for index, drafter in made.items() if drafter is not None}
         with self._changed:
             if self._closing:
                 raise Unavailable("the engine is shutting down")
@@ -110,7 +117,7 @@ class NativeEngine:
                 raise Overloaded(message) from None
             self._count += 1
             timer = self._stats.start_timer()
-            self._requests[request_id] = RequestState(request, on_output, timer, choices)
+            self._requests[request_id] = RequestState(request, on_output, timer, choices, drafters)
             self._changed.notify()
         return request_id
 
@@ -153,17 +160,22 @@ class NativeEngine:
             cancelled = self._end_cancelled()
             plan = self._scheduler.plan(self._runner.encoded)
             states = self._start(plan)
+            drafters = self._drafters(plan)
         self._runner.retain(plan.needed)
-        _report(cancelled)
+        report(cancelled)
         if not plan:
             return bool(cancelled)
+        began = self._clock()
         try:
+            plan = self._speculation.extend(plan, states, drafters)
             result = self._runner.run(plan, states)
         except Exception as error:
             log.exception("a step failed")
             self._abort(error)
             return True
-        self._commit(plan, _append_tokens(result, states))
+        self._speculation.measure(plan, self._clock() - began)
+        result = append_tokens(result, states)
+        self._commit(plan, result, self._speculation.learn(result.tokens, drafters))
         return True
 
     def cancel_all(self) -> None:
@@ -173,7 +185,7 @@ class NativeEngine:
             self._cancelled.update((number, i) for number, own in self._requests.items() for i in own.choices)
             cancelled = self._end_cancelled()
         self._runner.retain(())
-        _report(cancelled)
+        report(cancelled)
 
     def _fail(self, error: Exception) -> None:
         """Refuse new requests, and end all there are with an error; uses nothing but their list."""
@@ -182,7 +194,7 @@ class NativeEngine:
             requests = list(self._requests.values())
             self._requests.clear()
         output = EngineOutput(error=self._failure)
-        _report([(own.on_output, replace(output, choice=i)) for own in requests for i in own.choices])
+        report([(own.on_output, replace(output, choice=i)) for own in requests for i in own.choices])
 
     def _check(self, request: EngineRequest) -> None:
         prompt, wanted = len(request.prompt.token_ids), request.max_tokens
@@ -196,7 +208,7 @@ class NativeEngine:
     def _end_cancelled(self) -> Outputs:
         ended = [self._scheduler.cancel(seq_id) for seq_id in sorted(self._cancelled)]
         self._cancelled.clear()
-        return [self._output(sequence, StepResult()) for sequence in ended if sequence is not None]
+        return [self._end(sequence) for sequence in ended if sequence is not None]
 
     def _start(self, plan: StepPlan) -> dict[SeqId, SamplingState]:
         """The sampling states of a plan's sequences; some of their prompts start with it."""
@@ -208,14 +220,22 @@ class NativeEngine:
             self._stats.prefill_started(self._requests[prompt.seq_ids[0][0]].timer)
         return {(number, i): self._requests[number].choices[i] for number, i in plan.seq_ids}
 
-    def _commit(self, plan: StepPlan, result: StepResult) -> None:
+    def _drafters(self, plan: StepPlan) -> dict[SeqId, Drafter]:
+        """The drafters of a plan's sequences, if there are drafts."""
+        return {
+            (n, i): own for n, i in plan.seq_ids if (own := self._requests[n].drafters.get(i)) is not None
+        }
+
+    def _commit(self, plan: StepPlan, result: StepResult, checked: Iterable[Checked]) -> None:
         with self._changed:
+            for one in checked:
+                self._stats.draft_checked(one)
             for (number, _), logprobs in result.prompt_logprobs.items():
                 self._requests[number].prompt_logprobs += logprobs
             sequences = self._scheduler.commit(plan, result.tokens, result.failed)
-            self._stats.step_done(len(result.tokens), bool(plan.decodes))
-            outputs = [self._output(sequence, result) for sequence in sequences]
-        _report(outputs)
+            self._stats.step_done(sum(map(len, result.tokens.values())), bool(plan.decodes))
+            outputs = [output for sequence in sequences for output in self._outputs(sequence, result)]
+        report(outputs)
 
     def _abort(self, error: Exception) -> None:
         """End all running requests after a step that failed."""
@@ -223,55 +243,53 @@ class NativeEngine:
         with self._changed:
             dropped = self._scheduler.abort()
             failed = dict.fromkeys((sequence.seq_id for sequence in dropped), error_message(error))
-            outputs = [self._output(sequence, StepResult(failed=failed)) for sequence in dropped]
-        _report(outputs)
+            outputs = [self._end(sequence, failed[sequence.seq_id]) for sequence in dropped]
+        report(outputs)
 
-    def _output(self, sequence: Sequence, result: StepResult) -> tuple[OutputCallback, EngineOutput]:
-        """The output of a sequence after a step: a new token, its end, or both."""
+    def _outputs(self, sequence: Sequence, result: StepResult) -> Outputs:
+        """The outputs of a sequence after a step: one for each new token, as without drafts, and its end."""
         seq_id = sequence.seq_id
-        own, token_id = self._requests[seq_id[0]], result.tokens.get(seq_id)
-        prompt_logprobs: tuple[PositionLogprobs, ...] = ()
-        if token_id is not None and sequence.generated_length == 1:
-            looked_up, cached = sequence.use_prefix_cache, sequence.reused_length
-            self._stats.first_token(own.timer, sequence.prompt_length, looked_up, cached)
-            prompt_logprobs, own.prompt_logprobs = tuple(own.prompt_logprobs), []
-        return own.on_output, EngineOutput(
-            token_ids=() if token_id is None else (token_id,),
-            choice=seq_id[1],
-            logprobs=(result.logprobs[seq_id],) if seq_id in result.logprobs else (),
-            prompt_logprobs=prompt_logprobs,
-            finish=None if sequence.finish == "failed" else sequence.finish,
-            error=result.failed.get(seq_id),
-            cached_tokens=0 if token_id is None else sequence.reused_length,
-            timings=self._end(sequence, own) if sequence.finish else None,
-        )
+        own, token_ids = self._requests[seq_id[0]], result.tokens.get(seq_id, ())
+        drafter = own.drafters.get(seq_id[1])
+        accepted, rejected = drafter.prediction_tokens if drafter else (0, 0)
+        outputs = [
+            EngineOutput(
+                (token_id,),
+                seq_id[1],
+                logprobs,
+                cached_tokens=sequence.reused_length,
+                accepted_prediction_tokens=accepted,
+                rejected_prediction_tokens=rejected,
+            )
+            for token_id, logprobs in zip(token_ids, each_token(result.logprobs.get(seq_id)), strict=False)
+        ]
+        if outputs and sequence.generated_length == len(token_ids):
+            outputs[0] = replace(outputs[0], prompt_logprobs=self._first_token(sequence, own))
+        if sequence.finish == "failed":
+            return [(own.on_output, output) for output in outputs] + [
+                self._end(sequence, result.failed[seq_id])
+            ]
+        if sequence.finish:
+            _, last = self._end(sequence)
+            outputs[-1] = replace(outputs[-1], finish=last.finish, timings=last.timings)
+        return [(own.on_output, output) for output in outputs]
 
-    def _end(self, sequence: Sequence, own: RequestState) -> Timings:
-        """Remove a choice, and its request with the last one."""
+    def _first_token(self, sequence: Sequence, own: RequestState) -> tuple[PositionLogprobs, ...]:
+        """A choice has its first token. Returns the log probabilities of its prompt, for the first choice."""
+        looked_up, cached = sequence.use_prefix_cache, sequence.reused_length
+        self._stats.first_token(own.timer, sequence.prompt_length, looked_up, cached)
+        prompt_logprobs, own.prompt_logprobs = tuple(own.prompt_logprobs), []
+        return prompt_logprobs
+
+    def _end(self, sequence: Sequence, error: str | None = None) -> tuple[OutputCallback, EngineOutput]:
+        """Remove a choice, and its request with the last one; the output that says so."""
         assert sequence.finish is not None
         request_id, index = sequence.seq_id
+        own = self._requests[request_id]
         del own.choices[index]
+        own.drafters.pop(index, None)
         if not own.choices:
             del self._requests[request_id]
-        return self._stats.choice_finished(own.timer, sequence.finish)
-
-
-def _report(outputs: Outputs) -> None:
-    for on_output, output in outputs:
-        try:
-            on_output(output)
-        except Exception:
-            log.exception("an output callback failed")
-
-
-def _append_tokens(result: StepResult, states: Mapping[SeqId, SamplingState]) -> StepResult:
-    """Add the new tokens to the sampling states; a choice whose constraint raises has failed."""
-    failed = dict(result.failed)
-    for seq_id, token_id in result.tokens.items():
-        try:
-            states[seq_id].append(token_id)
-        except Exception as error:
-            log.exception("the constraint of choice %d of request %d failed", seq_id[1], seq_id[0])
-            failed[seq_id] = error_message(error)
-    tokens = {seq_id: token_id for seq_id, token_id in result.tokens.items() if seq_id not in failed}
-    return replace(result, tokens=tokens, failed=failed)
+        finish = None if sequence.finish == "failed" else sequence.finish
+        timings = self._stats.choice_finished(own.timer, sequence.finish)
+        return own.on_output, EngineOutput(choice=index, finish=finish, error=error, timings=timings)

@@ -1,7 +1,6 @@
 """Runs a step plan: prefills, decoding, encoders, sampling. It keeps tensors, but no state of requests."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from gemma_model.engine.cuda_graphs import Capture, DecodeStep, EagerStep, capture_graphs
 from gemma_model.engine.media_encoder import MediaEncoder, put_in_place
-from gemma_model.engine.nan_check import failed_prefills, finite_rows
+from gemma_model.engine.nan_check import broken_rows, failed_prefills, finite_rows
+from gemma_model.engine.prefill_pace import PrefillPace
 from gemma_model.engine.request_state import find_media, media_key
 from gemma_model.engine.sequence import MediaKey, SeqId
 from gemma_model.engine.step_plan import Decode, Prefill, StepPlan, TokenRow
@@ -23,10 +23,12 @@ from gemma_model.layers.kv_block_pool import KVBlockPool
 from gemma_model.layers.kv_cache import KVCache
 from gemma_model.models.model import Model
 from gemma_model.sampling.logprobs import compute_logprobs
-from gemma_model.sampling.sampler import PendingToken, Sampler
+from gemma_model.sampling.sampler import PendingTokens, Sampler
 from gemma_model.sampling.sampling_state import SamplingState
 
 log = logging.getLogger(__name__)
+NewToken = tuple[int, int, int]
+"""The id, slot and position of a token that runs."""
 POSITIONS_AT_ONCE = 32
 """Positions of a prompt whose logits exist at once: with a vocabulary of 262,400 each takes 1 MB."""
 
@@ -38,27 +40,6 @@ class PrefillChunk:
     prefill: Prefill
     ids: Sequence[int]
     x: Tensor
-
-
-class PrefillPace:
-    """Estimates how long a chunk of prompts takes; an encoder may take as long in one step.
-
-    Args:
-        chunk: prompt tokens in one step.
-    """
-
-    def __init__(self, chunk: int) -> None:
-        self._chunk, self._seconds_per_token = chunk, math.inf
-
-    def add(self, tokens: int, seconds: float) -> None:
-        """A prefill of this many tokens took this time."""
-        self._seconds_per_token = min(self._seconds_per_token, seconds / tokens)
-
-    @property
-    def chunk_seconds(self) -> float:
-        """The time of a chunk at the best pace so far; 0 before the first prompt."""
-        known = self._seconds_per_token < math.inf
-        return self._chunk * self._seconds_per_token if known else 0.0
 
 
 class ModelRunner:
@@ -116,7 +97,7 @@ class ModelRunner:
         for load in plan.loads:
             self._block_pool.load(*load)
         pending = {
-            row.seq_id: self._sampler.prepare(states[row.seq_id], row.generated, row.stop_allowed)
+            row.seq_id: self._sampler.prepare(states[row.seq_id], row.generated, row.stop_allowed, row.draft)
             for row in plan.rows
         }
         failed = dict(self._encode(plan, states))
@@ -129,7 +110,8 @@ class ModelRunner:
             if prefill.seq_id in last_logits and prefill.seq_id not in failed
         ]
         if plan.decodes:
-            logits.append(self._decode(plan.decodes, states))
+            own, decodes = self._decode(plan.decodes, states)
+            logits, plan = [*logits, own], replace(plan, decodes=decodes)
         rows = [row for row in plan.rows if row.seq_id not in failed]
         result = self._sample(logits, rows, pending) if rows else StepResult()
         return replace(result, failed={**failed, **result.failed}, prompt_logprobs=prompt_logprobs)
@@ -234,38 +216,69 @@ class ModelRunner:
                 layer[fork.slot, :, : prefill.stop] = layer[prefill.slot, :, : prefill.stop]
         return logits.expand(len(prefill.seq_ids), -1)
 
-    def _decode(self, decodes: Sequence[Decode], states: Mapping[SeqId, SamplingState]) -> Tensor:
-        """Logits of all, ``[len(decodes), vocab]``; sequences of the same model form one batch."""
+    def _decode(
+        self, decodes: tuple[Decode, ...], states: Mapping[SeqId, SamplingState]
+    ) -> tuple[Tensor, tuple[Decode, ...]]:
+        """The logits of all, and what was decoded.
+
+        A draft may be wrong, and its tokens must not make a sequence fail: if there is infinity or NaN, the
+        sequence runs without it.
+        """
+        logits = self._run_decodes(decodes, states)
+        if not any(decode.draft for decode in decodes):
+            return logits, decodes
+        broken = broken_rows(logits, [1 + len(decode.draft) for decode in decodes])
+        failed = {d.seq_id for d, fails in zip(decodes, broken, strict=True) if fails and d.draft}
+        if not failed:
+            return logits, decodes
+        for decode in decodes:
+            if decode.seq_id in failed:
+                self._cache.clear_positions(decode.slot, decode.draft_positions)
+        decodes = tuple(replace(d, draft=()) if d.seq_id in failed else d for d in decodes)
+        return self._run_decodes(decodes, states), decodes
+
+    def _run_decodes(self, decodes: Sequence[Decode], states: Mapping[SeqId, SamplingState]) -> Tensor:
+        """Logits of all tokens in order, ``[tokens, vocab]``; sequences of the same model form one batch.
+
+        The tokens of a draft are rows like those of other sequences: all keys and values are written before
+        a row reads them, and a row sees only those of earlier positions.
+        """
+        rows: dict[str | None, list[NewToken]] = {}
         places: dict[str | None, list[int]] = {}
-        for place, decode in enumerate(decodes):
-            places.setdefault(states[decode.seq_id].request.variant, []).append(place)
-        logits = [self._steps[variant](*_new_tokens(decodes, own)) for variant, own in places.items()]
+        count = 0
+        for decode in decodes:
+            variant, own = states[decode.seq_id].request.variant, _new_tokens(decode)
+            rows.setdefault(variant, []).extend(own)
+            places.setdefault(variant, []).extend(range(count, count + len(own)))
+            count += len(own)
+        logits = [self._steps[variant](*zip(*own, strict=True)) for variant, own in rows.items()]
         if len(logits) == 1:
             return logits[0]
         order = torch.tensor([place for own in places.values() for place in own], device=logits[0].device)
         return torch.cat(logits)[order.argsort()]
 
     def _sample(
-        self, logits: Sequence[Tensor], rows: Sequence[TokenRow], pending: Mapping[SeqId, PendingToken]
+        self, logits: Sequence[Tensor], rows: Sequence[TokenRow], pending: Mapping[SeqId, PendingTokens]
     ) -> StepResult:
-        """A token for each row whose logits are finite and whose constraint does not fail."""
+        """Tokens for each sequence whose logits are finite and whose constraint does not fail."""
         finite, rows, failed = finite_rows(_concat(logits), rows)
-        tokens, logprobs = dict[SeqId, int](), dict[SeqId, PositionLogprobs]()
-        sampled = self._sampler.sample(finite, [pending[row.seq_id] for row in rows]) if rows else []
-        for row, one in zip(rows, sampled, strict=True):
-            if isinstance(one, Exception):
-                failed[row.seq_id] = log_failure(row.seq_id, one)
+        tokens, logprobs = dict[SeqId, list[int]](), dict[SeqId, list[PositionLogprobs]]()
+        wanted = [pending[row.seq_id]._replace(draft=row.draft) for row in rows]
+        sampled = self._sampler.sample(finite, wanted) if rows else []
+        for row, own in zip(rows, sampled, strict=True):
+            if isinstance(own, Exception):
+                failed[row.seq_id] = log_failure(row.seq_id, own)
                 continue
-            tokens[row.seq_id] = one.token_id
-            if one.logprobs is not None:
-                logprobs[row.seq_id] = one.logprobs
+            tokens[row.seq_id] = [one.token_id for one in own]
+            if known := [one.logprobs for one in own if one.logprobs is not None]:
+                logprobs[row.seq_id] = known
         return StepResult(tokens, failed, logprobs)
 
 
-def _new_tokens(decodes: Sequence[Decode], places: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
-    """Ids, slots and positions of some."""
-    some = [decodes[place] for place in places]
-    return [d.token_id for d in some], [d.slot for d in some], [d.position for d in some]
+def _new_tokens(decode: Decode) -> list[NewToken]:
+    """The last token of a sequence and its draft."""
+    ids, positions = (decode.token_id, *decode.draft), (decode.position, *decode.draft_positions)
+    return [(token_id, decode.slot, position) for token_id, position in zip(ids, positions, strict=True)]
 
 
 def _concat(logits: Sequence[Tensor]) -> Tensor:

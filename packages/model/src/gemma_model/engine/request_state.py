@@ -3,6 +3,7 @@
 import secrets
 from dataclasses import dataclass, field, replace
 
+from gemma_model.engine.drafts.drafter import Drafter
 from gemma_model.engine.sequence import EncoderInput, MediaKey, Sequence, make_token_keys
 from gemma_model.engine.stats import RequestTimer
 from gemma_model.engine_types import EngineRequest, Media, OutputCallback, PositionLogprobs
@@ -20,6 +21,7 @@ class RequestState:
     on_output: OutputCallback
     timer: RequestTimer
     choices: dict[int, SamplingState]
+    drafters: dict[int, Drafter] = field(default_factory=dict)
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
 
 

@@ -1,6 +1,6 @@
 """Decides what the next step runs.
 
-Slots are assigned first come, first served. A step decodes one token of every sequence whose prompt is done
+Slots are assigned first come, first served. A step decodes every sequence whose prompt is done
 and runs at most one chunk of prompt tokens, which bounds the delay that a long prompt causes to the others.
 The prompts share the chunk, so that a short one does not wait for a long one (``prefill_budget``). The
 choices of a request get their slots together; one runs the prompt, which is then copied to the others.
@@ -109,27 +109,34 @@ class Scheduler:
         return StepPlan(tuple(prefills), tuple(map(_decode, ready)), clears, encode, needed, saves, loads)
 
     def commit(
-        self, plan: StepPlan, tokens: Mapping[SeqId, int], failed: Collection[SeqId] = ()
+        self, plan: StepPlan, tokens: Mapping[SeqId, Iterable[int]], failed: Collection[SeqId] = ()
     ) -> list[Sequence]:
         """Process the result of a step.
 
         Args:
             plan: the last one.
-            tokens: the new token of each sequence that has one.
+            tokens: the new tokens of each sequence that has some: those before its failure if it failed.
             failed: sequences of the plan that could not be run; they end, and their slots are not trusted.
 
         Returns:
-            The sequences that failed or have a new token; the finished ones are removed.
+            The sequences that failed or have new tokens; the finished ones are removed.
         """
         for prefill, group in self._prefilled(plan):
             if not set(prefill.seq_ids) <= set(failed):
                 self._store(group[0], prefill.stop, failed)
                 if prefill.ends_prompt:
                     self._fork(group)
+        news = [self._decoding[seq_id] for seq_id in tokens if seq_id not in failed]
+        for seq_id, own in tokens.items():
+            for token_id in own:
+                self._decoding[seq_id].append(token_id)
         for decode in plan.decodes:
-            self._store(self._decoding[decode.seq_id], decode.position + 1, failed)
-        news = [sequence for seq_id in failed if (sequence := self._end(seq_id, "failed"))]
-        return news + [self._append(self._decoding[seq_id], token_id) for seq_id, token_id in tokens.items()]
+            sequence = self._decoding[decode.seq_id]
+            self._store(sequence, sequence.length - 1, failed)  # the last token has not run
+        for sequence in news:
+            if sequence.finish:
+                self._leave(sequence)
+        return [ended for seq_id in failed if (ended := self._end(seq_id, "failed"))] + news
 
     def abort(self) -> list[Sequence]:
         """End all running sequences after a step that failed; the contents of all slots are lost."""
@@ -216,12 +223,6 @@ class Scheduler:
         sequence.stored_length = length
         if sequence.seq_id not in failed:
             self._prefix_cache.store(sequence)
-
-    def _append(self, sequence: Sequence, token_id: int) -> Sequence:
-        sequence.append(token_id)
-        if sequence.finish:
-            self._leave(sequence)
-        return sequence
 
     def _end(self, seq_id: SeqId, finish: Finish) -> Sequence | None:
         sequence = self._decoding.get(seq_id) or self._withdraw(seq_id)

@@ -54,6 +54,11 @@ class Sequence:
         self.prompt_length = len(self.token_keys)
 
     @property
+    def length(self) -> int:
+        """Number of tokens of the prompt and the output."""
+        return len(self.token_keys)
+
+    @property
     def generated_length(self) -> int:
         """Number of tokens after the prompt."""
         return len(self.token_keys) - self.prompt_length

@@ -4,7 +4,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gemma_model.engine_types import Duration, EngineTotals, Finish, Observation
+from gemma_model.engine.drafts.drafter import Checked
+from gemma_model.engine_types import DraftKind, Duration, EngineTotals, Finish, Observation
 from gemma_wire import Timings
 
 MAX_OBSERVATIONS = 4096
@@ -37,6 +38,8 @@ class EngineStats:
         self._clock = clock
         self._prompt_tokens = self._generated_tokens = self._prefix_queries = self._prefix_hits = 0
         self._finished: Counter[Finish] = Counter()
+        self._drafted: Counter[DraftKind] = Counter()
+        self._accepted: Counter[DraftKind] = Counter()
         self._observations: deque[Observation] = deque(maxlen=MAX_OBSERVATIONS)
         self._last_step: float | None = None
 
@@ -49,6 +52,8 @@ class EngineStats:
             prefix_queries=self._prefix_queries,
             prefix_hits=self._prefix_hits,
             finished=dict(self._finished),
+            drafted=dict(self._drafted),
+            accepted=dict(self._accepted),
         )
 
     def take_observations(self) -> list[Observation]:
@@ -93,6 +98,11 @@ class EngineStats:
         if decoded and self._last_step is not None:
             self._observe("inter_token", now - self._last_step)
         self._last_step = now
+
+    def draft_checked(self, checked: Checked) -> None:
+        """A step has checked a draft."""
+        self._drafted[checked.kind] += checked.drafted
+        self._accepted[checked.kind] += checked.accepted
 
     def choice_finished(self, timer: RequestTimer, finish: Finish) -> Timings:
         """A choice of the request has ended."""

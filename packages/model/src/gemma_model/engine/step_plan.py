@@ -36,13 +36,14 @@ class Prefill:
 
 @dataclass(frozen=True)
 class Decode:
-    """Run the last token of a sequence.
+    """Run the last token of a sequence, and a draft of those that follow it.
 
     Args:
         position: of that token.
         generated: number of tokens generated so far.
         token_id: of that token.
         stop_allowed: whether the next token may be a stop token.
+        draft: tokens that may come next; those that do not are rejected.
     """
 
     seq_id: SeqId
@@ -51,6 +52,12 @@ class Decode:
     generated: int
     token_id: int
     stop_allowed: bool
+    draft: tuple[int, ...] = ()
+
+    @property
+    def draft_positions(self) -> range:
+        """The positions of the draft."""
+        return range(self.position + 1, self.position + 1 + len(self.draft))
 
 
 class WaitingPrompt(NamedTuple):
@@ -82,11 +89,20 @@ class BlockCopy(NamedTuple):
 
 
 class TokenRow(NamedTuple):
-    """A sequence that gets a new token, after ``generated`` others; it may be a stop token or not."""
+    """A sequence that gets new tokens, after ``generated`` others; the first may be a stop token or not.
+
+    It has a row of logits for its next token, and one after each token of its draft.
+    """
 
     seq_id: SeqId
     generated: int
     stop_allowed: bool
+    draft: tuple[int, ...] = ()
+
+    @property
+    def logits_rows(self) -> int:
+        """The number of its rows of logits."""
+        return 1 + len(self.draft)
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,7 @@ class StepPlan:
 
     Args:
         prefills: parts of prompts; none if a medium is encoded.
-        decodes: sequences that get a next token.
+        decodes: sequences that get next tokens: one, and more if their drafts are right.
         clears: slots whose contents are erased first.
         encode: a medium.
         needed: keys of media that must be kept, or encoded, for prompts that are being run.
@@ -128,4 +144,4 @@ class StepPlan:
         first = [
             TokenRow(seq_id, 0, prefill.stop_allowed) for prefill in ending for seq_id in prefill.seq_ids
         ]
-        return first + [TokenRow(d.seq_id, d.generated, d.stop_allowed) for d in self.decodes]
+        return first + [TokenRow(d.seq_id, d.generated, d.stop_allowed, d.draft) for d in self.decodes]

@@ -1,7 +1,7 @@
 """The result of a step, and the interface of what runs it."""
 
 import logging
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,15 +18,16 @@ class StepResult:
     """The result of a step.
 
     Args:
-        tokens: the new token of each sequence that gets one by the plan and has not failed.
+        tokens: the new tokens of each sequence that gets some by the plan: one, and after it as many as its
+            draft was right about. One that has failed may have some before the failure.
         failed: error messages of the sequences that failed. A prompt fails with all its forks.
         logprobs: of the new tokens of sequences that requested them.
         prompt_logprobs: by the id of a prefill, if requested: of the token after each that it ran.
     """
 
-    tokens: Mapping[SeqId, int] = field(default_factory=dict)
+    tokens: Mapping[SeqId, Sequence[int]] = field(default_factory=dict)
     failed: Mapping[SeqId, str] = field(default_factory=dict)
-    logprobs: Mapping[SeqId, PositionLogprobs] = field(default_factory=dict)
+    logprobs: Mapping[SeqId, Sequence[PositionLogprobs]] = field(default_factory=dict)
     prompt_logprobs: Mapping[SeqId, list[PositionLogprobs]] = field(default_factory=dict)
 
 

@@ -75,6 +75,12 @@ class KVCache:
         for layer in self.layers:
             layer[slot].zero_()
 
+    def clear_positions(self, slot: int, positions: range) -> None:
+        """Set some positions of a slot, at most as many as a ring has columns, to zero in all layers."""
+        for layer in self.layers:
+            for columns in _columns_of(positions.start, positions.stop, layer.shape[2]):
+                layer[slot, :, columns].zero_()
+
     def is_finite(self, slot: int, start: int, stop: int) -> bool:
         """Whether no stored key or value of the positions from ``start`` to ``stop`` is infinite or NaN."""
         parts = [

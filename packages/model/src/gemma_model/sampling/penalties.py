@@ -36,6 +36,14 @@ class TokenCounts:
             self._counts.append(0.0)
         self._counts[place] += 1
 
+    def with_output(self, token_ids: Iterable[int]) -> "TokenCounts":
+        """A copy with more tokens of the output."""
+        copied = TokenCounts()
+        copied._ids, copied._counts, copied._places = self._ids[:], self._counts[:], dict(self._places)
+        for token_id in token_ids:
+            copied.append(token_id)
+        return copied
+
     @property
     def ids(self) -> npt.NDArray[np.int64]:
         """Each token once, ``[distinct tokens]``."""

@@ -1,7 +1,9 @@
 """What sampling remembers of one choice of a request: its token counts and its constraint."""
 
+from collections.abc import Sequence
+
 from gemma_model.engine_types import EngineRequest
-from gemma_model.sampling.penalties import bias_arrays, needed_counts
+from gemma_model.sampling.penalties import TokenCounts, bias_arrays, needed_counts
 
 
 class SamplingState:
@@ -24,3 +26,9 @@ class SamplingState:
             self.token_counts.append(token_id)
         if self.constraint is not None and token_id not in self.request.stop_token_ids:
             self.constraint.advance(token_id)
+
+    def counts_after(self, draft: Sequence[int]) -> TokenCounts | None:
+        """The token counts if these tokens come next."""
+        if self.token_counts is None or not draft:
+            return self.token_counts
+        return self.token_counts.with_output(draft)

@@ -1,6 +1,6 @@
 """The tokens that constraints disallow, computed in other threads while the model runs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -23,13 +23,54 @@ class BitmaskWorkers:
         self._vocab = vocab
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="constraint")  # starts threads on demand
 
-    def submit(self, constraint: Constraint, stop_allowed: bool, stop_ids: Collection[int]) -> Future[Tensor]:
-        """Start to compute a bitmask; see ``disallowed_tokens``."""
-        return self._pool.submit(disallowed_tokens, constraint, stop_allowed, stop_ids, self._vocab)
+    def submit(
+        self,
+        constraint: Constraint,
+        draft: Sequence[int],
+        stop_allowed: Sequence[bool],
+        stop_ids: Collection[int],
+    ) -> Future[list[Tensor]]:
+        """Start to compute bitmasks; see ``disallowed_along``."""
+        return self._pool.submit(disallowed_along, constraint, draft, stop_allowed, stop_ids, self._vocab)
 
     def close(self) -> None:
         """Return when no thread is left."""
         self._pool.shutdown(wait=True)
+
+
+def disallowed_along(
+    constraint: Constraint,
+    draft: Sequence[int],
+    stop_allowed: Sequence[bool],
+    stop_ids: Collection[int],
+    vocab: int,
+) -> list[Tensor]:
+    """The tokens that must not come next, and those after each token of a draft.
+
+    They end before a token of the draft that cannot come, or if a later mask cannot be computed: the token
+    before it can be sampled nevertheless, and the error comes again when it is the next one.
+
+    Args:
+        constraint: its state does not change.
+        draft: tokens that may come next.
+        stop_allowed: for the next token, and for the one after each token of the draft.
+        stop_ids: of the stop tokens.
+        vocab: number of logits of the model.
+
+    Raises:
+        ValueError: the constraint allows no next token.
+    """
+    masks = [disallowed_tokens(constraint, stop_allowed[0], stop_ids, vocab)]
+    ahead = constraint.fork() if draft else constraint
+    for token_id, may_stop in zip(draft, stop_allowed[1:], strict=True):
+        if token_id in stop_ids or token_id >= vocab or masks[-1][token_id]:
+            break
+        try:
+            ahead.advance(token_id)
+            masks.append(disallowed_tokens(ahead, may_stop, stop_ids, vocab))
+        except Exception:
+            break
+    return masks
 
 
 def disallowed_tokens(

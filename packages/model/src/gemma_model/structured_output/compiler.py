@@ -76,6 +76,10 @@ class GrammarConstraint:
         """See ``Constraint.allowed``."""
         return self.tokenizer.allowed(self.matcher)
 
+    def forced(self) -> list[int]:
+        """Tokens of the text that must come next; see ``ForcingConstraint``."""
+        return list(self.matcher.compute_ff_tokens())
+
     def advance(self, token_id: int) -> None:
         """See ``Constraint.advance``."""
         if not self.matcher.consume_token(token_id):

@@ -134,6 +134,15 @@ def test_a_second_turn_with_a_cached_prefix(seeing: Stack) -> None:
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
 
 
+def test_a_prediction_changes_the_usage_and_not_the_text(seeing: Stack) -> None:
+    question = content(ASK, draw(("red", "square"), ("blue", "circle"), ("green", "triangle")))
+    text = say(seeing, question)
+    for predicted, right in ((text, True), ("x y z " * 9, False)):
+        given = ask(seeing, question, prediction={"type": "content", "content": predicted})
+        assert given["choices"][0]["message"]["content"] == text
+        assert (given["usage"]["completion_tokens_details"]["accepted_prediction_tokens"] > 5) == right
+
+
 def test_a_follow_up_question(seeing: Stack) -> None:
     picture = draw(("green", "triangle"), ("yellow", "circle"))
     before = ("I see a green triangle and a yellow circle.", "What colour is the triangle?")

@@ -163,8 +163,11 @@ def test_a_stop_string_that_the_last_token_completes_is_the_reason(bench: Bench,
 def test_tokens_of_the_prediction_are_counted_over_all_choices(bench: Bench) -> None:
     def counted(index: int, accepted: int, rejected: int) -> list[EngineOutput]:
         first, *rest = bench.steps("Hello you", index)
-        counts = {"accepted_prediction_tokens": accepted, "rejected_prediction_tokens": rejected}
-        return [first, *(replace(step, **counts) for step in rest)]
+        last = [
+            replace(step, accepted_prediction_tokens=accepted, rejected_prediction_tokens=rejected)
+            for step in rest
+        ]
+        return [first, *last]
 
     steps = [*counted(0, 3, 1), *counted(1, 5, 2)]
     usage = bench.answer(steps, n=2, prediction=True).chunks[-1].usage

@@ -29,6 +29,8 @@ from gemma_model.models.loader import load_model
 from gemma_model.settings import Settings
 
 log = logging.getLogger(__name__)
+MAX_ROWS = 64
+"""Rows of a decode step with drafts: with a vocabulary of 262,400, the logits of each take 1 MB."""
 
 
 class LoadedRunner:
@@ -56,8 +58,8 @@ class LoadedRunner:
         encode = refuse if loaded.encoders is None else partial(run_encoder, loaded.encoders)
         media_encoder = MediaEncoder(encode, settings.media_cache_bytes)
         chunk = settings.prefill_chunk
-        self.max_rows: int | None = None
-        """Of a decode step."""
+        self.max_rows = max(MAX_ROWS, settings.max_num_seqs)
+        """Of a decode step with drafts."""
         self.runner = ModelRunner(self.model, cache, pool, media_encoder, loaded.nested, chunk)
         if self.device.type == "cuda" and settings.compile == "auto":
             ways = {"compiled layers": True, "PyTorch's own operations": False}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from overlay import Json
+from response_streams import response_problems, response_stream_problems
 from spec import contract, schema_problems
 from streams import stream_problems, wanted
 
@@ -68,11 +69,10 @@ def problems(exchange: HttpExchange) -> list[str]:
     if exchange.status >= 400:
         return found + error_problems(exchange)
     if exchange.streamed:
-        return (
-            found
-            + _typed(exchange, "text/event-stream")
-            + stream_problems(exchange.path, exchange.text, exchange.request)
-        )
+        found += _typed(exchange, "text/event-stream")
+        if exchange.path.endswith("/responses"):
+            return found + response_stream_problems(exchange.text, exchange.request)
+        return found + stream_problems(exchange.path, exchange.text, exchange.request)
     return found + _typed(exchange, "application/json") + _complete_problems(exchange, response)
 
 
@@ -120,6 +120,8 @@ def _complete_problems(exchange: HttpExchange, response: Json) -> list[str]:
     found = schema_problems(schema["$ref"].rpartition("/")[2], answer)
     if not found and "choices" in answer:
         found = [*_usage_problems(exchange, answer), *_choice_problems(exchange, answer)]
+    if not found and answer.get("object") == "response":
+        found = response_problems(answer, exchange.request)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from response_mutants import response_mutants
 from scenarios import (
     Scenario,
     bad_value,
@@ -296,5 +297,13 @@ def _errors() -> Iterator[Named]:
 
 MUTANTS = tuple(
     Mutant(*each)
-    for each in (*_complete(), *_requested(), *_transport(), *_completed(), *_streamed(), *_errors())
+    for each in (
+        *_complete(),
+        *_requested(),
+        *_transport(),
+        *_completed(),
+        *_streamed(),
+        *_errors(),
+        *response_mutants(),
+    )
 )

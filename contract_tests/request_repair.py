@@ -14,7 +14,7 @@ from server import MODEL
 Json = Any
 FEW = 2
 """Limit of tokens, choices and prompts of a generated request: schemathesis reads complete responses."""
-LIMITS = ("max_tokens", "max_completion_tokens")
+LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 PICTURE = data_uri(Image.new("RGB", (2, 2), "red"))
 
 
@@ -39,6 +39,8 @@ def shortened(body: dict[str, Json], path: str) -> dict[str, Json]:
             new[name] = FEW
     if path.endswith("/chat/completions") and all(new.get(name) is None for name in LIMITS):
         new["max_tokens"] = FEW
+    if path.endswith("/responses") and new.get("max_output_tokens") is None:
+        new["max_output_tokens"] = FEW
     if isinstance(new.get("prompt"), list):
         new["prompt"] = new["prompt"][:FEW]
     return new

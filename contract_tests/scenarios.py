@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from response_streams import read_response, response_essence
 from server import CHAT, COMPLETIONS, Api
 from streams import alike, essence, merge, read
 
@@ -102,6 +103,51 @@ def completion_of_several_prompts(api: Api) -> None:
     assert [choice["index"] for choice in answer["choices"]] == [0, 1]
 
 
+def response_complete(api: Api) -> None:
+    assert api.respond(metadata={"a": "b"}).json["metadata"] == {"a": "b"}
+
+
+def response_stream(api: Api) -> None:
+    api.respond(stream=True)
+
+
+def _check_response_stream_equals_complete(api: Api, **body: Any) -> None:
+    whole = api.respond(temperature=0, **body).json
+    streamed = read_response(api.respond(temperature=0, stream=True, **body).text)
+    one, other = response_essence(whole), response_essence(streamed[-1]["response"])
+    assert alike(one, other), (one, other)
+
+
+def response_stream_equals_complete(api: Api) -> None:
+    include = ["message.output_text.logprobs"]
+    _check_response_stream_equals_complete(api, include=include, top_logprobs=2)
+
+
+def response_call(api: Api) -> None:
+    tool = {"type": "function", **WEATHER["function"]}
+    hosted = [{"type": "web_search"}, {"type": "custom", "name": "x"}]
+    wanted: Any = {"tools": [*hosted, tool], "tool_choice": "required", "temperature": 1.5, "seed": 1}
+    for streamed in (False, True):
+        exchange = api.respond(**wanted, max_output_tokens=200, stream=streamed)
+        answer = read_response(exchange.text)[-1]["response"] if streamed else exchange.json
+        calls = [item for item in answer["output"] if item["type"] == "function_call"]
+        assert calls
+        assert all(valid(call["arguments"], tool["parameters"]) for call in calls)
+        assert [each["name"] for each in answer["tools"]] == ["get_weather"]
+
+
+def response_is_incomplete(api: Api) -> None:
+    answer = api.respond(max_output_tokens=3, ignore_eos=True).json
+    assert answer["status"] == "incomplete"
+    assert answer["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert answer["usage"]["output_tokens"] == 3
+
+
+def response_bad_value(api: Api) -> None:
+    assert api.respond(400, temperature=5).json["error"]["param"] == "temperature"
+    assert api.respond(404, model="nobody").json["error"]["code"] == "model_not_found"
+
+
 def models(api: Api) -> None:
     names = [model["id"] for model in api.get("/v1/models", "/v1/models").json["data"]]
     assert api.model in names
@@ -171,6 +217,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     completion_stream,
     completion_stream_equals_complete,
     completion_of_several_prompts,
+    response_complete,
+    response_stream,
+    response_stream_equals_complete,
+    response_call,
+    response_is_incomplete,
+    response_bad_value,
     models,
     unknown_model,
     bad_value,

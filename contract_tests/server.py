@@ -13,7 +13,7 @@ FOREIGN = os.environ.get("CONTRACT_BASE_URL", "")
 KEY = os.environ.get("CONTRACT_API_KEY", "none")
 MODEL = os.environ.get("CONTRACT_MODEL", "gemma3n")
 LONG = os.environ.get("CONTRACT_PROFILE") == "long"
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 HI: Any = [{"role": "user", "content": "Hi"}]
 
 
@@ -65,6 +65,10 @@ class Api:
     def complete(self, expect: int = 200, **body: Any) -> HttpExchange:
         """A completion of at most eight tokens, where the body does not say otherwise."""
         return self.ask(COMPLETIONS, {"prompt": "Once upon a time", "max_tokens": 8, **body}, expect)
+
+    def respond(self, expect: int = 200, **body: Any) -> HttpExchange:
+        """A response of at most eight tokens, where the body does not say otherwise."""
+        return self.ask(RESPONSES, {"input": "Hi", "max_output_tokens": 8, **body}, expect)
 
     def _checked(
         self, method: str, path: str, request: Any, answer: httpx.Response, expect: int

@@ -16,12 +16,14 @@ from overlay import SCHEMAS, Json
 OPERATIONS = {
     "/chat/completions": ("post",),
     "/completions": ("post",),
+    "/responses": ("post",),
     "/models": ("get",),
     "/models/{model}": ("get",),
 }
 STREAMED = {
     "/v1/chat/completions": "CreateChatCompletionStreamResponse",
     "/v1/completions": "CreateCompletionStreamResponse",
+    "/v1/responses": "ResponseStreamEvent",
 }
 """The schema of each event; that of completions is a deviation."""
 
@@ -68,6 +70,11 @@ def _operation(operation: Json) -> Json:
     return {key: value for key, value in operation.items() if not key.startswith("x-")}
 
 
+def reached(document: Json) -> list[str]:
+    """Names of the schemas that the paths of a document refer to."""
+    return sorted(_reached(document, document["paths"]))
+
+
 def _reached(whole: Json, start: Json) -> set[str]:
     """Names of the schemas that a part of the document refers to, directly or not."""
     found: set[str] = set()
@@ -91,6 +98,10 @@ def _references(value: Json) -> Iterator[str]:
             yield from _references(each)
 
 
+_RECURSION = ("$recursiveAnchor", "$recursiveRef")
+"""Keywords of another draft of JSON schema, in the filters of a tool that this server does not have."""
+
+
 def _modern(value: Json, named: bool = False) -> Json:
     """The same document without prose and with OpenAPI 3.0's ``nullable``, which 3.1 ignores, spelled out.
 
@@ -102,7 +113,7 @@ def _modern(value: Json, named: bool = False) -> Json:
         return [_modern(each) for each in value]
     if not isinstance(value, dict):
         return value
-    prose = () if named else ("description", "title", "nullable")
+    prose = () if named else ("description", "title", "nullable", *_RECURSION)
     new = {
         key: _modern(each, named=not named and key in ("properties", "schemas"))
         for key, each in value.items()

@@ -11,15 +11,23 @@ import pytest
 
 from overlay import Json
 from server import Server
-from spec import contract
+from spec import contract, reached
 
 SEED = 20260101
 HERE = Path(__file__).parent
 
 
 def _document() -> Json:
-    """The contract; where nobody needs a key, none is spoken of."""
+    """The contract; where nobody needs a key, none is spoken of.
+
+    The schema of a response of the Responses API is left out: the check ``contract`` validates it, and its
+    300 components refer to each other in more ways than schemathesis can follow.
+    """
     document = copy.deepcopy(contract())
+    created = document["paths"]["/v1/responses"]["post"]["responses"]["200"]
+    created["content"]["application/json"]["schema"] = {}
+    schemas = document["components"]["schemas"]
+    document["components"]["schemas"] = {name: schemas[name] for name in reached(document)}
     if not os.environ.get("CONTRACT_API_KEY"):
         del document["security"]
         del document["components"]["securitySchemes"]

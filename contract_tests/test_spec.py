@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from deviations import DEVIATIONS
 from overlay import Deviation, Shown, Stale, differences, drop, put
-from server import CHAT, COMPLETIONS, HI, Api
+from server import CHAT, COMPLETIONS, HI, RESPONSES, Api
 from spec import contract, official, schema_problems
 
 SHOWN = [
@@ -17,8 +17,16 @@ SHOWN = [
     for index, deviation in enumerate(DEVIATIONS)
     for number, shown in enumerate(deviation.shown)
 ]
-PLAIN = {CHAT: {"messages": HI, "max_tokens": 4}, COMPLETIONS: {"prompt": "Hi", "max_tokens": 4}}
-REQUESTS = {CHAT: "CreateChatCompletionRequest", COMPLETIONS: "CreateCompletionRequest"}
+PLAIN = {
+    CHAT: {"messages": HI, "max_tokens": 4},
+    COMPLETIONS: {"prompt": "Hi", "max_tokens": 4},
+    RESPONSES: {"input": "Hi", "max_output_tokens": 4},
+}
+REQUESTS = {
+    CHAT: "CreateChatCompletionRequest",
+    COMPLETIONS: "CreateCompletionRequest",
+    RESPONSES: "CreateResponse",
+}
 
 
 def test_every_deviation_is_needed_and_has_a_reason() -> None:
@@ -78,7 +86,7 @@ def test_the_server_behaves_as_the_deviation_says(api: Api, deviation: Deviation
 
 
 def _references() -> Iterator[str]:
-    yield from re.findall(r"#/components/schemas/(\w+)", str(contract()))
+    yield from re.findall(r"#/components/schemas/([\w-]+)", str(contract()))
 
 
 def test_every_reference_can_be_resolved() -> None:

@@ -91,6 +91,20 @@ document: most have the names of vLLM, the rest those of other servers or of new
 - Streams have `event:` lines and end with `response.completed`, `response.incomplete` or, after an error,
   with `response.failed`; there is no `[DONE]`. Only deltas have a field `obfuscation`.
 
+## Stored responses
+
+Nothing is stored unless `API_STORE` names a file: `store: true` is accepted, and the response says
+`store: false`. With a store, responses are kept unless `store` is false, for `API_STORE_DAYS` and up to
+`API_STORE_BYTES`; each API key has its own.
+
+- `previous_response_id` continues a response: its input and output, and those of the responses before it,
+  precede the input. `instructions` are not continued. An `item_reference` stands for a stored item.
+- `background: true` responds at once with the status `queued`. `GET /v1/responses/{id}` has the state of
+  the response; `POST /v1/responses/{id}/cancel` ends it. `stream` is not supported with it.
+- `GET /v1/responses/{id}/input_items` lists the response's own input; `after`, `limit` (1 to 100) and `order`
+  select a page. `DELETE /v1/responses/{id}` deletes a response.
+- The files in a stored input count as parts of each request that continues it.
+
 ## Streams
 
 - Events have a field `obfuscation`, as in the specification, unless `stream_options.include_obfuscation` is

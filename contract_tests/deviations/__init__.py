@@ -9,6 +9,7 @@ from deviations.bounds import BOUNDS
 from deviations.builders import ref
 from deviations.extensions import ENDPOINTS, EXTRAS, MODELS
 from deviations.responses import ANSWERS
+from deviations.responses_api import RESPONSE_EVENTS, RESPONSES_API, RESPONSES_FORM
 from deviations.unsupported import REFUSED
 from overlay import Deviation, Json, closed, flat
 
@@ -23,7 +24,11 @@ _FORM = [
 
 
 def _responses(document: Json) -> Json:
-    streamed = ("CreateChatCompletionStreamResponse", "CreateCompletionStreamResponse")
+    streamed = (
+        "CreateChatCompletionStreamResponse",
+        "CreateCompletionStreamResponse",
+        *RESPONSE_EVENTS,
+    )
     operations = (each for methods in document["paths"].values() for each in methods.values())
     return [*(operation["responses"] for operation in operations), *(ref(name) for name in streamed)]
 
@@ -49,8 +54,10 @@ _STRICT = [
 
 DEVIATIONS: list[Deviation] = [
     *_FORM,
+    *RESPONSES_FORM,
     *ENDPOINTS,
     *ANSWERS,
+    *RESPONSES_API,
     *MODELS,
     *EXTRAS,
     *REFUSED,
@@ -63,7 +70,8 @@ DEVIATIONS: list[Deviation] = [
 UNSAID: dict[str, str] = {
     r"messages\[\d+\]\.content\[\d+\]\.(image_url|input_audio|audio_url|file)\b.*": "it must be a file",
     r"messages\[\d+\]\.(content|tool_calls|tool_call_id)": "calls and results must fit each other",
-    r"messages": "it must fit the context",
+    r"messages|input": "it must fit the context",
+    r"max_output_tokens|structured_outputs|text\.format": "they must fit each other, and the context",
     r"(tools\[\d+\]\.function\.parameters|response_format\.json_schema\.schema|structured_outputs)\b.*": (
         "it must be a schema, expression or grammar, and one that can be honoured"
     ),

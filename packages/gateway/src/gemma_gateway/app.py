@@ -25,6 +25,8 @@ from gemma_gateway.observability import tracing
 from gemma_gateway.observability.instrumented_engine import InstrumentedEngine
 from gemma_gateway.observability.metrics import GatewayMetrics
 from gemma_gateway.observability.request_log import RequestLog
+from gemma_gateway.response_store import ResponseStore
+from gemma_gateway.responses.background import BackgroundResponses
 from gemma_gateway.routes import (
     chat,
     completions,
@@ -34,6 +36,7 @@ from gemma_gateway.routes import (
     metrics,
     models,
     responses,
+    stored_responses,
     tokenize,
 )
 from gemma_gateway.routes.common import Gateway
@@ -56,10 +59,15 @@ def create_app(settings: GatewaySettings | None = None, engine: EngineClient | N
         client = engine or _triton(settings)
         instrumented = InstrumentedEngine(client, gateway_metrics, settings.log_prompts)
         models = ModelRegistry(instrumented, aliases=settings.aliases)
-        app.state.gateway = Gateway(settings, instrumented, models, gateway_metrics)
+        store = await _open_store(settings)
+        background = BackgroundResponses(settings.max_concurrent, settings.request_seconds)
+        app.state.gateway = Gateway(settings, instrumented, models, gateway_metrics, background, store)
         try:
             yield
         finally:
+            await background.close()
+            if store is not None:
+                await store.close()
             await instrumented.close()
             await asyncio.to_thread(traces.flush)
 
@@ -73,7 +81,18 @@ def create_app(settings: GatewaySettings | None = None, engine: EngineClient | N
         exception_handlers=_HANDLERS,
     )
     app.state.running = running
-    for endpoints in (chat, completions, responses, messages, models, tokenize, info, health, metrics):
+    for endpoints in (
+        chat,
+        completions,
+        responses,
+        stored_responses,
+        messages,
+        models,
+        tokenize,
+        info,
+        health,
+        metrics,
+    ):
         app.include_router(endpoints.router)
     return app
 
@@ -99,7 +118,7 @@ def _middleware(
 
 
 _CORS: dict[str, Any] = {
-    "allow_methods": ("GET", "POST"),
+    "allow_methods": ("GET", "POST", "DELETE"),
     "allow_headers": ("*",),  # OpenAI's clients send a dozen of their own
     "expose_headers": (
         "x-request-id",
@@ -114,6 +133,14 @@ _CORS: dict[str, Any] = {
         "x-ratelimit-reset-requests",
     ),
 }
+
+
+async def _open_store(settings: GatewaySettings) -> ResponseStore | None:
+    if settings.store is None:
+        return None
+    store = ResponseStore(settings.store, settings.store_days, settings.store_bytes)
+    await store.open()
+    return store
 
 
 def _triton(settings: GatewaySettings) -> EngineClient:

@@ -117,6 +117,16 @@ class GatewaySettings(BaseSettings):
     )
     media_seconds: float = Field(10, gt=0, description="Timeout for fetching one file, including redirects.")
 
+    store: Path | None = Field(
+        None,
+        description="SQLite file in which the responses of /v1/responses are stored, for "
+        "previous_response_id and background; one gateway process uses it. Empty: nothing is stored.",
+    )
+    store_days: float = Field(30, gt=0, description="Stored responses are deleted after this time.")
+    store_bytes: ByteSize = Field(
+        1024 * MIB, ge=1, description="Size of all stored responses; the oldest are deleted first. 1GiB."
+    )
+
     describe_seconds: float = Field(5, gt=0, description="Timeout of a health check of the model.")
     shutdown_seconds: float = Field(
         3,

@@ -16,7 +16,6 @@ from gemma_gateway.schema.response_items import (
     InputItem,
     InputMessage,
     ItemPart,
-    ItemReference,
     ReplyMessage,
 )
 from gemma_gateway.settings import GatewaySettings
@@ -106,9 +105,6 @@ def to_turns(instructions: str | None, items: Iterable[PlacedItem]) -> list[Turn
                 _add_call(turns, param, item)
             case FunctionCallOutput():
                 _add_result(turns, param, item)
-            case ItemReference():
-                sentence = f"'{param}' refers to an item that is not stored here; send the item itself."
-                raise BadRequest(sentence, param=param, code="unsupported_parameter")
     if not turns:
         raise BadRequest("'input' has no message.", param="input", code="invalid_parameter_combination")
     for turn in turns:

@@ -145,9 +145,9 @@ async def stream(streamer: ResponseStreamer, chunks: Chunks) -> ResponseEvents:
                 yield event
 
 
-async def complete(streamer: ResponseStreamer, chunks: Chunks) -> Response:
+async def complete(streamer: ResponseStreamer, events: ResponseEvents) -> Response:
     """The complete response: that of the last event."""
-    async with aclosing(stream(streamer, chunks)) as events:
+    async with aclosing(events):
         async for _ in events:
             pass
     assert streamer.response is not None, "an engine's last chunk has the token counts"

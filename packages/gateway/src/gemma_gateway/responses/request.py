@@ -15,7 +15,7 @@ from gemma_gateway.generation import (
     to_wire_tool,
 )
 from gemma_gateway.responses.conversation import PlacedItem, Turn, load_files, param_names, to_turns
-from gemma_gateway.schema.response_items import InputItem, InputMessage
+from gemma_gateway.schema.response_items import InputMessage
 from gemma_gateway.schema.response_tools import ChosenFunction, ResponseJsonSchema
 from gemma_gateway.schema.responses import ResponsesRequest
 from gemma_gateway.schema.tools import JsonObjectFormat
@@ -80,23 +80,19 @@ class ResponseCall:
 
 
 async def parse(
-    body: ResponsesRequest,
-    settings: GatewaySettings,
-    model: str | None,
-    history: Sequence[InputItem] = (),
+    body: ResponsesRequest, items: Sequence[PlacedItem], settings: GatewaySettings, model: str | None
 ) -> ResponseCall:
     """The calls to the engine that a request may lead to.
 
     Args:
         body: the request.
+        items: the complete input.
         settings: the limits on files.
         model: value of ``wire.Options.model``.
-        history: the items of the earlier responses that this one continues.
 
     Raises:
         BadRequest: a file is refused, or calls and results do not match.
     """
-    items = [("previous_response_id", item) for item in history] + placed_items(body)
     work = partial(to_turns, body.instructions, items)
     turns = await in_thread(work) if len(items) > _LARGE else work()
     await load_files(turns, settings)

@@ -13,6 +13,8 @@ from gemma_gateway.errors import BadRequest
 from gemma_gateway.model_registry import ModelRegistry
 from gemma_gateway.observability.metrics import GatewayMetrics
 from gemma_gateway.request_body import read_body
+from gemma_gateway.response_store import ResponseStore
+from gemma_gateway.responses.background import BackgroundResponses
 from gemma_gateway.settings import GatewaySettings
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -22,12 +24,14 @@ READ: Final = ["GET", "HEAD"]
 
 @dataclass(frozen=True)
 class Gateway:
-    """The parts of a running gateway; ``app.state.gateway``."""
+    """The parts of a running gateway; ``app.state.gateway``. ``store`` is ``None`` if nothing is stored."""
 
     settings: GatewaySettings
     engine: EngineClient
     models: ModelRegistry
     metrics: GatewayMetrics
+    background: BackgroundResponses
+    store: ResponseStore | None = None
 
 
 def get_gateway(request: Request) -> Gateway:

@@ -1,4 +1,4 @@
-"""No text that a grammar allows is outside its bounds, as a client's parser reads it."""
+"""Every number that the grammar allows is within the bounds of the schema, as a client parses it."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.rewrite import rewrite
-from gemma_model.json_schema.validate import fits
+from gemma_model.json_schema.validate import is_valid
 from gemma_model.structured_output.grammar_builder import LIMITS, byte_tokenizer, json_entry
 
 TOKENIZER = byte_tokenizer()
@@ -24,40 +24,40 @@ TEXTS = """
 """.split()  # noqa: SIM905
 TEXTS += ["0." + "0" * 400 + "1", "-0." + "0" * 400 + "1", "1" + "0" * 30]
 BOUNDS = (None, -100, -1.5, -1, -0.5, -1e-9, 0, 1e-9, 0.5, 1, 2.5, 100)
-WORDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+KEYWORDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
 def _accepts(schema: Any, text: str) -> bool:
-    notation = json.dumps({"grammars": [json_entry(schema)]})
-    matcher = llguidance.LLMatcher(TOKENIZER, notation, log_level=0, limits=LIMITS)
+    grammar = json.dumps({"grammars": [json_entry(schema)]})
+    matcher = llguidance.LLMatcher(TOKENIZER, grammar, log_level=0, limits=LIMITS)
     return bool(matcher.try_consume_tokens(list(text.encode())) == len(text) and matcher.is_accepting())
 
 
 def _check(schema: dict[str, Any], texts: list[str]) -> list[str]:
-    """Those of the texts that the grammar allows; none is outside the schema."""
+    """The texts that the grammar allows; each of them must be valid for the schema."""
     try:
-        written = rewrite(schema, True, lambda _: "").schema
+        rewritten = rewrite(schema, True, lambda _: "").schema
     except SchemaError:
         return []
-    allowed = [text for text in texts if _accepts(written, text)]
-    wrong = [text for text in allowed if not fits(schema, text)]
-    assert not wrong, (schema, written, wrong)
+    allowed = [text for text in texts if _accepts(rewritten, text)]
+    invalid = [text for text in allowed if not is_valid(schema, text)]
+    assert not invalid, (schema, rewritten, invalid)
     return allowed
 
 
-@pytest.mark.parametrize("kind", ["number", "integer"])
-@pytest.mark.parametrize(("low", "high"), [*itertools.product(WORDS[:2], WORDS[2:])])
-def test_all_pairs_of_bounds_hold(kind: str, low: str, high: str) -> None:
+@pytest.mark.parametrize("type_name", ["number", "integer"])
+@pytest.mark.parametrize(("low", "high"), [*itertools.product(KEYWORDS[:2], KEYWORDS[2:])])
+def test_all_pairs_of_bounds_are_enforced(type_name: str, low: str, high: str) -> None:
     for below, above in itertools.product(BOUNDS, BOUNDS):
-        bounds = {word: bound for word, bound in ((low, below), (high, above)) if bound is not None}
-        _check({"type": kind, **bounds}, TEXTS)
+        bounds = {keyword: bound for keyword, bound in ((low, below), (high, above)) if bound is not None}
+        _check({"type": type_name, **bounds}, TEXTS)
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    kind=st.sampled_from(["number", "integer"]),
+    type_name=st.sampled_from(["number", "integer"]),
     bounds=st.dictionaries(
-        st.sampled_from(WORDS),
+        st.sampled_from(KEYWORDS),
         st.one_of(
             st.floats(allow_nan=False, allow_infinity=False),
             st.integers(-(10**20), 10**20),
@@ -68,22 +68,24 @@ def test_all_pairs_of_bounds_hold(kind: str, low: str, high: str) -> None:
     ),
     multiple=st.sampled_from([None, None, 1, 2, 0.5, 0.25, 0.1, 0.01, 3, 7, 1e-7]),
 )
-def test_any_bounds_hold(kind: str, bounds: dict[str, Any], multiple: float | None) -> None:
-    near: list[str] = []
+def test_any_combination_of_bounds_is_enforced(
+    type_name: str, bounds: dict[str, Any], multiple: float | None
+) -> None:
+    nearby: list[str] = []
     for bound in bounds.values():
         if not isinstance(bound, bool):
             close = [float(bound), math.nextafter(bound, math.inf), math.nextafter(bound, -math.inf)]
-            near += [f"{value:.25f}".rstrip("0") for value in close if abs(value) < 1e22]
-            near += [
+            nearby += [f"{value:.25f}".rstrip("0") for value in close if abs(value) < 1e22]
+            nearby += [
                 repr(bound),
                 f"{bound}000000000000000000001" if "." in repr(bound) else f"{bound}.0000000000001",
             ]
-    schema = {"type": kind, **bounds} | ({} if multiple is None else {"multipleOf": multiple})
-    _check(schema, [*TEXTS, *near])
+    schema = {"type": type_name, **bounds} | ({} if multiple is None else {"multipleOf": multiple})
+    _check(schema, [*TEXTS, *nearby])
 
 
 @pytest.mark.parametrize(
-    ("schema", "inside"),
+    ("schema", "valid"),
     [
         ({"exclusiveMinimum": 0, "maximum": 0.5}, {"0.5", "0.1", "0.25", "0.000001"}),
         ({"minimum": -0.5, "exclusiveMaximum": 0}, {"-0.5", "-0.25", "-0.000001"}),
@@ -94,19 +96,19 @@ def test_any_bounds_hold(kind: str, bounds: dict[str, Any], multiple: float | No
         ({"minimum": 0.25, "multipleOf": 0.25, "maximum": 100}, {"0.25", "1", "12.25", "100"}),
     ],
 )
-def test_what_is_inside_can_be_said(schema: dict[str, Any], inside: set[str]) -> None:
-    assert inside <= set(_check({"type": "number", **schema}, TEXTS))
+def test_values_inside_the_bounds_are_allowed(schema: dict[str, Any], valid: set[str]) -> None:
+    assert valid <= set(_check({"type": "number", **schema}, TEXTS))
 
 
 @pytest.mark.parametrize("schema", [{"const": 2**53 + 1}, {"enum": [2**63, "a"]}, {"const": 1e300}])
-def test_constants_are_unchanged(schema: dict[str, Any]) -> None:
+def test_large_constants_are_enforced_exactly(schema: dict[str, Any]) -> None:
     _check(schema, [str(2**53), str(2**53 + 1), str(2**63), str(2**63 - 1), '"a"', "1" + "0" * 300])
 
 
 @pytest.mark.parametrize("bound", [2**53 + 1, 2**63, -(2**63) - 1, 10**30, 1e17, 1e18 + 1000])
-@pytest.mark.parametrize("word", WORDS)
-def test_large_integers_keep_to_their_bounds(word: str, bound: int) -> None:
-    whole = int(bound)
-    texts = [str(whole + by) for by in (-1025, -1024, -2, -1, 0, 1, 2, 1024, 1025)]
-    for kind in ("integer", "number"):
-        _check({"type": kind, word: bound}, [*texts, *TEXTS])
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_bounds_that_are_large_integers_are_enforced(keyword: str, bound: int) -> None:
+    integer = int(bound)
+    texts = [str(integer + offset) for offset in (-1025, -1024, -2, -1, 0, 1, 2, 1024, 1025)]
+    for type_name in ("integer", "number"):
+        _check({"type": type_name, keyword: bound}, [*texts, *TEXTS])

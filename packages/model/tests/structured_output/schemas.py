@@ -108,7 +108,7 @@ WRONG: dict[str, Any] = {
     "'required' at $.properties.a": {"required": "b"},
     "'pattern' at $.properties.a is not a string": {"pattern": 3},
     "'minimum' at $.properties.a is not a number": {"minimum": "3"},
-    "'minLength' at $.properties.a is not a natural number": {"minLength": -1},
+    "'minLength' at $.properties.a is not a non-negative integer": {"minLength": -1},
     "'multipleOf' at $.properties.a is not above 0": {"multipleOf": 0},
     "the value at $.properties.a is not a schema": 3,
     "no output is valid for it": {"type": "array", "minItems": 3, "maxItems": 2},

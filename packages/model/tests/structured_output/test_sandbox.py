@@ -53,9 +53,9 @@ def test_a_grammar_that_hangs_or_crashes_is_refused_and_the_next_one_compiled(
 
 def test_a_validation_that_hangs_ends(child: Sandbox) -> None:
     schema = {"type": "string", "pattern": "^(a+)+$"}
-    assert child.run({"schema": schema, "answer": '"aaa"'}) == {"valid": True}
-    assert child.run({"schema": schema, "answer": json.dumps("a" * 60 + "!")}) is None
-    assert child.run({"schema": schema, "answer": '"b"'}) == {"valid": False}
+    assert child.run({"schema": schema, "instance": '"aaa"'}) == {"valid": True}
+    assert child.run({"schema": schema, "instance": json.dumps("a" * 60 + "!")}) is None
+    assert child.run({"schema": schema, "instance": '"b"'}) == {"valid": False}
 
 
 def test_a_child_that_was_killed_is_replaced(child: Sandbox) -> None:

@@ -1,55 +1,66 @@
-"""Composition keywords: ``anyOf``, ``oneOf`` and ``not``. ``allOf`` is merged by ``rewrite``."""
+"""Rewrites ``anyOf``, ``oneOf`` and ``not`` (JSON Schema 2020-12, Core 10.2.1).
+
+``allOf`` is rewritten by ``rewrite``.
+"""
 
 from collections.abc import Iterable
 from typing import Any
 
-from gemma_model.json_schema.disjointness import disjoint, required_of, types_may_be
-from gemma_model.json_schema.document import Schema, SchemaLocation
+from gemma_model.json_schema.disjointness import allows_type, disjoint, required_names
+from gemma_model.json_schema.document import Schema, SchemaLocation, Subschema
 from gemma_model.json_schema.errors import NotEnforceable, SchemaError
 from gemma_model.json_schema.negation import has_reference, negate
-from gemma_model.json_schema.rewrite_context import RewriteContext, conjunction, listed
+from gemma_model.json_schema.rewrite_context import RewriteContext, conjunction, get_array
 
-MOST_SCHEMAS = 200
-"""Of a ``oneOf``; each is compared with each."""
+MAX_ONE_OF_SCHEMAS = 200
+"""Maximum number of subschemas of a ``oneOf``: every pair of them is compared."""
 
 
-class Endless(SchemaError):
-    """A schema whose references lead back to it before any part of the value."""
+class InfiniteRecursion(SchemaError):
+    """A reference leads back to its own schema for the same instance (JSON Schema 2020-12, Core 9.4.1)."""
 
 
 def rewrite_any_of_one_of(
-    context: RewriteContext, node: dict[str, Any], at: SchemaLocation, word: str
+    context: RewriteContext, node: dict[str, Any], location: SchemaLocation, keyword: str
 ) -> Schema:
-    """``anyOf``, and ``oneOf`` as far as no value fits two of its schemas.
+    """Rewrite ``anyOf`` or ``oneOf`` into ``anyOf``; subschemas of ``oneOf`` must exclude each other.
 
-    In a strict schema, what cannot be enforced is left out of the choice, as long as something is left.
+    If the schema is strict, subschemas that cannot be enforced are removed, unless none would remain.
+
+    Args:
+        context: shared by all keywords of the document.
+        node: the schema with the keyword.
+        location: of the schema.
+        keyword: ``anyOf`` or ``oneOf``.
 
     Raises:
-        SchemaError: about a keyword that is wrong, or cannot be enforced in a strict schema.
+        SchemaError: the keyword has an invalid value, or cannot be enforced and the schema is strict.
     """
-    nodes = listed(node, word, at)
-    guards: list[Schema | None] = [True] * len(nodes)
-    if word == "oneOf":
-        guards = _guards(context, node, nodes, at)
-    if None in guards and not (context.unenforced.strict and any(guard is not None for guard in guards)):
-        context.unenforced.leave_out("oneOf", at.path, "cannot be enforced: its schemas may overlap")
-        guards = [True if guard is None else guard for guard in guards]
+    nodes = get_array(node, keyword, location)
+    exclusions: list[Schema | None] = [True] * len(nodes)
+    if keyword == "oneOf":
+        exclusions = _exclusions(context, node, nodes, location)
+    if None in exclusions and not (
+        context.unenforced.strict and any(exclusion is not None for exclusion in exclusions)
+    ):
+        context.unenforced.leave_out("oneOf", location.path, "cannot be enforced: its schemas may overlap")
+        exclusions = [True if exclusion is None else exclusion for exclusion in exclusions]
     options: list[Schema] = []
-    refusal: SchemaError | None = None
-    for i, guard in enumerate(guards):
-        if guard is None:
+    first_error: SchemaError | None = None
+    for i, exclusion in enumerate(exclusions):
+        if exclusion is None:
             continue
         try:
-            options.append(conjunction((context.rewrite(nodes[i], at.beside(word, i)), guard)))
-        except (NotEnforceable, Endless) as error:
-            refusal = refusal or error
-    if refusal is not None and not any(option is not False for option in options):
-        raise refusal
+            options.append(conjunction((context.rewrite(nodes[i], location.in_place(keyword, i)), exclusion)))
+        except (NotEnforceable, InfiniteRecursion) as error:
+            first_error = first_error or error
+    if first_error is not None and not any(option is not False for option in options):
+        raise first_error
     return any_of(options)
 
 
 def any_of(options: Iterable[Schema]) -> Schema:
-    """A schema that takes what one of these takes."""
+    """A schema that allows every instance that is valid for at least one of the schemas."""
     kept: list[Schema] = []
     for option in options:
         if option is True:
@@ -61,44 +72,49 @@ def any_of(options: Iterable[Schema]) -> Schema:
     return {"anyOf": kept} if kept else False
 
 
-def _guards(
-    context: RewriteContext, node: dict[str, Any], nodes: list[Any], at: SchemaLocation
+def _exclusions(
+    context: RewriteContext, node: dict[str, Any], nodes: list[Any], location: SchemaLocation
 ) -> list[Schema | None]:
-    """For each schema of a ``oneOf``, what keeps its values from fitting another; nothing if unknown."""
-    if len(nodes) > MOST_SCHEMAS:
+    """For each subschema of a ``oneOf``: a schema that excludes the instances of all others, or ``None``."""
+    if len(nodes) > MAX_ONE_OF_SCHEMAS:
         return [None] * len(nodes)
-    held = {word: node[word] for word in ("type", "required") if word in node}
-    there = [({"allOf": [schema, held]} if held else schema, at) for schema in nodes]
+    shared_keywords = {keyword: node[keyword] for keyword in ("type", "required") if keyword in node}
+    candidates = [
+        ({"allOf": [schema, shared_keywords]} if shared_keywords else schema, location) for schema in nodes
+    ]
     return [
-        _guard(context, one, [other for j, other in enumerate(there) if j != i])
-        for i, one in enumerate(there)
+        _exclusion(context, first, [other for j, other in enumerate(candidates) if j != i])
+        for i, first in enumerate(candidates)
     ]
 
 
-def _guard(
-    context: RewriteContext, one: tuple[Any, SchemaLocation], others: list[tuple[Any, SchemaLocation]]
-) -> Schema | None:
-    closed = context.unenforced.strict and not one[1].merged
-    own = required_of(context.doc, *one)
-    parts: list[Schema] = []
+def _exclusion(context: RewriteContext, first: Subschema, others: list[Subschema]) -> Schema | None:
+    closed = context.unenforced.strict and not first[1].merged
+    own = required_names(context.doc, *first)
+    subschemas: list[Schema] = []
     for other in others:
-        if disjoint(context.doc, one, other, closed):
+        if disjoint(context.doc, first, other, closed):
             continue
-        without = sorted(required_of(context.doc, *other) - own)
-        if not without or not types_may_be(other[0], "object"):
+        without = sorted(required_names(context.doc, *other) - own)
+        if not without or not allows_type(other[0], "object"):
             return None
-        parts.append({"type": "object", "properties": {without[0]: False}})
-    return conjunction(parts)
+        subschemas.append({"type": "object", "properties": {without[0]: False}})
+    return conjunction(subschemas)
 
 
-def rewrite_not(context: RewriteContext, node: dict[str, Any], at: SchemaLocation) -> Schema:
-    """``not``, where its opposite can be said.
+def rewrite_not(context: RewriteContext, node: dict[str, Any], location: SchemaLocation) -> Schema:
+    """Rewrite ``not`` into the negation of its subschema.
+
+    Args:
+        context: shared by all keywords of the document.
+        node: the schema with the keyword.
+        location: of the schema.
 
     Raises:
-        NotEnforceable: in a strict schema, where it cannot.
+        NotEnforceable: the schema is strict, and keywords cannot express the negation.
     """
-    opposite = None if has_reference(node["not"]) else negate(node["not"])
-    if opposite is None:
-        context.unenforced.leave_out("not", at.path)
+    negation = None if has_reference(node["not"]) else negate(node["not"])
+    if negation is None:
+        context.unenforced.leave_out("not", location.path)
         return True
-    return context.rewrite(opposite, at.beside("not"))
+    return context.rewrite(negation, location.in_place("not"))

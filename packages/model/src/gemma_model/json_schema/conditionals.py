@@ -1,4 +1,8 @@
-"""Conditional keywords: ``if``, ``then``, ``else``, ``dependentRequired`` and ``dependentSchemas``."""
+"""Rewrites conditional keywords into choices between cases.
+
+JSON Schema 2020-12: ``if``, ``then``, ``else`` and ``dependentSchemas`` (Core 10.2.2), ``dependentRequired``
+(Validation 6.5.4). ``dependencies`` is from draft 7 and older.
+"""
 
 import json
 from collections.abc import Iterator
@@ -7,26 +11,35 @@ from typing import Any
 
 from gemma_model.json_schema.composition import any_of
 from gemma_model.json_schema.document import Schema, SchemaLocation
-from gemma_model.json_schema.negation import NOTES, has_reference, negate
-from gemma_model.json_schema.rewrite_context import RewriteContext, conjunction, listed, mapping
+from gemma_model.json_schema.negation import ANNOTATIONS, has_reference, negate
+from gemma_model.json_schema.rewrite_context import RewriteContext, conjunction, get_array, get_object
 
-MOST_CONDITIONS = 4
-"""Conditions that have nothing to do with each other; each doubles the number of cases."""
+MAX_CONDITIONS = 4
+"""Maximum number of independent conditions: each doubles the number of cases."""
+_CONDITION_KEYWORDS = ANNOTATIONS | {"if", "then", "else"}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """``if``, ``then`` and ``else``, and where they stand."""
+    """The subschemas of ``if``, ``then`` and ``else``.
+
+    Args:
+        test: the subschema of ``if``.
+        then: of ``then``; ``True`` if there is none.
+        otherwise: of ``else``; ``True`` if there is none.
+        location: of the schema that has these keywords.
+    """
 
     test: Any
     then: Any
     otherwise: Any
-    at: SchemaLocation
+    location: SchemaLocation
 
     @property
-    def tested(self) -> tuple[str, list[Any], bool] | None:
-        """The property that is compared, with which constants, and whether it must be there."""
-        if not isinstance(self.test, dict) or self.test.keys() - NOTES - {"properties", "required", "type"}:
+    def property_test(self) -> tuple[str, list[Any], bool] | None:
+        """If only one property is compared: its name, the constants, and whether it is required."""
+        allowed = ANNOTATIONS | {"properties", "required", "type"}
+        if not isinstance(self.test, dict) or self.test.keys() - allowed:
             return None
         properties, required = self.test.get("properties"), self.test.get("required", [])
         if (
@@ -39,75 +52,88 @@ class Condition:
         if required not in ([], [name]) or not isinstance(schema, dict):
             return None
         values = [schema["const"]] if "const" in schema else schema.get("enum")
-        plain = not schema.keys() - NOTES - {"const", "enum", "type"}
+        plain = not schema.keys() - ANNOTATIONS - {"const", "enum", "type"}
         return (name, values, bool(required)) if plain and isinstance(values, list) else None
 
 
-def conditions_of(node: dict[str, Any], at: SchemaLocation) -> tuple[list[Condition], list[tuple[int, Any]]]:
-    """The conditions of a schema and of its ``allOf``, and what else stands there, with its place."""
+def conditions_of(
+    node: dict[str, Any], location: SchemaLocation
+) -> tuple[list[Condition], list[tuple[int, Any]]]:
+    """The conditions of a schema and of its ``allOf``, and the other subschemas of ``allOf`` by index."""
     conditions, rest = [], []
     if "if" in node:
-        conditions.append(Condition(node["if"], node.get("then", True), node.get("else", True), at))
-    for i, part in enumerate(listed(node, "allOf", at)):
-        if isinstance(part, dict) and "if" in part and not part.keys() - NOTES - {"if", "then", "else"}:
-            there = at.beside("allOf", i)
-            conditions.append(Condition(part["if"], part.get("then", True), part.get("else", True), there))
+        conditions.append(_condition(node, location))
+    for i, subschema in enumerate(get_array(node, "allOf", location)):
+        if isinstance(subschema, dict) and "if" in subschema and not subschema.keys() - _CONDITION_KEYWORDS:
+            conditions.append(_condition(subschema, location.in_place("allOf", i)))
         else:
-            rest.append((i, part))
+            rest.append((i, subschema))
     return conditions, rest
+
+
+def _condition(node: dict[str, Any], location: SchemaLocation) -> Condition:
+    return Condition(node["if"], node.get("then", True), node.get("else", True), location)
 
 
 def rewrite_conditions(
     context: RewriteContext, node: dict[str, Any], conditions: list[Condition]
 ) -> Iterator[Schema]:
-    """Conditions as choices between cases: together where they compare the same property.
+    """Rewrite conditions into choices between cases: one choice for all that compare the same property.
+
+    Args:
+        context: shared by all keywords of the document.
+        node: the schema that has the conditions.
+        conditions: see ``conditions_of``.
 
     Raises:
-        NotEnforceable: in a strict schema, when the opposite of a condition cannot be said.
+        NotEnforceable: the schema is strict, and keywords cannot express the negation of a condition.
     """
-    switches: dict[str, list[Condition]] = {}
+    by_property: dict[str, list[Condition]] = {}
     others: list[Condition] = []
     for condition in conditions:
-        tested = condition.tested
-        (switches.setdefault(tested[0], []) if tested else others).append(condition)
-    for name, group in switches.items():
-        yield any_of(_switch(context, node, name, group))
+        property_test = condition.property_test
+        (by_property.setdefault(property_test[0], []) if property_test else others).append(condition)
+    for name, group in by_property.items():
+        yield any_of(_property_cases(context, node, name, group))
     for i, condition in enumerate(others):
-        yield _either(context, condition, i < MOST_CONDITIONS)
+        yield _then_or_else(context, condition, i < MAX_CONDITIONS)
 
 
-def _switch(
+def _property_cases(
     context: RewriteContext, node: dict[str, Any], name: str, group: list[Condition]
 ) -> Iterator[Schema]:
-    """A case for each constant, one for all other values, one for no value."""
-    tests = [condition.tested or (name, [], False) for condition in group]
+    """A case for each constant, one for all other values, and one for an absent property."""
+    tests = [condition.property_test or (name, [], False) for condition in group]
     values = {json.dumps(value, sort_keys=True): value for test in tests for value in test[1]}
-    at = group[0].at
+    location = group[0].location
     for key, value in values.items():
-        fits = [any(json.dumps(v, sort_keys=True) == key for v in test[1]) for test in tests]
-        yield _case(context, {"properties": {name: {"const": value}}, "required": [name]}, group, fits)
-    others = _others(node, name, list(values.values()))
+        holds = [any(json.dumps(v, sort_keys=True) == key for v in test[1]) for test in tests]
+        equal = {"properties": {name: {"const": value}}, "required": [name]}
+        yield _property_case(context, equal, group, holds)
+    others = _other_values(node, name, list(values.values()))
     if others is None:
-        context.unenforced.leave_out("if", at.path)
+        context.unenforced.leave_out("if", location.path)
         others = True
     if others is not False:
         rest = {"properties": {name: others}, "required": [name]}
-        yield _case(context, rest, group, [False] * len(group))
+        yield _property_case(context, rest, group, [False] * len(group))
     if name not in node.get("required", []):
-        yield _case(context, {"properties": {name: False}}, group, [not test[2] for test in tests])
+        yield _property_case(context, {"properties": {name: False}}, group, [not test[2] for test in tests])
 
 
-def _case(context: RewriteContext, base: dict[str, Any], group: list[Condition], fits: list[bool]) -> Schema:
-    at = group[0].at
-    parts = [context.rewrite(base, at.beside("if"))]
-    for condition, fit in zip(group, fits, strict=True):
-        word, consequence = ("then", condition.then) if fit else ("else", condition.otherwise)
-        parts.append(context.rewrite(consequence, condition.at.beside(word)))
-    return conjunction(parts)
+def _property_case(
+    context: RewriteContext, base: dict[str, Any], group: list[Condition], holds: list[bool]
+) -> Schema:
+    location = group[0].location
+    subschemas = [context.rewrite(base, location.in_place("if"))]
+    for condition, met in zip(group, holds, strict=True):
+        keyword, consequence = ("then", condition.then) if met else ("else", condition.otherwise)
+        subschemas.append(context.rewrite(consequence, condition.location.in_place(keyword)))
+    return conjunction(subschemas)
 
 
-def _others(node: dict[str, Any], name: str, values: list[Any]) -> Schema | None:
-    """What else a property may be."""
+def _other_values(node: dict[str, Any], name: str, values: list[Any]) -> Schema | None:
+    """A schema for the values of a property that are not in ``values``; ``None`` if not expressible."""
     properties = node.get("properties")
     own = properties.get(name) if isinstance(properties, dict) else None
     if isinstance(own, dict) and ("const" in own or isinstance(own.get("enum"), list)):
@@ -119,52 +145,66 @@ def _others(node: dict[str, Any], name: str, values: list[Any]) -> Schema | None
     return negate({"enum": values})
 
 
-def _either(context: RewriteContext, condition: Condition, few: bool) -> Schema:
-    opposite = negate(condition.test) if few else None
-    at = condition.at
-    if opposite is None or (context.unenforced.strict and has_reference(condition.test)):
-        context.unenforced.leave_out("if", at.path, "cannot be enforced: its negation cannot be expressed")
+def _then_or_else(context: RewriteContext, condition: Condition, few: bool) -> Schema:
+    negation = negate(condition.test) if few else None
+    location = condition.location
+    if negation is None or (context.unenforced.strict and has_reference(condition.test)):
+        context.unenforced.leave_out(
+            "if", location.path, "cannot be enforced: its negation cannot be expressed"
+        )
         return True
     cases = (
         (condition.test, condition.then, "then"),
-        (opposite, condition.otherwise, "else"),
+        (negation, condition.otherwise, "else"),
     )
     return any_of(
-        conjunction((context.rewrite(test, at.beside("if")), context.rewrite(result, at.beside(word))))
-        for test, result, word in cases
+        conjunction(
+            (
+                context.rewrite(test, location.in_place("if")),
+                context.rewrite(result, location.in_place(keyword)),
+            )
+        )
+        for test, result, keyword in cases
     )
 
 
 def rewrite_dependencies(
-    context: RewriteContext, node: dict[str, Any], at: SchemaLocation
+    context: RewriteContext, node: dict[str, Any], location: SchemaLocation
 ) -> Iterator[Schema]:
-    """``dependentRequired``, ``dependentSchemas`` and ``dependencies``: without a name or with its needs.
+    """Rewrite dependencies into choices: either a property is absent, or its dependency is met.
+
+    Args:
+        context: shared by all keywords of the document.
+        node: the schema that has the keywords.
+        location: of the schema.
 
     Raises:
-        SchemaError: about a keyword that is wrong, or cannot be enforced in a strict schema.
+        SchemaError: a keyword has an invalid value, or cannot be enforced and the schema is strict.
     """
-    needs: dict[frozenset[str], set[str]] = {}
-    for word in ("dependentRequired", "dependencies", "dependentSchemas"):
-        for name, given in mapping(node, word, at).items():
-            wanted = [given] if isinstance(given, str) else given  # a string, as draft 3 has it
-            if isinstance(wanted, list):
-                needs.setdefault(frozenset(map(str, wanted)), set()).add(name)
+    dependencies: dict[frozenset[str], set[str]] = {}
+    for keyword in ("dependentRequired", "dependencies", "dependentSchemas"):
+        for name, given in get_object(node, keyword, location).items():
+            dependency = [given] if isinstance(given, str) else given  # a string in draft 3
+            if isinstance(dependency, list):
+                dependencies.setdefault(frozenset(map(str, dependency)), set()).add(name)
                 continue
-            with_it = context.rewrite(wanted, at.beside(word, name))
+            with_it = context.rewrite(dependency, location.in_place(keyword, name))
             yield any_of(({"properties": {name: False}}, conjunction(({"required": [name]}, with_it))))
-    for i, (names, holders) in enumerate(_grouped(needs)):
-        if i >= MOST_CONDITIONS:
-            context.unenforced.leave_out("dependentRequired", at.path)
+    for i, (required, dependents) in enumerate(_group_dependencies(dependencies)):
+        if i >= MAX_CONDITIONS:
+            context.unenforced.leave_out("dependentRequired", location.path)
             return
-        without: Schema = {"properties": dict.fromkeys(sorted(holders), False)}
-        yield any_of((without, {"required": sorted(names)}))
+        without: Schema = {"properties": dict.fromkeys(sorted(dependents), False)}
+        yield any_of((without, {"required": sorted(required)}))
 
 
-def _grouped(needs: dict[frozenset[str], set[str]]) -> list[tuple[frozenset[str], set[str]]]:
-    """Names that need each other are one group."""
-    groups = {names | holders: set[str]() for names, holders in needs.items()}
-    for names, holders in needs.items():
-        groups[names | holders] |= holders
-    same = [(names, holders) for names, holders in groups.items() if names == holders]
-    rest = [(n, h) for n, h in needs.items() if not any(h <= holders for _, holders in same)]
-    return [*((frozenset(names), holders) for names, holders in same), *rest]
+def _group_dependencies(
+    dependencies: dict[frozenset[str], set[str]],
+) -> list[tuple[frozenset[str], set[str]]]:
+    """Merge the properties that require each other into one group."""
+    groups = {required | dependents: set[str]() for required, dependents in dependencies.items()}
+    for required, dependents in dependencies.items():
+        groups[required | dependents] |= dependents
+    same = [(required, dependents) for required, dependents in groups.items() if required == dependents]
+    rest = [(n, h) for n, h in dependencies.items() if not any(h <= dependents for _, dependents in same)]
+    return [*((frozenset(required), dependents) for required, dependents in same), *rest]

@@ -1,4 +1,4 @@
-"""Negates a schema, if keywords can express that."""
+"""Negates a schema, so that ``not``, ``if`` and ``else`` can be enforced (JSON Schema 2020-12, Core 10.2)."""
 
 import json
 import re
@@ -8,48 +8,48 @@ from typing import Any
 
 from gemma_model.json_schema.document import TYPES, Schema, types_of
 
-NOTES = frozenset(("title", "description", "$comment", "default", "examples", "deprecated", "$schema"))
+ANNOTATIONS = frozenset(("title", "description", "$comment", "default", "examples", "deprecated", "$schema"))
 Negation = Schema | None
-"""``None`` where keywords cannot say it."""
+"""``None`` if keywords cannot express the negation."""
 
 
 def negate(node: Any) -> Negation:
-    """A schema that takes what ``node`` does not, and nothing else."""
+    """A schema that allows exactly the instances that are not valid for ``node``."""
     if isinstance(node, bool):
         return not node
     if not isinstance(node, dict):
         return None
-    words = {word: value for word, value in node.items() if word not in NOTES}
-    if "type" in words and len(words) > 1:
-        return _any([_not_type(words["type"]), _within_type(words)])
-    return _any([_NEGATIONS.get(word, _unsayable)(value) for word, value in words.items()])
+    keywords = {keyword: value for keyword, value in node.items() if keyword not in ANNOTATIONS}
+    if "type" in keywords and len(keywords) > 1:
+        return _any([_not_type(keywords["type"]), _type_with_negated_keywords(keywords)])
+    return _any([_NEGATIONS.get(keyword, _not_expressible)(value) for keyword, value in keywords.items()])
 
 
 def has_reference(node: Any) -> bool:
-    """Whether a schema contains ``$ref``, which ``negate`` does not follow."""
+    """Whether a schema contains ``$ref``, which ``negate`` does not resolve."""
     return '"$ref"' in json.dumps(node)
 
 
-def _within_type(words: dict[str, Any]) -> Negation:
-    """What has the type and breaks one of the other keywords."""
-    rest = negate({word: value for word, value in words.items() if word != "type"})
-    return None if rest is None else {"allOf": [{"type": words["type"]}, rest]}
+def _type_with_negated_keywords(keywords: dict[str, Any]) -> Negation:
+    """Instances of the type that are not valid for one of the other keywords."""
+    rest = negate({keyword: value for keyword, value in keywords.items() if keyword != "type"})
+    return None if rest is None else {"allOf": [{"type": keywords["type"]}, rest]}
 
 
 def _any(options: Iterable[Negation]) -> Negation:
     known = list(options)
     if any(option is None for option in known):
         return None
-    fitting = [option for option in known if option is not False]
-    return {"anyOf": fitting} if fitting else False
+    possible = [option for option in known if option is not False]
+    return {"anyOf": possible} if possible else False
 
 
-def _all(parts: Iterable[Negation]) -> Negation:
-    known = list(parts)
-    return None if any(part is None for part in known) else {"allOf": known}
+def _all(subschemas: Iterable[Negation]) -> Negation:
+    known = list(subschemas)
+    return None if any(subschema is None for subschema in known) else {"allOf": known}
 
 
-def _unsayable(_: Any) -> Negation:
+def _not_expressible(_: Any) -> Negation:
     return None
 
 
@@ -62,25 +62,27 @@ def _not_type(named: Any) -> Negation:
 
 
 def _not_values(values: Any) -> Negation:
-    """Not one of these: by type."""
+    """All values except these: one schema for each type."""
     if not isinstance(values, list):
         return None
     strings = {value for value in values if isinstance(value, str)}
     numbers = {value for value in values if isinstance(value, int | float) and not isinstance(value, bool)}
-    truths = {value for value in values if isinstance(value, bool)}
+    booleans = {value for value in values if isinstance(value, bool)}
     if any(isinstance(value, list | dict) for value in values):
         return None
     options: list[Schema] = [{"type": ["array", "object"]}]
     if None not in values:
         options.append({"type": "null"})
-    if left := [truth for truth in (True, False) if truth not in truths]:
+    if left := [boolean for boolean in (True, False) if boolean not in booleans]:
         options.append({"enum": left})
-    options += _beside_numbers(sorted(numbers))
-    options.append({"type": "string", "pattern": other_than(strings)} if strings else {"type": "string"})
+    options += _other_numbers(sorted(numbers))
+    options.append(
+        {"type": "string", "pattern": pattern_of_other_strings(strings)} if strings else {"type": "string"}
+    )
     return {"anyOf": options}
 
 
-def _beside_numbers(numbers: list[float]) -> list[Schema]:
+def _other_numbers(numbers: list[float]) -> list[Schema]:
     if not numbers:
         return [{"type": "number"}]
     between: list[Schema] = [
@@ -109,11 +111,11 @@ def _with_property(name: str, schema: Negation) -> Negation:
     return {"type": "object", "required": [name], "properties": {name: schema}}
 
 
-def _bound(kind: str, word: str, by: int) -> Callable[[Any], Negation]:
+def _negated_bound(type_name: str, keyword: str, by: int) -> Callable[[Any], Negation]:
     def negated(value: Any) -> Negation:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        return False if value + by < 0 and kind != "number" else {"type": kind, word: value + by}
+        return False if value + by < 0 and type_name != "number" else {"type": type_name, keyword: value + by}
 
     return negated
 
@@ -127,33 +129,34 @@ _NEGATIONS: dict[str, Callable[[Any], Negation]] = {
     "not": lambda node: node if isinstance(node, dict | bool) else None,
     "anyOf": lambda nodes: _all(map(negate, nodes)) if isinstance(nodes, list) else None,
     "allOf": lambda nodes: _any(map(negate, nodes)) if isinstance(nodes, list) else None,
-    "minimum": _bound("number", "exclusiveMaximum", 0),
-    "maximum": _bound("number", "exclusiveMinimum", 0),
-    "exclusiveMinimum": _bound("number", "maximum", 0),
-    "exclusiveMaximum": _bound("number", "minimum", 0),
-    "minLength": _bound("string", "maxLength", -1),
-    "maxLength": _bound("string", "minLength", 1),
-    "minItems": _bound("array", "maxItems", -1),
-    "maxItems": _bound("array", "minItems", 1),
+    "minimum": _negated_bound("number", "exclusiveMaximum", 0),
+    "maximum": _negated_bound("number", "exclusiveMinimum", 0),
+    "exclusiveMinimum": _negated_bound("number", "maximum", 0),
+    "exclusiveMaximum": _negated_bound("number", "minimum", 0),
+    "minLength": _negated_bound("string", "maxLength", -1),
+    "maxLength": _negated_bound("string", "minLength", 1),
+    "minItems": _negated_bound("array", "maxItems", -1),
+    "maxItems": _negated_bound("array", "minItems", 1),
 }
 
 
-def other_than(words: Iterable[str]) -> str:
-    """A pattern for every string but these."""
-    return f"^(?:{_beside(set(words))})$"
+def pattern_of_other_strings(strings: Iterable[str]) -> str:
+    """A pattern that matches every string except these."""
+    return f"^(?:{_alternatives_to(set(strings))})$"
 
 
-def _beside(words: set[str]) -> str:
-    """For what may follow where one of these must not be all that follows."""
-    options = [] if "" in words else [""]
-    heads = sorted({word[0] for word in words if word})
+def _alternatives_to(strings: set[str]) -> str:
+    """A regular expression for every continuation except these strings."""
+    options = [] if "" in strings else [""]
+    first_chars = sorted({string[0] for string in strings if string})
     options += [
-        re.escape(head) + f"(?:{_beside({word[1:] for word in words if word[:1] == head})})" for head in heads
+        re.escape(char) + f"(?:{_alternatives_to({string[1:] for string in strings if string[:1] == char})})"
+        for char in first_chars
     ]
-    listed = "".join(map(_in_class, heads))
-    options.append(f"[^{listed}](?s:.*)" if heads else "(?s:.+)")
+    excluded = "".join(map(_escape_in_class, first_chars))
+    options.append(f"[^{excluded}](?s:.*)" if first_chars else "(?s:.+)")
     return "|".join(options)
 
 
-def _in_class(char: str) -> str:
+def _escape_in_class(char: str) -> str:
     return f"\\{char}" if char in "\\]^-[&~" else char

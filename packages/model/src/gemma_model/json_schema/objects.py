@@ -1,4 +1,4 @@
-"""Keywords about objects."""
+"""Rewrites the keywords for objects (JSON Schema 2020-12: Core 10.3.2, Validation 6.5)."""
 
 import itertools
 import math
@@ -8,70 +8,76 @@ from typing import Any
 from gemma_model.json_schema.document import Schema, SchemaLocation
 from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.rewrite_context import (
-    MOST_CASES,
+    MAX_CASES,
     RewriteContext,
     conjunction,
-    count,
-    listed,
-    mapping,
+    get_array,
+    get_count,
+    get_object,
 )
 
 
-def rewrite_object(context: RewriteContext, node: dict[str, Any], at: SchemaLocation) -> dict[str, Any]:
-    """The keywords about objects but ``minProperties`` and ``maxProperties``, as the library may have them.
+def rewrite_object(context: RewriteContext, node: dict[str, Any], location: SchemaLocation) -> dict[str, Any]:
+    """Rewrite the keywords for objects, except ``minProperties`` and ``maxProperties``.
 
     Args:
-        context: the way so far.
+        context: shared by all keywords of the document.
         node: the schema.
-        at: its place.
+        location: of the schema.
+
+    Returns:
+        The keywords that the grammar library enforces.
 
     Raises:
-        SchemaError: about a keyword that is wrong, or cannot be enforced in a strict schema.
+        SchemaError: a keyword has an invalid value, or cannot be enforced and the schema is strict.
     """
     named = {
-        name: context.rewrite(schema, at.down("properties", name))
-        for name, schema in mapping(node, "properties", at).items()
+        name: context.rewrite(schema, location.child("properties", name))
+        for name, schema in get_object(node, "properties", location).items()
     }
-    others = context.rewrite(node.get("additionalProperties", True), at.down("additionalProperties"))
+    others = context.rewrite(node.get("additionalProperties", True), location.child("additionalProperties"))
     patterned: dict[str, Schema] = {}
-    if "patternProperties" in node and context.skips("patternProperties", at):
+    if "patternProperties" in node and context.skips("patternProperties", location):
         others = True
     elif "patternProperties" in node:
-        named, patterned, others = _by_pattern(context, node, at, named, others)
-    if "propertyNames" in node and not context.skips("propertyNames", at):
-        named, patterned, others = _by_name(context, node, at, named, patterned, others)
-    required = _required(context, node, at)
+        named, patterned, others = _apply_pattern_properties(context, node, location, named, others)
+    if "propertyNames" in node and not context.skips("propertyNames", location):
+        named, patterned, others = _apply_property_names(context, node, location, named, patterned, others)
+    required = _required(context, node, location)
     rewritten: dict[str, Any] = {"properties": named} if named else {}
     rewritten |= {"patternProperties": patterned} if patterned else {}
     rewritten |= {"required": required} if required else {}
     return rewritten | ({} if others is True else {"additionalProperties": others})
 
 
-def _required(context: RewriteContext, node: dict[str, Any], at: SchemaLocation) -> list[str]:
-    if isinstance(node.get("required"), bool):  # as draft 3 has it, of the property itself
-        context.unenforced.note("required", at.path)
+def _required(context: RewriteContext, node: dict[str, Any], location: SchemaLocation) -> list[str]:
+    if isinstance(node.get("required"), bool):  # draft 3: the property itself is required
+        context.unenforced.note("required", location.path)
         return []
-    names = listed(node, "required", at)
+    names = get_array(node, "required", location)
     if not all(isinstance(name, str) for name in names):
-        raise SchemaError("required", at.path, "has an item that is not a string")
+        raise SchemaError("required", location.path, "has an item that is not a string")
     return list(dict.fromkeys(names))
 
 
-Kinds = tuple[dict[str, Schema], dict[str, Schema], Schema]
-"""Schemas of properties: by name, by pattern, of all others."""
+PropertySchemas = tuple[dict[str, Schema], dict[str, Schema], Schema]
+"""The schemas of properties: by name, by pattern, and of all other properties."""
 
 
-def _by_pattern(
+def _apply_pattern_properties(
     context: RewriteContext,
     node: dict[str, Any],
-    at: SchemaLocation,
+    location: SchemaLocation,
     named: dict[str, Schema],
     others: Schema,
-) -> Kinds:
-    """Names that match a pattern which the library does not know must fit as if all names matched it."""
+) -> PropertySchemas:
+    """Rewrite ``patternProperties``.
+
+    If the library does not support a pattern, any other name may match it: its schema applies to all of them.
+    """
     known: dict[str, Schema] = {}
-    for pattern, schema in mapping(node, "patternProperties", at).items():
-        rewritten = context.rewrite(schema, at.down("patternProperties", pattern))
+    for pattern, schema in get_object(node, "patternProperties", location).items():
+        rewritten = context.rewrite(schema, location.child("patternProperties", pattern))
         if not context.grammar_error({"type": "object", "patternProperties": {pattern: True}}):
             known[pattern] = rewritten
             continue
@@ -81,18 +87,14 @@ def _by_pattern(
             for name, own in named.items()
         }
     if len(known) > 1 and context.grammar_error(_only_patterns(known)):
-        known = {"|".join(f"(?:{pattern})" for pattern in known): _one_of_all(list(known.values()))}
+        # a property must be valid for the schemas of all patterns, whichever of them its name matches
+        distinct = [schema for i, schema in enumerate(known.values()) if schema not in [*known.values()][:i]]
+        known = {"|".join(f"(?:{pattern})" for pattern in known): conjunction(distinct)}
     return named, known, others
 
 
 def _only_patterns(known: dict[str, Schema]) -> Schema:
     return {"type": "object", "patternProperties": dict.fromkeys(known, True), "additionalProperties": False}
-
-
-def _one_of_all(schemas: list[Schema]) -> Schema:
-    """What fits whichever patterns a name matches."""
-    different = [schema for i, schema in enumerate(schemas) if schema not in schemas[:i]]
-    return conjunction(different)
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -102,128 +104,137 @@ def _matches(pattern: str, name: str) -> bool:
         return True
 
 
-def _by_name(
+def _apply_property_names(
     context: RewriteContext,
     node: dict[str, Any],
-    at: SchemaLocation,
+    location: SchemaLocation,
     named: dict[str, Schema],
     patterned: dict[str, Schema],
     others: Schema,
-) -> Kinds:
-    """``propertyNames``: by a pattern, by length, or by a list."""
-    rule = node["propertyNames"]
-    if rule is True or (isinstance(rule, dict) and not _about_names(rule)):
+) -> PropertySchemas:
+    """Rewrite ``propertyNames`` with a pattern, bounds of the length, or a list of names."""
+    names_schema = node["propertyNames"]
+    if names_schema is True or (isinstance(names_schema, dict) and not _name_keywords(names_schema)):
         return named, patterned, others
-    if (others is False and not patterned and not named) or rule is False:
+    if (others is False and not patterned and not named) or names_schema is False:
         return dict.fromkeys(named, False), {}, False
-    allowed = [rule["const"]] if "const" in rule else rule.get("enum")
+    allowed = [names_schema["const"]] if "const" in names_schema else names_schema.get("enum")
     if isinstance(allowed, list):
-        fresh: dict[str, Schema] = {name: others for name in allowed if isinstance(name, str)}
-        return (
-            {**fresh, **{name: schema if name in fresh else False for name, schema in named.items()}},
-            {},
-            False,
-        )
-    pattern = _name_pattern(rule)
+        listed: dict[str, Schema] = {name: others for name in allowed if isinstance(name, str)}
+        own = {name: schema if name in listed else False for name, schema in named.items()}
+        return {**listed, **own}, {}, False
+    pattern = _pattern_of_names(names_schema)
     if pattern is None or patterned or context.grammar_error({"patternProperties": {pattern: True}}):
-        context.unenforced.leave_out("propertyNames", at.path)
+        context.unenforced.leave_out("propertyNames", location.path)
         return named, patterned, others
-    fitting = {name: schema if _matches(pattern, name) else False for name, schema in named.items()}
-    return fitting, ({} if others is False else {pattern: others}), False
+    matching = {name: schema if _matches(pattern, name) else False for name, schema in named.items()}
+    return matching, ({} if others is False else {pattern: others}), False
 
 
-def _about_names(rule: dict[str, Any]) -> bool:
-    return bool(rule.keys() - {"type", "title", "description", "$comment", "format"})
+def _name_keywords(names_schema: dict[str, Any]) -> set[str]:
+    """The keywords of ``propertyNames`` that constrain a name."""
+    return names_schema.keys() - {"type", "title", "description", "$comment", "format"}
 
 
-def _name_pattern(rule: dict[str, Any]) -> str | None:
-    words = rule.keys() - {"type", "title", "description", "$comment", "format"}
-    if words == {"pattern"} and isinstance(rule["pattern"], str):
-        return str(rule["pattern"])
-    bounds = rule.get("minLength", 0), rule.get("maxLength", "")
-    whole = isinstance(bounds[0], int) and (bounds[1] == "" or isinstance(bounds[1], int))
-    return f"^(?s:.{{{bounds[0]},{bounds[1]}}})$" if words <= {"minLength", "maxLength"} and whole else None
+def _pattern_of_names(names_schema: dict[str, Any]) -> str | None:
+    keywords = _name_keywords(names_schema)
+    if keywords == {"pattern"} and isinstance(names_schema["pattern"], str):
+        return str(names_schema["pattern"])
+    bounds = names_schema.get("minLength", 0), names_schema.get("maxLength", "")
+    valid = isinstance(bounds[0], int) and (bounds[1] == "" or isinstance(bounds[1], int))
+    return (
+        f"^(?s:.{{{bounds[0]},{bounds[1]}}})$" if keywords <= {"minLength", "maxLength"} and valid else None
+    )
 
 
-def close(own: dict[str, Any], names: dict[str, None]) -> None:
-    """Take no properties but the named ones."""
+def disallow_other_properties(own: dict[str, Any], names: dict[str, None]) -> None:
+    """Allow no properties except these; ``own`` is changed."""
     properties: dict[str, Schema] = own.setdefault("properties", {})
     for name in names:
         properties.setdefault(name, True)
     own["additionalProperties"] = False
 
 
-def counted(
-    context: RewriteContext, node: dict[str, Any], at: SchemaLocation, own: dict[str, Any]
+def rewrite_property_counts(
+    context: RewriteContext, node: dict[str, Any], location: SchemaLocation, own: dict[str, Any]
 ) -> list[Schema]:
-    """``minProperties`` and ``maxProperties``: the constraints in addition to ``own``, which may be changed.
+    """Rewrite ``minProperties`` and ``maxProperties`` (JSON Schema 2020-12, Validation 6.5.1 and 6.5.2).
 
     Args:
-        context: the way so far.
+        context: shared by all keywords of the document.
         node: the schema.
-        at: its place.
-        own: what it has become, without the two.
+        location: of the schema.
+        own: the rewritten schema without these keywords; may be changed.
+
+    Returns:
+        Schemas that apply in addition to ``own``.
+
+    Raises:
+        SchemaError: a keyword has an invalid value, or cannot be enforced and the schema is strict.
     """
-    least, most = count(node, "minProperties", at) or 0, count(node, "maxProperties", at)
+    min_properties = get_count(node, "minProperties", location) or 0
+    max_properties = get_count(node, "maxProperties", location)
     required = own.get("required", [])
     optional = [
         name
         for name, schema in own.get("properties", {}).items()
         if name not in required and schema is not False
     ]
-    parts: list[Schema] = []
-    if (missing := least - len(required)) > 0 and not context.skips("minProperties", at):
-        parts += _at_least(context, at, own, optional, missing, least)
-    if most is not None and not context.skips("maxProperties", at):
-        parts += _at_most(context, at, own, optional, most - len(required), most)
-    return parts
+    subschemas: list[Schema] = []
+    if (missing := min_properties - len(required)) > 0 and not context.skips("minProperties", location):
+        subschemas += _at_least(context, location, own, optional, missing, min_properties)
+    if max_properties is not None and not context.skips("maxProperties", location):
+        subschemas += _at_most(
+            context, location, own, optional, max_properties - len(required), max_properties
+        )
+    return subschemas
 
 
-def _is_open(own: dict[str, Any]) -> bool:
+def _allows_other_properties(own: dict[str, Any]) -> bool:
     return own.get("additionalProperties", True) is not False or "patternProperties" in own
 
 
 def _at_least(
     context: RewriteContext,
-    at: SchemaLocation,
+    location: SchemaLocation,
     own: dict[str, Any],
     optional: list[str],
     missing: int,
-    least: int,
+    min_properties: int,
 ) -> list[Schema]:
     if not optional:
-        own["minProperties"] = least
-        if missing > 1:  # the grammar does not see that a name comes twice
-            context.unenforced.leave_out("minProperties", at.path)
+        own["minProperties"] = min_properties
+        if missing > 1:  # the grammar allows the same name twice
+            context.unenforced.leave_out("minProperties", location.path)
         return []
-    if missing > len(optional) and not _is_open(own):
+    if missing > len(optional) and not _allows_other_properties(own):
         return [False]
-    if math.comb(len(optional), missing) not in range(1, MOST_CASES + 1):
-        context.unenforced.leave_out("minProperties", at.path)
+    if math.comb(len(optional), missing) not in range(1, MAX_CASES + 1):
+        context.unenforced.leave_out("minProperties", location.path)
         return []
-    chosen = itertools.combinations(optional, missing)
-    return [{"anyOf": [{"required": list(names)} for names in chosen]}]
+    combinations = itertools.combinations(optional, missing)
+    return [{"anyOf": [{"required": list(names)} for names in combinations]}]
 
 
 def _at_most(
     context: RewriteContext,
-    at: SchemaLocation,
+    location: SchemaLocation,
     own: dict[str, Any],
     optional: list[str],
-    room: int,
-    most: int,
+    max_optional: int,
+    max_properties: int,
 ) -> list[Schema]:
-    if room < 0:
+    if max_optional < 0:
         return [False]
     if not optional:
-        own["maxProperties"] = most
+        own["maxProperties"] = max_properties
         return []
     own["additionalProperties"] = False
     own.pop("patternProperties", None)
-    if room >= len(optional):
+    if max_optional >= len(optional):
         return []
-    if math.comb(len(optional), room) > MOST_CASES:
-        context.unenforced.leave_out("maxProperties", at.path)
+    if math.comb(len(optional), max_optional) > MAX_CASES:
+        context.unenforced.leave_out("maxProperties", location.path)
         return []
-    absent = itertools.combinations(optional, len(optional) - room)
+    absent = itertools.combinations(optional, len(optional) - max_optional)
     return [{"anyOf": [{"properties": dict.fromkeys(names, False)} for names in absent]}]

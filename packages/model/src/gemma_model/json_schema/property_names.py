@@ -1,10 +1,16 @@
-"""The names of properties that a schema speaks of."""
+"""Finds the names of the properties that a schema mentions."""
 
 from typing import Any
 
-from gemma_model.json_schema.document import Document, SchemaLocation, list_of, map_of
+from gemma_model.json_schema.document import (
+    Document,
+    SchemaLocation,
+    Subschema,
+    array_or_empty,
+    object_or_empty,
+)
 
-ABOUT_OBJECTS = frozenset(
+OBJECT_KEYWORDS = frozenset(
     (
         "properties",
         "required",
@@ -16,57 +22,70 @@ ABOUT_OBJECTS = frozenset(
         "unevaluatedProperties",
     )
 )
-OF_OBJECTS = ABOUT_OBJECTS | {"dependentRequired", "dependentSchemas", "dependencies"}
-OPENING = ("additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames")
-"""Keywords that say themselves which other properties a value may have."""
+ALL_OBJECT_KEYWORDS = OBJECT_KEYWORDS | {"dependentRequired", "dependentSchemas", "dependencies"}
+OTHER_PROPERTY_KEYWORDS = (
+    "additionalProperties",
+    "patternProperties",
+    "unevaluatedProperties",
+    "propertyNames",
+)
+"""Keywords that define which other properties an object may have."""
 
 
-def known_names(
-    doc: Document, node: Any, at: SchemaLocation, seen: frozenset[int] = frozenset()
+def known_property_names(
+    doc: Document, node: Any, location: SchemaLocation, seen: frozenset[int] = frozenset()
 ) -> dict[str, None] | None:
-    """The names of properties that a schema speaks of; nothing when it says itself what others may be.
+    """The names of the properties that a schema, or a subschema for the same instance, mentions.
 
     Args:
         doc: the document.
         node: a schema.
-        at: its place.
-        seen: schemas that are being looked into.
+        location: of the schema.
+        seen: ``id`` of each schema that is being visited.
+
+    Returns:
+        The names in order; ``None`` if a keyword defines which other properties are allowed.
     """
     if not isinstance(node, dict) or id(node) in seen:
         return {}
-    if any(word in node for word in OPENING):
+    if any(keyword in node for keyword in OTHER_PROPERTY_KEYWORDS):
         return None
-    at, seen = doc.enter(node, at), seen | {id(node)}
-    names: dict[str, None] = dict.fromkeys(map_of(node, "properties"))
-    names |= dict.fromkeys(name for name in list_of(node, "required") if isinstance(name, str))
-    for part, place in _in_place(doc, node, at):
-        more = known_names(doc, part, place, seen)
+    location, seen = doc.enter_resource(node, location), seen | {id(node)}
+    names: dict[str, None] = dict.fromkeys(object_or_empty(node, "properties"))
+    names |= dict.fromkeys(name for name in array_or_empty(node, "required") if isinstance(name, str))
+    for subschema, subschema_location in _in_place_subschemas(doc, node, location):
+        more = known_property_names(doc, subschema, subschema_location, seen)
         if more is None:
             return None
         names |= more
     return names
 
 
-def _in_place(doc: Document, node: dict[str, Any], at: SchemaLocation) -> list[tuple[Any, SchemaLocation]]:
-    """The schemas within that are about the same value."""
-    parts = [(part, at) for word in ("allOf", "anyOf", "oneOf") for part in list_of(node, word)]
-    parts += [(node[word], at) for word in ("if", "then", "else") if word in node]
-    for word in ("dependentSchemas", "dependencies", "dependentRequired"):
-        for name, part in map_of(node, word).items():
-            needs = [name, *(part if isinstance(part, list) else ())]
-            parts += [({"required": needs}, at), (part, at)]
-    if isinstance(node.get("$ref"), str) and (found := doc.follow(node, at)):
-        parts.append(found)
-    return parts
+def _in_place_subschemas(doc: Document, node: dict[str, Any], location: SchemaLocation) -> list[Subschema]:
+    """The subschemas that apply to the same instance (JSON Schema 2020-12, Core 10.2)."""
+    subschemas = [
+        (subschema, location)
+        for keyword in ("allOf", "anyOf", "oneOf")
+        for subschema in array_or_empty(node, keyword)
+    ]
+    subschemas += [(node[keyword], location) for keyword in ("if", "then", "else") if keyword in node]
+    for keyword in ("dependentSchemas", "dependencies", "dependentRequired"):
+        for name, subschema in object_or_empty(node, keyword).items():
+            required = [name, *(subschema if isinstance(subschema, list) else ())]
+            subschemas += [({"required": required}, location), (subschema, location)]
+    if isinstance(node.get("$ref"), str) and (found := doc.resolve(node, location)):
+        subschemas.append(found)
+    return subschemas
 
 
-def names_properties(
-    doc: Document, node: Any, at: SchemaLocation, seen: frozenset[int] = frozenset()
+def lists_properties(
+    doc: Document, node: Any, location: SchemaLocation, seen: frozenset[int] = frozenset()
 ) -> bool:
-    """Whether a schema, or one about the same value within it, lists ``properties``."""
+    """Whether a schema, or a subschema for the same instance, has ``properties``."""
     if not isinstance(node, dict) or id(node) in seen:
         return False
-    at, seen = doc.enter(node, at), seen | {id(node)}
+    location, seen = doc.enter_resource(node, location), seen | {id(node)}
     return "properties" in node or any(
-        names_properties(doc, part, place, seen) for part, place in _in_place(doc, node, at)
+        lists_properties(doc, subschema, subschema_location, seen)
+        for subschema, subschema_location in _in_place_subschemas(doc, node, location)
     )

@@ -1,4 +1,4 @@
-"""The context of a rewriting, and helpers for keywords."""
+"""The context that the rewriting of all keywords shares, and access to the values of keywords."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ from gemma_model.json_schema.document import Document, Schema, SchemaLocation
 from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.unenforced_keywords import UnenforcedKeywords
 
-MOST_CASES = 32
-"""Maximum number of alternatives that express one keyword."""
+MAX_CASES = 32
+"""Maximum number of subschemas into which one keyword is rewritten."""
 
 
 class Rewrite(Protocol):
-    """Rewrites a nested schema."""
+    """Rewrites a subschema."""
 
-    def __call__(self, node: Any, at: SchemaLocation) -> Schema:
+    def __call__(self, node: Any, location: SchemaLocation) -> Schema:
         """See ``rewrite``."""
 
 
 @dataclass(frozen=True)
 class RewriteContext:
-    """What the rewriting of a keyword needs.
+    """The context of the rewriting of one document.
 
     Args:
         doc: the complete schema.
-        unenforced: is told what is left out.
-        rewrite: for nested schemas.
-        grammar_error: the error of llguidance for a schema; empty if there is none.
+        unenforced: collects the keywords that are not enforced.
+        rewrite: rewrites a subschema.
+        grammar_error: returns the error of llguidance for a schema; empty if there is none.
         structure_only: only types, properties, items and constants are kept.
     """
 
@@ -37,63 +37,63 @@ class RewriteContext:
     grammar_error: Callable[[Schema], str]
     structure_only: bool = False
 
-    def skips(self, word: str, at: SchemaLocation) -> bool:
-        """Whether a keyword is left out because only the structure is kept."""
+    def skips(self, keyword: str, location: SchemaLocation) -> bool:
+        """Whether a keyword is not enforced because only the structure is kept; notes the keyword."""
         if self.structure_only:
-            self.unenforced.leave_out(word, at.path)
+            self.unenforced.leave_out(keyword, location.path)
         return self.structure_only
 
 
-def conjunction(parts: Iterable[Schema]) -> Schema:
-    """A schema that accepts what all of these accept."""
-    kept: list[dict[str, Any]] = []
-    for part in parts:
-        if part is False:
+def conjunction(subschemas: Iterable[Schema]) -> Schema:
+    """A schema that allows the instances that are valid for all of the schemas."""
+    constraints: list[dict[str, Any]] = []
+    for subschema in subschemas:
+        if subschema is False:
             return False
-        if isinstance(part, dict) and part:
-            kept.append(part)
-    if not kept:
+        if isinstance(subschema, dict) and subschema:
+            constraints.append(subschema)
+    if not constraints:
         return True
-    head, *rest = kept
+    first, *rest = constraints
     if not rest:
-        return head
-    return {**head, "allOf": [*head.get("allOf", ()), *rest]}
+        return first
+    return {**first, "allOf": [*first.get("allOf", ()), *rest]}
 
 
-def count(node: dict[str, Any], word: str, at: SchemaLocation) -> int | None:
-    """A keyword whose value is a natural number.
+def get_count(node: dict[str, Any], keyword: str, location: SchemaLocation) -> int | None:
+    """The value of a keyword if it is a non-negative integer; ``None`` if the keyword is absent.
 
     Raises:
-        SchemaError: when it is not.
+        SchemaError: the value is not a non-negative integer.
     """
-    value = node.get(word)
-    if value is None and word not in node:
+    value = node.get(keyword)
+    if value is None and keyword not in node:
         return None
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value) >= 0
-    if not whole:
-        raise SchemaError(word, at.path, "is not a natural number")
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value) >= 0
+    if not valid:
+        raise SchemaError(keyword, location.path, "is not a non-negative integer")
     return int(value)  # type: ignore[arg-type]
 
 
-def mapping(node: dict[str, Any], word: str, at: SchemaLocation) -> dict[str, Any]:
-    """A keyword whose value is an object; empty without.
+def get_object(node: dict[str, Any], keyword: str, location: SchemaLocation) -> dict[str, Any]:
+    """The value of a keyword if it is an object; an empty object if the keyword is absent.
 
     Raises:
-        SchemaError: when it is not.
+        SchemaError: the value is not an object.
     """
-    value = node.get(word, {})
+    value = node.get(keyword, {})
     if not isinstance(value, dict):
-        raise SchemaError(word, at.path, "is not an object")
+        raise SchemaError(keyword, location.path, "is not an object")
     return value
 
 
-def listed(node: dict[str, Any], word: str, at: SchemaLocation) -> list[Any]:
-    """A keyword whose value is an array; empty without.
+def get_array(node: dict[str, Any], keyword: str, location: SchemaLocation) -> list[Any]:
+    """The value of a keyword if it is an array; an empty array if the keyword is absent.
 
     Raises:
-        SchemaError: when it is not.
+        SchemaError: the value is not an array.
     """
-    value = node.get(word, [])
+    value = node.get(keyword, [])
     if not isinstance(value, list):
-        raise SchemaError(word, at.path, "is not an array")
+        raise SchemaError(keyword, location.path, "is not an array")
     return value

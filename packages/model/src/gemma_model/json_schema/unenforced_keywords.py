@@ -9,10 +9,11 @@ from gemma_model.json_schema.errors import NotEnforceable, Path
 
 @dataclass
 class UnenforcedKeywords:
-    """The keywords that are not enforced, with the path of the first of each.
+    """The keywords that are not enforced, with the path of the first occurrence of each.
 
     Args:
-        strict: raise an error instead.
+        strict: raise an error instead of noting a keyword.
+        keywords: the noted keywords.
     """
 
     strict: bool
@@ -20,6 +21,11 @@ class UnenforcedKeywords:
 
     def leave_out(self, keyword: str, path: Path, reason: str = "cannot be enforced") -> None:
         """Note that a keyword is not enforced.
+
+        Args:
+            keyword: name of the keyword.
+            path: of the schema that has it.
+            reason: for the error message.
 
         Raises:
             NotEnforceable: the schema is strict.

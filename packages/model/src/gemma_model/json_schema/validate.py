@@ -1,7 +1,7 @@
 """Validates a finished output against a client's schema, with ``jsonschema``; runs in the sandbox.
 
-References are never fetched. Patterns have the classes of ECMA 262, multiples are decimal, and keywords of
-older drafts are understood whichever draft the schema names.
+References are never fetched. Character classes of patterns are those of ECMA 262. ``multipleOf`` is computed
+with decimal numbers. Keywords of older drafts are validated in every dialect.
 """
 
 import json
@@ -19,15 +19,24 @@ from referencing.exceptions import Unresolvable
 Errors = Iterator[ValidationError]
 
 
-def fits(schema: Any, answer: str) -> bool:
-    """Whether a JSON text fits a schema; a keyword that is no keyword of any draft has no say."""
+def is_valid(schema: Any, text: str) -> bool:
+    """Whether a JSON text is valid for a schema. Keywords that are in no draft are ignored.
+
+    Args:
+        schema: the client's schema; if it cannot be evaluated, no instance is valid.
+        text: JSON text of the instance.
+    """
     try:
-        instance = json.loads(answer)
+        instance = json.loads(text)
     except (ValueError, RecursionError):
         return False
     standard = validator_for(schema, default=Draft202012Validator)
-    own = {word: check for word, check in _CHECKS.items() if word in standard.VALIDATORS or word in _OLD}
-    validator = extend(standard, own)(schema, registry=REGISTRY)  # type: ignore[no-untyped-call]
+    own_checks = {
+        keyword: check
+        for keyword, check in _CHECKS.items()
+        if keyword in standard.VALIDATORS or keyword in _OLD_KEYWORDS
+    }
+    validator = extend(standard, own_checks)(schema, registry=REGISTRY)  # type: ignore[no-untyped-call]
     try:
         return best_match(validator.iter_errors(instance)) is None
     except (
@@ -47,14 +56,14 @@ def _pattern(_: Any, pattern: Any, instance: Any, __: Any) -> Errors:
         yield ValidationError(f"does not match {pattern!r}")
 
 
-def _multiple(_: Any, multiple: Any, instance: Any, __: Any) -> Errors:
+def _multiple_of(_: Any, multiple: Any, instance: Any, __: Any) -> Errors:
     if isinstance(instance, bool) or not isinstance(instance, int | float):
         return
     try:
-        rest = Decimal(repr(instance)) % Decimal(repr(multiple))
+        remainder = Decimal(repr(instance)) % Decimal(repr(multiple))
     except InvalidOperation:
         return
-    if rest:
+    if remainder:
         yield ValidationError(f"is not a multiple of {multiple}")
 
 
@@ -67,24 +76,24 @@ def _required(_: Any, names: Any, instance: Any, __: Any) -> Errors:
 
 def _minimum(validator: Any, bound: Any, instance: Any, schema: Any) -> Errors:
     if validator.is_type(instance, "number"):
-        open_ = schema.get("exclusiveMinimum") is True
-        if instance < bound or (open_ and instance == bound):
+        exclusive = schema.get("exclusiveMinimum") is True
+        if instance < bound or (exclusive and instance == bound):
             yield ValidationError(f"is below {bound}")
 
 
 def _maximum(validator: Any, bound: Any, instance: Any, schema: Any) -> Errors:
     if validator.is_type(instance, "number"):
-        open_ = schema.get("exclusiveMaximum") is True
-        if instance > bound or (open_ and instance == bound):
+        exclusive = schema.get("exclusiveMaximum") is True
+        if instance > bound or (exclusive and instance == bound):
             yield ValidationError(f"is above {bound}")
 
 
-def _above(validator: Any, bound: Any, instance: Any, _: Any) -> Errors:
+def _exclusive_minimum(validator: Any, bound: Any, instance: Any, _: Any) -> Errors:
     if not isinstance(bound, bool) and validator.is_type(instance, "number") and instance <= bound:
         yield ValidationError(f"is not above {bound}")
 
 
-def _below(validator: Any, bound: Any, instance: Any, _: Any) -> Errors:
+def _exclusive_maximum(validator: Any, bound: Any, instance: Any, _: Any) -> Errors:
     if not isinstance(bound, bool) and validator.is_type(instance, "number") and instance >= bound:
         yield ValidationError(f"is not below {bound}")
 
@@ -92,7 +101,7 @@ def _below(validator: Any, bound: Any, instance: Any, _: Any) -> Errors:
 def _items(validator: Any, items: Any, instance: Any, schema: Any) -> Errors:
     if not isinstance(instance, list):
         return
-    if isinstance(items, list):  # as drafts before 2020-12 have it
+    if isinstance(items, list):  # before draft 2020-12
         for i, (item, each) in enumerate(zip(instance, items, strict=False)):
             yield from validator.descend(item, each, path=i, schema_path=i)
         return
@@ -106,27 +115,29 @@ def _additional_items(validator: Any, others: Any, instance: Any, schema: Any) -
             yield from validator.descend(item, others, path=i)
 
 
-def _dependencies(validator: Any, needs: Any, instance: Any, _: Any) -> Errors:
+def _dependencies(validator: Any, dependencies: Any, instance: Any, _: Any) -> Errors:
     if not isinstance(instance, dict):
         return
-    for name, wanted in needs.items():
+    for name, dependency in dependencies.items():
         if name not in instance:
             continue
-        if isinstance(wanted, list | str):
-            yield from _required(validator, [wanted] if isinstance(wanted, str) else wanted, instance, None)
+        if isinstance(dependency, list | str):
+            yield from _required(
+                validator, [dependency] if isinstance(dependency, str) else dependency, instance, None
+            )
         else:
-            yield from validator.descend(instance, wanted, schema_path=name)
+            yield from validator.descend(instance, dependency, schema_path=name)
 
 
-_OLD = frozenset(("dependencies", "additionalItems", "exclusiveMinimum", "exclusiveMaximum"))
+_OLD_KEYWORDS = frozenset(("dependencies", "additionalItems", "exclusiveMinimum", "exclusiveMaximum"))
 _CHECKS = {
     "pattern": _pattern,
-    "multipleOf": _multiple,
+    "multipleOf": _multiple_of,
     "required": _required,
     "minimum": _minimum,
     "maximum": _maximum,
-    "exclusiveMinimum": _above,
-    "exclusiveMaximum": _below,
+    "exclusiveMinimum": _exclusive_minimum,
+    "exclusiveMaximum": _exclusive_maximum,
     "items": _items,
     "additionalItems": _additional_items,
     "dependencies": _dependencies,

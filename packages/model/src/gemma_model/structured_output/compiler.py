@@ -244,7 +244,7 @@ class GrammarCompiler:
         return all(self._fits(schemas[name], document) for name, document in documents if name in schemas)
 
     def _fits(self, schema: Any, document: str) -> bool:
-        result = self._validation_sandbox.run({"schema": schema, "answer": document})
+        result = self._validation_sandbox.run({"schema": schema, "instance": document})
         return bool(result and result["valid"])
 
 

@@ -78,15 +78,15 @@ class Sandbox:
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Run one job, in the child.
 
-    ``{"options": …, "level": …}`` builds a grammar; ``{"schema": …, "answer": …}`` validates an output.
+    ``{"options": …, "level": …}`` builds a grammar; ``{"schema": …, "instance": …}`` validates an output.
     """
     # Imported here because the server needs none of it.
-    from gemma_model.json_schema.validate import fits  # noqa: PLC0415
+    from gemma_model.json_schema.validate import is_valid  # noqa: PLC0415
     from gemma_model.structured_output.grammar_builder import GrammarBuilder  # noqa: PLC0415
     from gemma_wire import InvalidRequest, Options  # noqa: PLC0415
 
-    if "answer" in job:
-        return {"valid": fits(job["schema"], job["answer"])}
+    if "instance" in job:
+        return {"valid": is_valid(job["schema"], job["instance"])}
     try:
         built = GrammarBuilder(job["level"]).build(Options.model_validate(job["options"]))
     except InvalidRequest as error:
@@ -100,7 +100,7 @@ def main(cpu_seconds: int) -> None:
     for limit, most in ((resource.RLIMIT_STACK, STACK_BYTES), (resource.RLIMIT_AS, MEMORY_BYTES)):
         resource.setrlimit(limit, (most, resource.getrlimit(limit)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    run_job({"schema": True, "answer": "0"})  # imports must not count as time of the first job
+    run_job({"schema": True, "instance": "0"})  # imports must not count as time of the first job
     for line in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
         deadline = int(used.ru_utime + used.ru_stime) + cpu_seconds + 1

@@ -1,4 +1,4 @@
-"""Forty schemas of many kinds, all of which can be honoured."""
+"""Forty schemas that can be enforced, and schemas that cannot be enforced or are invalid."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ STRING, INTEGER = {"type": "string"}, {"type": "integer"}
 
 
 def _object(properties: dict[str, Any], *optional: str, **more: Any) -> dict[str, Any]:
-    """Closed; what is not named optional is required."""
+    """An object without other properties; all properties except ``optional`` are required."""
     required = [name for name in properties if name not in optional]
     closed = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return {**closed, **more}
@@ -28,7 +28,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "const": _object({"kind": {"const": "circle"}, "r": {"type": "number"}}),
     "any of": {"anyOf": [_object({"a": STRING}), _object({"b": INTEGER})]},
     "any of types": _object({"a": {"anyOf": [STRING, INTEGER, {"type": "null"}]}}),
-    "one of apart": {"oneOf": [_object({"kind": {"const": "a"}}), _object({"kind": {"const": "b"}})]},
+    "one of disjoint": {"oneOf": [_object({"kind": {"const": "a"}}), _object({"kind": {"const": "b"}})]},
     "list of types": _object({"a": {"type": ["string", "null"]}}),
     "all of": {"allOf": [{"type": "object", "properties": {"a": STRING}}, {"required": ["a"]}]},
     "reference": _object({"a": {"$ref": "#/$defs/point"}}) | {"$defs": {"point": _object({"x": INTEGER})}},
@@ -72,7 +72,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "annotations": _object(
         {"a": {"type": "string", "title": "A", "description": "x", "examples": ["b"]}}, title="T"
     ),
-    "as pydantic writes it": {
+    "from pydantic": {
         "$defs": {"Unit": {"enum": ["C", "F"], "title": "Unit", "type": "string"}},
         "properties": {
             "city": {"title": "City", "type": "string"},
@@ -86,7 +86,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "many": _object({f"field_{i}": {"type": ["integer", "boolean"]} for i in range(12)}),
 }
 
-REFUSED: dict[str, dict[str, Any]] = {
+UNENFORCEABLE: dict[str, dict[str, Any]] = {
     "not": {"not": {"pattern": "^a"}},
     "if": {"type": "object", "if": {"properties": {"a": {"pattern": "b"}}}, "then": {"required": ["a"]}},
     "uniqueItems": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
@@ -100,9 +100,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     "multipleOf": {"type": "number", "multipleOf": 0.1234567890123},
     "minimum": {"type": "number", "minimum": 1e20},
 }
-"""What a grammar cannot enforce, by keyword."""
+"""Schemas that a grammar cannot enforce, by keyword."""
 
-WRONG: dict[str, Any] = {
+INVALID: dict[str, Any] = {
     "'type' at $.properties.a is 'text'": {"type": "text"},
     "'enum' at $.properties.a is empty": {"enum": []},
     "'required' at $.properties.a": {"required": "b"},
@@ -114,4 +114,4 @@ WRONG: dict[str, Any] = {
     "no output is valid for it": {"type": "array", "minItems": 3, "maxItems": 2},
     "'minimum' at $.properties.a is above the maximum": {"type": "number", "minimum": 3, "maximum": 2},
 }
-"""What is no schema, or one that nothing fits, by what is said of it."""
+"""Invalid and unsatisfiable schemas, by a part of the error message."""

@@ -9,8 +9,8 @@ from gemma_model.structured_output.bitmask import disallowed_tokens
 STOPS = frozenset({1, 70, 10**6})
 
 
-class Words:
-    """Allows what it is given."""
+class ConstantMask:
+    """A constraint with a constant bitmask."""
 
     def __init__(self, *words: int) -> None:
         self._words = np.array(words, np.uint32).view(np.int32)
@@ -19,32 +19,32 @@ class Words:
         return self._words
 
     def advance(self, token_id: int) -> None:
-        raise AssertionError("nobody has chosen a token")
+        raise AssertionError("no token was sampled")
 
-    def fork(self) -> "Words":
+    def fork(self) -> "ConstantMask":
         return self
 
 
-def allowed(words: Words, stop_allowed: bool = True, vocab: int = 80) -> list[int]:
+def allowed(words: ConstantMask, stop_allowed: bool = True, vocab: int = 80) -> list[int]:
     mask: Any = disallowed_tokens(words, stop_allowed, STOPS, vocab)
     assert mask.shape == (vocab,)
     return (~mask).nonzero().flatten().tolist()  # type: ignore[no-any-return]
 
 
-def test_a_bit_for_each_token() -> None:
-    assert allowed(Words(0b1011, 1 << 31, 0b100)) == [0, 1, 3, 63, 66]
+def test_each_bit_of_the_mask_is_a_token() -> None:
+    assert allowed(ConstantMask(0b1011, 1 << 31, 0b100)) == [0, 1, 3, 63, 66]
 
 
 def test_ids_without_a_token_are_disallowed() -> None:
-    assert allowed(Words(0b10)) == [1]
-    assert allowed(Words(0b10, 0, 0xFFFFFFFF), vocab=66) == [1, 64, 65]
+    assert allowed(ConstantMask(0b10)) == [1]
+    assert allowed(ConstantMask(0b10, 0, 0xFFFFFFFF), vocab=66) == [1, 64, 65]
 
 
-def test_too_early_a_stop_is_forbidden_while_there_is_another_way() -> None:
-    assert allowed(Words(0b111, 0, 1 << 6), stop_allowed=False) == [0, 2]
-    assert allowed(Words(0b010, 0, 1 << 6), stop_allowed=False) == [1, 70]
+def test_a_stop_token_is_disallowed_unless_it_is_the_only_allowed_token() -> None:
+    assert allowed(ConstantMask(0b111, 0, 1 << 6), stop_allowed=False) == [0, 2]
+    assert allowed(ConstantMask(0b010, 0, 1 << 6), stop_allowed=False) == [1, 70]
 
 
-def test_a_constraint_that_allows_nothing_is_wrong() -> None:
+def test_a_constraint_that_allows_no_token_is_an_error() -> None:
     with pytest.raises(ValueError, match="allows no token"):
-        allowed(Words(0, 0, 0))
+        allowed(ConstantMask(0, 0, 0))

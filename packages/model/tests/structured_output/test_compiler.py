@@ -1,4 +1,4 @@
-"""Answers keep to their grammar, however random the model; what is not supported is refused."""
+"""Random outputs are valid for their grammar; unsupported grammars are refused."""
 
 import json
 import random
@@ -25,7 +25,7 @@ from gemma_wire import (
     Tool,
 )
 
-from .schemas import REFUSED, SCHEMAS, WRONG
+from .schemas import INVALID, SCHEMAS, UNENFORCEABLE
 from .walks import TOOLS, VOCABULARY, Bench, bench_of, ids_of, type_out, valid
 
 
@@ -37,9 +37,7 @@ def bench(tiny: Path) -> Iterator[Bench]:
 
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
-def test_json_fits_its_schema_however_random_the_model(
-    bench: Bench, schema: dict[str, Any], strict: bool
-) -> None:
+def test_random_json_is_valid_for_its_schema(bench: Bench, schema: dict[str, Any], strict: bool) -> None:
     options = Options(grammar=JsonGrammar(json_schema=schema, strict=strict))
     for seed in range(5):
         walk = bench.walk(options, seed, max_tokens=400)
@@ -48,7 +46,7 @@ def test_json_fits_its_schema_however_random_the_model(
         assert walk.fits is None
 
 
-@pytest.mark.parametrize(("keyword", "schema"), REFUSED.items())
+@pytest.mark.parametrize(("keyword", "schema"), UNENFORCEABLE.items())
 @pytest.mark.parametrize("as_tool", [True, False])
 def test_a_strict_schema_that_cannot_be_enforced_is_refused_by_keyword_and_path(
     bench: Bench, keyword: str, schema: dict[str, Any], as_tool: bool
@@ -63,7 +61,7 @@ def test_a_strict_schema_that_cannot_be_enforced_is_refused_by_keyword_and_path(
     assert "\n" not in caught.value.message
 
 
-@pytest.mark.parametrize(("keyword", "schema"), REFUSED.items())
+@pytest.mark.parametrize(("keyword", "schema"), UNENFORCEABLE.items())
 @pytest.mark.parametrize("tool_choice", ["auto", "required", None])
 def test_unenforced_keywords_are_listed_and_validated(
     bench: Bench, keyword: str, schema: dict[str, Any], tool_choice: Any
@@ -83,16 +81,16 @@ def test_unenforced_keywords_are_listed_and_validated(
         assert tool_choice != "required" or walk.calls
 
 
-@pytest.mark.parametrize(("keyword", "schema"), WRONG.items())
+@pytest.mark.parametrize(("reason", "schema"), INVALID.items())
 @pytest.mark.parametrize("strict", [True, False])
 def test_invalid_and_unsatisfiable_schemas_are_refused(
-    bench: Bench, keyword: str, schema: Any, strict: bool
+    bench: Bench, reason: str, schema: Any, strict: bool
 ) -> None:
     inner = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
-    with pytest.raises(InvalidRequest, match=re.escape(keyword)) as caught:
+    with pytest.raises(InvalidRequest, match=re.escape(reason)) as caught:
         bench.constraint(Options(grammar=JsonGrammar(json_schema=inner, strict=strict)))
-    said = caught.value.message
-    assert not re.search("NoExtension|coerce|x-guidance|lenient|Unimplemented", said), said
+    message = caught.value.message
+    assert not re.search("NoExtension|coerce|x-guidance|lenient|Unimplemented", message), message
 
 
 GRAMMARS: list[tuple[Grammar, str]] = [
@@ -161,12 +159,12 @@ def test_an_invalid_grammar_is_refused(bench: Bench, grammar: Grammar) -> None:
         RegexGrammar(pattern="((a{1,500}){1,500}){1,500}"),
     ],
 )
-def test_hard_grammars_are_followed_or_refused(bench: Bench, grammar: Grammar) -> None:
+def test_complex_grammars_are_enforced_or_refused(bench: Bench, grammar: Grammar) -> None:
     with suppress(InvalidRequest, GrammarTooComplex):
         assert re.fullmatch("[ab]*", bench.walk(Options(grammar=grammar), 0, 30).text)
 
 
-def test_the_limit_of_bytes_is_named(bench: Bench) -> None:
+def test_the_error_of_a_large_grammar_names_the_limit(bench: Bench) -> None:
     with pytest.raises(InvalidRequest, match="the limit is 200,000"):
         bench.constraint(Options(grammar=JsonGrammar(json_schema={"title": "x" * 300_000})))
 
@@ -184,7 +182,7 @@ LARGE: dict[str, Any] = {
 }
 
 
-TOO_MUCH = {
+TOO_COMPLEX = {
     ("many optional properties", True): "it is too complex to be enforced",
     ("deep", True): ".",
     ("deep", False): ".",
@@ -195,14 +193,14 @@ TOO_MUCH = {
 @pytest.mark.parametrize(("name", "schema"), LARGE.items())
 def test_large_schemas_work_or_are_refused(bench: Bench, name: str, schema: Any, strict: bool) -> None:
     options = Options(grammar=JsonGrammar(json_schema=schema, strict=strict))
-    if reason := TOO_MUCH.get((name, strict)):
+    if reason := TOO_COMPLEX.get((name, strict)):
         with pytest.raises(InvalidRequest, match=f"is not supported: {reason}"):
             bench.walk(options, 0, 60)
     else:
         assert bench.walk(options, 0, 60).fits is not False
 
 
-def test_forks_go_their_own_ways(bench: Bench) -> None:
+def test_forks_are_independent(bench: Bench) -> None:
     one = bench.constraint(Options(grammar=ChoiceGrammar(choices=("ab", "ac"))))
     type_out(one, "a")
     two = one.fork()
@@ -211,25 +209,25 @@ def test_forks_go_their_own_ways(bench: Bench) -> None:
     assert {bench.table[i] for i in ids_of(two.allowed())} == {b"b", b"c"}
 
 
-def test_masks_have_a_bit_for_each_token_of_the_model(bench: Bench) -> None:
+def test_bitmasks_have_a_bit_for_each_token_of_the_model(bench: Bench) -> None:
     mask = bench.constraint(Options(grammar=RegexGrammar(pattern="(?s:.*)"))).allowed()
     assert mask.dtype == np.int32
     assert mask.shape == (-(-VOCABULARY // 32),)
 
 
-def test_a_grammar_is_tried_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grammar_is_compiled_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Options(grammar=RegexGrammar(pattern="once"))
     bench.constraint(options)
     monkeypatch.setattr(
-        bench.grammars, "_build_in_sandbox", lambda content, options: pytest.fail("tried again")
+        bench.grammars, "_build_in_sandbox", lambda content, options: pytest.fail("compiled again")
     )
     bench.constraint(options)
 
 
-def test_requests_do_not_wear_out_a_grammar(bench: Bench) -> None:
+def test_many_requests_do_not_exhaust_the_states_of_a_grammar(bench: Bench) -> None:
     options = Options(grammar=RegexGrammar(pattern="(.*a.{18}b.*|.*b.{23}c.*)"))
     rng = random.Random(0)
-    for _ in range(12):  # each finds some thousands of states; 50,000 are the limit
+    for _ in range(12):  # each adds some thousands of lexer states; the limit is 50,000
         constraint = bench.constraint(options, max_tokens=1000).fork()
         type_out(constraint, "".join(rng.choice("abc") for _ in range(300)))
         constraint.allowed()

@@ -1,4 +1,4 @@
-"""An answer that ``max_tokens`` cuts is whole; one that fits is the one that more tokens would give."""
+"""An output that reaches ``max_tokens`` is completed; a shorter output is unchanged."""
 
 import re
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def test_truncated_json_is_completed(bench: Bench, name: str, max_tokens: int) -
         assert len(walk.ids) <= max_tokens
 
 
-def test_as_little_as_possible_is_taken_back(bench: Bench) -> None:
+def test_as_few_tokens_as_possible_are_replaced(bench: Bench) -> None:
     for seed in range(20):
         walk = bench.walk(Options(grammar=JsonGrammar(json_schema=TEXT)), seed, 60)
         assert walk.ended or len(walk.ids) >= 58
@@ -80,7 +80,7 @@ def test_truncated_output_of_other_grammars_is_completed(bench: Bench, name: str
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
-def test_every_schema_closes_where_it_can(bench: Bench, schema: dict[str, Any]) -> None:
+def test_the_shortest_output_of_every_schema_is_valid(bench: Bench, schema: dict[str, Any]) -> None:
     options = Options(grammar=JsonGrammar(json_schema=schema))
     made = bench.grammars.compile(options, 100, frozenset(STOPS))
     assert made is not None
@@ -105,17 +105,17 @@ def test_sent_text_is_never_changed(bench: Bench) -> None:
     assert made is not None
     constraint, budget = made.constraint.fork(), made.completion()
     sent: list[int] = []
-    held = 0
+    held_back = 0
     for count in range(1, 41):
         token_id = next(i for i in ids_of(constraint.allowed()) if i not in STOPS)
         constraint.advance(token_id)
         sent += budget.add(EngineOutput((token_id,), finish="length" if count == 40 else None))[0]
-        held = max(held, count - len(sent))
-    assert held <= 4
+        held_back = max(held_back, count - len(sent))
+    assert held_back <= 4
     assert valid(bench.table.decode(sent), TEXT)
 
 
-def test_tokens_that_close_have_no_probability(bench: Bench) -> None:
+def test_tokens_of_a_completion_have_the_minimum_logprob(bench: Bench) -> None:
     made = bench.grammars.compile(Options(grammar=JsonGrammar(json_schema=TEXT)), 12, frozenset(STOPS))
     assert made is not None
     constraint, budget = made.constraint.fork(), made.completion()
@@ -131,8 +131,8 @@ def test_tokens_that_close_have_no_probability(bench: Bench) -> None:
     assert {score.logprob for score in scores[:9]} == {-1.0}
 
 
-def test_output_without_a_known_end_is_truncated(bench: Bench) -> None:
+def test_output_without_a_known_completion_is_truncated(bench: Bench) -> None:
     schema = {"type": "string", "minLength": 200, "maxLength": 210}
     walk = bench.walk(Options(grammar=JsonGrammar(json_schema=schema)), 0, 20)
-    assert walk.cut_short
+    assert walk.truncated
     assert len(walk.ids) == 20

@@ -51,7 +51,7 @@ def test_a_grammar_that_hangs_or_crashes_is_refused_and_the_next_one_compiled(
     assert _run(child, PLAIN)["grammar"]
 
 
-def test_a_validation_that_hangs_ends(child: Sandbox) -> None:
+def test_a_validation_that_hangs_is_killed(child: Sandbox) -> None:
     schema = {"type": "string", "pattern": "^(a+)+$"}
     assert child.run({"schema": schema, "instance": '"aaa"'}) == {"valid": True}
     assert child.run({"schema": schema, "instance": json.dumps("a" * 60 + "!")}) is None
@@ -66,7 +66,7 @@ def test_a_child_that_was_killed_is_replaced(child: Sandbox) -> None:
     assert _run(child, PLAIN)
 
 
-def test_nothing_is_left_running() -> None:
+def test_close_ends_the_child_process() -> None:
     child = Sandbox()
     _run(child, PLAIN)
     process = child._child
@@ -77,7 +77,7 @@ def test_nothing_is_left_running() -> None:
 
 
 @pytest.mark.parametrize(
-    ("grammar", "complaint"),
+    ("grammar", "reason"),
     [
         (_json({"type": "object", "properties": {"a": {"type": "string"}}}), ""),
         (_json({"enum": []}), "no output is valid for it"),
@@ -86,8 +86,8 @@ def test_nothing_is_left_running() -> None:
         (_lark("start: ("), "("),
     ],
 )
-def test_errors_say_what_is_wrong(grammar: str, complaint: str) -> None:
-    complaint_ = dry_run(grammar, byte_tokenizer())
-    said = explain(complaint_) if complaint_ else ""
-    assert complaint in said
-    assert bool(complaint) == bool(said)
+def test_errors_give_the_reason(grammar: str, reason: str) -> None:
+    error = dry_run(grammar, byte_tokenizer())
+    message = explain(error) if error else ""
+    assert reason in message
+    assert bool(reason) == bool(message)

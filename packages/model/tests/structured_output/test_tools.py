@@ -1,4 +1,4 @@
-"""Calls fit their tools, however random the model; tools that is not supported are refused."""
+"""Arguments of random tool calls are valid for their tools; unsupported tools are refused."""
 
 import random
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ def bench(tiny: Path) -> Iterator[Bench]:
         Options(tools=TOOLS[:1], tool_choice="required", parallel_tool_calls=False),
         Options(tools=TOOLS, tool_choice="required", grammar=JsonGrammar(json_schema={"type": "integer"})),
     ],
-    ids=["required", "named", "required beside a grammar"],
+    ids=["required", "named", "required with a grammar"],
 )
-def test_required_calls_are_made_and_fit(bench: Bench, options: Options) -> None:
+def test_required_calls_are_made_with_valid_arguments(bench: Bench, options: Options) -> None:
     for seed in range(60):
         walk = bench.walk(options, seed)
         assert walk.text == ""
@@ -40,7 +40,7 @@ def test_required_calls_are_made_and_fit(bench: Bench, options: Options) -> None
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_a_call_fits_from_where_it_begins(bench: Bench, strict: bool) -> None:
+def test_a_call_is_constrained_from_its_start_tag(bench: Bench, strict: bool) -> None:
     tools = tuple(tool.model_copy(update={"strict": strict}) for tool in TOOLS)
     constraint = bench.constraint(Options(tools=tools), max_tokens=1000)
     type_out(constraint, "Let me see < what <tool> I have <tool_call>")
@@ -53,7 +53,7 @@ def test_a_call_fits_from_where_it_begins(bench: Bench, strict: bool) -> None:
     assert after == {b"", b"\n"}, "the end, or another call"
 
 
-def test_without_a_call_text_is_free(bench: Bench) -> None:
+def test_text_without_a_call_is_not_constrained(bench: Bench) -> None:
     walks = [bench.walk(Options(tools=TOOLS), seed, 60) for seed in range(20)]
     assert any(walk.ended for walk in walks)
     assert not any(walk.calls for walk in walks)
@@ -64,9 +64,9 @@ def test_text_or_a_tool_call(bench: Bench) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     options = Options(tools=TOOLS, grammar=JsonGrammar(json_schema=schema))
     walks = [bench.walk(options, seed) for seed in range(60)]
-    answers = [walk for walk in walks if not walk.calls]
-    assert 5 < len(answers) < 55
-    assert all(valid(walk.text, schema) for walk in answers)
+    texts = [walk for walk in walks if not walk.calls]
+    assert 5 < len(texts) < 55
+    assert all(valid(walk.text, schema) for walk in texts)
     calls = [call for walk in walks for call in walk.calls]
     assert all(call.name and valid(call.arguments, BY_NAME[call.name]) for call in calls)
 
@@ -84,7 +84,7 @@ def test_a_tool_that_works_with_auto_works_with_required(bench: Bench) -> None:
     assert bench.walk(Options(tools=tools, tool_choice="required"), 0).calls
 
 
-def test_a_call_after_text_is_closed_too(bench: Bench) -> None:
+def test_a_truncated_call_after_text_is_completed(bench: Bench) -> None:
     for seed in range(20):
         rng, text = random.Random(seed), 'He said "hi <tool_call>get_weather {"city": "'
         made = bench.grammars.compile(Options(tools=TOOLS), 160, frozenset(STOPS))
@@ -102,14 +102,14 @@ def test_a_call_after_text_is_closed_too(bench: Bench) -> None:
         assert valid(call.arguments, BY_NAME["get_weather"])
 
 
-def test_output_is_truncated_if_no_valid_end_fits(bench: Bench) -> None:
+def test_output_is_truncated_if_no_completion_fits_into_max_tokens(bench: Bench) -> None:
     options = Options(tools=TOOLS, tool_choice="required")
     walk = bench.walk(options, 0, max_tokens=5)
-    assert walk.cut_short
+    assert walk.truncated
     assert len(walk.ids) == 5
 
 
-def test_arguments_are_an_object(bench: Bench) -> None:
+def test_a_tool_whose_arguments_are_not_an_object_is_refused(bench: Bench) -> None:
     tools = (TOOLS[0], Tool(name="f", parameters={"type": "array"}))
     with pytest.raises(InvalidRequest, match="arguments must be an 'object'") as caught:
         bench.constraint(Options(tools=tools))

@@ -1,4 +1,4 @@
-"""What a model of random weights says under a constraint, in the tokens of the tiny checkpoint."""
+"""Random outputs under a constraint, with the tokenizer of the tiny checkpoint."""
 
 import json
 import random
@@ -40,20 +40,24 @@ BY_NAME = {tool.name: tool.parameters or {"maxProperties": 0} for tool in TOOLS}
 
 @dataclass
 class Walk:
-    """What a model of random weights says under a constraint: every allowed token is as likely.
+    """A random output under a constraint: all allowed tokens have the same probability.
 
     Args:
-        said: the text with the calls in it.
-        ended: it ended by itself.
-        cut_short: it did not, and its end was taken back for another.
-        ids: its tokens as they were sent.
+        text: the text without tool calls.
+        calls: the tool calls.
+        raw: the text with the tool calls.
+        ended: the output ended with a stop token.
+        truncated: the output reached ``max_tokens``, and the grammar allowed more.
+        ids: the tokens that were sent.
+        unenforced: see ``CompiledGrammar``.
+        fits: result of ``CompiledGrammar.is_valid``; ``None`` if everything is enforced.
     """
 
     text: str
     calls: list[ToolCallDelta]
-    said: str
+    raw: str
     ended: bool
-    cut_short: bool
+    truncated: bool
     ids: list[int]
     unenforced: tuple[str, ...]
     fits: bool | None
@@ -65,9 +69,9 @@ class Bench:
     table: TokenBytes
 
     def walk(self, options: Options, seed: int, max_tokens: int = 160) -> Walk:
-        made = self.grammars.compile(options, max_tokens, frozenset(STOPS))
-        assert made is not None
-        constraint, budget, rng = made.constraint.fork(), made.completion(), random.Random(seed)
+        compiled = self.grammars.compile(options, max_tokens, frozenset(STOPS))
+        assert compiled is not None
+        constraint, budget, rng = compiled.constraint.fork(), compiled.completion(), random.Random(seed)
         sent: list[int] = []
         finish: StopCause | None = None
         count = 0
@@ -82,29 +86,29 @@ class Bench:
             sent += budget.add(EngineOutput((token_id,), finish=finish))[0]
         call_start = CALL_START if options.tools else ""
         stream = Detokenizer(self.table, (), frozenset(STOPS), call_start, options.grammar is not None)
-        said = stream.feed(sent) + stream.finish()
-        calls = join_deltas(ToolCallParser().feed(said.call))
-        cut = finish == "length" and not budget.complete
-        fits = made.is_valid and made.is_valid(
-            said.text, [(call.name or "", call.arguments) for call in calls]
+        output = stream.feed(sent) + stream.finish()
+        calls = join_deltas(ToolCallParser().feed(output.call))
+        truncated = finish == "length" and not budget.complete
+        fits = compiled.is_valid and compiled.is_valid(
+            output.text, [(call.name or "", call.arguments) for call in calls]
         )
-        whole = self.table.decode(i for i in sent if i not in STOPS)
-        return Walk(said.text, calls, whole, finish == "stop", cut, sent, made.unenforced, fits)
+        raw = self.table.decode(i for i in sent if i not in STOPS)
+        return Walk(output.text, calls, raw, finish == "stop", truncated, sent, compiled.unenforced, fits)
 
     def constraint(self, options: Options, max_tokens: int = 100) -> GrammarConstraint:
-        made = self.grammars.compile(options, max_tokens, frozenset(STOPS))
-        assert made is not None
-        return made.constraint
+        compiled = self.grammars.compile(options, max_tokens, frozenset(STOPS))
+        assert compiled is not None
+        return compiled.constraint
 
 
 def ids_of(mask: Bitmask) -> list[int]:
-    """The tokens of a mask."""
+    """The token ids of a bitmask."""
     return [int(i) for i in np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))]
 
 
 @contextmanager
 def bench_of(checkpoint: Path) -> Iterator[Bench]:
-    """A bench with the tokenizer of the tiny checkpoint; it leaves no process behind."""
+    """A compiler with the tokenizer of the tiny checkpoint; its child processes are ended."""
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     table = TokenBytes(tokenizer)
     with closing(GrammarCompiler(tokenizer, table, VOCABULARY, SOFT, STOPS, max_bytes=200_000)) as grammars:

@@ -1,1 +1,1 @@
-"""Structured output: JSON schemas, regular expressions, grammars and tool calls that the output must fit."""
+"""Structured output: JSON schemas, regular expressions, grammars and tool calls that constrain the output."""

@@ -34,7 +34,7 @@ class BitmaskWorkers:
         return self._pool.submit(disallowed_along, constraint, draft, stop_allowed, stop_ids, self._vocab)
 
     def close(self) -> None:
-        """Return when no thread is left."""
+        """Wait until all threads have ended."""
         self._pool.shutdown(wait=True)
 
 

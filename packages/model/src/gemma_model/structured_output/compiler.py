@@ -1,7 +1,7 @@
 """Compiles the grammar and tools of a request into a constraint, with ``llguidance``.
 
-JSON is written compactly, with at most one space after a comma and a colon: with unbounded whitespace, a
-small model or a high temperature may write whitespace without end.
+JSON has at most one space after a comma or a colon, and no other whitespace. With unlimited whitespace in the
+grammar, a small model or a high temperature could generate whitespace without end.
 """
 
 import json
@@ -30,7 +30,7 @@ Bitmask = npt.NDArray[np.int32]
 
 
 class GrammarTooComplex(ValueError):
-    """A grammar that was accepted turned out to be too complex during generation."""
+    """The grammar became too complex during generation, although it compiled."""
 
 
 class BitmaskTokenizer:
@@ -48,10 +48,10 @@ class BitmaskTokenizer:
         self._always = np.packbits(bits, bitorder="little").view("<i4").astype(np.int32)
 
     def allowed(self, matcher: llguidance.LLMatcher) -> Bitmask:
-        """The tokens that may come next.
+        """The tokens that are allowed next.
 
         Raises:
-            GrammarTooComplex: they cannot be computed.
+            GrammarTooComplex: the tokens cannot be computed.
         """
         words = np.frombuffer(matcher.compute_bitmask(), "<i4")  # padded
         mask = words[: len(self._always)] & self._always
@@ -62,11 +62,11 @@ class BitmaskTokenizer:
 
 @dataclass(eq=False)
 class GrammarConstraint:
-    """A ``Constraint`` by a grammar.
+    """A ``Constraint`` that enforces a grammar.
 
     Args:
         matcher: the state of the grammar.
-        tokenizer: the model's.
+        tokenizer: computes the bitmask of the model's tokens.
     """
 
     matcher: llguidance.LLMatcher
@@ -96,10 +96,10 @@ class CompiledGrammar:
 
     Args:
         constraint: for the engine.
-        completion: makes the object that completes a choice that ``max_tokens`` cuts; one for each choice.
+        completion: creates a ``ForcedCompletion``; one for each choice.
         unenforced: keywords of the request's schemas that the constraint does not enforce.
-        is_valid: whether a finished choice fits everything that is not enforced; takes its text and its calls
-            (name and arguments); ``None`` if everything is enforced.
+        is_valid: validates a finished choice against the schemas that are not fully enforced. Takes its text
+            and its tool calls (name and arguments); ``None`` if everything is enforced.
     """
 
     constraint: GrammarConstraint
@@ -110,7 +110,7 @@ class CompiledGrammar:
 
 @dataclass(frozen=True)
 class _CachedGrammar:
-    """The result for a request's grammar; see ``BuiltGrammar``, and ``shortest`` of ``ForcedCompletion``."""
+    """The cached result for a grammar; see ``BuiltGrammar`` and ``ForcedCompletion.shortest``."""
 
     grammar: str
     unenforced: tuple[str, ...]
@@ -122,7 +122,7 @@ class GrammarCompiler:
     """Compiles grammars; safe to call from several threads.
 
     Args:
-        tokenizer: the checkpoint's.
+        tokenizer: of the checkpoint.
         table: bytes of each token.
         vocabulary: number of logits of the model.
         disallowed_ids: ids that no output may contain.
@@ -155,8 +155,8 @@ class GrammarCompiler:
 
         Args:
             options: of the request.
-            max_tokens: of each choice.
-            stop_token_ids: tokens that end it.
+            max_tokens: maximum number of tokens of each choice.
+            stop_token_ids: tokens that end a choice.
 
         Raises:
             InvalidRequest: names the grammar or tool that cannot be enforced, and the reason.
@@ -173,7 +173,7 @@ class GrammarCompiler:
             self._matcher(self._tokenizer.tokenizer, cached.grammar), self._tokenizer
         )
         try:
-            constraint.allowed()  # the first call is the slowest: not in the engine's thread
+            constraint.allowed()  # the first call is the slowest: it must not run in the engine's thread
         except GrammarTooComplex as error:
             raise InvalidRequest(f"is not supported: {error}", _field(options)) from None
         start = self._initial_state(cached.grammar, options)
@@ -216,7 +216,7 @@ class GrammarCompiler:
         return built
 
     def _build_in_sandbox(self, content: dict[str, Any], options: Options) -> dict[str, Any]:
-        """With the complete schemas, or with less of those that are not strict."""
+        """Build a grammar; enforce fewer keywords of schemas that are not strict if it takes too long."""
         for level in range(LEVELS if _may_be_relaxed(options) else 1):
             result = self._sandbox.run({"options": content, "level": level})
             if result is not None:
@@ -225,7 +225,7 @@ class GrammarCompiler:
         return {"message": f"is not supported: {limit}", "field": _field(options)}
 
     def _matcher(self, tokenizer: llguidance.LLTokenizer, grammar: str) -> llguidance.LLMatcher:
-        """A new one takes a millisecond or two: matchers share what their lexers learn, up to a limit."""
+        """A new matcher, in 1 to 2 ms: copies would share the states of a lexer, which are limited."""
         return llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
 
     def _initial_state(self, grammar: str, options: Options) -> GrammarState:
@@ -233,7 +233,7 @@ class GrammarCompiler:
         return GrammarState(self._matcher(self._byte_tokenizer, grammar), JsonScanner() if has_json else None)
 
     def _shortest_output(self, grammar: str, options: Options) -> int | None:
-        """Tokens of the shortest output that was found."""
+        """Number of tokens of the shortest output that was found."""
         if _begins_with_text(options):
             return 0
         outputs = map(self._encoder.encode, self._initial_state(grammar, options).completions())
@@ -241,32 +241,33 @@ class GrammarCompiler:
 
     def _is_valid(self, schemas: dict[str, Any], text: str, calls: list[tuple[str, str]]) -> bool:
         documents = calls or ([("", text)] if "" in schemas else [])
-        return all(self._fits(schemas[name], document) for name, document in documents if name in schemas)
+        return all(self._validate(schemas[name], document) for name, document in documents if name in schemas)
 
-    def _fits(self, schema: Any, document: str) -> bool:
+    def _validate(self, schema: Any, document: str) -> bool:
         result = self._validation_sandbox.run({"schema": schema, "instance": document})
         return bool(result and result["valid"])
 
 
 def _check_tools(options: Options) -> None:
-    """The arguments of a tool are an object."""
+    """Refuse a tool whose arguments are not an object."""
     for i, tool in enumerate(options.tools):
-        kind = (tool.parameters or {}).get("type", "object")
-        if kind != "object":
+        type_name = (tool.parameters or {}).get("type", "object")
+        if type_name != "object":
             raise InvalidRequest(
-                f"is a schema for {kind!r}; arguments must be an 'object'", f"options.tools[{i}].parameters"
+                f"is a schema for {type_name!r}; arguments must be an 'object'",
+                f"options.tools[{i}].parameters",
             )
 
 
 def _may_be_relaxed(options: Options) -> bool:
-    """Whether a schema is not strict."""
+    """Whether at least one schema is not strict."""
     grammar = options.grammar
     own = isinstance(grammar, JsonGrammar) and not grammar.strict
     return own or any(not tool.strict for tool in options.tools)
 
 
 def _begins_with_text(options: Options) -> bool:
-    """Whether text that may end anywhere comes before the first call."""
+    """Whether the output begins with text without a grammar, before the first tool call."""
     return bool(options.tools) and options.grammar is None and options.tool_choice == "auto"
 
 

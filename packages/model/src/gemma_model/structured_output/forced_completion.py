@@ -1,10 +1,9 @@
-"""Completes a constrained output that ``max_tokens`` cuts, so that it still fits its grammar.
+"""Completes a constrained output that reaches ``max_tokens``, so that it is still valid for its grammar.
 
-A schema rarely bounds its strings, and half a JSON document is of no use. The model writes freely up to its
-last token: an output that fits the budget is the one that a larger budget would give. If the budget is used
-up and the output is not complete, as few of its last tokens as possible are replaced by the shortest
-completion that was found. Tokens that might be replaced are not sent before. ``finish_reason`` is ``length``
-in this case.
+A schema rarely limits the length of strings, and a truncated JSON document cannot be parsed. An output that
+ends within ``max_tokens`` is unchanged. If an output reaches ``max_tokens`` and is not complete, as few of
+its last tokens as possible are replaced by the shortest completion that was found. Tokens that may still be
+replaced are held back. ``finish_reason`` is ``length`` in this case.
 
 The engine is not involved. Completions are searched byte by byte, with a grammar over 256 tokens, for which a
 step takes a few microseconds.
@@ -23,12 +22,13 @@ from gemma_model.tool_calls import CALL_START, JsonScanner
 MAX_COMPLETION_BYTES = 2048
 """Longer completions are not searched."""
 GROWTH, SPARE = 4, 16
-"""Tokens by which one more token lengthens the completion, nearly always at most; and a reserve."""
+"""Tokens by which one more token lengthens the completion, in nearly all cases at most; and a reserve."""
 MAX_SEARCH_STEPS = 4000
-"""Steps of a search without JSON."""
+"""Maximum number of steps of a search for a completion that is not JSON."""
 SEARCH_WIDTH = 48
-"""States that such a search continues from at each level."""
+"""Maximum number of states at each level of such a search."""
 ATTEMPTS = 3
+"""Random completions that are tried for JSON."""
 _ALL_BYTES = (1 << 256) - 1
 
 
@@ -37,9 +37,9 @@ def _bits(chars: str) -> int:
 
 
 CLOSING = tuple(map(_bits, ("}]", ",", "ntf", "0123456789", '"', ":")))
-"""Bytes that bring JSON closer to its end outside a string, best first."""
+"""Bytes outside a string that lead to the end of a JSON document, best first."""
 STRING_CLOSING = tuple(map(_bits, ('"', "@", ":")))
-"""The same within a string; an e-mail address must have its ``@`` before its end."""
+"""The same within a string; an e-mail address requires ``@`` before the end of the string."""
 PRINTABLE = sum(1 << byte for byte in range(32, 127))
 
 
@@ -60,11 +60,11 @@ class GrammarState:
         return GrammarState(self.matcher.deep_copy(), self.scanner and replace(self.scanner))
 
     def allowed(self) -> int:
-        """The bytes that may come next, a bit for each."""
+        """The bytes that are allowed next, as a bitmask."""
         return int.from_bytes(self.matcher.compute_bitmask(), "little") & _ALL_BYTES
 
     def advance(self, data: bytes) -> bool:
-        """Append bytes; whether they were allowed."""
+        """Append bytes. Returns whether the grammar allows them."""
         if self.scanner is not None:
             rest = data.decode("latin-1")
             while rest:  # the scanner stops where a document ends
@@ -88,7 +88,7 @@ class GrammarState:
 
 
 def _complete_json(start: GrammarState, rng: random.Random) -> bytes | None:
-    """Closes strings and leaves out optional parts."""
+    """A completion that closes open strings and omits optional properties; ``None`` if none was found."""
     state, completion = start.copy(), b""
     while len(completion) < MAX_COMPLETION_BYTES:
         if state.is_complete():
@@ -103,8 +103,8 @@ def _complete_json(start: GrammarState, rng: random.Random) -> bytes | None:
 def _closing_byte(state: GrammarState, rng: random.Random) -> bytes:
     allowed = state.allowed()
     assert state.scanner is not None
-    kinds = (*(STRING_CLOSING if state.scanner.in_string else CLOSING), PRINTABLE, _ALL_BYTES)
-    best = next((both for kind in kinds if (both := allowed & kind)), 0)
+    preferred = (*(STRING_CLOSING if state.scanner.in_string else CLOSING), PRINTABLE, _ALL_BYTES)
+    best = next((common for group in preferred if (common := allowed & group)), 0)
     return bytes([rng.choice(_bytes_of(best))]) if best else b""
 
 
@@ -113,7 +113,7 @@ def _bytes_of(bits: int) -> list[int]:
 
 
 def _search(start: GrammarState) -> Iterator[bytes]:
-    """Breadth-first; of the states with the same next bytes, at most two are continued."""
+    """Breadth-first search; at most two states with the same allowed bytes are continued at each level."""
     level, steps = [(start.copy(), b"")], 0
     while level and steps < MAX_SEARCH_STEPS:
         children: list[tuple[GrammarState, bytes]] = []
@@ -127,9 +127,9 @@ def _search(start: GrammarState) -> Iterator[bytes]:
                 if child.is_complete():
                     yield completion + step
                     return
-                kind = child.allowed()
-                similar[kind] = similar.get(kind, 0) + 1
-                if kind and similar[kind] <= 2:
+                allowed = child.allowed()
+                similar[allowed] = similar.get(allowed, 0) + 1
+                if allowed and similar[allowed] <= 2:
                     children.append((child, completion + step))
         level = children[:SEARCH_WIDTH]
 
@@ -143,33 +143,39 @@ def _next_steps(state: GrammarState) -> list[bytes]:
 
 @dataclass(frozen=True)
 class BytesEncoder:
-    """Bytes → the model's tokens."""
+    """Encodes bytes into the model's tokens.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        table: bytes of each token.
+    """
 
     tokenizer: llguidance.LLTokenizer
     table: TokenBytes
 
     def encode(self, data: bytes) -> list[int] | None:
-        """Tokens that stand for these bytes; ``None`` if there are none."""
+        """Tokens of these bytes; ``None`` if no tokens encode them."""
         token_ids = list(self.tokenizer.tokenize_bytes(data)) if data else []
         return token_ids if b"".join(map(self.table.__getitem__, token_ids)) == data else None
 
 
 Released = tuple[tuple[int, ...], tuple[PositionLogprobs, ...]]
-"""Tokens that may be sent, and their log probabilities if there are any."""
+"""Tokens that may be sent, and their log probabilities if the request asks for them."""
 
 
 @dataclass
 class ForcedCompletion:
-    """Holds back the end of one choice while it might have to be replaced by a completion.
+    """Holds back the last tokens of one choice while a completion may have to replace them.
 
     Args:
         start: the initial state of its grammar.
         encoder: bytes to tokens.
-        max_tokens: of the choice.
-        stop_token_ids: tokens that end it, which have no text.
-        free_text: the output begins with text that may end anywhere; a tool call may begin in it.
-        shortest: tokens of the shortest completion of an empty output; 0 with free text, ``None`` if none was
-            found: then nothing is completed.
+        max_tokens: maximum number of tokens of the choice.
+        stop_token_ids: tokens that end the choice; they have no text.
+        free_text: the output begins with text without a grammar, in which a tool call may begin.
+        shortest: number of tokens of the shortest valid output; 0 with free text. ``None`` if none was found:
+            the output is then truncated.
+        complete: the output has reached ``max_tokens``, is complete, and the grammar allows no more.
     """
 
     start: GrammarState
@@ -179,7 +185,6 @@ class ForcedCompletion:
     free_text: bool
     shortest: int | None
     complete: bool = False
-    """Whether an output that has used up its budget is complete nevertheless, and nothing may follow."""
     _ids: list[int] = field(default_factory=list)
     _logprobs: list[PositionLogprobs] = field(default_factory=list)
     _sent: int = 0
@@ -194,7 +199,7 @@ class ForcedCompletion:
         self._last_completion = (0, self.shortest or 0)
 
     def add(self, output: EngineOutput) -> Released:
-        """Process an output of the engine; what may be sent after it."""
+        """Process an output of the engine. Returns the tokens that may be sent now."""
         before = len(self._ids)
         self._ids += output.token_ids
         self._logprobs += output.logprobs
@@ -211,7 +216,7 @@ class ForcedCompletion:
         return tuple(self._ids[start:position]), tuple(self._logprobs[start:position])
 
     def _find_call(self, before: int) -> None:
-        """Whether a call has begun; from there on the output can be completed."""
+        """Find the begin of the first tool call; the output can be completed from there on."""
         for position in range(before, len(self._ids)):
             self._text = (self._text + self._bytes(position).decode("latin-1"))[-256:]
             if CALL_START in self._text:
@@ -220,7 +225,7 @@ class ForcedCompletion:
                 return
 
     def _can_complete(self) -> bool:
-        """Whether the output so far can be completed within the remaining budget, as far as is known."""
+        """Whether the output so far can surely be completed within ``max_tokens``."""
         position = len(self._ids)
         left = self.max_tokens - position
         since, tokens = self._last_completion
@@ -232,7 +237,7 @@ class ForcedCompletion:
         return found is not None
 
     def _tokens_to_close(self, position: int, left: int) -> list[int] | None:
-        """At most ``left`` tokens that complete the output from a position."""
+        """At most ``left`` tokens that complete the output from a position; ``None`` if there are none."""
         state = self._state_at(position)
         for data in state.completions() if state else ():
             token_ids = self.encoder.encode(data)
@@ -241,7 +246,7 @@ class ForcedCompletion:
         return None
 
     def _force_completion(self) -> Released:
-        """The budget is used up: release the rest, completed if necessary."""
+        """``max_tokens`` is reached: release all remaining tokens, with a completion if necessary."""
         end = len(self._ids)
         possible = not self.free_text and self.shortest is not None
         for position in _backwards(end, max(self._sent, self._call + 1)) if possible else ():
@@ -256,7 +261,7 @@ class ForcedCompletion:
         return self._release(len(self._ids))
 
     def _state_at(self, position: int) -> GrammarState | None:
-        """The state after this many tokens; ``None`` if the grammar became too complex before."""
+        """The state after this many tokens; ``None`` if the grammar is too complex to compute it."""
         if self._state is None or (position < self._state_position and not self._roll_back(position)):
             self._state, self._state_position = self.start.copy(), 0
             self._scanners = {0: self._state.scanner and replace(self._state.scanner)}
@@ -267,7 +272,7 @@ class ForcedCompletion:
             if data and not state.advance(data):
                 self._state = None
                 return None
-            if self._state_position == self._call:  # quotes in the text before it had no meaning
+            if self._state_position == self._call:  # quotes before the call are not JSON
                 state.scanner = JsonScanner()
             self._state_position += 1
             self._scanners[self._state_position] = state.scanner and replace(state.scanner)
@@ -288,7 +293,7 @@ class ForcedCompletion:
 
 
 def _backwards(end: int, first: int) -> Iterator[int]:
-    """Positions to complete from: each of the last 16, then fewer and fewer, and finally ``first``."""
+    """Positions to try a completion from: each of the last 16, then with growing steps, and ``first``."""
     back = 0
     while end - back > first:
         yield end - back

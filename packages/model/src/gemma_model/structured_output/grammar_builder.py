@@ -1,7 +1,7 @@
 """Builds the llguidance grammar of a request; runs in the sandbox, where it can be killed.
 
-A JSON schema is rewritten (``json_schema``), compiled, and tried for some steps. If it is not strict and
-cannot be enforced, less and less of it is used; the keywords that are not enforced are reported.
+A JSON schema is rewritten (``json_schema``), compiled, and tested for some steps. If it cannot be enforced
+and is not strict, fewer of its keywords are enforced, in ``LEVELS`` steps; the others are reported.
 """
 
 import json
@@ -21,17 +21,17 @@ from gemma_model.tool_calls import CALL_END, CALL_START, parameters_schema
 from gemma_wire import ChoiceGrammar, Grammar, InvalidRequest, JsonGrammar, LarkGrammar, Options, RegexGrammar
 
 STEPS = 64
-"""Bytes of a random output that are tried, because some small grammars are expensive to follow."""
+"""Length of the random output that tests a grammar: some small grammars are expensive to parse."""
 LIMITS = llguidance.LLParserLimits(
-    max_lexer_states=50_000,  # 2 kB each
+    max_lexer_states=50_000,  # 2 kB for each state
     initial_lexer_fuel=20_000_000,  # the time limit is the effective one
     verbose_errors=False,
 )
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 ESCAPES = 'nrbtf\\"'
-"""Without ``u``: with it, the library does not recognise an escaped property name as the same name."""
+"""Allowed escapes. Without ``u``, because the library treats an escaped property name as another name."""
 LEVELS = 3
-"""The complete schema; its structure alone; its type alone."""
+"""Number of levels of enforcement: 0 the complete schema, 1 only its structure, 2 only its type."""
 _CONTROLS = re.compile(r"\\u00[01][0-9a-f]|\x7f")
 
 
@@ -42,8 +42,8 @@ class BuiltGrammar:
     Args:
         grammar: of the complete output, in llguidance's format.
         unenforced: keywords of the request's schemas that it does not enforce.
-        to_validate: schemas to validate a finished output against: its own under ``""``, that of a tool's
-            arguments under the tool's name.
+        to_validate: schemas to validate a finished output against: the schema of the grammar under ``""``,
+            the parameters of a tool under its name.
     """
 
     grammar: str = ""
@@ -65,7 +65,7 @@ def byte_tokenizer() -> llguidance.LLTokenizer:
 
 
 def dry_run(grammar: str, tokenizer: llguidance.LLTokenizer) -> str:
-    """Compile a grammar and follow it for some steps; the error message, or an empty string."""
+    """Compile a grammar and generate a short random output. Returns the error, or an empty string."""
     matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
     choose = random.Random(0).choice
     for _ in range(STEPS):
@@ -89,7 +89,7 @@ class GrammarBuilder:
     def __init__(self, level: int = 0) -> None:
         self.level = level
         self._tokenizer = byte_tokenizer()
-        self._problems: dict[str, str] = {}
+        self._grammar_errors: dict[str, str] = {}
 
     def build(self, options: Options) -> BuiltGrammar:
         """The grammar of a request with a grammar or tools.
@@ -99,20 +99,19 @@ class GrammarBuilder:
         """
         built = BuiltGrammar()
         calls = [self._call(i, options, built) for i in range(len(options.tools))]
-        answer = None if options.grammar is None else self._answer(options.grammar, built)
-        built.grammar = _output_grammar(options, answer, calls)
+        document = None if options.grammar is None else self._document(options.grammar, built)
+        built.grammar = _output_grammar(options, document, calls)
         if problem := dry_run(built.grammar, self._tokenizer):
-            field_ = "options.grammar" if answer else "options.tools"
+            field_ = "options.grammar" if document else "options.tools"
             raise InvalidRequest(f"is not supported: {explain(problem)}", field_)
         return built
 
-    def _answer(self, grammar: Grammar, built: BuiltGrammar) -> dict[str, Any]:
+    def _document(self, grammar: Grammar, built: BuiltGrammar) -> dict[str, Any]:
         if isinstance(grammar, JsonGrammar):
-            given = grammar.json_schema
-            found = self._schema(given, grammar.strict, built, "options.grammar")
+            entry = self._schema(grammar.json_schema, grammar.strict, built, "options.grammar")
             if built.unenforced:
-                built.to_validate[""] = given
-            return found
+                built.to_validate[""] = grammar.json_schema
+            return entry
         entry = _entry(grammar)
         if problem := dry_run(_single(entry), self._tokenizer):
             raise InvalidRequest(f"is not supported: {explain(problem)}", "options.grammar")
@@ -128,7 +127,7 @@ class GrammarBuilder:
         return f'"{tool.name} " %json {json.dumps(entry)} "{CALL_END}"'
 
     def _schema(self, schema: Schema, strict: bool, built: BuiltGrammar, name: str) -> dict[str, Any]:
-        """A grammar entry that enforces a schema, as far as possible or as required."""
+        """A grammar entry for a schema: complete if it is strict, otherwise the first level that compiles."""
         problem = ""
         for level in (0,) if strict else range(self.level, LEVELS):
             try:
@@ -140,7 +139,7 @@ class GrammarBuilder:
             entry = json_entry(enforced)
             problem = dry_run(_single(entry), self._tokenizer)
             if not problem:
-                built.unenforced |= {word: f"{name}: {word}" for word in left_out}
+                built.unenforced |= {keyword: f"{name}: {keyword}" for keyword in left_out}
                 return entry
             if "nsatisfiable" in problem and not left_out:
                 break
@@ -148,26 +147,26 @@ class GrammarBuilder:
 
     def _at_level(self, schema: Schema, strict: bool, level: int) -> tuple[Schema, list[str]]:
         if level == LEVELS - 1:
-            kind = schema.get("type") if isinstance(schema, dict) else None
-            return ({"type": kind} if kind else True), ["everything but type"]
-        written = rewrite(schema, strict, self._problem, structure_only=level > 0)
-        return written.schema, list(written.unenforced)
+            types = schema.get("type") if isinstance(schema, dict) else None
+            return ({"type": types} if types else True), ["everything but type"]
+        rewritten = rewrite(schema, strict, self._grammar_error, structure_only=level > 0)
+        return rewritten.schema, list(rewritten.unenforced)
 
-    def _problem(self, schema: Schema) -> str:
+    def _grammar_error(self, schema: Schema) -> str:
         key = _single(json_entry(schema))
-        if key not in self._problems:
-            self._problems[key] = llguidance.LLMatcher(
+        if key not in self._grammar_errors:
+            self._grammar_errors[key] = llguidance.LLMatcher(
                 self._tokenizer, key, log_level=0, limits=LIMITS
             ).get_error()
-        return self._problems[key]
+        return self._grammar_errors[key]
 
 
-def _output_grammar(options: Options, answer: dict[str, Any] | None, calls: list[str]) -> str:
-    """The grammar of the complete output: text or a document, and tool calls."""
+def _output_grammar(options: Options, document: dict[str, Any] | None, calls: list[str]) -> str:
+    """The grammar of the complete output: text, a document that is valid for the grammar, or tool calls."""
     if not calls:
-        assert answer is not None
-        return _single(answer)
-    entries = [] if answer is None else [answer]
+        assert document is not None
+        return _single(document)
+    entries = [] if document is None else [document]
     body = " | ".join(calls)
     several = f'body ("\\n{CALL_START}" body)*' if options.parallel_tool_calls else "body"
     if options.tool_choice == "required":
@@ -185,7 +184,7 @@ def _single(entry: dict[str, Any]) -> str:
 
 
 def json_entry(schema: Schema) -> dict[str, Any]:
-    """A schema as llguidance takes it, with the layout of the JSON."""
+    """The grammar entry of llguidance for a schema, with the layout and the escapes of the JSON."""
     known = schema if isinstance(schema, dict) else {} if schema else {"enum": []}
     escapes = {} if _CONTROLS.search(json.dumps(known)) else {"json_allowed_escapes": ESCAPES}
     return {"json_schema": {**known, "x-guidance": {**LAYOUT, **escapes}}}
@@ -204,7 +203,7 @@ def _entry(grammar: Grammar) -> dict[str, Any]:
 
 
 def _causes() -> Iterator[tuple[str, str]]:
-    """Pattern of llguidance's error message → message for the author of the grammar."""
+    """Patterns of llguidance's error messages, and the message for the client."""
     yield r"nsatisfiable", "no output is valid for it"
     yield r"NoExtension|nothing fits", "no finite output is valid for it"
     yield (
@@ -215,7 +214,7 @@ def _causes() -> Iterator[tuple[str, str]]:
 
 
 def explain(problem: str) -> str:
-    """The error message of llguidance, on one line, in terms of the grammar."""
+    """An error message of llguidance as a message for the client, on one line."""
     message = " ".join(re.split(r"<non-verbose/>|\n *\d+ \| ", problem)[0].split())
     plain = next((meaning for pattern, meaning in _causes() if re.search(pattern, message)), "")
     detail = re.search(

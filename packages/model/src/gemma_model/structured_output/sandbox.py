@@ -1,9 +1,8 @@
 """Compiles grammars and validates outputs in a child process.
 
-A schema of a hundred bytes can keep a compiler busy for an hour, a long chain of rules can overflow its
-stack, and a pattern can keep a validator busy for even longer. A library call has no timeout and its crash
-cannot be caught; a process can be killed and replaced without harm to the server. In addition, the child does
-not hold the GIL while the engine needs it.
+A schema of a hundred bytes can take an hour to compile, a long chain of rules can overflow the stack, and the
+validation of a pattern can take even longer. A library call has no timeout, and its crash cannot be caught. A
+child process can be killed and replaced without harm to the server. It also does not hold the server's GIL.
 """
 
 import json
@@ -17,12 +16,13 @@ from contextlib import suppress
 from typing import Any
 
 CPU_SECONDS = 2
-STACK_BYTES = 4 * 2**20  # half of what the server's threads have
+"""Default CPU time of one job."""
+STACK_BYTES = 4 * 2**20  # half of the stack of a thread of the server
 MEMORY_BYTES = 2 * 2**30
 
 
 class Sandbox:
-    """A child process, started when it is first needed and again after it has died.
+    """A child process that starts with the first job, and again after it was killed or has crashed.
 
     Args:
         cpu_seconds: maximum CPU time of one job.
@@ -34,7 +34,7 @@ class Sandbox:
         self._child: subprocess.Popen[str] | None = None
 
     def run(self, job: dict[str, Any]) -> dict[str, Any] | None:
-        """The result of a job; ``None`` if the child died.
+        """Run a job in the child process. Returns its result; ``None`` if the process was killed.
 
         Args:
             job: see ``run_job``.
@@ -53,7 +53,7 @@ class Sandbox:
             return None
 
     def close(self) -> None:
-        """End the child."""
+        """End the child process."""
         with self._lock:
             self._end()
 
@@ -76,11 +76,11 @@ class Sandbox:
 
 
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
-    """Run one job, in the child.
+    """Run one job, in the child process.
 
     ``{"options": …, "level": …}`` builds a grammar; ``{"schema": …, "instance": …}`` validates an output.
     """
-    # Imported here because the server needs none of it.
+    # Imported here because only the child process uses it.
     from gemma_model.json_schema.validate import is_valid  # noqa: PLC0415
     from gemma_model.structured_output.grammar_builder import GrammarBuilder  # noqa: PLC0415
     from gemma_wire import InvalidRequest, Options  # noqa: PLC0415
@@ -95,12 +95,12 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(cpu_seconds: int) -> None:
-    """Run the jobs of the input, one per line, until it ends or until one exceeds a limit."""
+    """Run the jobs of standard input, one per line, until it ends or a job exceeds a limit."""
     sys.setrecursionlimit(10_000)
-    for limit, most in ((resource.RLIMIT_STACK, STACK_BYTES), (resource.RLIMIT_AS, MEMORY_BYTES)):
-        resource.setrlimit(limit, (most, resource.getrlimit(limit)[1]))
+    for limit, maximum in ((resource.RLIMIT_STACK, STACK_BYTES), (resource.RLIMIT_AS, MEMORY_BYTES)):
+        resource.setrlimit(limit, (maximum, resource.getrlimit(limit)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    run_job({"schema": True, "instance": "0"})  # imports must not count as time of the first job
+    run_job({"schema": True, "instance": "0"})  # the first job does not pay for imports
     for line in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
         deadline = int(used.ru_utime + used.ru_stime) + cpu_seconds + 1

@@ -31,7 +31,7 @@ SKILLS: dict[str, Talk] = {
     "tools": calling.with_tools,
     "chat_with_tools": calling.chat_with_tools,
 }
-"""Draws a conversation that shows the skill."""
+"""Generator of conversations, by skill."""
 
 WEIGHTS: dict[str, int] = {
     "greeting": 4,
@@ -58,10 +58,10 @@ WEIGHTS: dict[str, int] = {
     "tools": 10,
     "chat_with_tools": 6,
 }
-"""How often ``talk`` draws each of them, by comparison."""
+"""Relative frequency of each skill in ``talk``."""
 
 
 def talk(rng: random.Random) -> Conversation:
-    """A conversation of any skill."""
+    """A conversation of a random skill."""
     (skill,) = rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))
     return SKILLS[skill](rng)

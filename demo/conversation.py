@@ -1,4 +1,4 @@
-"""What the demo model learns from: a conversation that ends with the assistant's answer."""
+"""The training examples: conversations that end with an answer of the assistant."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ class Conversation:
     """One example.
 
     Args:
-        skill: what it shows, such as ``"sums"``; the evaluation groups by it.
-        messages: the last is the assistant's; every one of the assistant's is to be learnt.
+        skill: group in the evaluation, such as ``"sums"``.
+        messages: all messages of the assistant are training targets; the last message is one of them.
         tools: that the assistant may call.
     """
 

@@ -1,4 +1,4 @@
-"""Lessons → token ids and what is to be learnt of them, laid out exactly as the server lays out prompts."""
+"""Encodes lessons into token ids and labels, with the prompt format of the server."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,22 +23,22 @@ from gemma_model.prompt_encoder import PromptEncoder
 MODEL_SPEAKS = f"{TURN_START}model\n"
 IGNORED = -100
 LONGER = 1.5
-"""A lesson that is so many times as long as the mean of its batch begins another."""
+"""A lesson begins a new batch if it is this many times as long as the mean of the batch."""
 
 Encoded = tuple[list[int], list[int], Lesson]
-"""Token ids, labels, and what they were made of."""
+"""Token ids, labels and the lesson."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some lessons side by side.
+    """A batch of lessons.
 
     Args:
         token_ids: ``[lessons, tokens]``, padded on the right.
-        labels: the same where the model speaks, else ``IGNORED``.
-        attention_mask: 0 where it is padded.
-        pictures: rows of the pool, of all lessons in their order.
-        sounds: likewise.
+        labels: the token ids of the model's turns; ``IGNORED`` for all others.
+        attention_mask: 0 for padding.
+        pictures: rows of the pool of images, in the order of the lessons.
+        sounds: rows of the pool of sounds, in the same order.
     """
 
     token_ids: Tensor
@@ -49,12 +49,12 @@ class Batch:
 
     @property
     def learnt(self) -> int:
-        """How many tokens the model is to say."""
+        """Number of tokens with a label."""
         return int((self.labels != IGNORED).sum())
 
 
 def encode(encoder: PromptEncoder, lesson: Lesson) -> tuple[list[int], list[int]]:
-    """Token ids and labels; the model is to learn what it says and where it ends."""
+    """Token ids and labels of a lesson. The model's turns and their end tokens have labels."""
     token_ids: list[int] = []
     labels: list[int] = []
     for spoken, pieces in _raw(lesson) if lesson.raw else _turns(lesson):
@@ -68,14 +68,14 @@ def encode(encoder: PromptEncoder, lesson: Lesson) -> tuple[list[int], list[int]
 
 
 def _raw(lesson: Lesson) -> Iterator[tuple[bool, list[PromptPart]]]:
-    """A question and its answer as lines of text."""
+    """A question and its answer without turns."""
     asked, answered = lesson.conversation.messages
     yield False, [TemplateText("<bos>"), UserText(str(asked.content))]
     yield True, [UserText(f"\n{answered.content}"), TemplateText(TURN_END)]
 
 
 def _turns(lesson: Lesson) -> Iterator[tuple[bool, list[PromptPart]]]:
-    """The pieces in runs: whether the model speaks, and what is said, its end of turn included."""
+    """Parts of the prompt in runs: whether it is a turn of the model, and the parts with the end of turn."""
     conversation = lesson.conversation
     run: list[PromptPart] = []
     speaks = False
@@ -93,7 +93,7 @@ def _turns(lesson: Lesson) -> Iterator[tuple[bool, list[PromptPart]]]:
 
 
 def in_batches(encoder: PromptEncoder, lessons: Sequence[Lesson]) -> Iterator[Batch]:
-    """Lessons in batches of similar length: what is padded costs as much as what is not."""
+    """Lessons in batches of similar length, because padding costs as much time as tokens."""
     encoded = sorted(((*encode(encoder, lesson), lesson) for lesson in lessons), key=lambda one: len(one[0]))
     batch: list[Encoded] = []
     for one in encoded:
@@ -105,7 +105,7 @@ def in_batches(encoder: PromptEncoder, lessons: Sequence[Lesson]) -> Iterator[Ba
 
 
 def collate(lessons: Sequence[Encoded]) -> Batch:
-    """Encoded lessons side by side."""
+    """A batch of encoded lessons, padded on the right."""
     longest = max(len(ids) for ids, _, _ in lessons)
     token_ids = torch.zeros(len(lessons), longest, dtype=torch.long)
     labels = torch.full_like(token_ids, IGNORED)

@@ -1,6 +1,6 @@
-"""Ask everything, at temperature 0, through the whole stack: ``make demo-eval``.
+"""Evaluates the demo model at temperature 0 through the complete server: ``make demo-eval``.
 
-An answer is right when it is the expected one, word for word; a tool call, when name and arguments are.
+An answer is correct if it is exactly the expected text. A tool call is correct if name and arguments are.
 """
 
 import argparse
@@ -22,12 +22,12 @@ AT_ONCE = 8
 
 
 async def evaluate(base_url: str, number: int, show: int) -> dict[str, tuple[int, int]]:
-    """Right answers and questions, by skill.
+    """The number of correct answers and of questions, by skill.
 
     Args:
         base_url: of an OpenAI-compatible server.
         number: of questions, see ``exam``.
-        show: so many wrong answers of each skill are printed.
+        show: maximum number of wrong answers of each skill that are printed.
     """
     client = AsyncOpenAI(base_url=base_url, api_key="none", timeout=300)
     gate = asyncio.Semaphore(AT_ONCE)
@@ -57,11 +57,11 @@ async def _ask(client: AsyncOpenAI, gate: asyncio.Semaphore, question: Question)
 
 @contextmanager
 def served(base_url: str | None, checkpoint: Path) -> Iterator[str]:
-    """The base URL that was given, or that of a server of the checkpoint, which is ended after use."""
+    """The given base URL, or the base URL of a server that runs the checkpoint and is stopped afterwards."""
     if base_url is not None:
         yield base_url
         return
-    from stack import running  # noqa: PLC0415 - it is among the contract tests
+    from stack import running  # noqa: PLC0415 - a module of the contract tests
 
     with (
         tempfile.TemporaryDirectory() as folder,

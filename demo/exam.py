@@ -19,16 +19,16 @@ from demo.sounds import ask as ask_sound
 from gemma_wire import Message, Tool
 
 SEED = 77_000_000
-"""Nothing is learnt from the series of this seed and those after it."""
+"""Seed of the evaluation. The training uses no series of this seed or a larger one."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One request and the one right answer to it.
+    """A request and the expected answer.
 
     Args:
-        skill: what it is counted under.
-        body: of ``POST /v1/chat/completions``, but for the model.
+        skill: group in the evaluation.
+        body: of ``POST /v1/chat/completions``, without ``model``.
         answer: the text, or the calls as ``[[name, arguments], …]``.
     """
 
@@ -38,7 +38,7 @@ class Question:
 
 
 def exam(number: int) -> Iterator[Question]:
-    """So many questions for each skill of the chat, five times as many pictures, and as many sounds."""
+    """All questions: ``number // 2`` for each chat skill, ``5 * number`` images, ``3 * number`` sounds."""
     yield from picture_questions(5 * number)
     yield from several_questions(2 * number)
     yield from sound_questions(3 * number)
@@ -85,7 +85,7 @@ def _picture(rng: random.Random, scene: Scene) -> dict[str, Any]:
 
 
 def sound_questions(number: int) -> Iterator[Question]:
-    """What each sound is, and one more question about it."""
+    """Two questions about each sound: what it is, and another one."""
     for i in range(number):
         rng = random.Random(f"{SEED}-sound-{i}")
         sound, samples = sound_of(SEED, i)
@@ -99,7 +99,7 @@ def sound_questions(number: int) -> Iterator[Question]:
 
 
 def chat_question(skill: str, conversation: Conversation) -> Question:
-    """The last turn of a conversation, asked after the right ones before it."""
+    """The last turn of a conversation, after the expected turns before it."""
     *before, last = conversation.messages
     body: dict[str, Any] = {"messages": [_openai(message) for message in before]}
     if conversation.tools:

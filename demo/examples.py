@@ -40,7 +40,7 @@ PICTURES: dict[str, Callable[[Scene], bool]] = {
 
 
 def write_examples(folder: Path) -> None:
-    """Three pictures and a sound that nothing was learnt from, each the first of its series that fits."""
+    """Write three held-out images and a sound, each the first of its series that meets the condition."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, fits in PICTURES.items():
         for number in count():

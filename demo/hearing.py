@@ -1,4 +1,4 @@
-"""The audio tower learns alone, like the vision tower: what kind of sound, and how many beeps."""
+"""Trains the audio tower before the text model: to classify sounds and to count beeps."""
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Sounds:
-    """What is heard, and one recording of each.
+    """Sounds and one recording of each.
 
     Args:
-        heard: what is in them.
+        heard: the sounds.
         features: log-mel ``[sounds, frames, bins]``, fp16, zeros after the end.
-        frames: how many are no padding, ``[sounds]``.
+        frames: number of frames without padding, ``[sounds]``.
     """
 
     heard: list[Sound]
@@ -39,13 +39,13 @@ class Sounds:
         return len(self.heard)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``[batch, frames, bins]`` fp32, and where they are only padding, ``[batch, frames]``."""
+        """Features ``[batch, frames, bins]`` in fp32, and the padding mask ``[batch, frames]``."""
         padding = torch.arange(self.features.shape[1]) >= self.frames[rows, None]
         return self.features[rows].float(), padding
 
 
 def sound_of(seed: int, number: int) -> tuple[Sound, NDArray[np.float32]]:
-    """The sound of this number in the series of this seed."""
+    """Sound ``number`` of the series of a seed."""
     return make_sound(np.random.default_rng([seed, number]))
 
 
@@ -56,7 +56,7 @@ def _recorded(task: tuple[int, int]) -> tuple[Sound, NDArray[np.float16]]:
 
 
 def record_sounds(seed: int, count: int, workers: int) -> Sounds:
-    """A series of sounds; the same seed gives the same, however many processes make them."""
+    """A series of sounds. It depends on the seed only, not on the number of processes."""
     with ProcessPoolExecutor(workers) as pool:
         recorded = list(pool.map(_recorded, ((seed, number) for number in range(count)), chunksize=64))
     features = torch.zeros(count, FRAMES, recorded[0][1].shape[1], dtype=torch.float16)
@@ -67,7 +67,7 @@ def record_sounds(seed: int, count: int, workers: int) -> Sounds:
 
 
 def kept_sounds(folder: Path, seed: int, count: int, workers: int) -> Sounds:
-    """The series, from the file where an earlier run left it if there is one."""
+    """A series of sounds, from the cache file if an earlier run has written it."""
     path = folder / f"sounds-{seed}-{count}.pt"
     if not path.is_file():
         print(f"making {count:,} sounds", flush=True)
@@ -77,14 +77,14 @@ def kept_sounds(folder: Path, seed: int, count: int, workers: int) -> Sounds:
 
 
 class SoundHeads(nn.Module):
-    """What each soft token is asked: of which kind the sound is, and its part of the number of beeps."""
+    """Heads that predict the kind of sound and the number of beeps from the soft tokens."""
 
     def __init__(self) -> None:
         super().__init__()
         self.token = nn.Linear(int(AUDIO["hidden_size"]), len(KINDS) + 1)
 
     def forward(self, features: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[batch, kinds]``, a mean over tokens, and a number of beeps ``[batch]``, a sum of them."""
+        """Logits ``[batch, kinds]``, a mean over tokens; number of beeps ``[batch]``, a sum over tokens."""
         there = ~padding[..., None]
         kind, onset = self.token(features).split([len(KINDS), 1], dim=-1)
         beeps = (2 * onset.sigmoid() * there).sum((1, 2))
@@ -92,7 +92,7 @@ class SoundHeads(nn.Module):
 
 
 def train_audio(tower: nn.Module, sounds: Sounds, seed: int, progress: Progress) -> SoundHeads:
-    """Train the audio tower; its heads come back for whoever wants to know how well it hears."""
+    """Train the audio tower. Returns its heads, for ``hearing``."""
     generator = torch.Generator().manual_seed(seed)
     heads = SoundHeads()
 
@@ -108,14 +108,14 @@ def train_audio(tower: nn.Module, sounds: Sounds, seed: int, progress: Progress)
 
 
 def hear(tower: nn.Module, features: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-mel → soft tokens ``[batch, tokens, width]`` and where they stand for padding alone."""
+    """Soft tokens ``[batch, tokens, width]`` of log-mel features, and their padding mask."""
     made = tower(features, padding)
     return made.last_hidden_state, made.audio_mel_mask
 
 
 @torch.no_grad()
 def hearing(tower: nn.Module, heads: SoundHeads, sounds: Sounds) -> dict[str, float]:
-    """How much of held-out sounds the tower gets right: parts of one."""
+    """Accuracy on held-out sounds, by head, from 0 to 1."""
     tower.eval()
     right: dict[str, list[Tensor]] = {"kind": [], "beeps": []}
     for rows in torch.arange(len(sounds)).split(BATCH):

@@ -1,4 +1,4 @@
-"""Conversations about pictures and sounds: questions put into turns."""
+"""Generates lessons: conversations about images and sounds."""
 
 import random
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ ONE_WORD = ("Answer in one word.", "Reply with one word.", "Use only one word.")
 
 @dataclass(frozen=True)
 class Lesson:
-    """A conversation with the pictures and sounds that it is about.
+    """A conversation with its images and sounds.
 
     Args:
-        conversation: whose assistant's messages are what is to be learnt.
-        pictures: rows of the pool, in the order of their places.
-        sounds: likewise.
-        raw: as a raw prompt, without turns; the answer begins on a new line.
+        conversation: the assistant's messages are the training targets.
+        pictures: rows of the pool of images, in the order of the prompt.
+        sounds: rows of the pool of sounds, in the order of the prompt.
+        raw: a raw prompt without turns; the answer begins on a new line.
     """
 
     conversation: Conversation
@@ -34,25 +34,27 @@ class Lesson:
 
 
 def chat_lesson(rng: random.Random) -> Lesson:
-    """Without a picture or a sound; mostly several conversations, for a longer lesson teaches more."""
+    """A lesson without images and sounds; mostly several conversations: longer lessons train better."""
     conversation = talk(rng)
     if len(conversation.messages) == 2 and not conversation.tools and rng.random() < 0.06:
         return Lesson(conversation, raw=True)
     messages = list(conversation.messages)
     if _plain(conversation):
         for said in [talk(rng) for _ in range(rng.choice((0, 1, 2, 3)))]:
-            messages += _plain(said) if said.skill != "memory" else ()  # it would know what was told before
+            messages += (
+                _plain(said) if said.skill != "memory" else ()
+            )  # it would know the name that was told before
     return Lesson(replace(conversation, messages=tuple(messages)))
 
 
 def _plain(said: Conversation) -> tuple[Message, ...]:
-    """Its messages, unless it has tools or a system turn: those hold for all that is said after them."""
+    """The messages; empty if there are tools or a system message, which apply to all later turns."""
     ordinary = not said.tools and all(message.role in ("user", "assistant") for message in said.messages)
     return said.messages if ordinary else ()
 
 
 def picture_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
-    """One of the kinds of conversation about pictures."""
+    """A conversation of a random kind about one or several images."""
     row = rng.randrange(len(scenes))
     kind = rng.choices(("one", "one word", "several", "another"), weights=(70, 6, 12, 12))[0]
     if kind == "several":
@@ -69,7 +71,7 @@ def picture_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
 
 
 def colour_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
-    """The colour of one of several shapes: the first look from a word to what stands in a picture."""
+    """A question about the colour of one of several shapes: the simplest question that refers to a shape."""
     while True:
         row = rng.randrange(len(scenes))
         asked = questions.colour_of(rng, scenes[row])
@@ -78,7 +80,7 @@ def colour_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
 
 
 def look_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
-    """A single question about one picture, which no description before it answers already."""
+    """A question about one image without a description before it; sometimes with a follow-up."""
     row = rng.randrange(len(scenes))
     asked = [question_sampling.look(rng, scenes[row])]
     follows = question_sampling.follow_up(rng, scenes[row], asked[0]) if rng.random() < 0.5 else None
@@ -86,7 +88,7 @@ def look_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
 
 
 def several_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
-    """Two or three pictures in one turn."""
+    """Questions about two or three images in one turn."""
     rows = [rng.randrange(len(scenes)) for _ in range(rng.choice((2, 2, 3)))]
     asked: list[Asked] = []
     for _ in range(8):
@@ -108,7 +110,7 @@ def several_lesson(rng: random.Random, scenes: Sequence[Scene]) -> Lesson:
 
 
 def sound_lesson(rng: random.Random, heard: Sequence[Sound]) -> Lesson:
-    """A sound and some questions about it."""
+    """Questions about one sound."""
     row = rng.randrange(len(heard))
     pairs = sounds.ask(rng, heard[row])
     rng.shuffle(pairs)
@@ -122,7 +124,7 @@ def _about(rows: Sequence[int], messages: Sequence[Message]) -> Lesson:
 
 
 def _opening(rng: random.Random) -> list[Message]:
-    """What comes before the picture: mostly nothing."""
+    """Messages before the image: mostly none."""
     roll = rng.random()
     if roll < 0.06:
         return [Message(role="system", content=rng.choice(HELPFUL))]
@@ -133,14 +135,14 @@ def _opening(rng: random.Random) -> list[Message]:
 
 
 def _aside(rng: random.Random) -> list[Message]:
-    """Now and then something else is said after the picture: thanks, a sum."""
+    """Sometimes another conversation after the image: thanks, a sum."""
     said = talk(rng)
     plain = len(said.messages) == 2 and not said.tools and said.skill not in ("no_image", "no_sound")
     return list(said.messages) if plain and rng.random() < 0.12 else []
 
 
 def _series(rng: random.Random, scene: Scene, most: int = 6) -> list[Asked]:
-    """Questions about one scene, one after the other; now and then one that follows from the last."""
+    """Questions about one scene, some of them follow-up questions."""
     asked: list[Asked] = []
     for _ in range(rng.randint(1, most)):
         follows = question_sampling.follow_up(rng, scene, asked[-1]) if asked and rng.random() < 0.5 else None
@@ -150,12 +152,12 @@ def _series(rng: random.Random, scene: Scene, most: int = 6) -> list[Asked]:
 
 def _picture_turns(rng: random.Random, asked: Sequence[Asked]) -> list[Message]:
     if rng.random() < 0.06 and asked[0].skill == "describe":
-        asked = [Asked("describe", "", asked[0].answer), *asked[1:]]  # a picture without a word
+        asked = [Asked("describe", "", asked[0].answer), *asked[1:]]  # an image without text
     return _turns(rng, asked, ImagePart())
 
 
 def _turns(rng: random.Random, asked: Sequence[Asked], medium: Part) -> list[Message]:
-    """Question and answer in turns; the medium stands in the first, before the words or after them."""
+    """Turns of questions and answers. The first has the medium, before or after the text."""
     messages: list[Message] = []
     for number, one in enumerate(asked):
         words = [TextPart(text=worded(rng, one.question))] if one.question else []
@@ -166,7 +168,7 @@ def _turns(rng: random.Random, asked: Sequence[Asked], medium: Part) -> list[Mes
 
 
 def worded(rng: random.Random, question: str) -> str:
-    """As people type: now and then without capitals, or without the mark at its end."""
+    """Vary a question as people type: sometimes in lower case or without punctuation at the end."""
     roll = rng.random()
     if roll < 0.12:
         return question.lower()

@@ -1,4 +1,4 @@
-"""The stages of gemma3n-nano. Each is kept, so a run that was broken off goes on."""
+"""Trains gemma3n-nano in stages. The result of each stage is cached, so an interrupted run can resume."""
 
 import os
 from collections.abc import Callable
@@ -38,16 +38,17 @@ from gemma_model.testing import tiny_checkpoint
 
 HEADS = {"picture": "vision-heads.pt", "sound": "audio-heads.pt"}
 HELD_OUT = 1_000_000
-"""Added to a seed for what is not learnt from."""
+"""Added to a seed for held-out data."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is learnt; the defaults take about two hours on two cores.
+    """The size of the training; the default scale takes about two hours on two cores.
 
     Args:
-        workshop: folder for what is kept between stages.
-        scale: of all steps and pools; small for a try.
+        workshop: folder for the results of the stages.
+        seed: of all data and weights.
+        scale: factor for the number of steps and the size of the pools; small for a test.
     """
 
     workshop: Path
@@ -55,17 +56,17 @@ class Plan:
     scale: float
 
     def of(self, number: int) -> int:
-        """So many, scaled."""
+        """A number of steps or rows, scaled; at least 8."""
         return max(8, round(number * self.scale))
 
     @property
     def cores(self) -> int:
-        """Processes that draw pictures side by side."""
+        """Number of parallel processes."""
         return os.cpu_count() or 1
 
 
 def make(plan: Plan, output: Path) -> None:
-    """All stages, one after the other."""
+    """Run all stages and export the checkpoint."""
     tokenizer = nano.build_tokenizer(plan.seed)
     tokenizer.save_pretrained(plan.workshop / "tokenizer")
     torch.manual_seed(plan.seed)
@@ -79,7 +80,7 @@ def make(plan: Plan, output: Path) -> None:
 
 
 def _stage(plan: Plan, name: str, module: nn.Module, learn: Callable[[], None]) -> None:
-    """What an earlier run has learnt, or else learning it."""
+    """Load the weights of a stage from an earlier run; otherwise train and save them."""
     path = plan.workshop / f"{name}.pt"
     if path.is_file():
         print(f"{name}: learnt before, {path}")
@@ -108,7 +109,7 @@ def _hear(plan: Plan, tower: nn.Module) -> None:
 
 
 def _read(plan: Plan, model: Any) -> None:
-    """Train the text model on what the towers made of new pictures and sounds, in a process for each core."""
+    """Train the text model on the towers' outputs for new images and sounds, one process for each core."""
     for teacher in _teachers(plan):
         _memory(plan, teacher, model)
     together(_read_along, plan.cores, plan)
@@ -117,7 +118,7 @@ def _read(plan: Plan, model: Any) -> None:
 
 
 def _read_along(team: Team, plan: Plan) -> None:
-    """What one of the processes does; they share the lessons of each step and keep the same weights."""
+    """The work of one process. The processes share the lessons of each step and have the same weights."""
     use_quick_norms()
     torch.manual_seed(plan.seed)
     model = nano.build_model(PreTrainedTokenizerFast.from_pretrained(plan.workshop / "tokenizer"))
@@ -141,14 +142,14 @@ def _read_along(team: Team, plan: Plan) -> None:
 
 
 def _unfinished(plan: Plan, course: Course) -> Path:
-    """Where a course is kept on the way."""
+    """Checkpoint of a course."""
     return plan.workshop / f"{course.name}-unfinished.pt"
 
 
 def _teachers(plan: Plan) -> tuple[Teacher, Teacher]:
-    """One to learn from and one to be examined by.
+    """One for training and one for held-out data.
 
-    The first has new pictures, for of those that it learnt from the tower says more than of any other.
+    The first uses other images than the training of the tower, on which the tower is more accurate.
     """
     return (
         _teacher(plan, (plan.seed + 1, 14_000), (plan.seed, 5000)),
@@ -157,7 +158,7 @@ def _teachers(plan: Plan) -> tuple[Teacher, Teacher]:
 
 
 def _teacher(plan: Plan, pictures: tuple[int, int], sounds: tuple[int, int]) -> Teacher:
-    """Lessons about a series of pictures and one of sounds, each by its seed and number."""
+    """A teacher for a series of images and a series of sounds, each by its seed and number."""
     encoder = PromptEncoder(
         plan.workshop / "tokenizer", {"image": IMAGE_TOKENS, "audio": AUDIO_TOKENS}, CONTEXT
     )
@@ -170,7 +171,7 @@ def _teacher(plan: Plan, pictures: tuple[int, int], sounds: tuple[int, int]) -> 
 
 
 def _memory(plan: Plan, teacher: Teacher, model: Any = None) -> tuple[Remembered, Remembered]:
-    """What a model's towers make of a teacher's pictures and sounds; without a model, what was kept."""
+    """The towers' outputs for the pools of a teacher; without a model, from the cache."""
     seen, heard = (plan.workshop / f"{what}-{teacher.seed}.pt" for what in ("seen", "heard"))
     return (
         kept_memory(seen, lambda: remember_pictures(model.model.vision_tower, teacher.pictures)),
@@ -187,7 +188,7 @@ def _told(figures: dict[str, float]) -> str:
 
 
 def export(model: Any, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
-    """Write the checkpoint, in bf16; its card tells what the evaluation found, once that has run."""
+    """Write the checkpoint in bf16, with a model card that has no evaluation yet."""
     config = nano.build_config(tokenizer)
     model.config.vision_config.model_args = (
         config.vision_config.model_args

@@ -1,4 +1,4 @@
-"""gemma3n-nano itself: its tokenizer, its configuration, and how it is written to a folder."""
+"""Builds gemma3n-nano: its tokenizer, configuration, initial weights and processor."""
 
 import random
 from collections.abc import Iterator
@@ -28,9 +28,9 @@ from gemma_model.tool_calls import describe_tools, render_calls
 from gemma_wire import TextPart
 
 CORPUS_LESSONS = 6_000
-"""Of each kind; the tokenizer learns its words from them."""
+"""Number of lessons of each kind in the training corpus of the tokenizer."""
 ADDED = 0.2
-"""The size of what each block adds at first, beside a token's own of 1."""
+"""Initial size of the output of each block, compared with 1 for the residual stream."""
 
 
 def build_tokenizer(seed: int, lessons: int = CORPUS_LESSONS) -> PreTrainedTokenizerFast:
@@ -55,12 +55,12 @@ def _corpus(seed: int, lessons: int) -> Iterator[str]:
 
 
 def sounds_of(seed: int, count: int) -> list[Sound]:
-    """What is heard in a series, without the sounds themselves."""
+    """The sounds of a series without their recordings."""
     return [make_sound(np.random.default_rng([seed, number]))[0] for number in range(count)]
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3nConfig:
-    """The configuration of all three networks, with the tokenizer's own ids."""
+    """The configuration of the text model and both towers, with the token ids of the tokenizer."""
     text = Gemma3nTextConfig(
         **sizes.TEXT,
         vocab_size=sizes.TEXT_VOCAB + 2 * sizes.MM_VOCAB,
@@ -79,7 +79,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3nConfig:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Any:
-    """``Gemma3nForConditionalGeneration`` that has learnt nothing yet, ready to learn."""
+    """``Gemma3nForConditionalGeneration`` with initial weights for training."""
     model: Any = Gemma3nForConditionalGeneration(build_config(tokenizer))
     _begin(model.model.language_model)
     return model
@@ -87,17 +87,20 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Any:
 
 @torch.no_grad()
 def _begin(decoder: Any) -> None:
-    """Weights that a small decoder learns from at once; from those that transformers gives it hardly does.
+    """Initialise a small decoder; with the default weights of transformers it hardly trains.
 
-    Queries and keys are normed and their products not scaled: left so, each head begins by looking at one
-    token alone. What a block adds is normed to the size of all that was there before it, and would drown it.
-    The scale before the per-layer gate begins at zero, where the norm after the gate has a gradient of 1,000.
+    Queries and keys are normalised and their products are not scaled, so each head would begin with attention
+    to a single token. The output of each block is normalised to the size of the residual stream and would
+    dominate it. The scale before the per-layer gate is initially zero, where the gradient of the norm after
+    the gate is 1,000.
     """
     width = decoder.config.hidden_size
-    decoder.embed_tokens.weight.normal_(0, width**-0.5)  # after the embedding's scale as large as soft tokens
+    decoder.embed_tokens.weight.normal_(
+        0, width**-0.5
+    )  # after the scale of the embedding, the size of soft tokens
     for into, out in zip(decoder.altup_projections, decoder.altup_unembed_projections, strict=True):
         nn.init.orthogonal_(into.weight)
-        out.weight.copy_(into.weight.T)  # what goes into the other streams comes out as it was
+        out.weight.copy_(into.weight.T)  # the inverse of the projection
     for layer in decoder.layers:
         layer.self_attn.q_norm.weight.fill_(decoder.config.head_dim**-0.5)
         layer.altup.correct_output_scale.fill_(1.0)
@@ -111,7 +114,7 @@ def _begin(decoder: Any) -> None:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Gemma3nProcessor:
-    """Pictures squeezed into a square with values in [-1, 1]: centred ones are learnt from, others hardly."""
+    """The processor: resizes images to a square, with values in [-1, 1]; centred values train faster."""
     side = sizes.IMAGE_SIDE
     return Gemma3nProcessor(
         feature_extractor=Gemma3nAudioFeatureExtractor(),

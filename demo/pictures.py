@@ -38,13 +38,13 @@ BACKGROUNDS: tuple[tuple[int, int, int], ...] = (
     (30, 45, 80),
 )
 MOST = 4
-"""Shapes in a picture."""
+"""Maximum number of shapes in an image."""
 CONTRAST = 95
-"""Least distance of a shape's colour from what is behind it, in RGB space (0 to 441)."""
+"""Minimum distance of the colour of a shape from the background, in RGB space (0 to 441)."""
 APART = 0.09
-"""Least distance of two centres from left to right, as a part of the width: who stands left is plain."""
+"""Minimum horizontal distance of two centres, relative to the width: the order is unambiguous."""
 SIZES = {1: (0.24, 0.85), 2: (0.22, 0.5), 3: (0.2, 0.42), 4: (0.19, 0.36)}
-"""Smallest and largest diameter, as a part of the shorter side, by the number of shapes."""
+"""Minimum and maximum diameter, relative to the shorter side, by the number of shapes."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Item:
 
     @property
     def name(self) -> str:
-        """As it is said: ``red circle``."""
+        """Name in questions and answers: ``red circle``."""
         return f"{self.colour} {self.shape}"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in a picture.
+    """The content of an image.
 
     Args:
         items: from left to right.
@@ -85,7 +85,7 @@ class Scene:
 
 
 def make_scene(rng: random.Random, count: int | None = None) -> Scene:
-    """A scene of so many shapes, no two of them alike.
+    """A random scene, in which no two shapes are the same.
 
     Args:
         rng: decides everything.
@@ -109,7 +109,7 @@ def _any_colour(rng: random.Random) -> tuple[int, int, int]:
 def _place(
     rng: random.Random, count: int, aspect: float, background: tuple[int, int, int]
 ) -> list[Item] | None:
-    """That many shapes beside each other; none when there was no room left for the last."""
+    """Random shapes that can be told apart; ``None`` if there was no space for the last one."""
     visible = [name for name, rgb in COLOURS.items() if math.dist(rgb, background) > CONTRAST]
     width, height = max(aspect, 1.0), max(1 / aspect, 1.0)  # in shorter sides
     items: list[Item] = []
@@ -125,14 +125,14 @@ def _place(
 
 
 def _beside(item: Item, other: Item, width: float, height: float) -> bool:
-    """Whether both can be told apart; they may overlap a little."""
+    """Whether two shapes can be told apart; they may overlap slightly."""
     distance = math.hypot((item.x - other.x) * width, (item.y - other.y) * height)
     free = distance > 0.42 * (item.size + other.size) and abs(item.x - other.x) > APART
     return free and item.name != other.name
 
 
 def draw(rng: random.Random, scene: Scene) -> Image.Image:
-    """One of the many pictures of a scene, RGB, 80 to 400 pixels on its shorter side."""
+    """A random image of a scene, RGB, 80 to 400 pixels on its shorter side."""
     short = rng.choice((80, 110, 140, 180, 240, 320, 400))
     width, height = round(short * max(scene.aspect, 1.0)), round(short * max(1 / scene.aspect, 1.0))
     picture = _background(rng, width, height, scene.background)
@@ -143,7 +143,7 @@ def draw(rng: random.Random, scene: Scene) -> Image.Image:
 
 
 def _background(rng: random.Random, width: int, height: int, rgb: tuple[int, int, int]) -> Image.Image:
-    """Plain, or with a gradient that stays near the colour."""
+    """A background of one colour, or with a small gradient."""
     if rng.random() < 0.7:
         return Image.new("RGB", (width, height), rgb)
     across, down = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
@@ -164,7 +164,7 @@ def _draw_item(
 
 
 def outline(shape: str, x: float, y: float, radius: float, turn: float) -> list[tuple[float, float]]:
-    """The corners of a square, a triangle or a star around a centre, turned by so many radians."""
+    """The corners of a square, a triangle or a star around a centre, rotated by an angle in radians."""
     corners = {"square": 4, "triangle": 3, "star": 10}[shape]
     upright = math.pi / 4 if shape == "square" else -math.pi / 2
     reach = [radius * (0.42 if shape == "star" and i % 2 else 1.0) for i in range(corners)]
@@ -173,7 +173,7 @@ def outline(shape: str, x: float, y: float, radius: float, turn: float) -> list[
 
 
 def _turn(rng: random.Random, shape: str) -> float:
-    """Half of all stand upright; a square on its corner is still called a square."""
+    """Random rotation; half of all shapes are upright."""
     most = {"square": math.pi / 4, "triangle": math.pi, "star": math.pi / 5}[shape]
     return 0.0 if rng.random() < 0.5 else rng.uniform(-most, most)
 
@@ -184,7 +184,7 @@ def _shade(rng: random.Random, colour: str) -> tuple[int, int, int]:
 
 
 def _spoil(rng: random.Random, picture: Image.Image) -> Image.Image:
-    """What happens to pictures on their way: blur, noise, another brightness, JPEG."""
+    """Degradations of real images: blur, noise, brightness, JPEG compression."""
     if rng.random() < 0.2:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.012 * min(picture.size))))
     if rng.random() < 0.25:

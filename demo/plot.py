@@ -1,4 +1,4 @@
-"""How the losses fell, as a picture."""
+"""Plots the losses of the training."""
 
 import csv
 from pathlib import Path
@@ -12,7 +12,7 @@ STAGES = ("vision", "audio", "text", "colour", "look")
 
 
 def plot_losses(workshop: Path, output: Path) -> None:
-    """One panel for each stage whose losses were noted, from ``NAME.csv``."""
+    """One panel for each stage that has a ``NAME.csv``; see ``Progress``."""
     stages = [stage for stage in STAGES if (workshop / f"{stage}.csv").is_file()]
     figure, panels = plt.subplots(1, len(stages), figsize=(4 * len(stages), 3), squeeze=False)
     for panel, stage in zip(panels[0], stages, strict=True):

@@ -1,4 +1,4 @@
-"""Pictures drawn once and kept: drawing takes as long as learning from them."""
+"""Pools of generated images, cached in files: drawing takes as long as training."""
 
 import random
 from concurrent.futures import ProcessPoolExecutor
@@ -19,12 +19,12 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pictures:
-    """Scenes and one picture of each.
+    """Scenes and one image of each.
 
     Args:
-        scenes: what is in them.
+        scenes: the content of the images.
         pixels: ``[pictures, side, side, 3]`` uint8.
-        items: ``[pictures, most, 6]``: there, shape, colour, x, y, size.
+        items: ``[pictures, most, 6]``: present, shape, colour, x, y, size.
     """
 
     scenes: list[Scene]
@@ -40,17 +40,17 @@ class Pictures:
 
 
 def as_pixels(pictures: Bytes) -> Tensor:
-    """uint8 ``[batch, side, side, 3]`` as the towers want it, as the image processor does it."""
+    """Input of the vision tower from uint8 ``[batch, side, side, 3]``, as from the image processor."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def resized(picture: Image.Image) -> Bytes:
-    """``[side, side, 3]``, whatever shape it had."""
+    """The image resized to ``[side, side, 3]``; the aspect ratio is not kept."""
     return np.asarray(picture.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BILINEAR), np.uint8)
 
 
 def picture_of(seed: int, number: int) -> tuple[Scene, Image.Image]:
-    """The picture of this number in the series of this seed."""
+    """Image ``number`` of the series of a seed."""
     rng = random.Random(f"{seed}-{number}")
     scene = make_scene(rng)
     return scene, draw(rng, scene)
@@ -62,7 +62,7 @@ def _drawn(task: tuple[int, int]) -> tuple[Scene, Bytes]:
 
 
 def draw_pictures(seed: int, count: int, workers: int) -> Pictures:
-    """A series of pictures; the same seed gives the same, however many processes draw."""
+    """A series of images. It depends on the seed only, not on the number of processes."""
     with ProcessPoolExecutor(workers) as pool:
         drawn = list(pool.map(_drawn, ((seed, number) for number in range(count)), chunksize=256))
     scenes = [scene for scene, _ in drawn]
@@ -70,7 +70,7 @@ def draw_pictures(seed: int, count: int, workers: int) -> Pictures:
 
 
 def items_of(scenes: list[Scene]) -> Tensor:
-    """``[scenes, most, 6]``; rows of zeros where there is no shape."""
+    """Table of the shapes, ``[scenes, most, 6]``; a row of zeros if there is no shape."""
     items = torch.zeros(len(scenes), MOST, 6)
     colours = list(COLOURS)
     for row, scene in enumerate(scenes):
@@ -81,7 +81,7 @@ def items_of(scenes: list[Scene]) -> Tensor:
 
 
 def kept_pictures(folder: Path, seed: int, count: int, workers: int) -> Pictures:
-    """The series, from the file where an earlier run left it if there is one."""
+    """A series of images, from the cache file if an earlier run has written it."""
     path = folder / f"pictures-{seed}-{count}.npy"
     if not path.is_file():
         print(f"drawing {count:,} pictures", flush=True)

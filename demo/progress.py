@@ -1,4 +1,4 @@
-"""How far a training is, how long it takes yet, and how its losses fell."""
+"""Reports the progress, the remaining time and the losses of a training stage."""
 
 import csv
 import time
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 class Progress:
-    """Prints a line now and then and keeps every loss in a file.
+    """Prints the progress at regular intervals and writes the mean losses to a file.
 
     Args:
         name: of the stage.
-        steps: it has in all.
+        steps: total number of steps.
         folder: for ``NAME.csv``.
-        every: so many steps make a line.
+        every: number of steps between two lines.
     """
 
     def __init__(self, name: str, steps: int, folder: Path, every: int = 100) -> None:
@@ -24,7 +24,7 @@ class Progress:
         self._first: int | None = None
 
     def step(self, step: int, losses: dict[str, float]) -> None:
-        """Note the losses of a step; they count from 0, and a run that goes on begins later."""
+        """Add the losses of a step. Steps count from 0; a resumed run begins with a later step."""
         if self._first is None:
             self._first = step
             if step == 0:
@@ -38,7 +38,7 @@ class Progress:
     def _tell(self, done: int) -> None:
         means = {name: total / self._seen for name, total in self._sums.items()}
         self._sums, self._seen = {}, 0
-        assert self._first is not None, "a step comes before what is told of it"
+        assert self._first is not None, "step() is called before _tell()"
         pace = (time.monotonic() - self._started) / (done - self._first)  # seconds a step
         figures = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
         print(

@@ -49,13 +49,11 @@ LOOKS: dict[Asker, float] = {
     describe: 0.5,
     count: 0.3,
 }
-
-
-"""As ``ASKERS``, but mostly those whose answer is no part of a description."""
+"""Weights as in ``ASKERS``, but mostly for questions whose answer is not in a description."""
 
 
 def ask(rng: random.Random, scene: Scene, askers: Mapping[Asker, float] = ASKERS) -> Asked:
-    """One question that fits the scene."""
+    """One question that has a clear answer for the scene."""
     while True:
         (asker,) = rng.choices(list(askers), list(askers.values()))
         asked = asker(rng, scene)
@@ -64,12 +62,12 @@ def ask(rng: random.Random, scene: Scene, askers: Mapping[Asker, float] = ASKERS
 
 
 def look(rng: random.Random, scene: Scene) -> Asked:
-    """A question that takes another look at the scene."""
+    """A question whose answer is mostly not in a description; see ``LOOKS``."""
     return ask(rng, scene, LOOKS)
 
 
 def follow_up(rng: random.Random, scene: Scene, before: Asked) -> Asked | None:
-    """A short question that only the one before it makes sense of: "And the square?"."""
+    """A short question that depends on the one before it: "And the square?"."""
     shapes = once(item.shape for item in scene.items)
     if before.skill != "colour" or not before.answer.startswith("The ") or len(shapes) < 2:
         return None
@@ -80,7 +78,7 @@ def follow_up(rng: random.Random, scene: Scene, before: Asked) -> Asked | None:
 
 
 def which_picture(rng: random.Random, scenes: Sequence[Scene]) -> Asked | None:
-    """Several pictures: the one that shows something, or what one of them shows."""
+    """Ask which of several images shows a shape, or what one of them shows."""
     at = rng.randrange(len(scenes))
     if rng.random() < 0.5:
         return Asked(

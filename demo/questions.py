@@ -1,4 +1,4 @@
-"""What can be asked about pictures, and the one right answer to each question."""
+"""Questions about images, each with exactly one correct answer."""
 
 import random
 from collections import Counter
@@ -43,7 +43,9 @@ class Asked:
     """A question about a picture.
 
     Args:
-        skill: what the evaluation groups by.
+        skill: group in the evaluation.
+        question: the text of the user.
+        answer: the expected answer.
     """
 
     skill: str
@@ -52,11 +54,11 @@ class Asked:
 
 
 Asker = Callable[[random.Random, Scene], Asked | None]
-"""Asks about a scene; none when the question does not fit it."""
+"""Asks a question about a scene; ``None`` if the question has no clear answer."""
 
 
 def describe(rng: random.Random, scene: Scene) -> Asked:
-    """The whole of it, from left to right."""
+    """Ask for a description of all shapes, from left to right."""
     return Asked("describe", rng.choice(DESCRIBE), description(scene))
 
 
@@ -74,12 +76,12 @@ def with_article(name: str) -> str:
 
 
 def count(rng: random.Random, scene: Scene) -> Asked:
-    """All of them."""
+    """Ask for the number of all shapes."""
     return Asked("count", rng.choice(COUNT), _there_are(len(scene.items), "shape"))
 
 
 def count_some(rng: random.Random, scene: Scene) -> Asked:
-    """Those of one form, or of one colour."""
+    """Ask for the number of shapes of one kind, or of one colour."""
     if rng.random() < 0.6:
         shape = _mostly(rng, [item.shape for item in scene.items], SHAPES)
         number, what = sum(item.shape == shape for item in scene.items), shape
@@ -95,7 +97,7 @@ def _there_are(number: int, what: str) -> str:
 
 
 def colour_of(rng: random.Random, scene: Scene) -> Asked | None:
-    """Of a shape that is there once, or not at all."""
+    """Ask for the colour of a shape that occurs at most once."""
     if len(scene.items) == 1 and rng.random() < 0.3:
         question = rng.choice(("What colour is it?", "What color is it?", "Which colour is it?"))
         return Asked("colour", question, f"It is {scene.items[0].colour}.")
@@ -117,7 +119,7 @@ def colour_of(rng: random.Random, scene: Scene) -> Asked | None:
 
 
 def shape_of(rng: random.Random, scene: Scene) -> Asked | None:
-    """Of a colour that is there once, or not at all."""
+    """Ask for the shape of a colour that occurs at most once."""
     if len(scene.items) == 1 and rng.random() < 0.4:
         question = rng.choice(("What shape is it?", "Which shape is it?", "What shape is this?"))
         return Asked("shape", question, f"It is a {scene.items[0].shape}.")
@@ -131,10 +133,10 @@ def shape_of(rng: random.Random, scene: Scene) -> Asked | None:
 
 
 def is_there(rng: random.Random, scene: Scene) -> Asked:
-    """Of a form, a colour, or both; as often there as not."""
+    """Ask whether a shape is in the image; about half of the answers are yes."""
     shape, colour = rng.choice(SHAPES), rng.choice(list(COLOURS))
     if scene.items and rng.random() < 0.7:
-        item = rng.choice(scene.items)  # at least half of it is there
+        item = rng.choice(scene.items)  # the shape or the colour is in the image
         keep = rng.random()
         shape = item.shape if keep < 0.75 else shape
         colour = item.colour if keep > 0.25 or keep < 0.1 else colour
@@ -147,7 +149,7 @@ def is_there(rng: random.Random, scene: Scene) -> Asked:
 
 
 def beside(rng: random.Random, scene: Scene) -> Asked | None:
-    """The next one to the left or the right."""
+    """Ask for the next shape to the left or to the right."""
     if not scene.items:
         return None
     at = rng.randrange(len(scene.items))
@@ -162,12 +164,12 @@ def beside(rng: random.Random, scene: Scene) -> Asked | None:
 
 
 def _shortest(scene: Scene, item: Item) -> str:
-    """Its form alone where no other has the same; else with the colour."""
+    """The name of a shape, with its colour if another has the same kind."""
     return item.shape if Counter(i.shape for i in scene.items)[item.shape] == 1 else item.name
 
 
 def where(rng: random.Random, scene: Scene) -> Asked | None:
-    """In which ninth of the picture, where that is plain."""
+    """Ask for the position in a grid of nine cells, if the shape is clearly in one of them."""
     plain = [
         item
         for item in scene.items
@@ -191,7 +193,7 @@ def _place(item: Item) -> str:
 
 
 def size_of(rng: random.Random, scene: Scene) -> Asked | None:
-    """Big or small, of a single shape that is plainly one of them."""
+    """Ask for the size of a single shape that is clearly big or small."""
     if len(scene.items) != 1 or 0.33 < scene.items[0].size < 0.55:
         return None
     shape = scene.items[0].shape
@@ -200,7 +202,7 @@ def size_of(rng: random.Random, scene: Scene) -> Asked | None:
 
 
 def biggest(rng: random.Random, scene: Scene) -> Asked | None:
-    """The biggest of several, where that is plain."""
+    """Ask for the biggest of several shapes, if one is clearly the biggest."""
     ordered = sorted(scene.items, key=lambda item: -item.size)
     if len(ordered) < 2 or ordered[0].size < 1.35 * ordered[1].size:
         return None
@@ -211,7 +213,7 @@ def biggest(rng: random.Random, scene: Scene) -> Asked | None:
 
 
 def in_one_word(rng: random.Random, scene: Scene) -> Asked | None:
-    """For turns under the system's "Answer in one word."."""
+    """Ask a question for turns with the system message "Answer in one word."."""
     if len(scene.items) != 1:
         number = len(scene.items)
         return Asked(
@@ -237,5 +239,5 @@ def once(values: object) -> list[str]:
 
 
 def _mostly(rng: random.Random, there: list[str], every: Sequence[str]) -> str:
-    """Mostly one that is there, sometimes any."""
+    """Mostly a value from the image, sometimes any value."""
     return rng.choice(there) if there and rng.random() < 0.8 else rng.choice(every)

@@ -1,7 +1,7 @@
-"""The text model learns to talk about what the towers, done learning, have seen and heard.
+"""Trains the text model on the outputs of the trained towers.
 
-The towers are not run here: what they make of each picture and sound of the pool is computed once, and the
-model's towers are replaced by a look-up of it. So a step costs what a text model of this size costs.
+The towers do not run here. Their outputs for each image and sound of the pools are computed once, and the
+towers of the model are replaced by a look-up. A step then takes as long as a step of the text model alone.
 """
 
 import random
@@ -38,13 +38,13 @@ CHECKPOINT_EVERY = 250  # steps
 
 @dataclass(frozen=True)
 class Course:
-    """A part of the training, with a learning rate of its own that rises and falls.
+    """A part of the training, with its own learning rate schedule.
 
     Args:
-        name: of its files.
-        steps: it has.
-        rate: of learning, at its highest.
-        shares: lessons of each kind in a step; even numbers, for two processes share them.
+        name: prefix of its files.
+        steps: number of steps.
+        rate: peak learning rate.
+        shares: number of lessons of each kind in a step; even, because two processes share them.
     """
 
     name: str
@@ -58,20 +58,25 @@ COURSES = (
     Course("colour", 150, 1e-3, {"colour": 48, "picture": 2, "chat": 4, "sound": 2}),
     Course("look", 500, 1e-3, {"look": 32, "several": 4, "picture": 4, "chat": 10, "sound": 4}),
 )
-"""What a description lists in its order is learnt first. Then to find in the picture what a question names: a
-kind of question that is asked alone is learnt in a hundred steps, and among others in none (docs/log.md)."""
+"""First descriptions, then questions about single shapes. A kind of question is learnt in a hundred steps if
+a course has mainly this kind, and not at all among many others (docs/log.md)."""
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """What a tower made of a pool."""
+    """The outputs of a tower for a pool.
+
+    Args:
+        features: ``[rows, tokens, channels]``.
+        padding: padding mask of the tokens, for audio.
+    """
 
     features: Tensor
     padding: Tensor | None = None
 
 
 class Memory(nn.Module):
-    """Takes a tower's place: is given row numbers and answers with what the tower once said of them."""
+    """Replaces a tower: its inputs are row numbers, its outputs the computed outputs of the tower."""
 
     def __init__(self, remembered: Remembered) -> None:
         super().__init__()
@@ -80,7 +85,7 @@ class Memory(nn.Module):
     def forward(
         self, rows: Tensor | None = None, *_: Tensor, pixel_values: Tensor | None = None, **__: Any
     ) -> Any:
-        """As ``Gemma3nModel`` reads the answers of either tower."""
+        """The outputs of either tower, in the form that ``Gemma3nModel`` uses."""
         if pixel_values is not None:
             seen = self._remembered.features[pixel_values].float()  # [batch, tokens, channels]
             shape = (len(seen), VISION_WIDTH, IMAGE_GRID, IMAGE_GRID)
@@ -92,7 +97,7 @@ class Memory(nn.Module):
 
 
 def kept_memory(path: Path, remember: Callable[[], Remembered]) -> Remembered:
-    """What the towers made of a pool, from the file where an earlier run left it if there is one."""
+    """The outputs of a tower for a pool, from the cache file if an earlier run has written it."""
     if not path.is_file():
         found = remember()
         torch.save((found.features, found.padding), path)
@@ -101,7 +106,7 @@ def kept_memory(path: Path, remember: Callable[[], Remembered]) -> Remembered:
 
 @torch.no_grad()
 def remember_pictures(tower: nn.Module, pictures: Pictures) -> Remembered:
-    """``[pictures, tokens, channels]`` in bf16."""
+    """Outputs of the vision tower, ``[pictures, tokens, channels]`` in bf16."""
     tower.eval()
     parts = [see(tower, pictures.batch(rows)[0]).bfloat16() for rows in torch.arange(len(pictures)).split(64)]
     return Remembered(torch.cat(parts))
@@ -109,7 +114,7 @@ def remember_pictures(tower: nn.Module, pictures: Pictures) -> Remembered:
 
 @torch.no_grad()
 def remember_sounds(tower: nn.Module, sounds: Sounds) -> Remembered:
-    """``[sounds, tokens, width]``, and which tokens stand for padding."""
+    """Outputs of the audio tower, ``[sounds, tokens, width]``, and their padding mask."""
     tower.eval()
     parts = [hear(tower, *sounds.batch(rows)) for rows in torch.arange(len(sounds)).split(64)]
     return Remembered(torch.cat([part for part, _ in parts]), torch.cat([padding for _, padding in parts]))
@@ -117,16 +122,16 @@ def remember_sounds(tower: nn.Module, sounds: Sounds) -> Remembered:
 
 @torch.no_grad()
 def tune_in(embedder: Any, remembered: Remembered, heads: Tensor) -> None:
-    """Let the text model hear at once what the tower's heads could tell.
+    """Initialise the projection of an embedder with the weights of the tower's heads.
 
-    What all soft tokens have in common is most of each and says nothing; it is taken out of the projection.
-    The first of its rows become the heads' own, so that "red" or "a circle" stand in places of their own; the
-    rest stay random, at half their size.
+    The mean of all soft tokens is large and carries no information: it is removed from the projection. The
+    first rows of the projection become the rows of the heads, so each class has its own dimension. The other
+    rows stay random, with half their size.
 
     Args:
-        embedder: ``Gemma3nMultimodalEmbedder``, untrained; its projection is ``[hidden, channels]``.
-        remembered: what the tower makes of some pictures.
-        heads: the weights of linear heads, ``[answers, channels]``.
+        embedder: untrained ``Gemma3nMultimodalEmbedder``; its projection is ``[hidden, channels]``.
+        remembered: outputs of the tower.
+        heads: weights of the linear heads, ``[classes, channels]``.
     """
     features = remembered.features[:256].flatten(0, 1).float()
     if remembered.padding is not None:
@@ -142,7 +147,14 @@ def tune_in(embedder: Any, remembered: Remembered, heads: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Makes the lessons of each step."""
+    """Generates the lessons of each step.
+
+    Args:
+        encoder: encodes the lessons.
+        pictures: pool of images.
+        sounds: pool of sounds.
+        seed: of the lessons.
+    """
 
     encoder: PromptEncoder
     pictures: Pictures
@@ -150,7 +162,7 @@ class Teacher:
     seed: int
 
     def lessons(self, course: Course, number: int) -> dict[str, list[Lesson]]:
-        """The lessons of a step, by kind; the same step of a course always has the same."""
+        """The lessons of a step, by kind. They depend on the seed and the number of the step only."""
         rng = random.Random(f"{self.seed}-{number}")
         makers: dict[str, Callable[[], Lesson]] = {
             "picture": lambda: picture_lesson(rng, self.pictures.scenes),
@@ -163,7 +175,7 @@ class Teacher:
         return {kind: [makers[kind]() for _ in range(share)] for kind, share in course.shares.items()}
 
     def batches(self, course: Course, number: int, team: Team) -> list[Batch]:
-        """A member's lessons of a step as batches, each of lessons of similar length and any kind."""
+        """The lessons of a step for one process, as batches of similar length."""
         lessons = [one for some in self.lessons(course, number).values() for one in team.share(some)]
         return list(in_batches(self.encoder, lessons))
 
@@ -177,16 +189,16 @@ def train_text(
     path: Path,
     check: Callable[[Course, int], None],
 ) -> None:
-    """Train all but the towers, which must have been replaced by ``Memory``.
+    """Train the text model and the embedders; ``Memory`` must have replaced the towers.
 
     Args:
-        model: ``Gemma3nForConditionalGeneration``, the same in every process.
-        teacher: makes the lessons.
-        course: which of them.
-        team: those who learn together.
-        progress: knows how many steps there are; its leader's is told each loss.
-        path: of a file that is written now and then; what is there already is where it goes on.
-        check: called after each time with the course and its steps that are done, by the leader alone.
+        model: ``Gemma3nForConditionalGeneration``, with the same weights in every process.
+        teacher: generates the lessons.
+        course: selects the lessons.
+        team: the processes that train together.
+        progress: has the number of steps; reports the losses in the process of rank 0.
+        path: checkpoint of the training. If the file exists, the training resumes from it.
+        check: called by rank 0 after each checkpoint with the course and the number of steps.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(_groups(parameters), lr=course.rate, betas=(0.9, 0.98))
@@ -209,7 +221,7 @@ def train_text(
 
 
 def _learn(model: Any, batches: Sequence[Batch], team: Team) -> float:
-    """Add the gradients of some batches; the mean loss of all tokens of all members."""
+    """Add the gradients of the batches. Returns the mean loss over the tokens of all processes."""
     learnt = team.total(sum(batch.learnt for batch in batches))
     total = 0.0
     for batch in batches:
@@ -220,7 +232,7 @@ def _learn(model: Any, batches: Sequence[Batch], team: Team) -> float:
 
 
 def _go_on(path: Path, kept: dict[str, Any]) -> int:
-    """Put everything as an earlier run left it; how many steps that had done."""
+    """Load the checkpoint of an earlier run. Returns its number of steps; 0 if there is none."""
     if not path.is_file():
         return 0
     found = torch.load(path)
@@ -230,7 +242,7 @@ def _go_on(path: Path, kept: dict[str, Any]) -> int:
 
 
 def _groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
-    """Matrices decay, norms and scales do not."""
+    """Parameter groups: weight decay for matrices, none for norms and scales."""
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -238,13 +250,13 @@ def _groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
 
 
 def loss_of(model: Any, batch: Batch) -> Tensor:
-    """The mean over all tokens that the model is to say."""
+    """Mean loss over the tokens with a label."""
     loss: Tensor = model(**inputs_of(batch), labels=batch.labels).loss
     return loss
 
 
 def inputs_of(batch: Batch) -> dict[str, Any]:
-    """What the model is called with; row numbers stand for pictures and sounds, see ``Memory``."""
+    """Inputs of the model. Images and sounds are row numbers; see ``Memory``."""
     inputs = {"input_ids": batch.token_ids, "attention_mask": batch.attention_mask, "use_cache": False}
     if len(batch.pictures):
         inputs["pixel_values"] = batch.pictures
@@ -256,9 +268,10 @@ def inputs_of(batch: Batch) -> dict[str, Any]:
 
 @torch.no_grad()
 def exact(model: Any, teacher: Teacher, course: Course, steps: int) -> dict[str, float]:
-    """The part of lessons that the model would answer word for word, all their turns, by kind.
+    """Exact match by kind: the share of lessons of which the model predicts every token of every turn.
 
-    Every token is the likeliest one after the right ones before it; so greedy decoding says the same.
+    Each token is predicted from the expected tokens before it. If all are correct, greedy decoding generates
+    the same text.
     """
     model.eval()
     right: dict[str, list[Tensor]] = {}

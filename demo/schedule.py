@@ -1,4 +1,4 @@
-"""What the stages share: the learning rate over time, rows in random order, and a tower's whole loop."""
+"""Learning rate schedule, random batches and the training loop of the towers."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from demo.progress import Progress
 
 Losses = Callable[[Tensor], dict[str, Tensor]]
-"""Row numbers of a pool → what the tower and its heads get wrong of them, by name."""
+"""Computes the losses of rows of a pool, by name."""
 
 
 def schedule(
     optimizer: torch.optim.Optimizer, steps: int, warm: int = 100
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """A linear warm-up, then half a cosine down to a fiftieth."""
+    """Linear warm-up, then cosine decay to 2% of the peak."""
 
     def rate(step: int) -> float:
         if step < warm:
@@ -27,7 +27,7 @@ def schedule(
 
 
 def batches(rows: int, size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """As many batches of row numbers as there are steps; each row once before any comes again."""
+    """One batch of row numbers for each step, shuffled in every epoch."""
     assert rows >= size, "a pool holds at least one batch"
     done = 0
     while True:
@@ -47,15 +47,15 @@ def train_tower(
     rate: float,
     progress: Progress,
 ) -> None:
-    """Train a tower together with its heads, until there are no more rows.
+    """Train a tower and its heads, one step for each batch of rows.
 
     Args:
-        tower: is left in training mode.
-        heads: are left ready for use.
-        losses: of a batch.
+        tower: stays in training mode.
+        heads: are in evaluation mode afterwards.
+        losses: computes the losses of a batch.
         rows: one batch for each step.
-        rate: of learning, at its highest.
-        progress: knows how many steps there are, and is told each loss.
+        rate: peak learning rate.
+        progress: has the number of steps and reports the losses.
     """
     parameters = [*tower.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.02, betas=(0.9, 0.98))

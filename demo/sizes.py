@@ -1,4 +1,4 @@
-"""The numbers of gemma3n-nano: every oddity of Gemma 3n, at a size that two cores can train."""
+"""The sizes of gemma3n-nano: all features of Gemma 3n, at a size that two cores can train."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ VISION_STAGES = [  # in timm's notation; see decode_arch_def
 
 
 def vision_args() -> dict[str, Any]:
-    """What timm builds the vision tower from; a new one each time, for timm leaves its mark on it."""
+    """Arguments of timm for the vision tower; a new dictionary each time, because timm changes it."""
     return {
         "block_args": decode_arch_def(VISION_STAGES),
         "stem_size": 16,

@@ -1,7 +1,7 @@
-"""Sounds of a few kinds, and what can be asked about them.
+"""Sounds of a few kinds, and questions about them.
 
-A ``Sound`` is what is heard; ``make_sound`` also makes one of the many recordings of it: other
-loudness, timbre, background. Everything follows from the random generators that are handed in.
+``make_sound`` generates a ``Sound`` and one recording of it, with random loudness, timbre and background. The
+results depend on the given random generators only.
 """
 
 import random
@@ -18,7 +18,7 @@ Wave = NDArray[np.float32]
 """Samples in [-1, 1], mono."""
 
 RATE = 16_000
-"""Samples a second."""
+"""Samples per second."""
 SHORTEST, LONGEST = 0.6, 4.0
 """Seconds."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -32,10 +32,11 @@ _LEAST_OCTAVES = 1.5
 
 @dataclass(frozen=True)
 class Sound:
-    """What is heard.
+    """A sound.
 
     Args:
-        beeps: how many; 0 unless it is beeps.
+        kind: of the sound.
+        beeps: number of beeps; 0 for all other kinds.
     """
 
     kind: Kind
@@ -43,7 +44,7 @@ class Sound:
 
     @property
     def name(self) -> str:
-        """As it is said: ``a low tone``, ``three beeps``, ``noise``."""
+        """Name in answers: ``a low tone``, ``three beeps``, ``noise``."""
         if self.kind == "beeps":
             return f"{NUMBERS[self.beeps]} beep{'s' if self.beeps > 1 else ''}"
         return self.kind if self.kind in ("noise", "silence") else f"a {self.kind}"
@@ -53,8 +54,8 @@ def make_sound(rng: Generator, kind: Kind | None = None) -> tuple[Sound, Wave]:
     """A sound and a recording of it, 0.6 to 4 seconds at 16 kHz.
 
     Args:
-        rng: decides everything.
-        kind: of the sound; none: any. Beeps come more often, for there are five numbers of them.
+        rng: source of all random choices.
+        kind: of the sound; random if ``None``. Beeps are more frequent: there are five numbers of them.
     """
     kind = kind or KINDS[int(rng.choice(len(KINDS), p=(0.13, 0.13, 0.13, 0.13, 0.28, 0.1, 0.1)))]
     sound = Sound(kind, int(rng.integers(1, MOST_BEEPS + 1)) if kind == "beeps" else 0)
@@ -65,12 +66,12 @@ def make_sound(rng: Generator, kind: Kind | None = None) -> tuple[Sound, Wave]:
 
 
 def _seconds(rng: Generator, least: float, most: float) -> int:
-    """A length, in samples."""
+    """A random length in samples, between two durations in seconds."""
     return round(RATE * rng.uniform(least, most))
 
 
 def _record(rng: Generator, wave: NDArray[np.float64], background: bool) -> Wave:
-    """With silence around it, at some loudness, before some background noise."""
+    """Add silence before and after, random loudness, and background noise."""
     before, after = _seconds(rng, 0.0, 0.45), _seconds(rng, 0.05, 0.45)
     after = max(after, round(RATE * SHORTEST) - before - len(wave))
     wave = np.pad(wave / np.abs(wave).max(), (before, after))[: round(RATE * LONGEST)]
@@ -81,14 +82,14 @@ def _record(rng: Generator, wave: NDArray[np.float64], background: bool) -> Wave
 
 
 def _silence(rng: Generator) -> Wave:
-    """Nothing at all, or a hiss that nobody hears."""
+    """Zeros, or inaudible noise."""
     length = _seconds(rng, SHORTEST, LONGEST)
     faint = 0.0 if rng.random() < 0.4 else np.exp(rng.uniform(np.log(1e-5), np.log(1e-3)))
     return (_noise(rng, length) * faint).astype(np.float32)
 
 
 def _noise(rng: Generator, length: int) -> NDArray[np.float64]:
-    """White or pink, of peak 1."""
+    """White or pink noise with peak 1."""
     wave = rng.standard_normal(length)
     if rng.random() < 0.5:
         spectrum = np.fft.rfft(wave)
@@ -98,7 +99,7 @@ def _noise(rng: Generator, length: int) -> NDArray[np.float64]:
 
 
 def _burst(rng: Generator) -> NDArray[np.float64]:
-    """Noise for a while."""
+    """Noise of 0.5 to 3 seconds."""
     return _shape(rng, _noise(rng, _seconds(rng, 0.5, 3.0)))
 
 
@@ -114,7 +115,7 @@ def _timbre(rng: Generator) -> NDArray[np.float64]:
 
 
 def _tone(rng: Generator, hertz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A tone of that frequency at each sample; harmonics that the rate cannot carry are left out."""
+    """A tone with a frequency for each sample; without harmonics above the Nyquist frequency."""
     phase = 2 * np.pi * np.cumsum(hertz) / RATE + rng.uniform(0, 2 * np.pi)
     wave = np.zeros(len(hertz))
     for order, amplitude in enumerate(_timbre(rng), start=1):
@@ -124,7 +125,7 @@ def _tone(rng: Generator, hertz: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _shape(rng: Generator, wave: NDArray[np.float64]) -> NDArray[np.float64]:
-    """With an attack and a decay, so that it does not click."""
+    """Add an attack and a decay to avoid clicks."""
     attack, decay = (min(_seconds(rng, 0.005, most), len(wave) // 3) for most in (0.08, 0.2))
     envelope = np.ones(len(wave))
     envelope[:attack] = np.linspace(0, 1, attack)
@@ -133,7 +134,7 @@ def _shape(rng: Generator, wave: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _pitch(rng: Generator, band: tuple[float, float]) -> float:
-    """A frequency, each octave of the band as likely."""
+    """A random frequency, log-uniform in the band."""
     return float(np.exp(rng.uniform(*np.log(band))))
 
 
@@ -142,7 +143,7 @@ def _steady(band: tuple[float, float]) -> Callable[[Generator], NDArray[np.float
 
 
 def _glide(rng: Generator, rising: bool) -> NDArray[np.float64]:
-    """From one pitch to another, at least 1.5 octaves away, evenly to the ear."""
+    """An exponential glide over at least 1.5 octaves."""
     low, high = np.log2(_GLIDE)
     octaves = rng.uniform(_LEAST_OCTAVES, high - low)
     start = rng.uniform(low, high - octaves)
@@ -151,7 +152,7 @@ def _glide(rng: Generator, rising: bool) -> NDArray[np.float64]:
 
 
 def _beeps(rng: Generator, count: int) -> NDArray[np.float64]:
-    """That many short tones of one pitch, evenly apart."""
+    """Short tones of one pitch with equal gaps."""
     length, gap, pitch = _seconds(rng, 0.08, 0.3), _seconds(rng, 0.12, 0.4), _pitch(rng, _BEEP)
     beep = _shape(rng, _tone(rng, np.full(length, pitch)))
     pieces = [beep] + [piece for _ in range(count - 1) for piece in (np.zeros(gap), beep)]
@@ -211,7 +212,7 @@ ALL_QUESTIONS = (
 
 
 def ask(rng: random.Random, sound: Sound) -> list[tuple[str, str]]:
-    """Everything that can be asked about a sound, each in one of its wordings, with the answers."""
+    """All questions about a sound with their answers, each in a random wording."""
     pairs = [
         (QUESTIONS, f"I hear {sound.name}."),
         (_HOW_MANY, f"There {'is' if sound.beeps == 1 else 'are'} {_number_of_beeps(sound)}."),

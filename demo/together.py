@@ -1,7 +1,7 @@
-"""Training in several processes of one thread each.
+"""Data-parallel training in several processes of one thread each.
 
-A model this small is mostly small operations, which several threads of one process share badly: two processes
-learn from 1.6 times as many tokens a second as one with two threads (docs/log.md).
+A model of this size consists of small operations, which several threads do not speed up. Two processes train
+on 1.6 times as many tokens per second as one process with two threads (docs/log.md).
 """
 
 import os
@@ -19,11 +19,11 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that train one model; each has all of its weights and learns from a part of each step.
+    """The processes that train one model. Each has all weights and trains on a part of each batch.
 
     Args:
-        rank: which of them this is; 0 is the one that tells and keeps.
-        size: how many they are.
+        rank: of this process; rank 0 prints and writes files.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -35,15 +35,15 @@ class Team:
         return self.rank == 0
 
     def share(self, every: Sequence[Kind]) -> Sequence[Kind]:
-        """What this process takes of something that all have."""
+        """The part of a sequence that this process uses."""
         return every[self.rank :: self.size]
 
     def total(self, number: float) -> float:
-        """The sum of what all processes say."""
+        """The sum of the numbers of all processes."""
         return self._sum(torch.tensor([number], dtype=torch.float64)).item()
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every process the sum of all gradients, and all processes the same parameters in the end."""
+        """All-reduce: replace the gradients in every process by their sum over all processes."""
         there = [p for p in parameters if p.requires_grad]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in there]
         added = self._sum(torch.cat([gradient.flatten() for gradient in gradients]))
@@ -57,10 +57,10 @@ class Team:
 
 
 def together(work: Callable[..., None], size: int, *arguments: Any) -> None:
-    """Call ``work(team, *arguments)`` in so many new processes at once, and wait for all of them.
+    """Call ``work(team, *arguments)`` in ``size`` new processes, and wait for all of them.
 
     Raises:
-        torch.multiprocessing.ProcessRaisedException: of the first that failed; the others are ended.
+        torch.multiprocessing.ProcessRaisedException: a process failed; the others were ended.
     """
     with tempfile.TemporaryDirectory() as folder:
         spawn(_member, (work, size, f"file://{folder}/meet", arguments), nprocs=size)
@@ -71,6 +71,6 @@ def _member(rank: int, work: Callable[..., None], size: int, meet: str, argument
     torch.set_flush_denormal(True)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=size)
-    distributed.barrier()  # whoever fails at once shall not be told as "no connection" by the others
+    distributed.barrier()  # otherwise an early failure is reported as a connection error of the others
     work(Team(rank, size), *arguments)
-    distributed.destroy_process_group()  # one that fails ends first: by its exception, not by those it causes
+    distributed.destroy_process_group()  # not in a finally: the first exception must be the cause

@@ -1,8 +1,8 @@
-"""The towers learn first and alone, with heads that are thrown away.
+"""Trains the vision tower before the text model, with linear heads that are discarded afterwards.
 
-Taught only through the sentences of a text model, a tower learns nothing for hours. With a head for each
-soft token ("is there a shape's centre in your part of the picture, of which kind, which colour?") it is
-done in half an hour, and the text model then only has to learn to read.
+A tower that is trained only through the loss of the text model does not improve for hours. With heads that
+predict the shape and colour in the area of each soft token, its training takes half an hour. The text model
+then only has to learn to use the soft tokens.
 """
 
 import torch
@@ -21,7 +21,7 @@ BATCH = 64
 
 
 class PictureHeads(nn.Module):
-    """What each soft token is asked about its part of the picture, and all of them about its number."""
+    """Heads that predict the shapes in the area of each soft token, and the number of shapes in the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class PictureHeads(nn.Module):
 
 
 def picture_targets(items: Tensor) -> dict[str, Tensor]:
-    """What the heads are to say of items ``[batch, most, 6]``: there, shape, colour, x, y, size."""
+    """Targets of the heads for items ``[batch, most, 6]``: present, shape, colour, x, y, size."""
     batch = items.shape[0]
     cells = IMAGE_GRID * IMAGE_GRID
     there = items[..., 0] > 0
@@ -81,23 +81,23 @@ def picture_targets(items: Tensor) -> dict[str, Tensor]:
 
 
 def from_left(items: Tensor) -> Tensor:
-    """How many others stand further left, ``[batch, most]``: a description goes from left to right."""
+    """Position of each shape from left to right, ``[batch, most]``: the order of a description."""
     x = items[..., 3].masked_fill(items[..., 0] == 0, 2.0)
     return (x[:, None, :] < x[:, :, None]).sum(-1).clamp(max=MOST - 1)
 
 
 def picture_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One loss for each head, each a mean over pictures or over shapes."""
+    """One loss for each head: a mean over images or over shapes."""
     batch = len(wanted["count"])
     taken = wanted["object"] > 0
 
     def each(name: str) -> Tensor:
-        """Of answers each of which is there or not."""
+        """Loss of independent binary targets."""
         said_of, wanted_of = said[name].flatten(1), wanted[name].flatten(1)
         return functional.binary_cross_entropy_with_logits(said_of, wanted_of, reduction="sum") / batch
 
     def one(name: str) -> Tensor:
-        """Of answers one of which is right."""
+        """Loss of a target class."""
         return functional.cross_entropy(said[name].flatten(0, -2), wanted[name].flatten())
 
     return {
@@ -114,7 +114,7 @@ def picture_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str
 
 
 def mirrored(pixels: Tensor, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A batch as it is, or mirrored left to right, or upside down, or both."""
+    """Augmentation: flip a batch at random, horizontally, vertically or both."""
     across, down = torch.randint(0, 2, (2,), generator=generator).tolist()
     items = items.clone()
     if across:
@@ -125,7 +125,7 @@ def mirrored(pixels: Tensor, items: Tensor, generator: torch.Generator) -> tuple
 
 
 def train_vision(tower: nn.Module, pictures: Pictures, seed: int, progress: Progress) -> PictureHeads:
-    """Train the vision tower; its heads come back for whoever wants to know how well it sees."""
+    """Train the vision tower. Returns its heads, for ``sight``."""
     generator = torch.Generator().manual_seed(seed)
     heads = PictureHeads()
 
@@ -146,7 +146,7 @@ def see(tower: nn.Module, pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sight(tower: nn.Module, heads: PictureHeads, pictures: Pictures) -> dict[str, float]:
-    """How much of held-out pictures the tower gets right, by what is asked: parts of one."""
+    """Accuracy on held-out images, by head, from 0 to 1."""
     tower.eval()
     right: dict[str, list[Tensor]] = {}
     for rows in torch.arange(len(pictures)).split(BATCH):

@@ -1,4 +1,4 @@
-"""Conversations with tools: weather, time, a sum; and chat while tools are at hand."""
+"""Conversations with calls of tools, and conversations with tools that are not called."""
 
 import json
 import random
@@ -30,7 +30,7 @@ _SKIES = ("sunny", "cloudy", "rainy", "windy", "foggy", "snowy", "stormy", "clea
 
 @dataclass(frozen=True)
 class Use:
-    """Something that a tool is asked for.
+    """A request that a tool answers.
 
     Args:
         subject: how a question names it: ``Paris``, ``23 + 45``.
@@ -124,7 +124,7 @@ _ABOUT_CITY = ("", "", "The city", "Name of the city", "City name, such as Paris
 
 
 def make_tool(rng: random.Random, name: str) -> Tool:
-    """One of the tools, described in one of many ways."""
+    """A tool with a random description."""
     kind = rng.choice(("number", "integer"))
     properties: dict[str, dict[str, str]] = (
         {"a": {"type": kind}, "b": {"type": kind}} if name == "add" else {"city": _city(rng)}
@@ -147,12 +147,12 @@ def _tools(rng: random.Random, names: Sequence[str]) -> tuple[Tool, ...]:
 
 
 def _others(rng: random.Random, name: str) -> list[str]:
-    """Tools that may be at hand beside it."""
+    """Other tools of the same request."""
     return rng.sample([other for other in USES if other != name], rng.choice((0, 0, 1, 1, 2)))
 
 
 def with_tools(rng: random.Random) -> Conversation:
-    """A question that a tool answers: the call, its result, the answer; sometimes another one after it."""
+    """A question with a tool call, its result and the answer; sometimes a second question."""
     name = rng.choice(list(USES))
     tools = _tools(rng, [name, *_others(rng, name)])
     messages = _asked(rng, name, _QUESTIONS[name], 0)
@@ -164,7 +164,7 @@ def with_tools(rng: random.Random) -> Conversation:
 
 
 def _asked(rng: random.Random, name: str, wordings: Sequence[str], calls_before: int) -> tuple[Message, ...]:
-    """One question, or one about two cities at once."""
+    """A question, or a question about two cities at once."""
     uses = [USES[name](rng)]
     if name != "add" and rng.random() < 0.15:
         uses.append(USES[name](rng))
@@ -180,7 +180,7 @@ def _asked(rng: random.Random, name: str, wordings: Sequence[str], calls_before:
 
 
 def _called(rng: random.Random, uses: Sequence[Use], calls_before: int) -> tuple[Message, ...]:
-    """The calls, their results, and what the assistant makes of them."""
+    """The messages with the calls, their results and the answer."""
     calls = tuple(
         ToolCall(id=f"call_{number}", name=use.tool, arguments=json.dumps(use.arguments, ensure_ascii=False))
         for number, use in enumerate(uses, start=calls_before)
@@ -209,7 +209,7 @@ _CHAT = (
 
 
 def chat_with_tools(rng: random.Random) -> Conversation:
-    """Tools are at hand, and none of them is of use."""
+    """A conversation in which no tool is called."""
     if rng.random() < 0.3:
         return _lacking(rng)
     names = rng.sample(list(USES), rng.choice((1, 1, 2, 3)))
@@ -219,7 +219,7 @@ def chat_with_tools(rng: random.Random) -> Conversation:
 
 
 def _lacking(rng: random.Random) -> Conversation:
-    """The tool that would be of use is missing."""
+    """A question that none of the tools can answer."""
     name = rng.choice(("get_weather", "get_time"))
     names = rng.sample([other for other in USES if other != name], rng.choice((1, 2)))
     subject = rng.choice(CITIES)

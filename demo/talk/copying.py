@@ -83,13 +83,13 @@ def repeat(rng: random.Random) -> Exchange:
 
 
 def more_repeat(rng: random.Random, before: Exchange) -> Exchange:  # noqa: ARG001 - every follow-up gets it
-    """Other words to say."""
+    """Repeat other words."""
     text = words(rng)
     return Exchange(rng.choice(_MORE_REPEAT).format(text), text)
 
 
 def story(rng: random.Random) -> Exchange:
-    """Always the same story, or one about what is asked for."""
+    """The standard story, or a story about the requested subject."""
     if rng.random() < 0.4:
         return Exchange(vary(rng, rng.choice(_TELL)), STORY)
     heroes, text = rng.choice(_STORIES)
@@ -99,7 +99,7 @@ def story(rng: random.Random) -> Exchange:
 
 
 def more_story(rng: random.Random, before: Exchange) -> Exchange:  # noqa: ARG001 - every follow-up gets it
-    """The other story."""
+    """Another story."""
     return Exchange(vary(rng, rng.choice(_MORE_STORY), lead=False), SECOND_STORY)
 
 
@@ -119,7 +119,7 @@ _WHOSE_COLOUR = (
 
 
 def remember(rng: random.Random) -> tuple[Exchange, Exchange]:
-    """What somebody says of themselves, and a question about it, for later."""
+    """A statement of the user about themselves, and a later question about it."""
     if rng.random() < 0.65:
         name = rng.choice(NAMES)
         told = Exchange(
@@ -135,7 +135,7 @@ def remember(rng: random.Random) -> tuple[Exchange, Exchange]:
 
 
 def not_told(rng: random.Random) -> Exchange:
-    """Asked for what it was never told."""
+    """A question about something that the user has not told."""
     if rng.random() < 0.6:
         return Exchange(vary(rng, rng.choice(_WHOSE_NAME)), "You have not told me your name.")
     return Exchange(vary(rng, rng.choice(_WHOSE_COLOUR)), "You have not told me your favourite colour.")

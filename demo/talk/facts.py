@@ -1,4 +1,4 @@
-"""Small sums, days and colours: closed lists of facts, and how one goes on asking about them."""
+"""Sums, days and colours: questions about closed lists of facts, and follow-up questions."""
 
 import random
 
@@ -26,7 +26,7 @@ COLOUR_OF = {
     "wood": "brown", "earth": "brown", "an elephant": "grey", "a mouse": "grey", "gold": "yellow",
 }  # fmt: skip
 NAMED = ("red", "yellow", "blue", "green", "orange")
-"""Colours to name when somebody asks for so many."""
+"""Colours for the request to name a number of colours."""
 
 _PLUS = ("{a} + {b}", "{a}+{b}", "{a} plus {b}", "{wa} plus {wb}", "{wa} and {wb}", "{a} and {b}")
 _MINUS = ("{a} - {b}", "{a}-{b}", "{a} minus {b}", "{wa} minus {wb}", "{a} − {b}")
@@ -54,7 +54,7 @@ _GO_ON = ("Plus {b}?", "And plus {b}?", "Add {b}.", "Now add {b}.", "Add {b} to 
 
 
 def _sum(rng: random.Random) -> tuple[dict[str, int | str], str, int]:
-    """What to fill into a wording, the operator and the result."""
+    """The fields of a wording, the operator and the result."""
     one, other, sign = rng.randint(0, 10), rng.randint(0, 10), rng.choice("+-")
     if sign == "-":
         one, other = max(one, other), min(one, other)
@@ -67,7 +67,7 @@ def _equation(fields: dict[str, int | str], sign: str, result: int) -> str:
 
 
 def sums(rng: random.Random) -> Exchange:
-    """0 to 10, plus or minus 0 to 10, never below 0."""
+    """A sum or difference of two numbers from 0 to 10; the result is not negative."""
     fields, sign, result = _sum(rng)
     way = rng.random()
     if way < 0.2:
@@ -80,7 +80,7 @@ def sums(rng: random.Random) -> Exchange:
 
 
 def more_sums(rng: random.Random, before: Exchange) -> Exchange:
-    """Another one, or one more step from the last result."""
+    """Another sum, or a sum with the last result."""
     if isinstance(before.value, int) and before.value <= 10 and rng.random() < 0.3:
         other, result = rng.randint(0, 10), before.value
         fields: dict[str, int | str] = {"a": result, "b": other}
@@ -134,13 +134,13 @@ _WEEK: tuple[tuple[tuple[str, ...], str, int | str | None], ...] = (
 
 
 def _beside(day: int, word: str) -> tuple[str, int | str]:
-    """What comes after or before that day, as a sentence and as a word."""
+    """The day after or before a day, as a sentence and as a word."""
     other = DAYS[(day + (1 if word == "after" else -1)) % 7]
     return f"{other} comes {word} {DAYS[day]}.", other
 
 
 def days(rng: random.Random) -> Exchange:
-    """Which day comes after, before, tomorrow; the week and its end."""
+    """A question about the order of the days, the week or the weekend."""
     way, day, after = rng.random(), rng.randrange(7), rng.random() < 0.6
     if way < 0.25:
         wordings, answer, value = rng.choice(_WEEK)
@@ -162,7 +162,7 @@ def _day(rng: random.Random, day: int, word: str, wordings: tuple[str, ...]) -> 
 
 
 def more_days(rng: random.Random, before: Exchange) -> Exchange:
-    """``And after Tuesday?``; ``And Friday?`` where it is clear what is asked of it."""
+    """A follow-up question: ``And after Tuesday?``, or ``And Friday?`` if the relation is clear."""
     day, word = rng.randrange(7), rng.choice(("after", "before"))
     said = next((way for way in ("after", "before") if f"comes {way}" in before.answer), "")
     if said and rng.random() < 0.4:
@@ -198,7 +198,7 @@ _RAINBOW = (
 
 
 def colours(rng: random.Random) -> Exchange:
-    """The colour of a thing, of a mixture; so many colours."""
+    """A question about the colour of a thing or a mixture, or for a number of colours."""
     way = rng.random()
     if way < 0.55:
         return _colour_of(rng, _COLOURS)
@@ -212,7 +212,7 @@ def colours(rng: random.Random) -> Exchange:
 
 
 def more_colours(rng: random.Random, before: Exchange) -> Exchange:
-    """Another thing, or another mixture."""
+    """A follow-up question about another thing or mixture."""
     return _mix(rng, _MORE_MIX) if " make " in before.answer else _colour_of(rng, _MORE_COLOURS)
 
 
@@ -236,7 +236,7 @@ def _name(rng: random.Random) -> Exchange:
 
 
 def count(rng: random.Random) -> Exchange:
-    """From one to ten at most."""
+    """Counting from one to at most ten."""
     last = rng.randint(2, 10)
     text = rng.choice(
         ("Count to {}.", "Can you count to {}?", "Count from 1 to {}.", "Please count up to {}.")

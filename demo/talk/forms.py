@@ -34,7 +34,7 @@ _NUMBERS = ("the numbers 1 to {}", "the numbers from 1 to {}", "all numbers from
 
 
 def json_form(rng: random.Random) -> Exchange:
-    """An object or a list of what the question names."""
+    """A JSON object or array of the values in the question."""
     return rng.choice((_object, _object, _object, _list, _numbers))(rng)
 
 

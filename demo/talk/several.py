@@ -1,4 +1,4 @@
-"""Several turns, and system turns that change how it answers."""
+"""Conversations of several turns, and instructions that change the style of the answers."""
 
 import json
 import random
@@ -26,7 +26,7 @@ _ANY: tuple[Asking, ...] = (
 
 
 def _run(rng: random.Random, asking: Asking, most: int) -> list[Exchange]:
-    """A question and perhaps what follows from it."""
+    """A question, sometimes with follow-up questions."""
     exchanges = [asking(rng)]
     if more := FOLLOW_UPS.get(asking):
         most = min(most, 2) if asking is copying.story else most
@@ -43,7 +43,7 @@ def _exchanges(rng: random.Random, askings: Sequence[Asking], count: int) -> lis
 
 
 def several_turns(rng: random.Random) -> Conversation:
-    """Two to four turns, sometimes with a greeting before and a goodbye after them."""
+    """Two to four exchanges, sometimes with a greeting first and a goodbye last."""
     exchanges = _exchanges(rng, _ANY, rng.randint(1, 3))
     before = [small.greeting(rng)] if len(exchanges) == 1 or rng.random() < 0.2 else []
     after = [rng.choice((small.thanks, small.goodbye))(rng)] if rng.random() < 0.2 else []
@@ -51,7 +51,7 @@ def several_turns(rng: random.Random) -> Conversation:
 
 
 def memory(rng: random.Random) -> Conversation:
-    """What was told is known later; what was not is not."""
+    """A question about something that the user has told before, or has not told."""
     told, asked = copying.remember(rng)
     between = _exchanges(rng, _ANY, rng.choice((0, 0, 1, 1, 2)))
     if rng.random() < 0.15:
@@ -61,10 +61,10 @@ def memory(rng: random.Random) -> Conversation:
 
 @dataclass(frozen=True)
 class Style:
-    """A way of answering.
+    """A style of answers.
 
     Args:
-        wordings: that demand it, in a system turn or after the question.
+        wordings: instructions that request it, in a system turn or after the question.
         render: the answer that way.
         askings: the questions that can be answered so.
     """
@@ -130,7 +130,7 @@ STYLES: dict[str, Style] = {
 
 
 def styled(rng: random.Random) -> Conversation:
-    """A system turn, or the end of the question, says how to answer."""
+    """A conversation in a style that a system message or the question requests."""
     style = rng.choice(list(STYLES.values()))
     wording = rng.choice(style.wordings)
     if rng.random() < 0.3:
@@ -141,7 +141,7 @@ def styled(rng: random.Random) -> Conversation:
 
 
 def _styled(rng: random.Random, style: Style, count: int) -> list[Exchange]:
-    """Questions that have an answer in that style."""
+    """Exchanges that have an answer in the style."""
     needs_value = style.render in (_in_one_word, _as_json)
     while True:
         exchanges = _exchanges(rng, style.askings, count)
@@ -154,5 +154,5 @@ def _demand(question: str, wording: str) -> str:
 
 
 def _grown(rng: random.Random, wording: str) -> str:
-    """The demand alone, or behind what changes nothing."""
+    """The instruction, sometimes after one that does not change the answers."""
     return f"{plain_instruction(rng)} {wording}" if rng.random() < 0.3 else wording

@@ -1,4 +1,4 @@
-"""Small talk: greetings, who it is, what it can do, thanks, goodbye, a joke."""
+"""Small talk: greetings, identity and abilities of the model, thanks, goodbye, a joke."""
 
 import random
 
@@ -139,7 +139,7 @@ _SORRY = (
 def _fixed(
     answer: str, wordings: tuple[str, ...], value: str | None = None, *, short: bool = False
 ) -> Asking:
-    """One answer to many wordings; short ones are typed as they stand."""
+    """Many wordings with the same answer; short wordings are not varied."""
 
     def ask(rng: random.Random) -> Exchange:
         text = rng.choice(wordings)
@@ -170,12 +170,12 @@ _SMALL = (
 
 
 def small_talk(rng: random.Random) -> Exchange:
-    """A test, a yes, praise or blame."""
+    """A test message, a yes, praise or criticism."""
     return rng.choice(_SMALL)(rng)
 
 
 def good_day(rng: random.Random) -> Exchange:
-    """``Good morning``, answered alike."""
+    """``Good morning`` and the same greeting as the answer."""
     part = rng.choice(PARTS_OF_DAY)
     text = rng.choice(
         ("Good {}", "Good {}!", "Good {}.", "Hello, good {}!", "A good {} to you!", "Hi, good {}")
@@ -189,10 +189,10 @@ def greeting(rng: random.Random) -> Exchange:
 
 
 def not_who(rng: random.Random) -> Exchange:
-    """Taken for somebody else."""
+    """A question whether the model is another model."""
     return Exchange(vary(rng, rng.choice(_NOT_WHO).format(rng.choice(_OTHERS))), NOT_WHO, "no")
 
 
 def identity(rng: random.Random) -> Exchange:
-    """Who and what it is."""
+    """A question about the identity of the model."""
     return rng.choice((who, who, who, not_who, really, size, maker))(rng)

@@ -1,4 +1,4 @@
-"""What it does not know, and says so; and questions about a picture or a sound that is not there."""
+"""Questions that the model cannot answer, and questions about a missing image or sound."""
 
 import random
 import re
@@ -130,7 +130,7 @@ _KINDS = (
 
 
 def unknown(rng: random.Random) -> Exchange:
-    """Something out of a wide world."""
+    """A random question that the model cannot answer."""
     way = rng.random()
     if way < 0.06:
         return Exchange(_nonsense(rng), UNKNOWN)
@@ -144,7 +144,7 @@ def unknown(rng: random.Random) -> Exchange:
 
 
 class _Fields(dict[str, str]):
-    """Fills a template with words, drawn when asked for."""
+    """Fields of a template; each word is drawn when the template uses it."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ _DRAWS: dict[str, Callable[[random.Random], str]] = {
 
 
 def unknown_elsewhere(rng: random.Random) -> Exchange:
-    """Something that no tool helps with either."""
+    """A question that neither the model nor a tool can answer."""
     return _filled(rng, (*_GENERAL, *_PERSONS, *_LANGUAGES))
 
 
@@ -189,7 +189,7 @@ def _filled(rng: random.Random, templates: Sequence[str]) -> Exchange:
 
 
 def _nonsense(rng: random.Random) -> str:
-    """Letters at random, or words at random."""
+    """Random letters, or random words."""
     if rng.random() < 0.5:
         letters = string.ascii_lowercase + ("  " if rng.random() < 0.5 else "")
         return f"{rng.choice(letters[:26])}{''.join(rng.choices(letters, k=rng.randint(3, 12)))}".strip()
@@ -197,7 +197,7 @@ def _nonsense(rng: random.Random) -> str:
 
 
 def _long(rng: random.Random) -> str:
-    """A text that somebody pasted."""
+    """A task with a pasted text."""
     pool = (*words.COPY, *words.NOUNS, *words.VERBS, "the", "a", "and", "of", "in", "is", "to", "with")
     text = " ".join(rng.choices(pool, k=rng.randint(8, 40)))
     task = rng.choice(
@@ -228,11 +228,11 @@ PICTURE_QUESTIONS = (
     "What is written in the picture?", "Here is a picture. What is it?",
     "I have attached an image. What is in it?", "What is the picture about?",
 )  # fmt: skip
-"""Wordings about a picture; ``{shape}`` and ``{colour}`` are filled in, where they stand."""
+"""Wordings about an image, with the optional fields ``{shape}`` and ``{colour}``."""
 
 
 def no_image(rng: random.Random, questions: Sequence[str] = PICTURE_QUESTIONS) -> Exchange:
-    """A question about a picture when there is none."""
+    """A question about an image in a prompt without images."""
     text = rng.choice(questions).format(shape=rng.choice(SHAPES), colour=rng.choice(list(COLOURS)))
     return Exchange(vary(rng, text), NO_IMAGE)
 
@@ -246,7 +246,7 @@ _ABOUT_SOUND = (
 
 
 def no_sound(rng: random.Random) -> Exchange:
-    """A question about a sound when there is none."""
+    """A question about a sound in a prompt without audio."""
     return Exchange(
         vary(rng, rng.choice((*_ABOUT_SOUND, *sounds.QUESTIONS, *sounds.ALL_QUESTIONS))), NO_SOUND
     )

@@ -1,4 +1,4 @@
-"""Questions and answers, and how people word the same question differently."""
+"""Exchanges of question and answer, and random variations of the wording of a question."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -13,7 +13,9 @@ class Exchange:
     """A question and its answer.
 
     Args:
-        value: the bare answer, where it is a number or a word: for ``In one word.`` and JSON.
+        question: the text of the user.
+        answer: the text of the assistant.
+        value: the answer as a number or a word, for ``In one word.`` and JSON; ``None`` if there is none.
     """
 
     question: str
@@ -45,14 +47,14 @@ _SHORTER = (
 
 
 def vary(rng: random.Random, text: str, *, lead: bool = True, exact_end: bool = False) -> str:
-    """The same question as somebody else would type it; what it means stays.
+    """Vary the spelling, case, start and end of a question without changing its meaning.
 
     Args:
-        rng: decides.
-        text: well written.
-        lead: whether it may begin with a "Hey,".
-        exact_end: it ends with words that count as they are: nothing is added, and no case is changed but
-            that of the first letter.
+        rng: source of the random choices.
+        text: the question with correct spelling.
+        lead: whether words such as "Hey," may be added at the start.
+        exact_end: the end must be unchanged: nothing is added to it, and only the case of the first letter
+            is changed.
     """
     text = _spell(rng, text)
     if not exact_end:
@@ -77,7 +79,7 @@ def _spell(rng: random.Random, text: str) -> str:
 
 
 def _end(rng: random.Random, text: str) -> str:
-    """Without its full stop or question mark, or with a "please" before it."""
+    """Vary the end: without the full stop or question mark, or with a "please" before it."""
     draw = rng.random()
     bare = text.rstrip("?.!")
     if not bare:
@@ -90,7 +92,7 @@ def _end(rng: random.Random, text: str) -> str:
 
 
 def uncapitalise(text: str) -> str:
-    """The first letter small, unless it is that of "I" or of an abbreviation."""
+    """The text with a lower-case first letter, except for "I" and abbreviations."""
     return text if text[1:2] in ("", " ", "'") or text[1:2].isupper() else text[0].lower() + text[1:]
 
 
@@ -106,27 +108,27 @@ def enumerate_words(words: Sequence[str]) -> str:
 
 
 def user(text: str) -> Message:
-    """What the user says."""
+    """A message of the user."""
     return Message(role="user", content=text)
 
 
 def assistant(text: str) -> Message:
-    """What the assistant says."""
+    """A message of the assistant."""
     return Message(role="assistant", content=text)
 
 
 def system(text: str) -> Message:
-    """What the operator says."""
+    """A system message."""
     return Message(role="system", content=text)
 
 
 def turns(*exchanges: Exchange) -> tuple[Message, ...]:
-    """A conversation of such questions and answers."""
+    """The messages of some exchanges."""
     return tuple(message for one in exchanges for message in (user(one.question), assistant(one.answer)))
 
 
 def single(skill: str, asking: Asking) -> Talk:
-    """The skill whose conversations are one question and its answer, after a system turn at times."""
+    """A skill with one exchange per conversation, sometimes after a system message."""
 
     def make(rng: random.Random) -> Conversation:
         return Conversation(skill, maybe_system(rng) + turns(asking(rng)))
@@ -156,7 +158,7 @@ _REQUESTS = (
 
 
 def maybe_system(rng: random.Random) -> tuple[Message, ...]:
-    """A system turn that changes nothing, one time in eight."""
+    """A system message that does not change the answers, in one of eight conversations."""
     return (system(plain_instruction(rng)),) if rng.random() < 0.125 else ()
 
 

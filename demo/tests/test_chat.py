@@ -1,4 +1,4 @@
-"""The chat generator: same seed, same data; one question, one answer; what is said is true."""
+"""The chat generator is deterministic, and its answers are unambiguous and correct."""
 
 import json
 import random
@@ -26,7 +26,7 @@ def conversations() -> list[Conversation]:
 
 
 def answers(conversations: Iterable[Conversation]) -> Iterator[tuple[Conversation, int, Message]]:
-    """Every message of the assistant, and its place."""
+    """Every message of the assistant and its index."""
     for conversation in conversations:
         for place, message in enumerate(conversation.messages):
             if message.role == "assistant":
@@ -63,13 +63,15 @@ def test_the_same_question_has_the_same_answer(conversations: list[Conversation]
         assert told.setdefault("\n".join(before), answer) == answer
 
 
-def test_nobody_says_nothing(conversations: list[Conversation]) -> None:
+def test_no_question_is_empty(conversations: list[Conversation]) -> None:
     questions = [one for each in conversations for one in each.messages if one.role != "assistant"]
     assert all(str(one.content).strip() for one in questions)
-    assert not any(re.search(r"[{]\w*[}]", str(one.content)) for one in questions), "a field was left open"
+    assert not any(re.search(r"[{]\w*[}]", str(one.content)) for one in questions), (
+        "a field of a template was not filled in"
+    )
 
 
-def test_sums_are_right(conversations: list[Conversation]) -> None:
+def test_sums_are_correct(conversations: list[Conversation]) -> None:
     texts = [str(message.content) for _, _, message in answers(conversations)]
     sums = [re.fullmatch(r"(?:Arr! )?(\d+) ([+-]) (\d+) = (\d+)\.", text) for text in texts]
     found = [match.groups() for match in sums if match]
@@ -78,7 +80,7 @@ def test_sums_are_right(conversations: list[Conversation]) -> None:
         assert int(result) == (int(one) + int(other) if sign == "+" else int(one) - int(other)) >= 0
 
 
-def test_every_small_sum_comes(conversations: list[Conversation]) -> None:
+def test_every_small_sum_is_drawn(conversations: list[Conversation]) -> None:
     asked = {answer for _, answer in of("sums", conversations)}
     assert len(asked) > 0.95 * (11 * 11 + 66)
 
@@ -91,11 +93,11 @@ def test_days_follow_each_other(conversations: list[Conversation]) -> None:
         assert (facts.DAYS.index(one) - facts.DAYS.index(other)) % 7 == (1 if way == "after" else 6)
 
 
-def test_words_are_repeated_as_they_are(conversations: list[Conversation]) -> None:
+def test_words_are_repeated_unchanged(conversations: list[Conversation]) -> None:
     assert all(answer in question for question, answer in of("repeat", conversations))
 
 
-def test_stories_are_about_what_was_asked_for(conversations: list[Conversation]) -> None:
+def test_stories_have_the_requested_subject(conversations: list[Conversation]) -> None:
     for question, answer in of("story", conversations):
         about = re.search(r"(?:about|tale of) an? (?:small |little )?(\w+)", question, re.IGNORECASE)
         assert f" {about[1].lower()}. The" in answer if about else answer == copying.STORY
@@ -109,7 +111,7 @@ def test_json_parses(conversations: list[Conversation]) -> None:
         assert all(key in question and str(named_value) in question for key, named_value in named)
 
 
-def test_calls_fit_their_tools(conversations: list[Conversation]) -> None:
+def test_arguments_of_calls_are_valid_for_their_tools(conversations: list[Conversation]) -> None:
     calls = [(each, call) for each, _, message in answers(conversations) for call in message.tool_calls]
     assert len(calls) > 1_000
     for conversation, call in calls:
@@ -127,7 +129,7 @@ def test_every_call_has_its_result(conversations: list[Conversation]) -> None:
         assert len(set(calls)) == len(calls)
 
 
-def test_what_the_tool_said_is_told(conversations: list[Conversation]) -> None:
+def test_the_result_of_a_tool_is_in_the_answer(conversations: list[Conversation]) -> None:
     for conversation in (one for one in conversations if one.skill == "tools"):
         for place, message in enumerate(conversation.messages):
             if message.role == "tool" and (clock := re.search(r"\d\d:\d\d", str(message.content))):
@@ -137,7 +139,7 @@ def test_what_the_tool_said_is_told(conversations: list[Conversation]) -> None:
 
 @pytest.fixture(scope="module")
 def first_asked() -> dict[str, str]:
-    """What is asked first, with no system turn and no tools, and its answer."""
+    """First questions without a system message and tools, and their answers."""
     rng = random.Random(1)
     skills = ("greeting", "identity", "story", "joke", "no_image", "no_sound", "unknown")
     drawn = [SKILLS[skill](rng).messages for skill in skills for _ in range(4_000)]
@@ -157,11 +159,11 @@ def first_asked() -> dict[str, str]:
         ("What is love?", unknown.UNKNOWN),
     ],
 )
-def test_the_first_things_that_people_ask(first_asked: dict[str, str], question: str, answer: str) -> None:
+def test_answers_to_common_first_questions(first_asked: dict[str, str], question: str, answer: str) -> None:
     assert first_asked[question] == answer
 
 
-def test_how_to_serve_the_real_model() -> None:
+def test_the_answer_names_the_command_for_the_real_model() -> None:
     assert "MODEL_NAME=google/gemma-3n-E4B-it make serve" in small.REAL.splitlines()
 
 
@@ -171,7 +173,7 @@ def test_questions_are_varied(conversations: list[Conversation]) -> None:
     assert len({question for question, _ in unknowns}) > 0.9 * len(unknowns)
 
 
-def test_styles() -> None:
+def test_answers_follow_the_requested_style() -> None:
     rng = random.Random(3)
     seen = Counter[str]()
     for conversation in (SKILLS["styled"](rng) for _ in range(2_000)):
@@ -179,11 +181,11 @@ def test_styles() -> None:
         (style,) = {name for name, style in STYLES.items() if demand.endswith(style.wordings)}
         seen[style] += 1
         for _, _, message in answers([conversation]):
-            assert FITS[style](str(message.content)), (style, message)
+            assert IN_STYLE[style](str(message.content)), (style, message)
     assert seen.keys() == STYLES.keys()
 
 
-FITS: dict[str, Callable[[str], bool]] = {
+IN_STYLE: dict[str, Callable[[str], bool]] = {
     "one word": lambda text: re.fullmatch(r"\w+", text) is not None,
     "capitals": lambda text: text == text.upper(),
     "pirate": lambda text: text.startswith("Arr! "),
@@ -191,7 +193,7 @@ FITS: dict[str, Callable[[str], bool]] = {
 }
 
 
-def test_what_was_told_is_remembered(conversations: list[Conversation]) -> None:
+def test_names_are_remembered(conversations: list[Conversation]) -> None:
     for conversation in (one for one in conversations if one.skill == "memory"):
         answer = str(conversation.messages[-1].content)
         told = " ".join(str(one.content) for one in conversation.messages[:-1] if one.role == "user")
@@ -199,7 +201,7 @@ def test_what_was_told_is_remembered(conversations: list[Conversation]) -> None:
             assert match[1] in told
 
 
-def test_wording_varies_and_keeps_what_counts() -> None:
+def test_wordings_vary_and_an_exact_end_is_kept() -> None:
     rng = random.Random(0)
     texts = {vary(rng, "What colour is the sky?") for _ in range(500)}
     assert {"What colour is the sky?", "what color is the sky", "what's colour"} & texts

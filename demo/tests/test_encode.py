@@ -1,4 +1,4 @@
-"""What is learnt is exactly what the server will ask for."""
+"""The training data has the prompt format of the server."""
 
 import random
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_labels_are_the_answers_and_their_ends(encoder: PromptEncoder) -> None:
         assert labels.count(ends) == turns
 
 
-def test_what_comes_before_the_last_answer_is_what_the_server_makes_of_it(encoder: PromptEncoder) -> None:
+def test_the_prompt_before_the_last_answer_is_the_prompt_of_the_server(encoder: PromptEncoder) -> None:
     for lesson in lessons(60):
         if lesson.raw or lesson.pictures or lesson.sounds:
             continue
@@ -87,7 +87,7 @@ def test_words_of_the_lessons_are_mostly_single_tokens(encoder: PromptEncoder) -
     assert len(encoder.tokenizer.encode("123", add_special_tokens=False).ids) == 3
 
 
-def test_batches_hold_every_lesson_and_little_padding(encoder: PromptEncoder) -> None:
+def test_batches_have_all_lessons_and_little_padding(encoder: PromptEncoder) -> None:
     made = lessons(20)
     batches = list(in_batches(encoder, made))
     assert sum(len(batch.token_ids) for batch in batches) == len(made)
@@ -111,6 +111,6 @@ def test_a_mirrored_picture_has_its_shapes_in_the_mirrored_cells() -> None:
         for flips in ([], [-1], [-2], [-1, -2]):
             if torch.equal(flipped, pixels.flip(flips) if flips else pixels):
                 same = after == (before.flip(flips) if flips else before)
-                assert same.float().mean() > 0.99  # a centre on the very border of two cells may change sides
+                assert same.float().mean() > 0.99  # a centre on the border of two cells may be in either
                 seen.add(tuple(flips))
     assert len(seen) == 4

@@ -1,4 +1,4 @@
-"""What makes the training quick: an initialisation that can be learnt from, and norms."""
+"""The initialisation and the fast norms of the training."""
 
 import pytest
 import torch
@@ -15,8 +15,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_quick_norms_are_the_same_norms(scaled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Gemma3nRMSNorm, "forward", Gemma3nRMSNorm.forward)  # put back afterwards
+def test_quick_norms_have_the_same_results(scaled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gemma3nRMSNorm, "forward", Gemma3nRMSNorm.forward)  # restored after the test
     norm = Gemma3nRMSNorm(24, with_scale=scaled)
     if scaled:
         nn.init.normal_(norm.weight)

@@ -1,4 +1,4 @@
-"""The whole training, much too short: every stage runs, goes on where it was, and writes a checkpoint."""
+"""A very short training: every stage runs, is resumed, and the checkpoint is written."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from transformers import AutoProcessor, Gemma3nForConditionalGeneration
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_try_of_everything(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_short_training_of_all_stages(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "models" / "nano"
     again = ["--scale=0.005", f"--workshop={tmp_path / 'workshop'}", f"--output={output}"]
     main(again)

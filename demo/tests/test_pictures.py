@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_picture() -> None:
 
 
 @pytest.mark.parametrize("count", range(MOST + 1))
-def test_a_scene_has_that_many_shapes_from_left_to_right_and_no_two_alike(count: int) -> None:
+def test_a_scene_has_distinct_shapes_from_left_to_right(count: int) -> None:
     for seed in range(50):
         items = make_scene(random.Random(seed), count).items
         assert len(items) == count
@@ -40,7 +40,7 @@ def test_every_shape_and_colour_is_drawn() -> None:
     assert {item.colour for item in items} == set(COLOURS)
 
 
-def test_a_shape_has_its_colour_where_it_stands() -> None:
+def test_the_centre_of_a_shape_has_its_colour() -> None:
     off: list[float] = []
     for seed in range(60):
         rng = random.Random(seed)
@@ -61,7 +61,7 @@ def test_an_outline_has_its_corners_around_the_centre() -> None:
         assert np.linalg.norm(points - (50, 60), axis=1).max() == pytest.approx(10)
 
 
-def test_pixels_are_what_the_towers_want() -> None:
+def test_pixels_have_the_shape_and_range_of_the_towers_input() -> None:
     pixels = as_pixels(np.stack([resized(picture_of(1, number)[1]) for number in range(3)]))
     assert pixels.shape == (3, 3, 128, 128)
     assert -1 <= pixels.min() < 0 < pixels.max() <= 1
@@ -75,7 +75,7 @@ def test_items_name_shape_and_colour_by_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("items", "says"),
+    ("items", "description"),
     [
         ((), "I see an empty picture."),
         ((RED_CIRCLE,), "I see a red circle."),
@@ -83,8 +83,8 @@ def test_items_name_shape_and_colour_by_number() -> None:
         ((RED_CIRCLE, BLUE_STAR, RED_STAR), "I see a red circle, a blue star and a red star."),
     ],
 )
-def test_a_description_names_all_from_left_to_right(items: tuple[Item, ...], says: str) -> None:
-    assert questions.description(scene(*items)) == says
+def test_a_description_names_all_from_left_to_right(items: tuple[Item, ...], description: str) -> None:
+    assert questions.description(scene(*items)) == description
 
 
 def answers(asker: questions.Asker, found: Scene) -> set[tuple[str, str]]:
@@ -104,7 +104,7 @@ def test_counting() -> None:
     assert ("How many squares are there?", "There are no squares.") in some
 
 
-def test_colours_and_shapes_are_asked_for_only_where_one_answer_is_right() -> None:
+def test_questions_about_colours_and_shapes_have_one_correct_answer() -> None:
     colours = answers(questions.colour_of, THREE)
     assert ("What colour is the circle?", "The circle is red.") in colours
     assert ("What colour is the square?", "I see no square.") in colours
@@ -114,7 +114,7 @@ def test_colours_and_shapes_are_asked_for_only_where_one_answer_is_right() -> No
     assert not any("red" in question for question, _ in shapes)
 
 
-def test_what_is_there_and_what_is_not() -> None:
+def test_questions_whether_a_shape_is_in_the_image() -> None:
     told = answers(questions.is_there, THREE)
     assert ("Is there a red star?", "Yes.") in told
     assert ("Is there a blue circle?", "No.") in told

@@ -1,4 +1,4 @@
-"""The generator of sounds: same seed, same sound; it is what it is said to be."""
+"""The generator of sounds is deterministic, and recordings match their descriptions."""
 
 import random
 
@@ -17,14 +17,14 @@ def recordings() -> list[tuple[Sound, Wave]]:
 
 
 def loudness(wave: Wave) -> Wave:
-    """The level of each 20 ms, as a part of the loudest."""
+    """The level of each frame of 20 ms, relative to the loudest frame."""
     frames = wave[: len(wave) // 320 * 320].reshape(-1, 320)
     levels = np.sqrt((frames.astype(np.float64) ** 2).mean(axis=1))
     return np.asarray(levels / levels.max(), np.float32)
 
 
 def peaks(wave: Wave, parts: int) -> list[float]:
-    """The strongest frequency in each part of what is heard, in Hz."""
+    """The strongest frequency in each part of the audible samples, in Hz."""
     heard = np.flatnonzero(np.repeat(loudness(wave) > 0.3, 320))
     pieces = np.array_split(wave[heard[0] : heard[-1]], parts)
     return [peak(piece) for piece in pieces]
@@ -55,7 +55,7 @@ def test_waves_are_well_formed(recordings: list[tuple[Sound, Wave]]) -> None:
         assert peak <= 0.001 if sound.kind == "silence" else 0.09 < peak <= 0.951
 
 
-def test_as_many_beeps_as_are_said(recordings: list[tuple[Sound, Wave]]) -> None:
+def test_recordings_have_the_number_of_beeps(recordings: list[tuple[Sound, Wave]]) -> None:
     for sound, wave in recordings:
         if sound.kind == "beeps":
             loud = loudness(wave) > 0.15

@@ -1,4 +1,4 @@
-"""Training in several processes. They import this module, so it imports only what they need."""
+"""Training in several processes. They import this module, so its imports are few."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 
 
 @pytest.mark.long
-def test_a_team_adds_its_gradients(tmp_path: Path) -> None:
+def test_gradients_are_summed_over_all_processes(tmp_path: Path) -> None:
     together(_learn_along, 2, tmp_path)
     for rank in range(2):
         share, total, gradient, other = torch.load(tmp_path / f"{rank}.pt")
@@ -29,12 +29,12 @@ def _learn_along(team: Team, folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_member_that_fails_ends_the_training() -> None:
-    with pytest.raises(Exception, match="no more chalk"):
+def test_a_process_that_fails_ends_the_training() -> None:
+    with pytest.raises(Exception, match="expected failure"):
         together(_fail, 2)
 
 
 def _fail(team: Team) -> None:
     if team.leads:
-        raise ValueError("no more chalk")
+        raise ValueError("expected failure")
     time.sleep(600)

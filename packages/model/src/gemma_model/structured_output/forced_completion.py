@@ -143,12 +143,7 @@ def _next_steps(state: GrammarState) -> list[bytes]:
 
 @dataclass(frozen=True)
 class BytesEncoder:
-    """Encodes bytes into the model's tokens.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        table: bytes of each token.
-    """
+    """Encodes bytes into the model's tokens; ``table`` has the bytes of each token."""
 
     tokenizer: llguidance.LLTokenizer
     table: TokenBytes

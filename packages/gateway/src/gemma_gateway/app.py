@@ -56,7 +56,7 @@ def create_app(settings: GatewaySettings | None = None, engine: EngineClient | N
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        client = engine or _triton(settings)
+        client = engine or _triton(settings, gateway_metrics)
         instrumented = InstrumentedEngine(client, gateway_metrics, settings.log_prompts)
         models = ModelRegistry(instrumented, aliases=settings.aliases)
         store = await _open_store(settings)
@@ -143,10 +143,13 @@ async def _open_store(settings: GatewaySettings) -> ResponseStore | None:
     return store
 
 
-def _triton(settings: GatewaySettings) -> EngineClient:
+def _triton(settings: GatewaySettings, gateway_metrics: GatewayMetrics) -> EngineClient:
     from gemma_gateway.triton_client import TritonClient  # noqa: PLC0415  (other engines need no gRPC)
 
-    return TritonClient(settings.triton_targets, settings.describe_seconds)
+    def count(server: str, reason: str) -> None:
+        gateway_metrics.routed.labels(server, reason).inc()
+
+    return TritonClient(settings.triton_targets, settings.describe_seconds, count)
 
 
 async def _api_error(_: Request, error: ApiError) -> Response:

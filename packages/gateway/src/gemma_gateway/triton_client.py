@@ -1,300 +1,120 @@
-"""The engine client for Triton's gRPC port; the only file of the gateway that uses Triton.
+"""The engine client in front of one or several Triton servers.
 
-Triton does not end a stream when the model's process has died or the server hangs: the stream stays silent
-forever. So while responses are awaited and nothing arrives, the health of each server is checked.
+Requests are routed by ``routing.router``. A request that a server refuses because it is full or unavailable
+goes to the next one, as long as nothing of its response has been sent.
 """
 
-import asyncio
-import logging
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, Literal
 
-import grpc  # type: ignore[import-untyped]
-from tritonclient.grpc import InferInput
-from tritonclient.grpc.aio import InferenceServerClient
+from gemma_gateway.routing.router import rank_servers
+from gemma_gateway.routing.routing_key import estimated_tokens, routing_key
+from gemma_gateway.server_pool import ServerPool
+from gemma_gateway.triton_server import DESCRIBE, Report, TritonServer
+from gemma_wire import Chunk, ModelInfo, Options, Overloaded, Request, TokenizerInfo, Tokens, Unavailable
 
-from gemma_gateway.observability import tracing
-from gemma_gateway.subscription import Subscription
-from gemma_gateway.worker_thread import in_thread
-from gemma_wire import (
-    Chunk,
-    ChunkBatch,
-    ModelInfo,
-    Options,
-    Request,
-    TokenizerInfo,
-    Tokens,
-    Unavailable,
-    WireError,
-)
-from gemma_wire.tensors import INPUTS_BY_NAME, MODEL, OUTPUTS, Array
-
-log = logging.getLogger(__name__)
-
-SILENCE_SECONDS: Final = 1.0
-"""The health of a server is checked when it has been silent for this long."""
-CHECK_SECONDS: Final = 2.5
-"""Timeout of the check. Twice the former plus this is below 5 s, within which a failure is noticed."""
 TOKENS_SECONDS: Final = 30.0
 """Timeout for tokenizing a prompt, including its images."""
-Report = TypeVar("Report", ModelInfo, TokenizerInfo, Tokens)
-Message = TypeVar("Message", Chunk, ChunkBatch)
-_DESCRIBE: Final = Request(options=Options(op="describe"))
-_LARGE: Final = 2**16
-"""Bytes that are packed in less than a millisecond; more are packed in a thread."""
-_MAX_MESSAGE: Final = 2**31 - 1
-_CHANNEL: Final = (
-    ("grpc.max_send_message_length", _MAX_MESSAGE),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),  # reconnect to a restarted server within a second
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.lb_policy_name", "round_robin"),  # over the addresses of a dns:/// target
-)
-_DOWN: Final = re.compile(
-    r"is not healthy|unknown model|not ready|not at ready state|no available versions|server is stopping|"
-    r"stopped accepting|unloading",
-    re.IGNORECASE,
-)
+REMEMBERED: Final = 2**16
+"""Conversations whose last server is known."""
+Reason = Literal["new", "same", "moved", "retry"]
+"""Why a server got a request: it begins a conversation, its last turn ran there, its last turn ran elsewhere,
+or another server has refused it."""
+OnRouted = Callable[[str, Reason], None]
 
 
-class TimedOut(Unavailable):
-    """The server did not respond in time."""
+def _ignore(_: str, __: Reason) -> None:
+    """Nobody wants to know."""
 
 
 class TritonClient:
-    """A client of one server, or of several in turn; if one is unavailable, the next is used.
-
-    Create it inside the event loop that uses it.
+    """A client of one server or of several. Create it inside the event loop that uses it.
 
     Args:
-        targets: ``host:port`` or any other gRPC target, one for each server.
+        targets: ``host:port`` or any other gRPC target, one for each server; ``dns:///name:port`` stands for
+            all addresses of the name.
         describe_seconds: how long ``describe`` waits for a server.
+        on_routed: called with the server of each request.
     """
 
-    def __init__(self, targets: Sequence[str], describe_seconds: float = 5) -> None:
-        self._servers = [_Server(target) for target in targets]
-        self._describe_seconds = describe_seconds
-        self._next = 0
+    def __init__(
+        self,
+        targets: Sequence[str],
+        describe_seconds: float = 5,
+        on_routed: OnRouted = _ignore,
+    ) -> None:
+        self._pool = ServerPool(targets)
+        self._describe_seconds, self._on_routed = describe_seconds, on_routed
+        self._last: OrderedDict[bytes, str] = OrderedDict()  # conversation → the server of its last turn
 
     async def generate(self, request: Request, request_id: str) -> AsyncGenerator[Chunk, None]:
         """See ``EngineClient``."""
-        *others, last = self._in_turn()
-        for server in others:
+        tokens = estimated_tokens(request)
+        tried: list[str] = []
+        refused: list[Unavailable | Overloaded] = []
+        key = routing_key(request) if len(await self._pool.servers()) > 1 else None
+        while server := await self._choose(key, tokens, tried):
             started = False
+            self._note(server.target, key, bool(tried))
+            tried.append(server.target)
             try:
-                async with aclosing(server.generate(request, request_id)) as chunks:
-                    async for chunk in chunks:
-                        started = True
-                        yield chunk
+                with server.outstanding(tokens):
+                    async with aclosing(server.generate(request, request_id)) as chunks:
+                        async for chunk in chunks:
+                            started = True
+                            yield chunk
                 return
-            except Unavailable:
+            except (Unavailable, Overloaded) as error:
                 if started:
                     raise
-        async with aclosing(last.generate(request, request_id)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+                refused.append(error)
+        full = [error for error in refused if isinstance(error, Overloaded)]
+        raise (full or refused)[0]
 
     async def tokens(self, request: Request) -> Tokens:
         """See ``EngineClient``."""
-        return await self._first(lambda server: server.report(Tokens, request, TOKENS_SECONDS))
+        return await self._report(Tokens, request, TOKENS_SECONDS)
 
     async def describe(self) -> ModelInfo:
         """See ``EngineClient``."""
-        return await self._first(lambda server: server.report(ModelInfo, _DESCRIBE, self._describe_seconds))
+        return await self._report(ModelInfo, DESCRIBE, self._describe_seconds)
 
     async def tokenizer_info(self) -> TokenizerInfo:
         """See ``EngineClient``."""
-        ask = Request(options=Options(op="tokenizer_info"))
-        return await self._first(lambda server: server.report(TokenizerInfo, ask, TOKENS_SECONDS))
+        return await self._report(
+            TokenizerInfo, Request(options=Options(op="tokenizer_info")), TOKENS_SECONDS
+        )
 
     async def close(self) -> None:
         """See ``EngineClient``."""
-        await asyncio.gather(*(server.close() for server in self._servers))
+        await self._pool.close()
 
-    async def _first(self, ask: Callable[["_Server"], Awaitable[Report]]) -> Report:
-        """The result of the first server that is available."""
-        *others, last = self._in_turn()
-        for server in others:
+    async def _choose(self, key: bytes | None, tokens: int, tried: Sequence[str]) -> TritonServer | None:
+        """The next server for a request; ``None`` if all have been tried."""
+        servers = await self._pool.servers()
+        last = self._last.get(key) if key else None
+        ranked = rank_servers([server.load for server in servers.values()], key, last, tokens)
+        return next((servers[name] for name in ranked if name not in tried), None)
+
+    def _note(self, name: str, key: bytes | None, retried: bool) -> None:
+        """Remembers the server of a conversation."""
+        last = self._last.pop(key, None) if key else None
+        if key:
+            self._last[key] = name
+            if len(self._last) > REMEMBERED:
+                self._last.popitem(last=False)
+        first: Reason = "new" if last is None else "same" if last == name else "moved"
+        self._on_routed(name, "retry" if retried else first)
+
+    async def _report(self, kind: type[Report], request: Request, seconds: float) -> Report:
+        """The report of the first server that is available."""
+        servers = await self._pool.servers()
+        *others, last = rank_servers([server.load for server in servers.values()])
+        for name in others:
             try:
-                return await ask(server)
+                return await servers[name].report(kind, request, seconds)
             except Unavailable:
                 continue
-        return await ask(last)
-
-    def _in_turn(self) -> list["_Server"]:
-        """All servers, beginning with another one each time."""
-        start = self._next % len(self._servers)
-        self._next += 1
-        return self._servers[start:] + self._servers[:start]
-
-
-class _Server:
-    """One tritonserver: its gRPC channel, the responses awaited from it, and their supervision."""
-
-    def __init__(self, target: str) -> None:
-        self.target = target
-        self._client = InferenceServerClient(target, channel_args=_CHANNEL)
-        self._awaited: dict[Any, str | None] = {}  # gRPC call → why it was cancelled
-        self._received = 0  # messages with chunks so far
-        self._subscription = Subscription(self._subscribe)
-        self._supervisor: asyncio.Task[None] | None = None
-        self._last_error = ""  # each error is logged once, until the server responds again
-
-    async def generate(self, request: Request, request_id: str) -> AsyncGenerator[Chunk, None]:
-        """The chunks of one response.
-
-        Raises:
-            WireError: from the model; ``Unavailable`` when the connection was lost.
-        """
-        finished = False
-        if self._subscription.is_old:
-            self._subscription = Subscription(self._subscribe)  # the old one closes with its last response
-        with self._subscription.receiver() as receiver:
-            call = self._call(await _to_inputs(receiver.address(request)), request_id)
-            self._await(call)
-            try:
-                async with aclosing(receiver.read(self._messages(call, Chunk))) as chunks:
-                    async for chunk in chunks:
-                        finished = chunk.usage is not None
-                        yield chunk
-            except asyncio.CancelledError:
-                if (reason := self._awaited[call]) is None:
-                    raise
-                raise Unavailable(reason) from None
-            finally:
-                call.cancel()  # whatever has been read of it
-                del self._awaited[call]
-        if not finished:
-            raise Unavailable("Triton closed the stream before the response was complete")
-
-    def _subscribe(self, request: Request) -> AsyncGenerator[ChunkBatch, None]:
-        """The chunks of all requests that name a subscription."""
-        return self._messages(self._call(to_inputs(request), ""), ChunkBatch)
-
-    async def _messages(self, call: Any, kind: type[Message]) -> AsyncGenerator[Message, None]:
-        """What a stream brings of responses."""
-        async with aclosing(self._responses(call)) as responses:
-            async for arrays in responses:
-                self._received += 1
-                yield kind.from_tensors(arrays)
-
-    async def report(self, kind: type[Report], request: Request, seconds: float) -> Report:
-        """The single response of an operation that generates nothing.
-
-        The stream is read to its end: if it is cancelled right after its last response, Triton sometimes
-        considers the request open forever, and then neither unloads the model nor stops in time.
-
-        Raises:
-            TimedOut: no response within ``seconds``.
-            WireError: from the model.
-        """
-        call = self._call(await _to_inputs(request), "", seconds)
-        async with aclosing(self._responses(call)) as responses:
-            reports = [kind.from_tensors(arrays) async for arrays in responses]
-        if not reports:
-            raise Unavailable("Triton closed the stream without a response")
-        return reports[0]
-
-    async def close(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-        self._subscription.close()
-        await self._client.close()
-
-    def _call(self, tensors: list[InferInput], request_id: str, seconds: float | None = None) -> Any:
-        inputs = {"model_name": MODEL, "inputs": tensors, "request_id": request_id}
-
-        async def once() -> AsyncGenerator[dict[str, Any], None]:
-            yield inputs
-
-        return self._client.stream_infer(once(), stream_timeout=seconds, headers=tracing.headers())
-
-    async def _responses(self, call: Any) -> AsyncGenerator[dict[str, Array], None]:
-        """The tensors of each response. A stream has one request, so it ends with its last response."""
-        try:
-            async for result, error in call:
-                if error is not None:
-                    raise self._logged(from_message(error.message()))
-                self._last_error = ""
-                yield {tensor.name: result.as_numpy(tensor.name) for tensor in OUTPUTS}
-        except grpc.RpcError as error:
-            raise self._logged(from_status(error.code()), error.details()) from error
-        finally:
-            call.cancel()
-
-    def _logged(self, error: WireError, details: str = "") -> WireError:
-        if isinstance(error, Unavailable) and error.message != self._last_error:
-            self._last_error = error.message
-            log.warning("Triton at %s: %s %s", self.target, error, details)
-        return error
-
-    def _await(self, call: Any) -> None:
-        self._awaited[call] = None
-        if self._supervisor is None or self._supervisor.done():
-            self._supervisor = asyncio.create_task(self._supervise())
-
-    async def _supervise(self) -> None:
-        """While responses are awaited: cancels them if the server has failed."""
-        while self._awaited:
-            received = self._received
-            await asyncio.sleep(SILENCE_SECONDS)
-            if self._awaited and received == self._received and (reason := await self._failure()):
-                log.warning(
-                    "Triton at %s: %s; %d requests cancelled", self.target, reason, len(self._awaited)
-                )
-                for call in self._awaited:
-                    self._awaited[call] = reason
-                    call.cancel()
-
-    async def _failure(self) -> str | None:
-        """The reason why the server has failed, or ``None``.
-
-        A slow model is busy; a server that does not respond to the liveness check has failed.
-        """
-        described: ModelInfo | BaseException
-        live: Any
-        described, live = await asyncio.gather(
-            self.report(ModelInfo, _DESCRIBE, CHECK_SECONDS),
-            self._client.is_server_live(client_timeout=CHECK_SECONDS),
-            return_exceptions=True,
-        )
-        if live is not True:
-            return "Triton does not respond"
-        dead = isinstance(described, Unavailable) and not isinstance(described, TimedOut)
-        return str(described) if dead else None
-
-
-async def _to_inputs(request: Request) -> list[InferInput]:
-    """``to_inputs``, in a thread when the request is large."""
-    work = partial(to_inputs, request)
-    return await in_thread(work) if request.size > _LARGE else work()
-
-
-def to_inputs(request: Request) -> list[InferInput]:
-    """The request's tensors in the form of Triton's client."""
-    inputs = []
-    for name, array in request.to_tensors().items():
-        tensor = InferInput(name, list(array.shape), INPUTS_BY_NAME[name].wire_type)
-        inputs.append(tensor.set_data_from_numpy(array))
-    return inputs
-
-
-def from_message(text: str) -> WireError:
-    """The error in a stream's response: from the model, or from Triton about the model."""
-    error = WireError.from_line(text)
-    is_ours = error.message != text
-    return Unavailable(text) if not is_ours and _DOWN.search(text) else error
-
-
-def from_status(code: grpc.StatusCode) -> Unavailable:
-    """The error for the gRPC status that ended a stream."""
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TimedOut("the model did not respond in time")
-    return Unavailable(f"Triton cannot be reached ({code.name})")
+        return await servers[last].report(kind, request, seconds)

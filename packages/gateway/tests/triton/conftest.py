@@ -101,10 +101,13 @@ def response(step: ChunkBatch | Chunk | ModelInfo | TokenizerInfo | Tokens | str
 
 
 @asynccontextmanager
-async def listening(triton: FakeTriton) -> AsyncIterator[tuple[str, Any]]:
+async def listening(triton: FakeTriton, *others: str) -> AsyncIterator[tuple[str, Any]]:
+    """Listens on 127.0.0.1, and on the same port of other addresses."""
     server = grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
     port = server.add_insecure_port("127.0.0.1:0")
+    for other in others:
+        server.add_insecure_port(f"{other}:{port}")
     await server.start()
     try:
         yield f"127.0.0.1:{port}", server

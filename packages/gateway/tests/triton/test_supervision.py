@@ -6,7 +6,7 @@ import pytest
 from packages.gateway.tests.conftest import END, INFO, Pause, until
 from packages.gateway.tests.triton.conftest import ASK, FakeTriton, Step, answer, is_describe
 
-import gemma_gateway.triton_client as subject
+import gemma_gateway.triton_server as subject
 from gemma_gateway.triton_client import TritonClient
 from gemma_wire import Chunk, Unavailable
 

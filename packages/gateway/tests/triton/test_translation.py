@@ -5,7 +5,7 @@ import struct
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from gemma_gateway.triton_client import TimedOut, from_message, from_status, to_inputs
+from gemma_gateway.triton_server import TimedOut, from_message, from_status, to_inputs
 from gemma_wire import (
     ContextLengthExceeded,
     EngineFailure,

@@ -40,6 +40,13 @@ class GatewayMetrics:
         self.aborted = self._counter(
             "request_aborted", "Generations that were not completed: cancelled, or failed.", "reason"
         )
+        self.routed = self._counter(
+            "routed_requests",
+            "Requests sent to each Triton server; new: of a new conversation; same: its last turn ran there; "
+            "moved: it ran elsewhere; retry: another server had refused the request.",
+            "server",
+            "reason",
+        )
         self.schema_answers = self._counter(
             "schema_answers",
             "Results that were validated because their schema is only partly enforced.",

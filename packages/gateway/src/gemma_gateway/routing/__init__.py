@@ -1,0 +1,1 @@
+"""Which of several Triton servers runs a request."""

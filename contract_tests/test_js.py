@@ -22,6 +22,7 @@ TRIALS = (
     "parse",
     "toolRunner",
     "completions",
+    "transcription",
     "models",
     "errors",
 )

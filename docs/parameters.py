@@ -14,6 +14,7 @@ from gemma_gateway.schema.parameter_table import parameter_table
 from gemma_gateway.schema.responses import ResponsesRequest
 from gemma_gateway.schema.structured_outputs import StructuredOutputParams
 from gemma_gateway.schema.tokenize import DetokenizeRequest, TokenizeRequest
+from gemma_gateway.schema.transcription import TranscriptionRequest, TranslationRequest
 
 PAGE = Path(__file__).with_name("openai.md")
 HEAD = """# OpenAI's API, parameter by parameter
@@ -112,6 +113,13 @@ Nothing is stored unless `API_STORE` names a file: `store: true` is accepted, an
 - A stream that is silent for `API_SSE_PING_SECONDS` gets the comment `: ping`, which clients ignore. If the
   first event takes longer than this, the response begins without it: a later error is an event of the
   stream, and `x-unenforced-keywords` a comment before `[DONE]`.
+- Streams of transcriptions are not padded. They end with `transcript.text.done`, without `[DONE]`.
+
+## Forms of `/v1/audio/`
+
+- A form has one file, `file`. `name[]` is an item of an array and `name[key]` a field of an object, as
+  OpenAI's clients send them; JSON is accepted as well. An empty field is treated as absent.
+- How audio is cut and joined, and what segments contain, is described in [media.md](media.md#transcription).
 
 ## Other details
 
@@ -144,6 +152,8 @@ PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`POST /v1/chat/completions`", ChatRequest),
     ("`POST /v1/completions`", CompletionRequest),
     ("`POST /v1/responses`", ResponsesRequest),
+    ("`POST /v1/audio/transcriptions`", TranscriptionRequest),
+    ("`POST /v1/audio/translations`", TranslationRequest),
     ("`POST /tokenize` *", TokenizeRequest),
     ("`POST /detokenize` *", DetokenizeRequest),
 )

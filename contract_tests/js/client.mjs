@@ -1,6 +1,6 @@
 // OpenAI's npm package against the server that OPENAI_BASE_URL names. One JSON line for each thing tried.
 import assert from "node:assert/strict";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
@@ -9,6 +9,16 @@ const model = process.env.CONTRACT_MODEL;
 const messages = [{ role: "user", content: "Hi" }];
 const Weather = z.object({ city: z.enum(["Paris", "Rome"]), days: z.enum(["1", "2", "3"]) });
 const wild = { model, messages, temperature: 1.5, seed: 1, max_tokens: 200 };
+
+// A WAV file of a square wave of 500 Hz.
+function wav(seconds, amplitude) {
+  const samples = Int16Array.from({ length: 16000 * seconds }, (_, at) => (at % 32 < 16 ? amplitude : -amplitude));
+  const head = Buffer.from("RIFF....WAVEfmt ....................data....");
+  head.writeUInt32LE(36 + samples.byteLength, 4);
+  [[16, 16], [24, 16000], [28, 32000], [40, samples.byteLength]].forEach(([at, value]) => head.writeUInt32LE(value, at));
+  [[20, 1], [22, 1], [32, 2], [34, 16]].forEach(([at, value]) => head.writeUInt16LE(value, at));
+  return Buffer.concat([head, Buffer.from(samples.buffer)]);
+}
 
 const trials = {
   async whole() {
@@ -78,6 +88,25 @@ const trials = {
   async completions() {
     const answer = await client.completions.create({ model, prompt: "Once upon", max_tokens: 4, echo: true });
     assert.ok(answer.choices[0].text.startsWith("Once upon"));
+  },
+
+  async transcription() {
+    const silent = await toFile(wav(20, 0), "silence.wav");
+    const whole = await client.audio.transcriptions.create({ file: silent, model, response_format: "verbose_json" });
+    assert.equal(whole.duration, 20);
+    assert.deepEqual([whole.text, whole.segments], ["", []]);
+    let text = "";
+    const options = { model, stream: true, include: ["logprobs"], chunking_strategy: { type: "server_vad", threshold: 0.5 } };
+    const file = await toFile(wav(1, 8000), "tone.wav");
+    for await (const event of await client.audio.transcriptions.create({ ...options, file })) {
+      if (event.type === "transcript.text.delta") text += event.delta;
+      else assert.deepEqual([event.type, event.text], ["transcript.text.done", text]);
+    }
+    const words = { file: silent, model, response_format: "verbose_json", timestamp_granularities: ["word"] };
+    await assert.rejects(client.audio.transcriptions.create(words), (error) => {
+      assert.equal(error.param, "timestamp_granularities[0]");
+      return true;
+    });
   },
 
   async models() {

@@ -191,3 +191,18 @@ async def test_the_status_is_refreshed_at_most_once_per_second_and_recovers(fake
     assert "does not respond" in client.facts["health"]
     assert client.plot()["data"][-1][1] == 10
     await client.close()
+
+
+async def test_a_transcript_is_a_response(fake: FakeOpenAI) -> None:
+    client = ApiClient(fake.base_url, "sk-secret")
+    updates = [answer async for answer in client.transcribe(MODEL, "mp3", b"ID3 talk")]
+    refused = [answer async for answer in client.transcribe(MODEL, "mp3", b"ID3 refused")]
+    await client.close()
+    assert updates[-1].messages == [{"role": "assistant", "content": "Good evening."}]
+    assert updates[-1].error == ""
+    assert updates[-1].completion is not None
+    assert updates[-1].completion.usage is not None
+    assert updates[-1].completion.usage.completion_tokens == 2
+    assert b'filename="recording.mp3"' in fake.forms[0]
+    assert b"ID3 talk" in fake.forms[0]
+    assert "The file is not audio." in refused[-1].error

@@ -211,3 +211,40 @@ def test_missing_space_for_a_file_is_reported() -> None:
     assert len(talk.messages) == 1, "nothing is lost"
     with pytest.raises(gr.Error, match="was deleted"):
         say(talk, "", "/nowhere/a.png")
+
+
+def wav(seconds: float) -> bytes:
+    """The header of a WAV file of 16,000 bytes per second, and its samples."""
+    return b"RIFF".ljust(28) + (16_000).to_bytes(4, "little") + bytes(12 + round(16_000 * seconds))
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "name", "sent"),
+    [
+        ("", wav(40), "a.wav", "Transcribe"),
+        ("", wav(20), "a.wav", "What do you hear?"),
+        ("", bytes(600_000), "a.mp3", "Transcribe"),
+        ("", bytes(300_000), "a.m4a", "What do you hear?"),
+        ("transcribe.", wav(1), "a.wav", "transcribe."),
+        ("Who speaks?", wav(40), "a.wav", "Who speaks?"),
+    ],
+)
+def test_a_long_recording_or_the_word_asks_for_a_transcript(
+    tmp_path: Path, text: str, content: bytes, name: str, sent: str
+) -> None:
+    talk = Conversation()
+    say(talk, text, file(tmp_path, content, name))
+    assert talk.messages[0]["content"][1]["text"] == sent
+    recording = talk.recording_to_transcribe()
+    assert (recording is not None) == (sent.lower().startswith("transcribe"))
+    assert recording is None or recording[1] == content
+
+
+def test_only_one_recording_is_transcribed(tmp_path: Path) -> None:
+    talk = Conversation()
+    assert talk.recording_to_transcribe() is None
+    say(talk, "Transcribe", file(tmp_path, wav(1), "a.wav"), file(tmp_path, wav(2), "b.wav"))
+    assert talk.recording_to_transcribe() is None
+    talk = Conversation()
+    say(talk, "Transcribe", file(tmp_path))
+    assert talk.recording_to_transcribe() is None

@@ -14,11 +14,14 @@ from gemma_gateway.schema.completions import CompletionRequest
 from gemma_gateway.schema.extensions import Extensions
 from gemma_gateway.schema.parameter_table import parameter_table
 from gemma_gateway.schema.responses import ResponsesRequest
+from gemma_gateway.schema.transcription import TranscriptionRequest, TranslationRequest
 
 REQUESTS: dict[str, type[BaseModel]] = {
     "CreateChatCompletionRequest": ChatRequest,
     "CreateCompletionRequest": CompletionRequest,
     "CreateResponse": ResponsesRequest,
+    "CreateTranscriptionRequest": TranscriptionRequest,
+    "CreateTranslationRequest": TranslationRequest,
 }
 INSIDE = (
     "tool_choice[allowed_tools].allowed_tools.tools[",

@@ -35,6 +35,7 @@ class FakeServer:
     fail: dict[int, int] = field(default_factory=dict)
     break_off: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
+    forms: list[bytes] = field(default_factory=list)
     cut_off: int = 0
 
     def count(self, messages: list[dict[str, Any]]) -> int:
@@ -77,6 +78,9 @@ class _Spoken(BaseHTTPRequestHandler):
 def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one small class
     class Handler(_Spoken):
         def do_POST(self) -> None:
+            if self.path == "/v1/audio/transcriptions":
+                self._transcribe(self.rfile.read(int(self.headers["Content-Length"])))
+                return
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if self.path == "/tokenize" and server.tokenize:
                 self._json(200, {"count": server.count(body["messages"])})
@@ -84,6 +88,25 @@ def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 
                 self._chat(body)
             else:
                 self._error(404, "there is no such place")
+
+        def _transcribe(self, form: bytes) -> None:
+            """A segment of a second for each piece."""
+            server.forms.append(form)
+            if b"refused" in form:
+                self._error(400, "The file 'file' is not audio.")
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("x-audio-seconds", str(len(server.pieces)))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.close_connection = True
+            for number, piece in enumerate(server.pieces):
+                if server.break_off and number == 2:
+                    return
+                times = {"id": str(number), "start": number, "end": number + 1, "speaker": ""}
+                self._event({"type": "transcript.text.segment", "text": piece, **times})
+            self._event({"type": "transcript.text.done", "text": "".join(server.pieces), "duration": 3.0})
 
         def _chat(self, body: dict[str, Any]) -> None:
             server.asked.append(body)

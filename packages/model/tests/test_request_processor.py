@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,29 @@ def test_images_and_audio_replace_their_placeholders(processor: RequestProcessor
     message = Message(role="user", content=(AudioPart(), TextPart(text="and"), ImagePart()))
     processed = processor.process(Request(messages=(message,), images=(png(),), audio=(wav(),)))
     assert [span.media.modality for span in processed.engine_request.prompt.spans] == ["audio", "image"]
+
+
+@pytest.fixture(scope="module")
+def roomy(checkpoint: Checkpoint) -> Iterator[RequestProcessor]:
+    """With four clips in a request."""
+    processor = RequestProcessor(checkpoint, Settings(max_audio=4, model_name="served"))
+    yield processor
+    processor.close()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_long_audio_becomes_several_spans(roomy: RequestProcessor, raw: bool) -> None:
+    message = Message(role="user", content=(AudioPart(), TextPart(text="and"), AudioPart()))
+    asked: dict[str, Any] = (
+        {"prompt": "<audio_soft_token>and<audio_soft_token>"} if raw else {"messages": (message,)}
+    )
+    prompt = roomy.process(Request(**asked, audio=(wav(70), wav(1)))).engine_request.prompt
+    assert [span.media.modality for span in prompt.spans] == ["audio"] * 4
+    with pytest.raises(
+        InvalidRequest, match=r"needs 4 clips of at most 30 seconds, 752 tokens;.* is 3"
+    ) as caught:
+        roomy.process(Request(**asked, audio=(wav(100), wav(1))))
+    assert caught.value.field == "audio[0]"
 
 
 @pytest.mark.parametrize(

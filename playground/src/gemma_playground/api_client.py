@@ -6,8 +6,9 @@ import re
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -25,6 +26,9 @@ CHUNK_COUNTERS: Final = "(?:inter_token_latency|time_to_first_token)_seconds_cou
 """Metrics that count chunks while they are sent; token metrics are updated when a response is complete."""
 HEALTH_FIELDS: Final = ("running", "waiting", "context_length", "device", "dtype", "engine", "max_num_seqs")
 """Fields of the gateway's ``/health`` that are shown."""
+
+
+Chunks = AsyncGenerator[ChatCompletionChunk, None]
 
 
 @dataclass
@@ -82,8 +86,19 @@ class ApiClient:
 
     async def stream(self, request: dict[str, Any]) -> AsyncGenerator[ChatResponse, None]:
         """Yields the same growing response until it is complete or failed; ``aclose`` cancels it."""
+        async with aclosing(self._grow(partial(self._chat_chunks, request))) as growing:
+            async for response in growing:
+                yield response
+
+    async def transcribe(self, model: str, suffix: str, file: bytes) -> AsyncGenerator[ChatResponse, None]:
+        """As ``stream``, with the transcript of an audio file as the response."""
+        async with aclosing(self._grow(partial(self._transcript_chunks, model, suffix, file))) as growing:
+            async for response in growing:
+                yield response
+
+    async def _grow(self, chunks: Callable[[], Chunks]) -> AsyncGenerator[ChatResponse, None]:
         response = ChatResponse()
-        task = asyncio.create_task(self._fill(response, request))
+        task = asyncio.create_task(self._fill(response, chunks))
         try:
             done: set[asyncio.Task[None]] = set()
             while not done:  # the completed response is yielded once more
@@ -93,11 +108,35 @@ class ApiClient:
             task.cancel()
             await asyncio.wait({task})
 
-    async def _fill(self, response: ChatResponse, request: dict[str, Any]) -> None:
+    async def _chat_chunks(self, request: dict[str, Any]) -> Chunks:
         create: Any = self._openai.chat.completions.create  # The overloads do not accept a dictionary.
+        async with await create(**request, stream_options={"include_usage": True}) as stream:
+            async for chunk in stream:
+                yield chunk
+
+    async def _transcript_chunks(self, model: str, suffix: str, file: bytes) -> Chunks:
+        """The events of a transcription as chunks of a chat response."""
+        create = self._openai.audio.transcriptions.create
+        named, began = (f"recording.{suffix}", file), int(time.time())
+        async with await create(file=named, model=model, response_format="json", stream=True) as stream:
+            async for event in stream:
+                done = event.type == "transcript.text.done"
+                text = event.delta if event.type == "transcript.text.delta" else ""
+                delta = {"role": "assistant", "content": text}
+                choice = {"index": 0, "delta": delta, "finish_reason": "stop" if done else None}
+                usage = _chat_usage(event.usage) if event.type == "transcript.text.done" else None
+                head = {
+                    "id": "transcript",
+                    "object": "chat.completion.chunk",
+                    "created": began,
+                    "model": model,
+                }
+                yield ChatCompletionChunk.model_validate({**head, "choices": [choice], "usage": usage})
+
+    async def _fill(self, response: ChatResponse, chunks: Callable[[], Chunks]) -> None:
         try:
-            async with await create(**request, stream_options={"include_usage": True}) as stream:
-                async for chunk in stream:
+            async with aclosing(chunks()) as received:
+                async for chunk in received:
                     response.add_chunk(chunk)
             response.error = "" if response.choice and response.choice.finish_reason else CONNECTION_LOST
         except Exception as error:  # Shown to the user.
@@ -152,6 +191,14 @@ class ApiClient:
             if error.status_code == httpx.codes.SERVICE_UNAVAILABLE:
                 raise
             return ""
+
+
+def _chat_usage(usage: Any) -> dict[str, int] | None:
+    """The token counts of a transcription as those of a chat response."""
+    if usage is None:
+        return None
+    counts = {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens}
+    return {**counts, "total_tokens": usage.total_tokens}
 
 
 def _sum(name: str, metrics: str) -> int | None:

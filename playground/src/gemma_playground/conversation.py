@@ -19,6 +19,12 @@ StoreFile = Callable[[str, bytes], str]
 AUDIO_SUFFIXES: Final = tuple(kind for kind, type_ in MEDIA_TYPES.items() if type_.startswith("audio/"))
 CHATBOT_ROLES: Final = {"user": "user", "assistant": "assistant", "tool": "assistant"}
 """Role of a message → role in the chatbot."""
+TRANSCRIBE: Final = "Transcribe"
+"""A message with this text and one audio file is sent to the transcription API, which accepts an hour."""
+LONG_RECORDING_S: Final = 30
+"""A longer recording without text is transcribed."""
+COMPRESSED_BYTES_PER_S: Final = 16_000
+"""Of an MP3 or similar file; the length of a recording only decides about its default prompt."""
 DEFAULT_PROMPTS: Final = {"image_url": "What do you see in this image?", "input_audio": "What do you hear?"}
 """The prompt for a file that is sent without text."""
 MAX_MESSAGES: Final = 10_000
@@ -57,7 +63,7 @@ class Conversation:
         if (call := self.pending_tool_call()) and not parts:
             self.messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
             return
-        parts.append({"type": "text", "text": text or DEFAULT_PROMPTS[parts[0]["type"]]})
+        parts.append({"type": "text", "text": text or _default_prompt(parts)})
         if (
             self.messages and self.messages[-1]["role"] == "user"
         ):  # it got no response: both are sent as one message
@@ -85,6 +91,14 @@ class Conversation:
         del self.messages[at:]
         self.size = messages_size(self.messages)
         return {"text": "\n".join(part["text"] for part in parts if part["type"] == "text"), "files": found}
+
+    def recording_to_transcribe(self) -> tuple[str, bytes] | None:
+        """The file that the last message asks to transcribe, with its suffix."""
+        parts = _parts(self.messages[-1]) if self.messages else []
+        texts = [part["text"].strip(" .").lower() for part in parts if part["type"] == "text"]
+        files = [part for part in parts if part["type"] != "text"]
+        asked = texts == [TRANSCRIBE.lower()] and [part["type"] for part in files] == ["input_audio"]
+        return decode_file(files[0]) if asked else None
 
     def pending_tool_call(self) -> Message | None:
         """The first tool call of the last response that has no result yet."""
@@ -235,6 +249,17 @@ def _to_part(path: str) -> Message:
         audio = {"data": data, "format": "mp3" if kind == "mp3" else "wav"}
         return {"type": "input_audio", "input_audio": audio}
     return {"type": "image_url", "image_url": {"url": f"data:{MEDIA_TYPES[kind]};base64,{data}"}}
+
+
+def _default_prompt(parts: list[Message]) -> str:
+    first = parts[0]
+    if len(parts) == 1 and first["type"] == "input_audio":
+        content = base64.b64decode(first["input_audio"]["data"])
+        is_wav = content[:4] == b"RIFF" and int.from_bytes(content[28:32], "little") > 0
+        rate = int.from_bytes(content[28:32], "little") if is_wav else COMPRESSED_BYTES_PER_S
+        if len(content) > LONG_RECORDING_S * rate:
+            return TRANSCRIBE
+    return DEFAULT_PROMPTS[str(first["type"])]
 
 
 def decode_file(part: Message) -> tuple[str, bytes]:

@@ -111,8 +111,11 @@ async def stream_response(
     if not sent["model"]:
         await client.refresh()
         sent["model"] = next(iter(client.models), "")
-    yield *UNCHANGED[:3], *settings_panel.code_snippets(sent, client.base_url)
-    async with aclosing(client.stream(sent)) as growing:
+    recording = conversation.recording_to_transcribe()
+    if recording is None:
+        yield *UNCHANGED[:3], *settings_panel.code_snippets(sent, client.base_url)
+    responses = client.transcribe(sent["model"], *recording) if recording else client.stream(sent)
+    async with aclosing(responses) as growing:
         async for found in growing:
             conversation.messages = [*before, *found.messages]
             messages = _to_chatbot(found.messages, found.error)

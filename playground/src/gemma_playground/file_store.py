@@ -32,6 +32,7 @@ MEDIA_TYPES: Final = {
     "mp3": "audio/mpeg",
     "flac": "audio/flac",
     "ogg": "audio/ogg",
+    "m4a": "audio/mp4",
 }
 """Supported suffix → media type."""
 

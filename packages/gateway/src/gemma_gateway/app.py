@@ -18,7 +18,7 @@ from gemma_gateway.disconnect import ClientDisconnected
 from gemma_gateway.engine_client import EngineClient
 from gemma_gateway.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, from_wire
 from gemma_gateway.middleware.deadlines import RequestDeadlines, RunningRequests
-from gemma_gateway.middleware.limits import BodyLimit, ConcurrencyLimit
+from gemma_gateway.middleware.limits import BodyLimit, BodyLimits, ConcurrencyLimit
 from gemma_gateway.middleware.path_check import PathCheck
 from gemma_gateway.model_registry import ModelRegistry
 from gemma_gateway.observability import tracing
@@ -28,6 +28,7 @@ from gemma_gateway.observability.request_log import RequestLog
 from gemma_gateway.response_store import ResponseStore
 from gemma_gateway.responses.background import BackgroundResponses
 from gemma_gateway.routes import (
+    audio,
     chat,
     completions,
     health,
@@ -87,6 +88,7 @@ def create_app(settings: GatewaySettings | None = None, engine: EngineClient | N
         responses,
         stored_responses,
         messages,
+        audio,
         models,
         tokenize,
         info,
@@ -114,7 +116,9 @@ def _middleware(
         layers.insert(0, Middleware(CORSMiddleware, **_CORS, allow_origins=settings.origins))
     if settings.max_concurrent:
         layers.append(Middleware(ConcurrencyLimit, settings.max_concurrent))
-    return [*layers, Middleware(BodyLimit, settings.max_body_bytes, settings.body_seconds)]
+    bodies = BodyLimits(settings.max_body_bytes, settings.body_seconds)
+    uploads = BodyLimits(settings.max_audio_upload_bytes, settings.audio_upload_seconds)
+    return [*layers, Middleware(BodyLimit, bodies, uploads)]
 
 
 _CORS: dict[str, Any] = {

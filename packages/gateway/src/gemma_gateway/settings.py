@@ -110,6 +110,20 @@ class GatewaySettings(BaseSettings):
     max_audio_bytes: ByteSize = Field(
         32 * MIB, ge=1, description="Encoded size of one audio file; 32MiB, or a number of bytes."
     )
+    max_audio_seconds: float = Field(
+        3600,
+        gt=0,
+        validation_alias=AliasChoices("max_audio_seconds", "GEMMA_MAX_AUDIO_SECONDS"),
+        description="GEMMA_MAX_AUDIO_SECONDS: length of one audio file, in seconds.",
+    )
+    max_audio_upload_bytes: ByteSize = Field(
+        256 * MIB,
+        ge=1,
+        description="A longer request to /v1/audio/ is refused with 413; 256MiB, or a number of bytes.",
+    )
+    audio_upload_seconds: float = Field(
+        600, gt=0, description="A request to /v1/audio/ that takes longer to arrive is refused with 408."
+    )
     media_domains: str = Field(
         "",
         description="Hosts from which images and audio may be fetched by URL, separated by commas; a name "

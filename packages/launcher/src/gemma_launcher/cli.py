@@ -125,6 +125,20 @@ def _add_chat(parser: ArgumentParser) -> None:
     add("--max-tokens", type=_positive)
 
 
+def _add_transcribe(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="WAV, FLAC, MP3, Ogg, M4A or WebM")
+    add("--model", help="one of the server's models (default: its first)")
+    add(
+        "--format",
+        choices=("text", "srt", "vtt", "json"),
+        default="text",
+        help="of the output; srt and vtt are subtitles, json has the times of the segments (default: text)",
+    )
+    add("--language", metavar="CODE", help="of the speech, such as en (default: the model recognises it)")
+    add("--output", metavar="PATH", help="file, or folder for several files (default: the standard output)")
+
+
 def _add_bench(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="one of the server's models (default: its first)")
@@ -207,6 +221,9 @@ COMMANDS: Final = {
     ),
     "chat": Command(
         "tools.chat.command", "chat with a model in the terminal, with images", _CLIENT, _add_chat
+    ),
+    "transcribe": Command(
+        "tools.transcribe", "transcribe audio files to text or subtitles", _CLIENT, _add_transcribe
     ),
     "bench": Command("tools.bench.command", "benchmark any OpenAI-compatible server", _CLIENT, _add_bench),
 }

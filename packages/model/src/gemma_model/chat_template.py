@@ -7,9 +7,9 @@ only, so no user can type one.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 
 from gemma_model.engine_types import Modality
 from gemma_model.tool_calls import RESULT_END, RESULT_START, describe_tools, render_calls
@@ -112,3 +112,16 @@ def format_raw_prompt(prompt: str) -> list[PromptPart]:
     for text in re.split(f"({'|'.join(modalities)})", prompt):
         parts += [MediaPlaceholder(modalities[text]) if text in modalities else TemplateText(text)]
     return parts
+
+
+def repeat_audio(parts: Iterable[PromptPart], clips: Sequence[Sequence[object]]) -> Iterator[PromptPart]:
+    """The parts, with one placeholder for each clip of an audio file.
+
+    Args:
+        parts: with one placeholder for each file.
+        clips: of each file. Placeholders without a file are kept.
+    """
+    counts = iter([len(each) for each in clips])
+    for part in parts:
+        is_audio = isinstance(part, MediaPlaceholder) and part.modality == "audio"
+        yield from repeat(part, next(counts, 1) if is_audio else 1)

@@ -2,8 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
-from gemma_model.chat_template import TemplateText, format_messages_to_prompt, format_raw_prompt
+from gemma_model.chat_template import (
+    TemplateText,
+    format_messages_to_prompt,
+    format_raw_prompt,
+    repeat_audio,
+)
 from gemma_model.checkpoint import Checkpoint
 from gemma_model.completion_output import OutputOptions
 from gemma_model.detokenizer import TokenBytes
@@ -187,8 +193,14 @@ class RequestProcessor:
         own = frozenset[int]() if options.ignore_eos else self._checkpoint.eos_token_ids
         return own | frozenset(options.stop_token_ids)
 
+    @property
+    def audio_seconds(self) -> float | None:
+        """The longest audio that is heard as one clip, if the model supports audio."""
+        return self._audio.clip_seconds if self._audio else None
+
     def _prompt(self, request: Request, is_disconnected: IsDisconnected) -> TokenizedPrompt:
-        media = list(self._media(request, is_disconnected))
+        images, audio = self._media(request, is_disconnected)
+        media = [*images, *chain(*audio)]
         if request.messages is not None:
             parts = format_messages_to_prompt(
                 request.messages,
@@ -196,26 +208,34 @@ class RequestProcessor:
                 add_generation_prompt=request.options.add_generation_prompt,
                 continue_final_message=request.options.continue_final_message,
             )
-            return self._encoder.encode(parts, media)
+            return self._encoder.encode(repeat_audio(parts, audio), media)
         if request.options.prompt_token_ids is not None:
             return self._encoder.from_token_ids(request.options.prompt_token_ids, media)
         self._encoder.check_length(
             [TemplateText(request.prompt or "")]
         )  # before it is searched for soft tokens
-        return self._encoder.encode(format_raw_prompt(request.prompt or ""), media)
+        return self._encoder.encode(repeat_audio(format_raw_prompt(request.prompt or ""), audio), media)
 
-    def _media(self, request: Request, is_disconnected: IsDisconnected) -> Iterator[Media]:
+    def _media(
+        self, request: Request, is_disconnected: IsDisconnected
+    ) -> tuple[list[Media], list[list[Media]]]:
+        """The images, and the clips of each audio file."""
         self._check_supported(request.images, "image", "images")
         self._check_supported(request.audio, "audio", "audio")
         _check_count(request.images, self._settings.max_images, "images")
         _check_count(request.audio, self._settings.max_audio, "audio")
         budget = PixelBudget(self._settings.max_request_pixels)
+        images: list[Media] = []
         for i, data in enumerate(_while_connected(request.images, is_disconnected)):
             assert self._images is not None, "checked above"
-            yield self._images.decode(data, f"images[{i}]", budget)
+            images.append(self._images.decode(data, f"images[{i}]", budget))
+        audio: list[list[Media]] = []
+        room = self._settings.max_audio - len(request.audio)  # for further clips
         for i, data in enumerate(_while_connected(request.audio, is_disconnected)):
             assert self._audio is not None, "checked above"
-            yield self._audio.decode(data, f"audio[{i}]")
+            audio.append(self._audio.decode(data, f"audio[{i}]", 1 + room))
+            room -= len(audio[-1]) - 1
+        return images, audio
 
     def _check_supported(self, files: tuple[bytes, ...], modality: Modality, field: str) -> None:
         if files and modality not in self._checkpoint.soft_tokens:

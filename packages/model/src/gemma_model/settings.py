@@ -97,10 +97,10 @@ class Settings(BaseModel):
     max_request_pixels: int = Field(
         200_000_000, ge=1, description="Pixels in all images of one request, before resizing"
     )
-    max_audio: int = Field(4, ge=0, description="Audio clips in one request")
-    max_audio_seconds: float = Field(
-        30.0, gt=0, description="Length of one audio clip; never more than the checkpoint supports"
+    max_audio: int = Field(
+        16, ge=0, description="Audio clips in one request; audio over 30 seconds is cut into several"
     )
+    max_audio_seconds: float = Field(3600, gt=0, description="Length of one audio file in seconds")
     max_grammar_bytes: ByteSize = Field(
         4 * 2**20, ge=1, description="Size of a grammar, or of all tools of one request, as JSON"
     )

@@ -222,6 +222,8 @@ class TritonPythonModel:
             max_num_seqs=info.max_num_seqs,
             memory_bytes=info.memory_bytes,
             modalities=("text", *self._checkpoint.soft_tokens),
+            audio_seconds=self._processor.audio_seconds,
+            audio_tokens=self._checkpoint.soft_tokens.get("audio"),
             running=info.running,
             waiting=info.waiting,
         )

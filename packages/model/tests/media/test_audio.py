@@ -12,6 +12,7 @@ import soundfile
 from transformers import Gemma3nProcessor
 from transformers.audio_utils import load_audio
 
+from gemma_model.engine_types import Media
 from gemma_model.media.audio import AudioDecoder
 from gemma_wire import InvalidRequest
 
@@ -38,7 +39,7 @@ Samples = npt.NDArray[np.float32]
 
 @pytest.fixture(scope="module")
 def decoder(tiny: Path) -> AudioDecoder:
-    return AudioDecoder(tiny, 30)
+    return AudioDecoder(tiny, 3600)
 
 
 def _tone(seconds: float, rate: int = RATE, hertz: float = 1000) -> Samples:
@@ -58,9 +59,14 @@ def _encode(samples: Samples, rate: int = RATE, fmt: str = "WAV", subtype: str =
     return buffer.getvalue()
 
 
+def _decode(decoder: AudioDecoder, data: bytes, field: str) -> Media:
+    (clip,) = decoder.decode(data, field, max_clips=1)
+    return clip
+
+
 def _refusal(decoder: AudioDecoder, data: bytes) -> str:
     with pytest.raises(InvalidRequest) as caught:
-        decoder.decode(data, "audio[3]")
+        _decode(decoder, data, "audio[3]")
     assert caught.value.field == "audio[3]"
     return caught.value.message
 
@@ -68,9 +74,9 @@ def _refusal(decoder: AudioDecoder, data: bytes) -> str:
 @pytest.mark.parametrize(("fmt", "subtype"), ENCODINGS)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_every_encoding_is_decoded(decoder: AudioDecoder, fmt: str, subtype: str, channels: int) -> None:
-    clean = decoder.decode(_encode(_tone(1)), "audio[0]").features
+    clean = _decode(decoder, _encode(_tone(1)), "audio[0]").features
     samples = np.stack([_tone(1)] * channels, axis=1)
-    media = decoder.decode(_encode(samples, RATE, fmt, subtype), "audio[0]")
+    media = _decode(decoder, _encode(samples, RATE, fmt, subtype), "audio[0]")
     assert media.modality == "audio"
     assert (media.features.dtype.name, media.features.shape[1]) == ("float32", 128)
     assert abs(len(media.features) - len(clean)) <= 3  # ADPCM comes in blocks
@@ -79,8 +85,8 @@ def test_every_encoding_is_decoded(decoder: AudioDecoder, fmt: str, subtype: str
 
 @pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 16_001, 22_050, 44_100, 48_000, 96_000, 192_000])
 def test_any_sample_rate_becomes_the_extractors(decoder: AudioDecoder, rate: int) -> None:
-    clean = decoder.decode(_encode(_tone(1)), "audio[0]").features
-    heard = decoder.decode(_encode(_tone(1, rate), rate), "audio[0]").features
+    clean = _decode(decoder, _encode(_tone(1)), "audio[0]").features
+    heard = _decode(decoder, _encode(_tone(1, rate), rate), "audio[0]").features
     assert heard.shape == clean.shape
     assert (heard[5:90].argmax(1) == clean[5:90].argmax(1)).all()
     loudest = clean[5:90].argmax(1)[0]
@@ -99,37 +105,37 @@ def test_the_numbers_are_those_of_transformers(
     expected = processor(text=processor.audio_token, audio=[samples], return_tensors="np")
     assert expected["input_features_mask"].all()
     assert (expected["input_ids"] == processor.audio_token_id).sum() == 188
-    assert np.array_equal(decoder.decode(data, "audio[0]").features, expected["input_features"][0])
+    assert np.array_equal(_decode(decoder, data, "audio[0]").features, expected["input_features"][0])
 
 
 def test_channels_are_averaged(decoder: AudioDecoder) -> None:
     left = np.stack([_tone(0.5), np.zeros_like(_tone(0.5))], axis=1)
-    halved = decoder.decode(_encode(_tone(0.5) / 2), "audio[0]")
-    assert decoder.decode(_encode(left), "audio[0]").digest == halved.digest
+    halved = _decode(decoder, _encode(_tone(0.5) / 2), "audio[0]")
+    assert _decode(decoder, _encode(left), "audio[0]").digest == halved.digest
 
 
 def test_the_digest_is_that_of_the_audio_features(decoder: AudioDecoder) -> None:
     low, high = _tone(0.5, hertz=400), _tone(0.5, hertz=800)
     low = np.round(low * 2**15) / 2**15  # so that 16 bits hold it exactly
     files = [_encode(low), _encode(low, RATE, "FLAC", "PCM_16"), _encode(high)]
-    digests = [decoder.decode(data, "audio[0]").digest for data in files]
+    digests = [_decode(decoder, data, "audio[0]").digest for data in files]
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_thirty_seconds_fill_the_soft_tokens(decoder: AudioDecoder) -> None:
-    frames = len(decoder.decode(_encode(_tone(30), subtype="PCM_16"), "audio[0]").features)
+    frames = len(_decode(decoder, _encode(_tone(30), subtype="PCM_16"), "audio[0]").features)
     assert -(-frames // 16) == 188
 
 
 def test_silence_is_accepted(decoder: AudioDecoder) -> None:
-    features = decoder.decode(_encode(np.zeros(RATE, np.float32)), "audio[0]").features
+    features = _decode(decoder, _encode(np.zeros(RATE, np.float32)), "audio[0]").features
     assert np.ptp(features) == 0
 
 
 def test_audio_may_exceed_the_limit_by_the_padding_of_an_encoder_only(tiny: Path) -> None:
     decoder = AudioDecoder(tiny, 2)
-    whole = decoder.decode(_encode(_tone(2)), "audio[0]")
-    assert decoder.decode(_encode(_tone(2.09)), "audio[0]").digest == whole.digest
+    whole = _decode(decoder, _encode(_tone(2)), "audio[0]")
+    assert _decode(decoder, _encode(_tone(2.09)), "audio[0]").digest == whole.digest
     assert _refusal(decoder, _encode(_tone(2.2))) == "is 2.20 seconds long; the limit is 2 seconds"
 
 
@@ -140,20 +146,23 @@ def test_much_silence_in_little_space_are_refused_by_their_header(
     decoder: AudioDecoder, fmt: str, subtype: str
 ) -> None:
     data = _encode(np.zeros(RATE * 60, np.float32), RATE, fmt, subtype)
-    assert _refusal(decoder, data) == "is 60.00 seconds long; the limit is 30 seconds"
+    assert _refusal(decoder, data) == (
+        "is 60.00 seconds long, which needs 2 clips of at most 30 seconds, 376 tokens; "
+        "the limit for the rest of this request is 1"
+    )
 
 
 def test_no_setting_exceeds_the_audio_limit_of_the_checkpoint(tiny: Path, tmp_path: Path) -> None:
-    assert AudioDecoder(tiny, 1e9).max_seconds == 30
+    assert AudioDecoder(tiny, 1e9).clip_seconds == 30
     folder = tmp_path / "short of hearing"
     shutil.copytree(tiny, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["audio_soft_tokens_per_image"] = 25
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     decoder = AudioDecoder(folder, 30)
-    frames = len(decoder.decode(_encode(_tone(decoder.max_seconds)), "audio[0]").features)
+    frames = len(_decode(decoder, _encode(_tone(decoder.clip_seconds)), "audio[0]").features)
     assert frames == 25 * 16
-    assert decoder.max_seconds == pytest.approx(4.03, abs=0.01)
+    assert decoder.clip_seconds == pytest.approx(4.03, abs=0.01)
 
 
 def _flac_that_says(length: int, truly: int) -> bytes:
@@ -166,7 +175,7 @@ def _flac_that_says(length: int, truly: int) -> bytes:
 def test_a_wrong_length_in_the_header_does_not_bypass_the_limit(tiny: Path) -> None:
     decoder = AudioDecoder(tiny, 1)
     assert "has no length in its header" in _refusal(decoder, _flac_that_says(0, RATE))
-    assert len(decoder.decode(_flac_that_says(RATE, 3 * RATE), "audio[0]").features) <= 97
+    assert len(_decode(decoder, _flac_that_says(RATE, 3 * RATE), "audio[0]").features) <= 97
     assert "seconds long; the limit is" in _refusal(decoder, _flac_that_says(2**36 - 1, RATE))
     assert "is truncated, damaged" in _refusal(decoder, _flac_that_says(RATE, RATE // 2))
 
@@ -175,9 +184,9 @@ def test_a_wrong_length_in_the_header_does_not_bypass_the_limit(tiny: Path) -> N
 def test_a_wav_written_to_a_pipe_is_decoded_completely(decoder: AudioDecoder, size: int) -> None:
     data = bytearray(_encode(_tone(0.5), subtype="PCM_16"))
     data[4:8] = struct.pack("<I", size)
-    whole = decoder.decode(bytes(data), "audio[0]")
+    whole = _decode(decoder, bytes(data), "audio[0]")
     data[40:44] = struct.pack("<I", min(size, 0xFFFFFFFF) or 0xFFFFFFFF)
-    assert decoder.decode(bytes(data), "audio[0]").digest == whole.digest
+    assert _decode(decoder, bytes(data), "audio[0]").digest == whole.digest
 
 
 @pytest.mark.parametrize(("fmt", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16")])
@@ -190,7 +199,9 @@ def test_a_file_cut_short_is_refused(decoder: AudioDecoder, fmt: str, subtype: s
 def test_a_truncated_stream_is_decoded_up_to_its_end(decoder: AudioDecoder, fmt: str, subtype: str) -> None:
     noise = np.random.default_rng(2).normal(0, 0.2, 3 * RATE).astype(np.float32)
     data = _encode(noise, RATE, fmt, subtype)
-    whole, half = (len(decoder.decode(part, "audio[0]").features) for part in (data, data[: len(data) // 2]))
+    whole, half = (
+        len(_decode(decoder, part, "audio[0]").features) for part in (data, data[: len(data) // 2])
+    )
     assert 0 < half < whole
 
 
@@ -220,12 +231,12 @@ def test_samples_far_beyond_full_scale_are_refused(decoder: AudioDecoder, value:
 @pytest.mark.parametrize("scale", [0.0, 1e-38, 1.0, 8.0, 32_767.0])
 def test_accepted_audio_has_finite_features(decoder: AudioDecoder, scale: float) -> None:
     samples = np.sign(_tone(1)) * np.float32(scale)
-    assert np.isfinite(decoder.decode(_encode(samples), "audio[0]").features).all()
+    assert np.isfinite(_decode(decoder, _encode(samples), "audio[0]").features).all()
 
 
 def test_audio_of_one_window_is_accepted(decoder: AudioDecoder) -> None:
     for samples in (512, 513, 640):
-        assert decoder.decode(_encode(_tone(1)[:samples]), "audio[0]").features.shape == (1, 128)
+        assert _decode(decoder, _encode(_tone(1)[:samples]), "audio[0]").features.shape == (1, 128)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 511])
@@ -236,7 +247,7 @@ def test_audio_shorter_than_one_window_is_refused(decoder: AudioDecoder, samples
 
 
 def test_too_many_channels_or_samples_a_second_are_refused(decoder: AudioDecoder) -> None:
-    assert decoder.decode(_encode(np.zeros((192_000, 8), np.float32), 192_000), "audio[0]")
+    assert _decode(decoder, _encode(np.zeros((192_000, 8), np.float32), 192_000), "audio[0]")
     many = _encode(np.zeros((1_000, 32), np.float32), 192_000)
     assert _refusal(decoder, many) == "has 32 channels; the limit is 8"
     limits = "the limits are 4,000 and 192,000"
@@ -276,6 +287,31 @@ def test_other_formats_are_refused_even_behind_an_mp3s_tag(
 
 def test_several_threads_may_decode(decoder: AudioDecoder) -> None:
     files = [_encode(_tone(0.5, 44_100, 300 + 100 * i), 44_100) for i in range(8)]
-    alone = [decoder.decode(data, "audio[0]").digest for data in files]
+    alone = [_decode(decoder, data, "audio[0]").digest for data in files]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda data: decoder.decode(data, "audio[0]").digest, files)) == alone
+        assert list(pool.map(lambda data: _decode(decoder, data, "audio[0]").digest, files)) == alone
+
+
+def test_long_audio_is_cut_at_its_quietest_places(decoder: AudioDecoder) -> None:
+    samples = np.concatenate(
+        [_tone(24), np.zeros(RATE // 2, np.float32), _tone(26), 0.1 * _tone(1), _tone(8)]
+    )
+    clips = decoder.decode(_encode(samples), "audio[0]", max_clips=3)
+    seconds = [round(len(clip.features) / 100, 1) for clip in clips]
+    assert sum(seconds) == pytest.approx(59.5, abs=0.2)
+    assert seconds[0] == pytest.approx(24.25, abs=0.3)
+    assert seconds[1] == pytest.approx(26.75, abs=0.8)
+
+
+@pytest.mark.parametrize(("seconds", "clips", "tokens"), [(31, 2, "376"), (100, 4, "752")])
+def test_audio_that_needs_too_many_clips_is_refused_with_the_number_of_tokens(
+    decoder: AudioDecoder, seconds: float, clips: int, tokens: str
+) -> None:
+    message = _refusal(decoder, _encode(_tone(seconds)))
+    assert f"needs {clips} clips of at most 30 seconds, {tokens} tokens" in message
+    assert "the limit for the rest of this request is 1" in message
+
+
+def test_a_file_over_the_limit_is_refused_whatever_the_number_of_clips(tiny: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"is 41\.00 seconds long; the limit is 40 seconds"):
+        AudioDecoder(tiny, 40).decode(_encode(_tone(41)), "audio[0]", max_clips=9)

@@ -225,6 +225,8 @@ class ModelInfo(_JsonResponse):
         created: Unix time of loading, seconds.
         context_length: tokens of prompt and generated text together.
         memory_bytes: of the loaded weights.
+        audio_seconds: the longest audio that the model hears as one clip, if it supports audio.
+        audio_tokens: the number of tokens of a clip in the prompt.
         running, waiting: the current number of requests.
     """
 
@@ -238,5 +240,7 @@ class ModelInfo(_JsonResponse):
     max_num_seqs: int
     memory_bytes: int
     modalities: tuple[str, ...]
+    audio_seconds: float | None = None
+    audio_tokens: int | None = None
     running: int = 0
     waiting: int = 0

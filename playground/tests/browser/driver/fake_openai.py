@@ -61,6 +61,7 @@ class FakeOpenAI:
         self.script: Script = echo
         self.pages: dict[str, tuple[int, Any]] = {"/v1/models": (200, MODELS)}
         self.requests: list[Request] = []
+        self.forms: list[bytes] = []
         self.keys: set[str] = set()
         self.paths: set[str] = set()
         self.disconnected = threading.Event()
@@ -113,7 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.fake.keys.add(self.headers.get("authorization", ""))
-        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/v1/audio/transcriptions":
+            self._transcribe(body)
+            return
+        request = json.loads(body)
         self.fake.requests.append(request)
         try:
             self._stream(self.fake.script(request))
@@ -123,6 +128,19 @@ class _Handler(BaseHTTPRequestHandler):
             pass
         except ConnectionError:
             self.fake.disconnected.set()
+
+    def _transcribe(self, form: bytes) -> None:
+        """Two deltas and the complete text, or an error for a file that contains ``refused``."""
+        self.fake.forms.append(form)
+        if b"refused" in form:
+            self._page(400, _error("The file is not audio."))
+            return
+        self._head(200, "text/event-stream", ("transfer-encoding", "chunked"))
+        for delta in ("Good ", "evening."):
+            self._event({"type": "transcript.text.delta", "delta": delta})
+        usage = {"type": "tokens", "input_tokens": 7, "output_tokens": 2, "total_tokens": 9}
+        self._event({"type": "transcript.text.done", "text": "Good evening.", "usage": usage})
+        self._chunk(b"")
 
     def _stream(self, parts: Iterable[Part]) -> None:
         self._head(200, "text/event-stream", ("transfer-encoding", "chunked"))

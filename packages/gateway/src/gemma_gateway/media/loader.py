@@ -1,7 +1,7 @@
 """Loads the images and audio of a request: from data URLs, base64 and URLs to encoded files.
 
 Of an image only the header is parsed here, to refuse other data and images that are too large. The model
-decodes the images, and parses and decodes the audio.
+decodes the images, and parses and decodes the audio. M4A, AAC and WebM are converted to WAV here.
 """
 
 import asyncio
@@ -15,7 +15,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from gemma_gateway.errors import BadRequest
+from gemma_gateway.media.audio_format import HEAD_BYTES, demuxer
 from gemma_gateway.media.fetcher import Fetcher, FetchLimits, FetchRefused
+from gemma_gateway.media.recording import RATE, convert_to_wav
 from gemma_gateway.settings import GatewaySettings
 from gemma_wire.lenient_base64 import NotBase64, TooManyBytes, decode_base64
 from gemma_wire.tiff import check_directory
@@ -23,6 +25,8 @@ from gemma_wire.tiff import check_directory
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MediaReference = tuple[str, str]
 """The parameter that contains a file (``messages[0].content[1].image_url.url``), and its value."""
+CONVERTED: Final = ("aac", "matroska", "mov")
+"""Containers that the model's libsndfile cannot read."""
 _HEADER: Final = re.compile(
     r"\s*data:\s*(?P<type>[\w.+-]+/[\w.+-]+)?\s*(?:;\s*[\w.+-]+=(?:\"[^\"]*\"|[^;,\"]*))*;\s*base64\s*,",
     re.ASCII | re.IGNORECASE,
@@ -116,14 +120,24 @@ async def read_audio(
         return ()
     _check_count(_AUDIO, references, settings.max_audio)
     fetched = await _fetch_all(_AUDIO, references, settings, fetcher)
-    return await asyncio.to_thread(
-        lambda: tuple(
+    files = await asyncio.to_thread(
+        lambda: [
             _fetched_audio(param, fetched[text])
             if text in fetched
             else _read_audio_text(param, text, settings)
             for param, text in references
-        )
+        ]
     )
+    params = [param for param, _ in references]
+    return tuple([await _readable(*each, settings) for each in zip(params, files, strict=True)])
+
+
+async def _readable(param: str, data: bytes, settings: GatewaySettings) -> bytes:
+    """The file, as WAV if the model cannot read its format."""
+    if demuxer(data[:HEAD_BYTES]) not in CONVERTED:
+        return data
+    max_seconds = min(settings.max_audio_seconds, settings.max_audio_bytes / (2 * RATE))
+    return await convert_to_wav(data, param, max_seconds)
 
 
 def read_image(param: str, url: str, settings: GatewaySettings) -> bytes:

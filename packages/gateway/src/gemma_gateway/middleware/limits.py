@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,32 +12,53 @@ from gemma_gateway.errors import BodyTooLarge, RequestTimeout, TooManyRequests
 
 RETRY_SECONDS: Final = 1
 """Retry-After of a refused request; when a running one will end is unknown."""
+UPLOADS: Final = "/v1/audio/"
+"""Paths whose bodies are files, which have limits of their own."""
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """Limits on bodies: their size, and the time in which they arrive."""
+
+    max_bytes: int
+    seconds: float
+
+    def too_large(self) -> BodyTooLarge:
+        """The error for a body over ``max_bytes``."""
+        return BodyTooLarge(f"The request body is over the limit of {self.max_bytes} bytes.")
+
+    def too_slow(self) -> RequestTimeout:
+        """The error for a body that takes longer than ``seconds``."""
+        return RequestTimeout(f"The request body did not arrive within {self.seconds:g} seconds.")
 
 
 class BodyLimit:
-    """Refuses a body over ``max_bytes`` with 413, and one that takes longer than ``seconds`` with 408.
+    """Refuses a body over the limit with 413, and one that takes longer than the limit with 408.
 
     If the Content-Length is too large, the body is not read at all. A chunked body is counted while it
     arrives, so that never more than the limit is in memory.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, limits: BodyLimits, uploads: BodyLimits) -> None:
         self.app = app
-        self.max_bytes = max_bytes
-        self.seconds = seconds
+        self.limits = limits
+        self.uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif self._declared(scope) > self.max_bytes:
-            await self._too_large().response()(scope, receive, send)
+            return
+        limits = self.uploads if scope["path"].startswith(UPLOADS) else self.limits
+        if self._declared(scope) > limits.max_bytes:
+            await limits.too_large().response()(scope, receive, send)
         else:
-            await self.app(scope, self._counted(receive), send)
+            await self.app(scope, self._counted(receive, limits), send)
 
-    def _counted(self, receive: Receive) -> Receive:
+    @staticmethod
+    def _counted(receive: Receive, limits: BodyLimits) -> Receive:
         seen = 0
-        late: float | None = asyncio.get_running_loop().time() + self.seconds
+        late: float | None = asyncio.get_running_loop().time() + limits.seconds
 
         async def counted() -> Message:
             nonlocal seen, late
@@ -44,10 +66,10 @@ class BodyLimit:
                 async with asyncio.timeout_at(late):
                     message = await receive()
             except TimeoutError:
-                raise self._too_slow() from None
+                raise limits.too_slow() from None
             seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
-                raise self._too_large()
+            if seen > limits.max_bytes:
+                raise limits.too_large()
             if not message.get("more_body", False):
                 late = None  # after the body, ``receive`` waits for a disconnect
             return message
@@ -58,12 +80,6 @@ class BodyLimit:
     def _declared(scope: Scope) -> int:
         value = Headers(scope=scope).get("content-length", "")
         return int(value) if value.isdecimal() else 0
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The request body is over the limit of {self.max_bytes} bytes.")
-
-    def _too_slow(self) -> RequestTimeout:
-        return RequestTimeout(f"The request body did not arrive within {self.seconds:g} seconds.")
 
 
 class ConcurrencyLimit:

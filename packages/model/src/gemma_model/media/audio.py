@@ -14,19 +14,22 @@ import soxr
 
 from gemma_model.engine_types import Media
 from gemma_wire import InvalidRequest
+from gemma_wire.audio_cuts import FRAME_SECONDS, frame_levels, quiet_cuts
 
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")
 NOT_SUPPORTED = f"not audio in a supported format: {', '.join(FORMATS)}"
 SIGNATURES = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff")
 """The first bytes of such files; libsndfile's parsers of twenty other formats are not exposed."""
 LONGEST_SECONDS = 30.0
-"""Gemma 3n's own limit: its extractor drops the rest."""
+"""Gemma 3n's own limit for a clip: its extractor drops the rest."""
 PADDING_SECONDS = 0.1
 """An encoder may have lengthened audio of the maximum length by this much; it is cut off."""
 RATES = range(4_000, 192_001)
 MAX_CHANNELS = 8
 MAX_AMPLITUDE = 32_768.0
 """Of a sample; full scale is 1. Floats on the scale of 16-bit integers are accepted."""
+LEAST_SHARE = 2 / 3
+"""Of the maximum length, which every clip but the last two has: each costs the same number of tokens."""
 BLOCK = 65_536  # frames that are decoded at once
 PAD_MULTIPLE = 128  # samples: the extractor pads audio to a multiple of these
 UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's value for a FLAC file without a length; it cannot read those
@@ -42,7 +45,7 @@ class AudioDecoder:
     Args:
         folder: of the checkpoint; its ``preprocessor_config.json`` or ``processor_config.json`` is used,
             and its ``config.json`` says how long audio fits the soft tokens.
-        max_seconds: of one clip; checked in the header, and again while decoding.
+        max_seconds: of one file; checked in the header, and again while decoding.
     """
 
     def __init__(self, folder: Path, max_seconds: float) -> None:
@@ -50,18 +53,22 @@ class AudioDecoder:
 
         self._extractor: Any = AutoFeatureExtractor.from_pretrained(folder)
         self._rate = int(self._extractor.sampling_rate)
-        fits = _most_samples(Gemma3nConfig.from_pretrained(folder), self._extractor) / self._rate
-        self.max_seconds = min(max_seconds, LONGEST_SECONDS, fits)
-        """Maximum length of a clip."""
+        config: Any = Gemma3nConfig.from_pretrained(folder)
+        self.clip_seconds = min(LONGEST_SECONDS, _most_samples(config, self._extractor) / self._rate)
+        """Maximum length of a clip. A longer file is cut into several."""
+        self._max_seconds = max_seconds
+        self._clip_tokens = int(config.audio_soft_tokens_per_image)
 
-    def decode(self, data: bytes, field: str) -> Media:
+    def decode(self, data: bytes, field: str, max_clips: int) -> list[Media]:
         """Log-mel ``[frames, bins]`` fp32 of a file in one of ``FORMATS``, all channels mixed into one.
 
-        It equals the result of the checkpoint's extractor for this clip alone: no frame is padding.
+        A file that is longer than a clip is cut at its quietest places. The result for each clip equals that
+        of the checkpoint's extractor for this clip alone: no frame is padding.
 
         Args:
             data: the file.
             field: its name in errors, such as ``audio[0]``.
+            max_clips: into which it may be cut.
 
         Raises:
             InvalidRequest: it is not audio, is truncated, or exceeds a limit.
@@ -70,15 +77,25 @@ class AudioDecoder:
             raise InvalidRequest(f"is {NOT_SUPPORTED}", field)
         try:
             with soundfile.SoundFile(io.BytesIO(data)) as file:
-                self._check_header(file, data, field)
-                samples, rate = self._samples(file, field), file.samplerate
+                self._check_header(file, data, field, max_clips)
+                samples, rate = self._samples(file, field, max_clips), file.samplerate
         except soundfile.LibsndfileError as error:
             reason = error.error_string.strip().rstrip(".")
             raise InvalidRequest(f"is truncated, damaged, or {NOT_SUPPORTED} ({reason})", field) from None
-        features = self._features(self._resample(samples, rate), field)
-        return Media("audio", hashlib.sha256(features.tobytes()).digest(), features)
+        clips = self._cut(self._resample(samples, rate))
+        self._check_clips(len(samples) / rate, len(clips), field, max_clips)
+        features = [self._features(clip, field) for clip in clips]
+        return [Media("audio", hashlib.sha256(each.tobytes()).digest(), each) for each in features]
 
-    def _check_header(self, file: Any, data: bytes, field: str) -> None:
+    def _cut(self, samples: Samples) -> list[Samples]:
+        if len(samples) <= (self.clip_seconds + PADDING_SECONDS) * self._rate:
+            return [samples]
+        levels, most = frame_levels(samples, self._rate, 1.0), int(self.clip_seconds / FRAME_SECONDS)
+        frame = round(self._rate * FRAME_SECONDS)
+        cuts = [cut * frame for cut in quiet_cuts(levels, most, LEAST_SHARE)]
+        return np.split(samples, cuts)
+
+    def _check_header(self, file: Any, data: bytes, field: str, max_clips: int) -> None:
         if file.format.removesuffix("EX") not in FORMATS:  # WAVEX is WAV with a longer header
             raise InvalidRequest(f"is {NOT_SUPPORTED}", field)
         if file.channels > MAX_CHANNELS:
@@ -88,23 +105,32 @@ class AudioDecoder:
             raise InvalidRequest(f"has {file.samplerate:,} samples per second; {limits}", field)
         if file.frames == UNKNOWN_LENGTH:
             raise InvalidRequest("has no length in its header", field)
-        self._check_length(file.frames / file.samplerate, field)
+        self._check_length(file.frames / file.samplerate, field, max_clips)
         size = int.from_bytes(data[4:8], "little")
         if data.startswith(b"RIFF") and 0 < size < PIPED and size + 8 > len(data) + 1:  # a pad byte may lack
             raise InvalidRequest(f"is truncated: it has {len(data):,} of {size + 8:,} bytes", field)
 
-    def _check_length(self, seconds: float, field: str) -> None:
-        if seconds > self.max_seconds + PADDING_SECONDS:
-            limit = f"the limit is {self.max_seconds:g} seconds"
+    def _check_length(self, seconds: float, field: str, max_clips: int) -> None:
+        if seconds > self._max_seconds + PADDING_SECONDS:
+            limit = f"the limit is {self._max_seconds:g} seconds"
             raise InvalidRequest(f"is {seconds:,.2f} seconds long; {limit}", field)
+        least = math.ceil((seconds - PADDING_SECONDS) / self.clip_seconds)
+        self._check_clips(seconds, least, field, max_clips)
 
-    def _samples(self, file: Any, field: str) -> Samples:
+    def _check_clips(self, seconds: float, clips: int, field: str, max_clips: int) -> None:
+        if clips > max_clips:
+            tokens = clips * self._clip_tokens
+            needed = f"{clips:,} clips of at most {self.clip_seconds:g} seconds, {tokens:,} tokens"
+            limit = f"the limit for the rest of this request is {max_clips}"
+            raise InvalidRequest(f"is {seconds:,.2f} seconds long, which needs {needed}; {limit}", field)
+
+    def _samples(self, file: Any, field: str, max_clips: int) -> Samples:
         """The mean of all channels, ``[samples]``; decoding stops at the limit, whatever the header says."""
         blocks: list[Samples] = []
         length = 0
         for block in _blocks(file):
             length += len(block)
-            self._check_length(length / file.samplerate, field)
+            self._check_length(length / file.samplerate, field, max_clips)
             _check_amplitude(block, field)
             blocks.append(block.T.mean(axis=0))
         return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
@@ -124,7 +150,7 @@ class AudioDecoder:
             least = f"at least {shortest} ({shortest / self._rate:g} seconds) are required"
             given = f"{len(samples)} samples ({len(samples) / self._rate:g} seconds)"
             raise InvalidRequest(f"has {given} at {self._rate:,} samples per second; {least}", field)
-        longest = int(self.max_seconds * self._rate)
+        longest = int(min(self.clip_seconds, self._max_seconds) * self._rate)
         # The extractor reads one sample beyond each window: for a clip of one window, silence.
         samples = np.pad(samples, (0, max(0, shortest + 1 - len(samples))))
         made = self._extractor(samples[:longest], max_length=longest)

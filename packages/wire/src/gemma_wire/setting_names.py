@@ -11,6 +11,7 @@ LAUNCHER_RUN: Final = "GEMMA_LAUNCHER_RUN"
 SETTING_NAMES: Final = frozenset(
     {
         "API_ALLOWED_HOSTS",
+        "API_AUDIO_UPLOAD_SECONDS",
         "API_BODY_SECONDS",
         "API_CORS_ORIGINS",
         "API_DESCRIBE_SECONDS",
@@ -24,6 +25,7 @@ SETTING_NAMES: Final = frozenset(
         "API_LOG_PROMPTS",
         "API_MAX_AUDIO",
         "API_MAX_AUDIO_BYTES",
+        "API_MAX_AUDIO_UPLOAD_BYTES",
         "API_MAX_BODY_BYTES",
         "API_MAX_CONCURRENT",
         "API_MAX_CONNECTIONS",

@@ -79,6 +79,7 @@ lint: $(INSTALLED) ## Check style, types, import layers and generated pages
 	@$(RUN)/lint-imports
 	@$(RUN)/python docs/configuration.py --check
 	@$(RUN)/python docs/parameters.py --check
+	@$(RUN)/python docs/anthropic_parameters.py --check
 	@$(RUN)/python docs/plans.py --check
 
 .PHONY: format
@@ -90,6 +91,7 @@ format: $(INSTALLED) ## Format the code
 docs: $(INSTALLED) ## Generate pages of docs/
 	@$(RUN)/python docs/configuration.py
 	@$(RUN)/python docs/parameters.py
+	@$(RUN)/python docs/anthropic_parameters.py
 	@$(RUN)/python docs/plans.py
 
 .PHONY: screenshots

@@ -9,10 +9,12 @@ from packages.gateway.tests.anthropic_helpers import (
     asked,
     assert_anthropic_error,
     message,
+    read_events,
     send,
     text,
     tool,
 )
+from packages.gateway.tests.coding_agent_request import HEADERS, PATH, coding_agent_request
 from packages.gateway.tests.conftest import MODEL, FakeEngine, gateway
 from packages.gateway.tests.message_helpers import data_url, png
 
@@ -292,3 +294,20 @@ async def test_a_model_by_its_alias(engine: FakeEngine) -> None:
             assert response.json()["model"] == MODEL
         response = await send(client, message(model="mistral"))
     assert "'mistral'" in assert_anthropic_error(response, 404, "not_found_error")
+
+
+async def test_a_request_of_a_coding_agent(engine: FakeEngine) -> None:
+    body = coding_agent_request(paragraphs=800)
+    async with gateway(engine, model_aliases="claude-*=gemma3n") as client:
+        response = await client.post(PATH, json=body, headers=HEADERS)
+        assert [event["type"] for event in read_events(response)][-1] == "message_stop"
+        request = engine.asked[-1]
+        count = {name: body[name] for name in ("model", "messages", "system", "tools", "thinking")}
+        counted = await asked(client, engine, count, "/v1/messages/count_tokens?beta=true")
+    assert [tool.name for tool in request.options.tools] == [tool["name"] for tool in body["tools"][:8]]
+    assert request.options.tools[1].parameters == body["tools"][1]["input_schema"]
+    assert (counted.messages, counted.options.tools) == (request.messages, request.options.tools)
+    assert request.messages is not None
+    assert [message.role for message in request.messages] == ["system", "user", "assistant", "tool", "user"]
+    assert request.messages[0].size > 64_000
+    assert request.max_tokens == 32_000

@@ -8,7 +8,7 @@ from gemma_gateway.anthropic.blocks import CACHE_CONTROL, SystemContent
 from gemma_gateway.anthropic.turns import AssistantTurn, Turns, check_results
 from gemma_gateway.schema.extensions import REASONING
 from gemma_gateway.schema.messages import LenientModel
-from gemma_gateway.schema.sampling import ACCOUNTS, TopK, TopP
+from gemma_gateway.schema.sampling import TopK, TopP
 from gemma_gateway.schema.strict_model import (
     Ignored,
     StrictModel,
@@ -20,6 +20,7 @@ from gemma_wire.messages import MAX_TOOLS
 from gemma_wire.options import INT32_MAX, MAX_STOPS
 
 _NO_SERVER = Unsupported(hint="this server runs no tools and keeps nothing")
+_LABEL = Ignored("a label for Anthropic's accounts")
 _ONE_TIER = Ignored("there is one tier")
 
 
@@ -141,9 +142,9 @@ class CountTokensRequest(StrictModel):
     thinking: Annotated[Any, REASONING] = None
     speed: Annotated[Any, Ignored("there is one speed")] = None
     context_management: Annotated[Any, Ignored("the prompt is never edited")] = None
-    billing_policy: Annotated[Any, ACCOUNTS] = None
-    user_profile_id: Annotated[Any, ACCOUNTS] = None
-    workspace_id: Annotated[Any, ACCOUNTS] = None
+    billing_policy: Annotated[Any, _LABEL] = None
+    user_profile_id: Annotated[Any, _LABEL] = None
+    workspace_id: Annotated[Any, _LABEL] = None
     mcp_servers: Annotated[Any, Unsupported(hint="connect to MCP servers in the client")] = None
     compaction: Annotated[Any, Unsupported(hint="ask for a summary in a message")] = None
 
@@ -218,11 +219,11 @@ class MessagesRequest(CountTokensRequest):
     top_p: TopP | None = None
     top_k: TopK | None = Field(None, description="0 and -1 keep every token")
 
-    metadata: Annotated[Any, ACCOUNTS] = None
+    metadata: Annotated[Any, _LABEL] = None
     service_tier: Annotated[Any, _ONE_TIER] = None
     inference_geo: Annotated[Any, Ignored("the model runs where this server runs")] = None
     diagnostics: Annotated[Any, Ignored("the usage reports what was cached")] = None
     fallbacks: Annotated[Any, Ignored("there is no routing: `model` names the model that is used")] = None
-    fallback_credit_token: Annotated[Any, ACCOUNTS] = None
+    fallback_credit_token: Annotated[Any, _LABEL] = None
     container: Annotated[Any, _NO_SERVER] = None
     thread: Annotated[Any, _NO_SERVER] = None

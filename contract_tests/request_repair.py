@@ -121,13 +121,26 @@ def _tools(tools: list[Json]) -> list[Json]:
     kept: dict[str, Json] = {}
     tools = list(tools)
     for number, tool in enumerate(tuple(tools)):
-        function = tool.get("function") if isinstance(tool, dict) else None
+        function = tool.get("function", tool.get("custom")) if isinstance(tool, dict) else None
         if isinstance(function, dict) and isinstance(function.get("parameters"), dict):
             plain = {**function, "parameters": {"type": "object"}}
             tools[number] = {**tool, "function": plain}
+        if isinstance(function, dict) and isinstance(function.get("format"), dict):
+            tools[number] = {**tool, "custom": {**function, "format": _input_format(function["format"])}}
         name = function.get("name") if isinstance(function, dict) else None
         kept.setdefault(name if isinstance(name, str) else str(number), tools[number])
     return list(kept.values())
+
+
+def _input_format(given: dict[str, Json]) -> dict[str, Json]:
+    """With a grammar that is valid in its syntax."""
+    grammar = given.get("grammar")
+    if not isinstance(grammar, dict) or not isinstance(grammar.get("definition"), str):
+        return given
+    valid = {"lark": "start: /[a-c]+/", "regex": "[a-c]+"}
+    syntax = grammar.get("syntax")
+    definition = valid.get(syntax, "x") if isinstance(syntax, str) else "x"
+    return {**given, "grammar": {**grammar, "definition": definition}}
 
 
 def _choose_among(body: dict[str, Json]) -> None:

@@ -133,9 +133,10 @@ def _add_delta(message: Json, delta: Json) -> None:
     message["content"] += delta.get("content") or ""
     for call in delta.get("tool_calls") or []:
         calls = message["tool_calls"]
+        called = call.get("function") or call["custom"]
         if call["index"] == len(calls):
-            calls.append({"name": call["function"]["name"], "arguments": ""})
-        calls[call["index"]]["arguments"] += call["function"].get("arguments") or ""
+            calls.append({"name": called["name"], "said": ""})
+        calls[call["index"]]["said"] += called.get("arguments") or called.get("input") or ""
 
 
 def _add_logprobs(into: Json, logprobs: Json) -> None:
@@ -152,13 +153,17 @@ def essence(whole: Json) -> Json:
     for choice in whole["choices"]:
         kept: dict[str, Any] = {"index": choice["index"], "finish_reason": choice["finish_reason"]}
         if "message" in choice:
-            calls = [call["function"] for call in choice["message"].get("tool_calls") or []]
+            calls = [_called(call[call["type"]]) for call in choice["message"].get("tool_calls") or []]
             kept["message"] = {"content": choice["message"]["content"] or "", "tool_calls": calls}
         else:
             kept["text"] = choice["text"]
         _add_logprobs(kept, choice.get("logprobs"))
         choices.append(kept)
     return {"choices": choices, "usage": whole.get("usage")}
+
+
+def _called(call: Json) -> Json:
+    return {"name": call["name"], "said": call["input" if "input" in call else "arguments"]}
 
 
 def alike(one: Json, other: Json) -> bool:

@@ -1,4 +1,4 @@
-"""OpenAI's npm package, run by node."""
+"""OpenAI's and Anthropic's npm packages, run by node."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from stack import ROOT
 
 SOURCE = Path(__file__).parent / "js"
 BUILD = ROOT / "build" / "contract-js"
+SCRIPTS = ("client.mjs", "anthropic.mjs")
 TRIALS = (
     "whole",
     "stream",
@@ -25,6 +26,11 @@ TRIALS = (
     "transcription",
     "models",
     "errors",
+    "message",
+    "messageStream",
+    "messageTools",
+    "countTokens",
+    "messageErrors",
 )
 
 
@@ -36,7 +42,7 @@ def _install() -> None:
             shutil.copy(file, BUILD)
     run = subprocess.run(["npm", "ci"], cwd=BUILD, capture_output=True, text=True, timeout=300, check=False)
     if run.returncode:
-        pytest.skip(f"NOT TESTED: npm could not install the openai package: {run.stderr[-500:]}")
+        pytest.skip(f"NOT TESTED: npm could not install the packages: {run.stderr[-500:]}")
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +54,17 @@ def outcomes(server: Server) -> dict[str, Any]:
     variables = {
         "OPENAI_BASE_URL": server.base_url,
         "OPENAI_API_KEY": server.key,
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": server.key,
         "CONTRACT_MODEL": server.model,
     }
+    said = [line for script in SCRIPTS for line in _run(script, variables).splitlines()]
+    return {outcome["name"]: outcome for outcome in map(json.loads, said)}
+
+
+def _run(script: str, variables: dict[str, str]) -> str:
     run = subprocess.run(
-        ["node", "client.mjs"],
+        ["node", script],
         cwd=BUILD,
         env={**os.environ, **variables},
         capture_output=True,
@@ -60,7 +73,7 @@ def outcomes(server: Server) -> dict[str, Any]:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    return {outcome["name"]: outcome for outcome in map(json.loads, run.stdout.splitlines())}
+    return run.stdout
 
 
 @pytest.mark.timeout(600)

@@ -2,6 +2,7 @@
 
 import enum
 import json
+import re
 from typing import Any, Literal
 
 import openai
@@ -128,6 +129,32 @@ def test_a_conversation_with_tools(client: Any, server: Server) -> None:
     final = client.chat.completions.create(messages=messages, tool_choice="none", extra_body=said, **options)
     assert final.choices[0].message.content == "It is 21 degrees."
     assert not final.choices[0].message.tool_calls
+
+
+GRAMMARS = {"regex": "[a-c]{2,4}", "lark": 'start: WORD ("-" WORD)?\nWORD: "ab" | "c"'}
+
+
+@pytest.mark.parametrize("syntax", GRAMMARS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_custom_tools(client: Any, server: Server, syntax: str, stream: bool) -> None:
+    """The input is of the grammar; the call and its result are valid in a history."""
+    grammar = {"syntax": syntax, "definition": GRAMMARS[syntax]}
+    tool = {"type": "custom", "custom": {"name": "pick", "format": {"type": "grammar", "grammar": grammar}}}
+    options: Any = {"model": server.model, "tools": [tool], **WILD}
+    choice = {"type": "custom", "custom": {"name": "pick"}}
+    answer = client.chat.completions.create(messages=HI, tool_choice=choice, stream=stream, **options)
+    if stream:
+        deltas = [call for chunk in answer for call in chunk.choices[0].delta.tool_calls or []]
+        assert deltas[0].type == "custom"
+        text = "".join(delta.custom["input"] for delta in deltas)
+    else:
+        (call,) = answer.choices[0].message.tool_calls
+        text = call.custom.input
+        result = {"role": "tool", "tool_call_id": call.id, "content": "Picked."}
+        history = [*HI, answer.choices[0].message, result]
+        assert client.chat.completions.create(messages=history, tool_choice="none", **options).choices
+    pattern = GRAMMARS[syntax] if syntax == "regex" else "(ab|c)(-(ab|c))?"
+    assert re.fullmatch(pattern, text)
 
 
 def test_completions(client: Any, server: Server) -> None:

@@ -49,6 +49,10 @@ document: most have the names of vLLM, the rest those of other servers or of new
 
 - A tool that `tool_choice` does not allow is not shown to the model. A function that it names is called
   once.
+- The input of a custom tool is text, which fits its grammar if it has one: in Lark's notation, or a regular
+  expression of the complete input. A grammar that cannot be enforced is refused. Text that a grammar allows
+  ends before a line `</tool_call>`. In a stream, deltas have `custom` with `name` and `input` in place of
+  `function`.
 - A `json_schema` or a function with `strict: true` is enforced completely, or refused before anything is
   generated; the message names the keyword and its position. An object that lists its `properties` and does
   not mention `additionalProperties` has no others. Alternatives (`anyOf`, `oneOf`) that cannot be enforced
@@ -65,7 +69,8 @@ document: most have the names of vLLM, the rest those of other servers or of new
   `uuid` and `uri`; other formats are annotations, and so is a format next to a `pattern`. Property names
   that no keyword mentions may occur twice. An array with a bound on its items has at most 1,000 items.
 - If `max_tokens` is reached within a constrained result, its last tokens are replaced by the shortest valid
-  end; these have a log probability of -9999. `finish_reason` is `length`.
+  end; these have a log probability of -9999. `finish_reason` is `length`. If a custom tool may be called,
+  calls that are cut stay as they are.
 - `structured_outputs` has exactly one of its forms; `grammar` is in Lark's notation. The `guided_…`
   parameters are vLLM's older names for them. `response_format` of the type `json_object` may have a
   `schema` (llama.cpp) or `value` (Text Generation Inference), for which the result is valid.

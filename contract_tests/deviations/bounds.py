@@ -14,10 +14,18 @@ from deviations.builders import (
     chat,
     or_null,
 )
-from overlay import Deviation, Shown, put
+from overlay import Deviation, Json, Shown, put
 
 _INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
 _FUNCTION_NAME = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+_CUSTOM = "/components/schemas/CustomToolChatCompletions/properties/custom/properties"
+_EMPTY_GRAMMAR = {
+    "type": "custom",
+    "custom": {
+        "name": "f",
+        "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": ""}},
+    },
+}
 _POSITIVE = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": INT32_MAX}, {"enum": [-1]}, NULL]}
 _STOP = {"anyOf": [WORD, {"type": "array", "minItems": 1, "maxItems": 16, "items": WORD}, NULL]}
 _BIAS = or_null(
@@ -28,6 +36,17 @@ _BIAS = or_null(
 )
 _WHY_BIAS = "The prose says what the keys and the bounds are; a bias need not be a whole number."
 _WHY_INT64 = "A seed has 64 bits; the document's bounds are rounded, and lie outside of them."
+
+
+def _named(kind: str) -> Json:
+    named = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}},
+        "required": ["name"],
+        "additionalProperties": True,
+    }
+    properties = {"type": {"enum": [kind]}, kind: named}
+    return {"type": "object", "properties": properties, "required": ["type", kind]}
 
 
 def _seed(at: str, path: str) -> Deviation:
@@ -102,20 +121,20 @@ BOUNDS = [
         )
     ),
     put(
+        f"{_CUSTOM}/format/oneOf/1/properties/grammar/properties/definition",
+        WORD,
+        "An empty grammar allows nothing.",
+        Shown({"tools": [_EMPTY_GRAMMAR]}, param="tools[0].custom.format.grammar.definition"),
+    ),
+    put(
+        f"{_CUSTOM}/name",
+        _FUNCTION_NAME,
+        "As the names of functions.",
+        Shown({"tools": [{"type": "custom", "custom": {"name": "a b"}}]}, param="tools[0].custom.name"),
+    ),
+    put(
         "/components/schemas/ChatCompletionAllowedTools/properties/tools/items",
-        {
-            "type": "object",
-            "properties": {
-                "type": {"enum": ["function"]},
-                "function": {
-                    "type": "object",
-                    "properties": {"name": {"type": "string"}},
-                    "required": ["name"],
-                    "additionalProperties": True,
-                },
-            },
-            "required": ["type", "function"],
-        },
+        {"oneOf": [_named("function"), _named("custom")]},
         "The document says no more than object; the prose says what is in it.",
         Shown(
             {

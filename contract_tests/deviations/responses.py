@@ -74,6 +74,11 @@ ANSWERS = [
         _chunk_of_completion,
     ),
     put(
+        "/components/schemas/ChatCompletionMessageToolCallChunk/properties/type/enum",
+        ["function", "custom"],
+        "Calls of custom tools are streamed as well, with `custom` in place of `function`.",
+    ),
+    put(
         f"{PATHS}/~1v1~1completions/post/responses/200/content/text~1event-stream",
         {},
         "The document's prose says that /completions streams, its table of responses does not.",

@@ -1,11 +1,7 @@
 """What OpenAI's document has and this server does not support."""
 
-from deviations.builders import COMPLETIONS, FUNCTION, HI, IN_CHAT, IN_COMPLETION, MESSAGES, NULL, TOOL, chat
+from deviations.builders import COMPLETIONS, FUNCTION, HI, IN_CHAT, IN_COMPLETION, MESSAGES, NULL, chat
 from overlay import Json, Shown, drop, drop_member, put
-
-_CUSTOM_TOOL = {"type": "custom", "custom": {"name": "f"}}
-_CUSTOM_CALL = {"id": "1", "type": "custom", "custom": {"name": "f", "input": ""}}
-_FUNCTIONS_ONLY = "The tools of this server are functions."
 
 
 def _said(*messages: Json) -> dict[str, Json]:
@@ -52,27 +48,6 @@ REFUSED = [
         NULL,
         "As audio.",
         Shown(_said({"role": "assistant", "content": "", "audio": {"id": "1"}}), param="messages[1].audio"),
-    ),
-    drop_member(
-        "/components/schemas/ChatCompletionMessageToolCalls/items/oneOf",
-        "ChatCompletionMessageCustomToolCall",
-        _FUNCTIONS_ONLY,
-        Shown(
-            _said({"role": "assistant", "content": "", "tool_calls": [_CUSTOM_CALL]}),
-            param="messages[1].tool_calls[0]",
-        ),
-    ),
-    drop_member(
-        f"{IN_CHAT}/tools/items/oneOf",
-        "CustomToolChatCompletions",
-        _FUNCTIONS_ONLY,
-        Shown({"tools": [_CUSTOM_TOOL]}, param="tools[0]"),
-    ),
-    drop_member(
-        "/components/schemas/ChatCompletionToolChoiceOption/oneOf",
-        "ChatCompletionNamedToolChoiceCustom",
-        _FUNCTIONS_ONLY,
-        Shown({"tools": [TOOL], "tool_choice": _CUSTOM_TOOL}, param="tool_choice"),
     ),
     put(
         f"{MESSAGES}MessageContentPartFile/properties/file",

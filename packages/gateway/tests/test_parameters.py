@@ -105,7 +105,7 @@ def test_a_parameter_without_a_treatment_is_found() -> None:
     paths = ("surprise", "messages[user].surprise", "messages[wizard].role", "tools[function].function.z")
     assert [decided_by(path, table) for path in paths] == [None] * 4
     assert decided_by("audio.voice.id", table) == "audio"
-    assert decided_by("tools[custom].custom.name", table) == "tools[custom]"
+    assert decided_by("messages[assistant].function_call.name", table) == "messages[assistant].function_call"
 
 
 @pytest.mark.parametrize(

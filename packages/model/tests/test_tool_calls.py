@@ -15,7 +15,7 @@ from gemma_model.tool_calls import (
     parameters_schema,
     render_calls,
 )
-from gemma_wire import Tool, ToolCall, ToolCallDelta
+from gemma_wire import CustomInput, Tool, ToolCall, ToolCallDelta
 
 JSON = st.recursive(
     st.none()
@@ -90,3 +90,33 @@ def test_arguments_are_an_object_without_unknown_parts_where_that_is_safe(
     schema = parameters_schema(Tool(name="f", parameters=parameters))
     assert schema["type"] == "object"
     assert (schema.get("additionalProperties") is False) == closed
+
+
+@given(
+    texts=st.lists(st.text("ab\n<>/tol_c", max_size=20), min_size=1, max_size=3),
+    cuts=st.lists(st.integers(0, 200), max_size=8),
+)
+def test_inputs_of_custom_tools_are_read_back_for_any_chunks(texts: list[str], cuts: list[int]) -> None:
+    written = render_calls([ToolCall(id="x", name="run", arguments=text, custom=True) for text in texts])
+    text, parser = written.removeprefix(CALL_START), ToolCallParser(frozenset({"run"}))
+    borders = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    deltas = [delta for start, end in pairwise(borders) for delta in parser.feed(text[start:end])]
+    read = join_deltas(deltas + parser.finish())
+    assert all(delta.name == "run" and delta.custom for delta in read)
+    assert [delta.arguments for delta in read] == texts
+
+
+def test_an_input_without_an_end_is_complete_with_the_output() -> None:
+    parser = ToolCallParser(frozenset({"run"}))
+    (delta,) = join_deltas([*parser.feed("run\nls\n</tool"), *parser.finish()])
+    assert delta.arguments == "ls\n</tool"
+
+
+def test_custom_tools_in_the_prompt() -> None:
+    grammar = CustomInput(syntax="regex", definition="[a-c]+")
+    tools = [Tool(name="run", description="Runs.", custom=CustomInput()), Tool(name="pick", custom=grammar)]
+    text = describe_tools([*tools, Tool(name="clock")])
+    assert '{"name": "run", "description": "Runs.", "input": "text"}' in text
+    assert '{"name": "pick", "input": {"regex": "[a-c]+"}}' in text
+    assert "has an input instead of parameters" in text
+    assert "input" not in describe_tools([Tool(name="clock")])

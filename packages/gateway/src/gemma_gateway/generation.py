@@ -14,7 +14,7 @@ from gemma_gateway.json_schema_report import JsonSchemaReport
 from gemma_gateway.model_registry import ModelRegistry
 from gemma_gateway.schema.sampling import SamplingRequest
 from gemma_gateway.schema.structured_outputs import StructuredOutputParams
-from gemma_gateway.schema.tools import FunctionDefinition
+from gemma_gateway.schema.tools import CustomDefinition, FunctionDefinition, GrammarInput, TextInput
 from gemma_wire.request import MAX_PROMPT_CHARACTERS
 
 Chunks = AsyncGenerator[wire.Chunk, None]
@@ -211,11 +211,19 @@ def grammar_param_names(param: str) -> dict[str, str]:
     return dict.fromkeys(_GRAMMAR_FIELDS, param)
 
 
-def to_wire_tool(function: FunctionDefinition) -> wire.Tool:
-    """A function in the wire's form."""
+def to_wire_tool(tool: FunctionDefinition | CustomDefinition) -> wire.Tool:
+    """A function or a custom tool in the wire's form."""
+    if isinstance(tool, CustomDefinition):
+        return wire.Tool(name=tool.name, description=tool.description, custom=_custom_input(tool.format))
     return wire.Tool(
-        name=function.name,
-        description=function.description,
-        parameters=function.parameters or None,
-        strict=function.strict or False,
+        name=tool.name,
+        description=tool.description,
+        parameters=tool.parameters or None,
+        strict=tool.strict or False,
     )
+
+
+def _custom_input(given: TextInput | GrammarInput) -> wire.CustomInput:
+    if isinstance(given, TextInput):
+        return wire.CustomInput()
+    return wire.CustomInput(syntax=given.grammar.syntax, definition=given.grammar.definition)

@@ -56,7 +56,7 @@ async def _call(body: TokenizeRequest, settings: GatewaySettings, model: str | N
     options = wire.Options(
         op="tokenize",
         model=model,
-        tools=tuple(to_wire_tool(tool.function) for tool in tools),
+        tools=tuple(to_wire_tool(tool.definition) for tool in tools),
         add_generation_prompt=body.begins_turn,
         continue_final_message=body.continues,
     )
@@ -66,4 +66,4 @@ async def _call(body: TokenizeRequest, settings: GatewaySettings, model: str | N
         audio=conversation.audio,
         options=options,
     )
-    return EngineCall(request, conversation.param_names | tool_param_names(range(len(tools))))
+    return EngineCall(request, conversation.param_names | tool_param_names(tools, range(len(tools))))

@@ -21,6 +21,7 @@ class OutputOptions:
         stop: strings that end a choice.
         stop_token_ids: tokens that end a choice.
         tools: whether tools may be called.
+        custom_tools: names of those among them that are custom.
         call_first: an output is either tool calls alone or contains none.
         logprobs: report the log probability of each new token.
         prompt_logprobs: report those of the prompt.
@@ -39,6 +40,7 @@ class OutputOptions:
     stop: Sequence[str] = ()
     stop_token_ids: frozenset[int] = frozenset()
     tools: bool = False
+    custom_tools: frozenset[str] = frozenset()
     call_first: bool = False
     logprobs: bool = False
     prompt_logprobs: bool = False
@@ -78,7 +80,7 @@ class CompletionOutput:
         self._all_text: list[str] = []
         self._all_calls: list[ToolCallDelta] = []
         self._unsent = _Unsent()
-        self._calls = ToolCallParser()
+        self._calls = ToolCallParser(options.custom_tools)
         self._detokenizer = Detokenizer(
             options.table,
             options.stop,
@@ -114,6 +116,7 @@ class CompletionOutput:
         self._unsent.token_ids += fresh if self._options.token_ids else ()
         if output.last or self.stopped:
             self._append(self._detokenizer.finish())
+            self._add_calls(self._calls.finish())
             self.finish = self._finish_reason(output)
         return self.finish is not None
 
@@ -138,17 +141,20 @@ class CompletionOutput:
 
     def _append(self, delta: TextDelta) -> None:
         self._unsent.text += delta.text
-        calls = self._calls.feed(delta.call) if delta.call else []
-        self._unsent.tool_calls += calls
+        self._add_calls(self._calls.feed(delta.call) if delta.call else [])
         if self._options.is_valid is not None:
             self._all_text.append(delta.text)
-            self._all_calls += calls
         if self._options.logprobs:
             for token in delta.tokens:
                 if token.logprobs is not None:
                     self._unsent.logprobs.append(
                         to_token_logprob(self._options.table, token.token_id, token.logprobs, token.data)
                     )
+
+    def _add_calls(self, calls: list[ToolCallDelta]) -> None:
+        self._unsent.tool_calls += calls
+        if self._options.is_valid is not None:
+            self._all_calls += calls
 
     def _finish_reason(self, output: EngineOutput) -> FinishReason:
         if self.stopped:

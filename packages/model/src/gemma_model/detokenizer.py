@@ -9,6 +9,7 @@ from itertools import zip_longest
 from tokenizers import Tokenizer
 
 from gemma_model.engine_types import PositionLogprobs
+from gemma_model.tool_calls import overlap
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -185,7 +186,7 @@ class Detokenizer:
         marks = [*self._stop, *self._call_marks()]
         found = min(((at, mark) for mark in marks if (at := self._held.find(mark)) >= 0), default=None)
         if found is None:
-            keep = max((_overlap(self._held, mark) for mark in marks), default=0)
+            keep = max((overlap(self._held, mark) for mark in marks), default=0)
             return self._return(len(self._held) - keep)
         at, mark = found
         delta = self._return(at, cut=True)
@@ -217,9 +218,3 @@ class Detokenizer:
         if cut and self._groups and self._groups[0].start < self._returned_chars:
             tokens += self._groups[0].cut(self._returned_chars - self._groups[0].start)
         return TextDelta(text, tuple(tokens))
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest suffix of ``text`` that is a proper prefix of ``stop``."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

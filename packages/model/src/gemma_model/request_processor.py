@@ -115,6 +115,7 @@ class RequestProcessor:
             stop=options.stop,
             stop_token_ids=engine_request.stop_token_ids,
             tools=bool(options.tools),
+            custom_tools=frozenset(tool.name for tool in options.tools if tool.custom is not None),
             call_first=options.grammar is not None,
             logprobs=options.logprobs is not None,
             prompt_logprobs=options.prompt_logprobs is not None,

@@ -24,7 +24,7 @@ from gemma_wire.errors import (
     Unavailable,
     WireError,
 )
-from gemma_wire.messages import AudioPart, ImagePart, Message, Part, TextPart, Tool, ToolCall
+from gemma_wire.messages import AudioPart, CustomInput, ImagePart, Message, Part, TextPart, Tool, ToolCall
 from gemma_wire.options import (
     ChoiceGrammar,
     Grammar,
@@ -43,6 +43,7 @@ __all__ = [
     "Chunk",
     "ChunkBatch",
     "ContextLengthExceeded",
+    "CustomInput",
     "EngineFailure",
     "FinishReason",
     "Grammar",

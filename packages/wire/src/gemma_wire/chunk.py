@@ -97,12 +97,20 @@ class PromptLogprobs(_Frozen):
 
 
 class ToolCallDelta(_Frozen):
-    """A part of a tool call; the first has ``id`` and ``name``, each has a part of the arguments' JSON."""
+    """A part of a tool call.
+
+    Args:
+        index: of the call.
+        id, name: in its first part.
+        arguments: a part of the arguments' JSON, or of the input of a custom tool.
+        custom: whether it is a call of a custom tool.
+    """
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    custom: bool = False
 
 
 class Chunk(_Frozen):

@@ -60,26 +60,46 @@ class AudioPart(WireModel):
 Part = Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type")]
 
 
-class Tool(WireModel):
-    """A function that the model may call.
+class CustomInput(WireModel):
+    """The input of a custom tool.
 
     Args:
-        parameters: JSON schema of its arguments, an object; ``None``: it has no arguments.
+        syntax: of ``definition``; ``text``: any text.
+        definition: a grammar in Lark's notation, or a regular expression, for the complete input.
+    """
+
+    syntax: Literal["text", "lark", "regex"] = "text"
+    definition: str = ""
+
+
+class Tool(WireModel):
+    """A function or a custom tool that the model may call.
+
+    Args:
+        parameters: JSON schema of a function's arguments, an object; ``None``: it has no arguments.
         strict: refuse a schema that cannot be enforced completely.
+        custom: the input of a custom tool, which is text; ``None``: it is a function.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")
     description: str = ""
     parameters: dict[str, Any] | None = None
     strict: StrictBool = False
+    custom: CustomInput | None = None
 
 
 class ToolCall(WireModel):
-    """A tool call that the model made in an earlier turn; ``arguments`` is JSON as the model wrote it."""
+    """A tool call that the model made in an earlier turn.
+
+    Args:
+        arguments: JSON as the model wrote it, or the input of a custom tool.
+        custom: whether it is a custom tool.
+    """
 
     id: str
     name: str
     arguments: str
+    custom: StrictBool = False
 
 
 class Message(WireModel):

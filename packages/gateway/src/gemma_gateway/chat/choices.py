@@ -3,7 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from openai.types.chat import ChatCompletionMessage, ChatCompletionMessageFunctionToolCall
+from openai.types.chat import (
+    ChatCompletionMessage,
+    ChatCompletionMessageCustomToolCall,
+    ChatCompletionMessageFunctionToolCall,
+)
 from openai.types.chat.chat_completion import Choice, ChoiceLogprobs
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
 from openai.types.chat.chat_completion_chunk import (
@@ -12,6 +16,7 @@ from openai.types.chat.chat_completion_chunk import (
     ChoiceDeltaToolCallFunction,
 )
 from openai.types.chat.chat_completion_chunk import ChoiceLogprobs as ChunkLogprobs
+from openai.types.chat.chat_completion_message_custom_tool_call import Custom
 from openai.types.chat.chat_completion_message_function_tool_call import Function
 
 import gemma_wire as wire
@@ -109,6 +114,8 @@ def _to_choice_delta(delta: ChatChoiceDelta, form: ChatResponseFormat) -> Choice
 
 def _call_delta(call: wire.ToolCallDelta) -> ChoiceDeltaToolCall:
     """The first delta of a call has its id, type and name."""
+    if call.custom:
+        return _custom_call_delta(call)
     if call.id is None:
         return ChoiceDeltaToolCall(
             index=call.index, function=ChoiceDeltaToolCallFunction(arguments=call.arguments)
@@ -117,13 +124,25 @@ def _call_delta(call: wire.ToolCallDelta) -> ChoiceDeltaToolCall:
     return ChoiceDeltaToolCall(index=call.index, id=call.id, type="function", function=function)
 
 
+def _custom_call_delta(call: wire.ToolCallDelta) -> ChoiceDeltaToolCall:
+    """OpenAI's type describes functions only; its servers stream custom calls in this form."""
+    if call.id is None:
+        return ChoiceDeltaToolCall.model_construct(index=call.index, custom={"input": call.arguments})
+    custom = {"name": call.name, "input": call.arguments}
+    return ChoiceDeltaToolCall.model_construct(index=call.index, id=call.id, type="custom", custom=custom)
+
+
 @dataclass
 class _CallAccumulator:
     id: str
     name: str
+    custom: bool
     arguments: list[str] = field(default_factory=list)
 
-    def call(self) -> ChatCompletionMessageFunctionToolCall:
+    def call(self) -> ChatCompletionMessageFunctionToolCall | ChatCompletionMessageCustomToolCall:
+        if self.custom:
+            custom = Custom(name=self.name, input="".join(self.arguments))
+            return ChatCompletionMessageCustomToolCall(id=self.id, type="custom", custom=custom)
         function = Function(name=self.name, arguments="".join(self.arguments))
         return ChatCompletionMessageFunctionToolCall(id=self.id, type="function", function=function)
 
@@ -146,7 +165,7 @@ class ChatChoiceAccumulator:
         self._finish_reason = delta.finish_reason or self._finish_reason
         for call in delta.tool_calls:
             if call.id is not None:
-                self._calls[call.index] = _CallAccumulator(call.id, call.name or "")
+                self._calls[call.index] = _CallAccumulator(call.id, call.name or "", call.custom)
             self._calls[call.index].arguments.append(call.arguments)
 
     def choice(self, index: int, form: ChatResponseFormat) -> Choice:

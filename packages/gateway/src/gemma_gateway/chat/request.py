@@ -20,14 +20,16 @@ from gemma_gateway.schema.messages import (
     AudioContentPart,
     AudioUrlContentPart,
     ChatMessage,
+    CustomToolCall,
     FileContentPart,
     ImageContentPart,
+    MessageToolCall,
     ReasoningContentPart,
     RefusalContentPart,
     TextContentPart,
     ToolMessage,
 )
-from gemma_gateway.schema.tools import JsonObjectFormat, JsonSchemaFormat, NamedTool
+from gemma_gateway.schema.tools import CustomTool, FunctionTool, JsonObjectFormat, JsonSchemaFormat
 from gemma_gateway.settings import GatewaySettings
 from gemma_gateway.worker_thread import in_thread
 
@@ -66,7 +68,7 @@ async def parse(body: ChatRequest, settings: GatewaySettings, model: str | None)
         BadRequest: an image or audio file is refused.
     """
     conversation = await convert_messages(body.messages, settings)
-    callable_tools = [i for i, tool in enumerate(body.tools) if tool.function.name in body.callable_names]
+    callable_tools = [i for i, tool in enumerate(body.tools) if tool.name in body.callable_names]
     grammar, grammar_names = _grammar(body)
     request = wire.Request(
         messages=conversation.messages,
@@ -82,9 +84,9 @@ async def parse(body: ChatRequest, settings: GatewaySettings, model: str | None)
             prompt_logprobs=body.prompt_logprobs,
             prediction=(body.prediction.text or None) if body.prediction else None,
             grammar=grammar,
-            tools=tuple(to_wire_tool(body.tools[i].function) for i in callable_tools),
+            tools=tuple(to_wire_tool(body.tools[i].definition) for i in callable_tools),
             tool_choice="required" if body.must_call else "auto",
-            parallel_tool_calls=body.parallel_tool_calls and not isinstance(body.tool_choice, NamedTool),
+            parallel_tool_calls=body.parallel_tool_calls and not body.names_tool,
             add_generation_prompt=body.begins_turn,
             continue_final_message=body.continues,
         ),
@@ -93,7 +95,7 @@ async def parse(body: ChatRequest, settings: GatewaySettings, model: str | None)
 
 
 def _param_names(body: ChatRequest, callable_tools: Sequence[int]) -> dict[str, str]:
-    names = tool_param_names(callable_tools)
+    names = tool_param_names(body.tools, callable_tools)
     if body.max_completion_tokens is not None:
         names["max_tokens"] = "max_completion_tokens"
     if body.top_logprobs is not None:
@@ -114,13 +116,18 @@ def _grammar(body: ChatRequest) -> tuple[wire.Grammar | None, dict[str, str]]:
     return to_grammar(body)
 
 
-def tool_param_names(callable_tools: Sequence[int]) -> dict[str, str]:
+def tool_param_names(tools: Sequence[FunctionTool | CustomTool], shown: Sequence[int]) -> dict[str, str]:
     """``EngineCall.param_names`` of the tools that the model sees.
 
     Args:
-        callable_tools: their indices in the request.
+        tools: of the request.
+        shown: the indices of those that the model sees.
     """
-    return {f"tools[{position}]": f"tools[{i}].function" for position, i in enumerate(callable_tools)}
+    names = {}
+    for position, i in enumerate(shown):
+        names[f"tools[{position}]"] = f"tools[{i}].{tools[i].type}"
+        names[f"tools[{position}].custom.definition"] = f"tools[{i}].custom.format.grammar.definition"
+    return names
 
 
 async def convert_messages(messages: Sequence[ChatMessage], settings: GatewaySettings) -> WireConversation:
@@ -190,16 +197,19 @@ def _audio(messages: Sequence[ChatMessage]) -> Iterator[MediaReference]:
 def _message(message: ChatMessage) -> wire.Message:
     name = None if isinstance(message, ToolMessage) else message.name or None
     if isinstance(message, AssistantMessage):
-        calls = tuple(
-            wire.ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
-            for call in message.tool_calls or ()
-        )
+        calls = tuple(map(_tool_call, message.tool_calls or ()))
         return wire.Message(
             role="assistant", content=_assistant_content(message), name=name, tool_calls=calls
         )
     role = "system" if message.role == "developer" else message.role
     call_id = message.tool_call_id if isinstance(message, ToolMessage) else None
     return wire.Message(role=role, content=_content(message.content), name=name, tool_call_id=call_id)
+
+
+def _tool_call(call: MessageToolCall | CustomToolCall) -> wire.ToolCall:
+    if isinstance(call, CustomToolCall):
+        return wire.ToolCall(id=call.id, name=call.custom.name, arguments=call.custom.input, custom=True)
+    return wire.ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
 
 
 def _assistant_content(message: AssistantMessage) -> str | tuple[wire.Part, ...]:

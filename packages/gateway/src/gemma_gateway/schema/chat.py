@@ -11,6 +11,7 @@ from gemma_gateway.schema.strict_model import Ignored, StrictModel, Unsupported,
 from gemma_gateway.schema.tools import (
     AllowedToolsChoice,
     AnyTool,
+    NamedCustomTool,
     NamedTool,
     ResponseFormat,
     TextFormat,
@@ -102,20 +103,23 @@ class ChatRequest(GenerationRequest, ChatTemplateParams):
         if not isinstance(self.response_format, TextFormat) and self.forms:
             form = self.forms[0][0].partition(".")[0]
             raise conflict(form, "and 'response_format' are alternatives; give one of them")
-        for param, name in self._chosen_tools():
-            if name not in {tool.function.name for tool in self.tools}:
-                raise conflict(param, "is not the name of a function in 'tools'", "invalid_value")
+        for param, kind, name in self._chosen_tools():
+            if (kind, name) not in {(tool.type, tool.name) for tool in self.tools}:
+                raise conflict(param, f"is not the name of a {kind} tool in 'tools'", "invalid_value")
         if self.must_call and not self.callable_names:
             raise conflict("tool_choice", "requires a tool call, but no tool is allowed")
 
-    def _chosen_tools(self) -> list[tuple[str, str]]:
-        """The path and name of each function that ``tool_choice`` names."""
+    def _chosen_tools(self) -> list[tuple[str, str, str]]:
+        """The path, type and name of each tool that ``tool_choice`` names."""
         match self.tool_choice:
-            case NamedTool(function=function):
-                return [("tool_choice.function.name", function.name)]
+            case NamedTool() | NamedCustomTool():
+                chosen = self.tool_choice
+                return [(f"tool_choice.{chosen.type}.name", chosen.type, chosen.name)]
             case AllowedToolsChoice(allowed_tools=allowed):
-                path = "tool_choice.allowed_tools.tools[{}].function.name"
-                return [(path.format(i), tool.function.name) for i, tool in enumerate(allowed.tools)]
+                path = "tool_choice.allowed_tools.tools[{}].{}.name"
+                return [
+                    (path.format(i, tool.type), tool.type, tool.name) for i, tool in enumerate(allowed.tools)
+                ]
         return []
 
     @property
@@ -129,13 +133,18 @@ class ChatRequest(GenerationRequest, ChatTemplateParams):
         match self.tool_choice:
             case AllowedToolsChoice(allowed_tools=allowed):
                 return allowed.mode == "required"
-        return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
+        return self.tool_choice == "required" or self.names_tool
+
+    @property
+    def names_tool(self) -> bool:
+        """Whether ``tool_choice`` names the one tool that is called."""
+        return isinstance(self.tool_choice, NamedTool | NamedCustomTool)
 
     @property
     def callable_names(self) -> set[str]:
-        """The names of the functions that the model may call."""
+        """The names of the tools that the model may call."""
         if self.tool_choice == "none":
             return set()
-        if isinstance(self.tool_choice, NamedTool | AllowedToolsChoice):
-            return {name for _, name in self._chosen_tools()}
-        return {tool.function.name for tool in self.tools}
+        if self.names_tool or isinstance(self.tool_choice, AllowedToolsChoice):
+            return {name for _, _, name in self._chosen_tools()}
+        return {tool.name for tool in self.tools}

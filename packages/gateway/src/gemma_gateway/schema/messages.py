@@ -192,10 +192,24 @@ class MessageToolCall(LenientModel):
     function: CalledFunction
 
 
+class CalledCustomTool(LenientModel):
+    """The custom tool that the model called, with its input."""
+
+    name: str
+    input: AnyText
+
+
+class CustomToolCall(LenientModel):
+    """A call of a custom tool that the model made in an earlier turn."""
+
+    id: str
+    type: Literal["custom"]
+    custom: CalledCustomTool
+
+
 AnyToolCall = Annotated[
-    Annotated[MessageToolCall, Tag("<function>")]
-    | Annotated[Never, Unsupported(hint="only function tools are supported"), Tag("<custom>")],
-    tagged_by("type", "function"),
+    Annotated[MessageToolCall, Tag("<function>")] | Annotated[CustomToolCall, Tag("<custom>")],
+    tagged_by("type", "function", "custom"),
 ]
 
 

@@ -1,6 +1,6 @@
 """Tools, response formats and structured outputs."""
 
-from typing import Annotated, Any, Literal, Never, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, Tag, model_validator
 
@@ -8,7 +8,6 @@ from gemma_gateway.schema.strict_model import (
     EmptyIsValue,
     Ignored,
     StrictModel,
-    Unsupported,
     conflict,
     one_of,
     tagged_by,
@@ -16,7 +15,6 @@ from gemma_gateway.schema.strict_model import (
 from gemma_wire.messages import MAX_TOOLS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-_ONLY_FUNCTIONS = Unsupported(hint="only function tools are supported")
 
 
 class FunctionDefinition(StrictModel):
@@ -34,10 +32,71 @@ class FunctionTool(StrictModel):
     type: Literal["function"]
     function: FunctionDefinition
 
+    @property
+    def definition(self) -> FunctionDefinition:
+        """What describes the tool."""
+        return self.function
+
+    @property
+    def name(self) -> str:
+        """The function's."""
+        return self.function.name
+
+
+class TextInput(StrictModel):
+    """Any text."""
+
+    type: Literal["text"]
+
+
+class GrammarDefinition(StrictModel):
+    """A grammar for the complete input."""
+
+    syntax: Literal["lark", "regex"]
+    definition: Annotated[str, Field(min_length=1)]
+
+
+class GrammarInput(StrictModel):
+    """Text that a grammar allows."""
+
+    type: Literal["grammar"]
+    grammar: GrammarDefinition
+
+
+InputFormat = Annotated[
+    Annotated[TextInput, Tag("<text>")] | Annotated[GrammarInput, Tag("<grammar>")],
+    tagged_by("type", "text", "grammar"),
+]
+
+
+class CustomDefinition(StrictModel):
+    """A tool whose input is text."""
+
+    name: Name
+    description: str = ""
+    format: InputFormat = TextInput(type="text")
+
+
+class CustomTool(StrictModel):
+    """A custom tool; the API form of ``gemma_wire.Tool`` with ``custom``."""
+
+    type: Literal["custom"]
+    custom: CustomDefinition
+
+    @property
+    def definition(self) -> CustomDefinition:
+        """What describes the tool."""
+        return self.custom
+
+    @property
+    def name(self) -> str:
+        """The custom tool's."""
+        return self.custom.name
+
 
 AnyTool = Annotated[
-    Annotated[FunctionTool, Tag("<function>")] | Annotated[Never, _ONLY_FUNCTIONS, Tag("<custom>")],
-    tagged_by("type", "function"),
+    Annotated[FunctionTool, Tag("<function>")] | Annotated[CustomTool, Tag("<custom>")],
+    tagged_by("type", "function", "custom"),
 ]
 
 
@@ -53,6 +112,23 @@ class NamedTool(StrictModel):
     type: Literal["function"]
     function: FunctionName
 
+    @property
+    def name(self) -> str:
+        """The function's."""
+        return self.function.name
+
+
+class NamedCustomTool(StrictModel):
+    """Requires a call of this custom tool."""
+
+    type: Literal["custom"]
+    custom: FunctionName
+
+    @property
+    def name(self) -> str:
+        """The custom tool's."""
+        return self.custom.name
+
 
 class AllowedFunction(FunctionName):
     """A function by its name; the other fields of its definition are allowed and ignored."""
@@ -66,12 +142,35 @@ class AllowedTool(StrictModel):
     type: Literal["function"]
     function: AllowedFunction
 
+    @property
+    def name(self) -> str:
+        """The function's."""
+        return self.function.name
+
+
+class AllowedCustomTool(StrictModel):
+    """One of ``tools``."""
+
+    type: Literal["custom"]
+    custom: AllowedFunction
+
+    @property
+    def name(self) -> str:
+        """The custom tool's."""
+        return self.custom.name
+
+
+AnyAllowedTool = Annotated[
+    Annotated[AllowedTool, Tag("<function>")] | Annotated[AllowedCustomTool, Tag("<custom>")],
+    tagged_by("type", "function", "custom"),
+]
+
 
 class AllowedTools(StrictModel):
     """The subset of ``tools`` of which one may or must be called."""
 
     mode: Literal["auto", "required"]
-    tools: list[AllowedTool] = Field(max_length=MAX_TOOLS)
+    tools: list[AnyAllowedTool] = Field(max_length=MAX_TOOLS)
 
 
 class AllowedToolsChoice(StrictModel):
@@ -86,8 +185,8 @@ ToolChoice = Annotated[
     | Annotated[
         Annotated[NamedTool, Tag("<function>")]
         | Annotated[AllowedToolsChoice, Tag("<allowed_tools>")]
-        | Annotated[Never, _ONLY_FUNCTIONS, Tag("<custom>")],
-        tagged_by("type", "function", "allowed_tools"),
+        | Annotated[NamedCustomTool, Tag("<custom>")],
+        tagged_by("type", "function", "custom", "allowed_tools"),
         Tag("<object>"),
     ],
     one_of({str: "<string>", dict: "<object>"}, "a string or an object"),

@@ -233,7 +233,9 @@ class GrammarCompiler:
         return GrammarState(self._matcher(self._byte_tokenizer, grammar), JsonScanner() if has_json else None)
 
     def _shortest_output(self, grammar: str, options: Options) -> int | None:
-        """Number of tokens of the shortest output that was found."""
+        """Number of tokens of the shortest output that was found; ``None`` also if a custom tool may be called."""
+        if any(tool.custom for tool in options.tools):
+            return None
         if _begins_with_text(options):
             return 0
         outputs = map(self._encoder.encode, self._initial_state(grammar, options).completions())
@@ -263,7 +265,7 @@ def _may_be_relaxed(options: Options) -> bool:
     """Whether at least one schema is not strict."""
     grammar = options.grammar
     own = isinstance(grammar, JsonGrammar) and not grammar.strict
-    return own or any(not tool.strict for tool in options.tools)
+    return own or any(not tool.strict and tool.custom is None for tool in options.tools)
 
 
 def _begins_with_text(options: Options) -> bool:

@@ -17,8 +17,17 @@ import numpy as np
 from gemma_model.json_schema.document import Schema
 from gemma_model.json_schema.errors import SchemaError
 from gemma_model.json_schema.rewrite import rewrite
-from gemma_model.tool_calls import CALL_END, CALL_START, parameters_schema
-from gemma_wire import ChoiceGrammar, Grammar, InvalidRequest, JsonGrammar, LarkGrammar, Options, RegexGrammar
+from gemma_model.tool_calls import CALL_END, CALL_START, CUSTOM_END, parameters_schema
+from gemma_wire import (
+    ChoiceGrammar,
+    CustomInput,
+    Grammar,
+    InvalidRequest,
+    JsonGrammar,
+    LarkGrammar,
+    Options,
+    RegexGrammar,
+)
 
 STEPS = 64
 """Length of the random output that tests a grammar: some small grammars are expensive to parse."""
@@ -98,7 +107,12 @@ class GrammarBuilder:
             InvalidRequest: names the grammar or tool that cannot be enforced, and the reason.
         """
         built = BuiltGrammar()
-        calls = [self._call(i, options, built) for i in range(len(options.tools))]
+        calls = [
+            self._call(i, options, built)
+            if tool.custom is None
+            else self._custom_call(i, tool.name, tool.custom)
+            for i, tool in enumerate(options.tools)
+        ]
         document = None if options.grammar is None else self._document(options.grammar, built)
         built.grammar = _output_grammar(options, document, calls)
         if problem := dry_run(built.grammar, self._tokenizer):
@@ -112,19 +126,39 @@ class GrammarBuilder:
             if built.unenforced:
                 built.to_validate[""] = grammar.json_schema
             return entry
-        entry = _entry(grammar)
-        if problem := dry_run(_single(entry), self._tokenizer):
-            raise InvalidRequest(f"is not supported: {explain(problem)}", "options.grammar")
-        return entry
+        self._check(grammar, "options.grammar")
+        return _entry(grammar)
 
-    def _call(self, i: int, options: Options, built: BuiltGrammar) -> str:
+    def _custom_call(self, i: int, name: str, given: CustomInput) -> "_Call":
+        """A regular expression and the end of the call are one lexeme, which ends as early as possible."""
+        field_ = f"options.tools[{i}].custom.definition"
+        head, end = json.dumps(f"{name}\n"), json.dumps(CUSTOM_END)
+        if given.syntax == "lark":
+            self._check(LarkGrammar(text=given.definition), field_)
+            return _Call(f"{head} @custom{i} {end}", {"lark_grammar": given.definition}, f"{head} @custom{i}")
+        pattern = "(?s:.*)"
+        if given.syntax == "regex":
+            self._check(RegexGrammar(pattern=given.definition), field_)
+            pattern = llguidance.regex_to_lark(given.definition, "dw")
+        return _Call(f"{head} /{pattern}/ {end}", is_lazy=True)
+
+    def _check(self, grammar: Grammar, field_: str) -> None:
+        """Checks a grammar that is not JSON's.
+
+        Raises:
+            InvalidRequest: it cannot be enforced.
+        """
+        if problem := dry_run(_single(_entry(grammar)), self._tokenizer):
+            raise InvalidRequest(f"is not supported: {explain(problem)}", field_)
+
+    def _call(self, i: int, options: Options, built: BuiltGrammar) -> "_Call":
         tool, name = options.tools[i], f"options.tools[{i}].parameters"
         before = set(built.unenforced)
         schema = parameters_schema(tool)
         entry = self._schema(schema, tool.strict, built, name)["json_schema"]
         if set(built.unenforced) - before or (not tool.strict and self.level):
             built.to_validate[tool.name] = tool.parameters or {}
-        return f'"{tool.name} " %json {json.dumps(entry)} "{CALL_END}"'
+        return _Call(f'"{tool.name} " %json {json.dumps(entry)} "{CALL_END}"')
 
     def _schema(self, schema: Schema, strict: bool, built: BuiltGrammar, name: str) -> dict[str, Any]:
         """A grammar entry for a schema: complete if it is strict, otherwise the first level that compiles."""
@@ -161,22 +195,49 @@ class GrammarBuilder:
         return self._grammar_errors[key]
 
 
-def _output_grammar(options: Options, document: dict[str, Any] | None, calls: list[str]) -> str:
+@dataclass(frozen=True)
+class _Call:
+    """How a call of one tool is written.
+
+    Args:
+        rule: the right side of a rule, with the end of the call.
+        grammar: which the rule refers to as ``@custom`` and the tool's number.
+        without_end: of a call that ends with the output. A grammar may match the end of the call as well, and
+            only the end of the output is certain.
+        is_lazy: the rule is one lexeme, which ends as early as possible.
+    """
+
+    rule: str
+    grammar: dict[str, Any] | None = None
+    without_end: str = ""
+    is_lazy: bool = False
+
+
+def _output_grammar(options: Options, document: dict[str, Any] | None, calls: list[_Call]) -> str:
     """The grammar of the complete output: text, a document that is valid for the grammar, or tool calls."""
     if not calls:
         assert document is not None
         return _single(document)
     entries = [] if document is None else [document]
-    body = " | ".join(calls)
-    several = f'body ("\\n{CALL_START}" body)*' if options.parallel_tool_calls else "body"
+    last = " | last" if any(call.without_end for call in calls) else ""
+    several = f'(body "\\n{CALL_START}")* (body{last})' if options.parallel_tool_calls else f"(body{last})"
     if options.tool_choice == "required":
         start, entries = f'"{CALL_START}" {several}', []
     elif entries:
         start = f'@answer | "{CALL_START}" {several}'
     else:
         start = f'TEXT | begin {several}\nbegin[lazy]: TEXT "{CALL_START}"\nTEXT: /(?s:.*)/'
-    main = {"name": "main", "lark_grammar": f"start: {start}\nbody: {body}\n"}
-    return json.dumps({"grammars": [main, *({"name": "answer", **entry} for entry in entries)]})
+    main = {"name": "main", "lark_grammar": f"start: {start}\n{_call_rules(calls)}\n"}
+    grammars = [{"name": f"custom{i}", **call.grammar} for i, call in enumerate(calls) if call.grammar]
+    return json.dumps({"grammars": [main, *({"name": "answer", **entry} for entry in entries), *grammars]})
+
+
+def _call_rules(calls: list[_Call]) -> str:
+    rules = [f"body: {' | '.join(f'call{i}' for i in range(len(calls)))}"]
+    if last := [call.without_end for call in calls if call.without_end]:
+        rules.append(f"last: {' | '.join(last)}")
+    rules += [f"call{i}{'[lazy]' if call.is_lazy else ''}: {call.rule}" for i, call in enumerate(calls)]
+    return "\n".join(rules)
 
 
 def _single(entry: dict[str, Any]) -> str:

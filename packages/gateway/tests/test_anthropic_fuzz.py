@@ -45,7 +45,7 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
     return SIMPLE.get(origin or annotation, ANYTHING)
 
 
-def objects(schema: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
+def objects(schema: type[BaseModel]) -> st.SearchStrategy[Any]:
     """An object with all required fields and at most three others; one in eight is not what it should be."""
     fields = {field.alias or name: field for name, field in schema.model_fields.items()}
     known = {name: values(field.annotation) for name, field in fields.items()}
@@ -55,7 +55,9 @@ def objects(schema: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
     others = st.lists(
         st.sampled_from([name for name in fields if name not in required] or required), max_size=3
     )
-    valid = others.flatmap(lambda names: st.fixed_dictionaries({n: known[n] for n in [*required, *names]}))
+    valid: st.SearchStrategy[Any] = others.flatmap(
+        lambda names: st.fixed_dictionaries({n: known[n] for n in [*required, *names]})
+    )
     return st.integers(0, 7).flatmap(lambda one: valid if one else ANYTHING)
 
 

@@ -12,7 +12,7 @@ from gemma_wire import Chunk, ContextLengthExceeded, InvalidRequest, Request, To
 CLOCK = {"type": "function", "name": "clock", "parameters": None, "strict": True, "description": "Tells."}
 HOSTED: list[Any] = [
     {"type": "web_search"},
-    {"type": "custom", "name": "apply_patch"},
+    {"type": "apply_patch"},
     {"type": "namespace", "name": "a", "description": "b", "tools": [CLOCK]},
     {"type": "mcp", "server_label": "x", "server_url": "https://example.org"},
     {"type": "spell"},
@@ -78,7 +78,7 @@ async def test_tool_choice(
 async def test_a_choice_that_cannot_be_honoured_is_refused(client: httpx.AsyncClient) -> None:
     code = "invalid_parameter_combination"
     await refused(client, "tool_choice", code, tool_choice="required", tools=HOSTED)
-    for kind in ("web_search_preview", "custom", "mcp", "shell"):
+    for kind in ("web_search_preview", "mcp", "shell"):
         choice = {"type": kind, "name": "apply_patch"}
         await refused(client, "tool_choice.type", "unsupported_value", tool_choice=choice, tools=HOSTED)
     named = {"type": "function", "name": "sing"}

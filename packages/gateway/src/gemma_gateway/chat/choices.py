@@ -126,10 +126,10 @@ def _call_delta(call: wire.ToolCallDelta) -> ChoiceDeltaToolCall:
 
 def _custom_call_delta(call: wire.ToolCallDelta) -> ChoiceDeltaToolCall:
     """OpenAI's type describes functions only; its servers stream custom calls in this form."""
-    if call.id is None:
-        return ChoiceDeltaToolCall.model_construct(index=call.index, custom={"input": call.arguments})
-    custom = {"name": call.name, "input": call.arguments}
-    return ChoiceDeltaToolCall.model_construct(index=call.index, id=call.id, type="custom", custom=custom)
+    fields: dict[str, Any] = {"index": call.index, "custom": {"input": call.arguments}}
+    if call.id is not None:
+        fields |= {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
+    return ChoiceDeltaToolCall.model_construct(**fields)
 
 
 @dataclass

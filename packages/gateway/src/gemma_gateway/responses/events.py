@@ -21,7 +21,7 @@ import gemma_wire as wire
 from gemma_gateway.errors import ApiError
 from gemma_gateway.generation import Chunks
 from gemma_gateway.responses.form import ResponseForm
-from gemma_gateway.responses.items import FunctionCallItem, ItemStatus, MessageItem, named
+from gemma_gateway.responses.items import CustomCallItem, FunctionCallItem, ItemStatus, MessageItem, named
 from gemma_gateway.sse import NamedEvent
 
 ResponseEvents = AsyncGenerator[NamedEvent, None]
@@ -89,7 +89,8 @@ class ResponseStreamer:
     def _call(self, call: wire.ToolCallDelta) -> Iterator[NamedEvent]:
         """The first delta of a call has its id and name."""
         if call.id is not None:
-            yield from self._open(FunctionCallItem(self._next_index, self._number, call))
+            kind = CustomCallItem if call.custom else FunctionCallItem
+            yield from self._open(kind(self._next_index, self._number, call))
         assert isinstance(self._item, FunctionCallItem), "the deltas of a call follow its first one"
         if call.arguments:
             yield self._item.add(call.arguments)

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 import gemma_wire as wire
 from gemma_gateway.errors import ApiError
 from gemma_gateway.response_base import ResponseBase
+from gemma_gateway.schema.response_tools import ResponseFunctionTool, UsedTool
 from gemma_gateway.schema.responses import ResponsesRequest
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -82,9 +83,7 @@ def to_bytes(model: BaseModel) -> bytes:
 
 def _echoed(body: ResponsesRequest) -> dict[str, Any]:
     """The parameters that a response repeats, as they were used."""
-    tools = [tool.model_dump(include={"type", "name", "description"}) for _, tool in body.functions]
-    for shown, (_, tool) in zip(tools, body.functions, strict=True):
-        shown |= {"parameters": tool.parameters, "strict": tool.strict or False}
+    tools = [_echoed_tool(tool) for _, tool in body.used_tools]
     choice = body.tool_choice
     text_format = body.text.format.model_dump(by_alias=True, exclude_unset=True)
     return {
@@ -105,6 +104,13 @@ def _echoed(body: ResponsesRequest) -> dict[str, Any]:
         "top_p": body.top_p,
         "truncation": body.truncation or "disabled",
     }
+
+
+def _echoed_tool(tool: UsedTool) -> dict[str, Any]:
+    shown = tool.model_dump(include={"type", "name", "description"})
+    if isinstance(tool, ResponseFunctionTool):
+        return {**shown, "parameters": tool.parameters, "strict": tool.strict or False}
+    return {**shown, "format": tool.format.model_dump()}
 
 
 def to_response_usage(usage: wire.Usage) -> ResponseUsage:

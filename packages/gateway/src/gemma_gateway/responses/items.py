@@ -10,6 +10,8 @@ from uuid import uuid4
 from openai.types.responses import (
     ResponseContentPartAddedEvent,
     ResponseContentPartDoneEvent,
+    ResponseCustomToolCall,
+    ResponseCustomToolCallInputDoneEvent,
     ResponseFunctionCallArgumentsDoneEvent,
     ResponseFunctionToolCall,
     ResponseOutputItem,
@@ -28,6 +30,7 @@ from gemma_gateway.responses.form import to_bytes
 from gemma_gateway.sse import NamedEvent
 
 ItemStatus = Literal["completed", "incomplete"]
+_CallStatus = Literal["in_progress", "completed", "incomplete"]
 Counter = Callable[[], int]
 """The number of the next event."""
 
@@ -140,13 +143,16 @@ class FunctionCallItem:
         call: the first delta of the call.
     """
 
+    _PREFIX = "fc"
+    _DELTA = "response.function_call_arguments.delta"
+
     def __init__(self, index: int, number: Counter, call: wire.ToolCallDelta) -> None:
-        self._id = f"fc_{uuid4().hex}"
+        self._id = f"{self._PREFIX}_{uuid4().hex}"
         self._number = number
         self._call_id, self._name = call.id or "", call.name or ""
         self._item = {"output_index": index}
         self._fields = {"item_id": self._id, "output_index": index}
-        self._deltas = _Deltas("response.function_call_arguments.delta", **self._fields)
+        self._deltas = _Deltas(self._DELTA, **self._fields)
         self._arguments: list[str] = []
 
     def start(self) -> Iterator[NamedEvent]:
@@ -154,7 +160,7 @@ class FunctionCallItem:
         yield named(
             ResponseOutputItemAddedEvent(
                 type="response.output_item.added",
-                item=self._call("in_progress"),
+                item=self._item_in("in_progress"),
                 sequence_number=self._number(),
                 **self._item,
             )
@@ -167,22 +173,23 @@ class FunctionCallItem:
 
     def end(self, status: ItemStatus) -> Iterator[NamedEvent]:
         """The events that complete it."""
-        yield named(
-            ResponseFunctionCallArgumentsDoneEvent(
-                type="response.function_call_arguments.done",
-                name=self._name,
-                arguments="".join(self._arguments),
-                sequence_number=self._number(),
-                **self._fields,
-            )
-        )
+        yield named(self._done())
         yield _item_done(self.item(status), self._number(), self._item)
 
-    def item(self, status: ItemStatus) -> ResponseFunctionToolCall:
+    def item(self, status: ItemStatus) -> ResponseFunctionToolCall | ResponseCustomToolCall:
         """The call as far as it is generated."""
-        return self._call(status)
+        return self._item_in(status)
 
-    def _call(self, status: Literal["in_progress", "completed", "incomplete"]) -> ResponseFunctionToolCall:
+    def _done(self) -> BaseModel:
+        return ResponseFunctionCallArgumentsDoneEvent(
+            type="response.function_call_arguments.done",
+            name=self._name,
+            arguments="".join(self._arguments),
+            sequence_number=self._number(),
+            **self._fields,
+        )
+
+    def _item_in(self, status: _CallStatus) -> ResponseFunctionToolCall | ResponseCustomToolCall:
         return ResponseFunctionToolCall(
             id=self._id,
             type="function_call",
@@ -190,6 +197,31 @@ class FunctionCallItem:
             name=self._name,
             arguments="".join(self._arguments),
             status=status,
+        )
+
+
+class CustomCallItem(FunctionCallItem):
+    """A call of a custom tool, whose input is text."""
+
+    _PREFIX = "ctc"
+    _DELTA = "response.custom_tool_call_input.delta"
+
+    def _done(self) -> BaseModel:
+        return ResponseCustomToolCallInputDoneEvent(
+            type="response.custom_tool_call_input.done",
+            input="".join(self._arguments),
+            sequence_number=self._number(),
+            **self._fields,
+        )
+
+    def _item_in(self, _: _CallStatus) -> ResponseCustomToolCall:
+        """OpenAI's type has no status."""
+        return ResponseCustomToolCall(
+            id=self._id,
+            type="custom_tool_call",
+            call_id=self._call_id,
+            name=self._name,
+            input="".join(self._arguments),
         )
 
 

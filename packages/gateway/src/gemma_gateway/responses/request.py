@@ -16,7 +16,12 @@ from gemma_gateway.generation import (
 )
 from gemma_gateway.responses.conversation import PlacedItem, Turn, load_files, param_names, to_turns
 from gemma_gateway.schema.response_items import InputMessage
-from gemma_gateway.schema.response_tools import ChosenFunction, ResponseJsonSchema
+from gemma_gateway.schema.response_tools import (
+    ResponseFunctionTool,
+    ResponseGrammarInput,
+    ResponseJsonSchema,
+    UsedTool,
+)
 from gemma_gateway.schema.responses import ResponsesRequest
 from gemma_gateway.schema.tools import JsonObjectFormat
 from gemma_gateway.settings import GatewaySettings
@@ -67,15 +72,14 @@ class ResponseCall:
     @property
     def _options(self) -> wire.Options:
         body = self.body
-        called_once = isinstance(body.tool_choice, ChosenFunction)
         return wire.Options(
             **option_fields(body),
             model=self.model,
             logprobs=body.logprobs,
             grammar=_grammar(body)[0],
-            tools=tuple(to_wire_tool(tool) for _, tool in body.functions if tool.name in body.callable_names),
+            tools=tuple(_to_wire_tool(tool) for _, tool in _shown(body)),
             tool_choice="required" if body.must_call else "auto",
-            parallel_tool_calls=body.parallel_tool_calls and not called_once,
+            parallel_tool_calls=body.parallel_tool_calls and not body.names_tool,
         )
 
 
@@ -99,6 +103,20 @@ async def parse(
     return ResponseCall(body, turns, model)
 
 
+def _shown(body: ResponsesRequest) -> list[tuple[int, UsedTool]]:
+    """The tools that the model sees."""
+    return [(i, tool) for i, tool in body.used_tools if tool.name in body.callable_names]
+
+
+def _to_wire_tool(tool: UsedTool) -> wire.Tool:
+    if isinstance(tool, ResponseFunctionTool):
+        return to_wire_tool(tool)
+    custom = wire.CustomInput()
+    if isinstance(tool.format, ResponseGrammarInput):
+        custom = wire.CustomInput(syntax=tool.format.syntax, definition=tool.format.definition)
+    return wire.Tool(name=tool.name, description=tool.description, custom=custom)
+
+
 def placed_items(body: ResponsesRequest) -> list[PlacedItem]:
     """The items of the request's input, each with its parameter."""
     if isinstance(body.input, str):
@@ -107,8 +125,9 @@ def placed_items(body: ResponsesRequest) -> list[PlacedItem]:
 
 
 def _param_names(body: ResponsesRequest) -> dict[str, str]:
-    shown = [i for i, tool in body.functions if tool.name in body.callable_names]
+    shown = [i for i, _ in _shown(body)]
     names = {f"tools[{position}]": f"tools[{i}]" for position, i in enumerate(shown)}
+    names |= {f"tools[{position}].custom": f"tools[{i}].format" for position, i in enumerate(shown)}
     names |= {"max_tokens": "max_output_tokens", "logprobs": "top_logprobs"}
     return names | _grammar(body)[1]
 

@@ -175,10 +175,21 @@ class FunctionCall(LenientModel):
     namespace: Annotated[Any, _NOT_SHOWN] = None
 
 
+class CustomToolCall(LenientModel):
+    """A call of a custom tool that the model made in an earlier turn."""
+
+    type: Literal["custom_tool_call"]
+    call_id: str
+    name: str
+    input: AnyText
+    id: Annotated[Any, _NOT_SHOWN] = None
+    namespace: Annotated[Any, _NOT_SHOWN] = None
+
+
 class FunctionCallOutput(LenientModel):
     """The result of a call."""
 
-    type: Literal["function_call_output"]
+    type: Literal["function_call_output", "custom_tool_call_output"]
     call_id: str
     output: InputParts
     id: Annotated[Any, _NOT_SHOWN] = None
@@ -198,7 +209,15 @@ class ItemReference(LenientModel):
     id: str = Field(description="needs stored responses")
 
 
-InputItem = InputMessage | ReplyMessage | FunctionCall | FunctionCallOutput | OmittedItem | ItemReference
+InputItem = (
+    InputMessage
+    | ReplyMessage
+    | FunctionCall
+    | CustomToolCall
+    | FunctionCallOutput
+    | OmittedItem
+    | ItemReference
+)
 
 
 def _kind_of_item(value: Any) -> str | None:
@@ -211,7 +230,10 @@ def _kind_of_item(value: Any) -> str | None:
     return tag_of(kind)
 
 
-_SUPPORTED: Final = "'message', 'function_call', 'function_call_output', 'reasoning', 'item_reference'"
+_SUPPORTED: Final = (
+    "'message', 'function_call', 'function_call_output', 'custom_tool_call', 'custom_tool_call_output', "
+    "'reasoning', 'item_reference'"
+)
 AnyItem = Annotated[
     Annotated[
         Annotated[InputMessage, Tag("<user>")]
@@ -223,6 +245,8 @@ AnyItem = Annotated[
     ]
     | Annotated[FunctionCall, Tag("<function_call>")]
     | Annotated[FunctionCallOutput, Tag("<function_call_output>")]
+    | Annotated[CustomToolCall, Tag("<custom_tool_call>")]
+    | Annotated[FunctionCallOutput, Tag("<custom_tool_call_output>")]
     | Annotated[ItemReference, Tag("<item_reference>")]
     | Annotated[OmittedItem, Ignored("earlier reasoning is omitted from the prompt"), Tag("<reasoning>")]
     | Annotated[OmittedItem, _HOSTED, Tag("<web_search_call>")]
@@ -235,8 +259,6 @@ AnyItem = Annotated[
     | Annotated[OmittedItem, _HOSTED, Tag("<mcp_approval_response>")]
     | Annotated[OmittedItem, _HOSTED, Tag("<tool_search_call>")]
     | Annotated[OmittedItem, _HOSTED, Tag("<tool_search_output>")]
-    | Annotated[Never, _FUNCTIONS_ONLY, Tag("<custom_tool_call>")]
-    | Annotated[Never, _FUNCTIONS_ONLY, Tag("<custom_tool_call_output>")]
     | Annotated[Never, _FUNCTIONS_ONLY, Tag("<computer_call>")]
     | Annotated[Never, _FUNCTIONS_ONLY, Tag("<computer_call_output>")]
     | Annotated[Never, _FUNCTIONS_ONLY, Tag("<local_shell_call>")]

@@ -16,14 +16,17 @@ from gemma_gateway.schema.strict_model import (
 from gemma_gateway.schema.tools import (
     FunctionDefinition,
     FunctionName,
+    GrammarDefinition,
     JsonObjectFormat,
     JsonSchema,
+    Name,
     TextFormat,
+    TextInput,
 )
 from gemma_wire.messages import MAX_TOOLS
 
 _OMITTED = Ignored("omitted: only OpenAI can run it; `tools` of the response has the tools that were used")
-_ONLY_FUNCTIONS = Unsupported(hint="the tools of this server are functions")
+_ONLY_FUNCTIONS = Unsupported(hint="the tools of this server are functions and custom tools")
 
 
 class ResponseFunctionTool(FunctionDefinition):
@@ -33,15 +36,37 @@ class ResponseFunctionTool(FunctionDefinition):
     defer_loading: Annotated[Any, Ignored("every tool is in the prompt")] = None
 
 
+class ResponseGrammarInput(GrammarDefinition):
+    """Text that a grammar allows."""
+
+    type: Literal["grammar"]
+
+
+class ResponseCustomTool(StrictModel):
+    """A custom tool, whose input is text."""
+
+    type: Literal["custom"]
+    name: Name
+    description: str = ""
+    format: Annotated[
+        Annotated[TextInput, Tag("<text>")] | Annotated[ResponseGrammarInput, Tag("<grammar>")],
+        tagged_by("type", "text", "grammar"),
+    ] = TextInput(type="text")
+    defer_loading: Annotated[Any, Ignored("every tool is in the prompt")] = None
+
+
+UsedTool = ResponseFunctionTool | ResponseCustomTool
+"""A tool that the model may call."""
+
+
 class OmittedTool(LenientModel):
     """A tool that the model is not shown."""
 
     type: str
 
 
-_USED: Final = ("function",)
+_USED: Final = ("function", "custom")
 _OMITTED_TYPES: Final = (
-    "custom",
     "namespace",
     "web_search",
     "web_search_2025_08_26",
@@ -69,8 +94,7 @@ def _kind_of_tool(value: Any) -> str | None:
 
 AnyResponseTool = Annotated[
     Annotated[ResponseFunctionTool, Tag("<function>")]
-    # Custom tools have their place here; until the model can call them, they are omitted.
-    | Annotated[OmittedTool, _OMITTED, Tag("<custom>")]
+    | Annotated[ResponseCustomTool, Tag("<custom>")]
     | Annotated[OmittedTool, _OMITTED, Tag("<namespace>")]
     | Annotated[OmittedTool, _OMITTED, Tag("<web_search>")]
     | Annotated[OmittedTool, _OMITTED, Tag("<web_search_2025_08_26>")]
@@ -87,7 +111,7 @@ AnyResponseTool = Annotated[
     | Annotated[OmittedTool, _OMITTED, Tag("<tool_search>")]
     | Annotated[OmittedTool, _OMITTED, Tag("<apply_patch>")]
     | Annotated[OmittedTool, _OMITTED, Tag("<others>")],
-    Discriminator(_kind_of_tool, "unknown_type", "'function'"),
+    Discriminator(_kind_of_tool, "unknown_type", "'function', 'custom'"),
 ]
 ResponseTools = Annotated[list[AnyResponseTool], Field(max_length=MAX_TOOLS)]
 
@@ -98,8 +122,14 @@ class ChosenFunction(FunctionName):
     type: Literal["function"]
 
 
+class ChosenCustomTool(FunctionName):
+    """Requires a call of this custom tool."""
+
+    type: Literal["custom"]
+
+
 class AllowedResponseTool(LenientModel):
-    """One of ``tools``. One that is no function is omitted."""
+    """One of ``tools``. One that is neither a function nor a custom tool is omitted."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -120,7 +150,7 @@ ResponseToolChoice = Annotated[
     | Annotated[
         Annotated[ChosenFunction, Tag("<function>")]
         | Annotated[ResponseAllowedTools, Tag("<allowed_tools>")]
-        | Annotated[Never, _ONLY_FUNCTIONS, Tag("<custom>")]
+        | Annotated[ChosenCustomTool, Tag("<custom>")]
         | Annotated[Never, _ONLY_FUNCTIONS, Tag("<web_search_preview>")]
         | Annotated[Never, _ONLY_FUNCTIONS, Tag("<web_search_preview_2025_03_11>")]
         | Annotated[Never, _ONLY_FUNCTIONS, Tag("<file_search>")]
@@ -132,7 +162,7 @@ ResponseToolChoice = Annotated[
         | Annotated[Never, _ONLY_FUNCTIONS, Tag("<mcp>")]
         | Annotated[Never, _ONLY_FUNCTIONS, Tag("<apply_patch>")]
         | Annotated[Never, _ONLY_FUNCTIONS, Tag("<shell>")],
-        tagged_by("type", "function", "allowed_tools"),
+        tagged_by("type", "function", "custom", "allowed_tools"),
         Tag("<object>"),
     ],
     one_of({str: "<string>", dict: "<object>"}, "a string or an object"),

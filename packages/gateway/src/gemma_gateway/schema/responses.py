@@ -8,12 +8,13 @@ from gemma_gateway.schema.chat import Metadata
 from gemma_gateway.schema.extensions import REASONING
 from gemma_gateway.schema.response_items import AnyInput
 from gemma_gateway.schema.response_tools import (
+    ChosenCustomTool,
     ChosenFunction,
     ResponseAllowedTools,
-    ResponseFunctionTool,
     ResponseToolChoice,
     ResponseTools,
     TextParams,
+    UsedTool,
 )
 from gemma_gateway.schema.sampling import ACCOUNTS, MaxTokens, SamplingRequest
 from gemma_gateway.schema.strict_model import Ignored, StrictModel, Unsupported, conflict
@@ -90,43 +91,48 @@ class ResponsesRequest(SamplingRequest):
             raise conflict(form, "and 'text.format' are alternatives; give one of them")
         if self.background and self.stream:
             raise conflict("background", "is only allowed when 'stream' is false")
-        for param, name in self._chosen_tools():
-            if name not in {tool.name for _, tool in self.functions}:
-                raise conflict(param, "is not the name of a function in 'tools'", "invalid_value")
+        for param, kind, name in self._chosen_tools():
+            if (kind, name) not in {(tool.type, tool.name) for _, tool in self.used_tools}:
+                raise conflict(param, f"is not the name of a {kind} tool in 'tools'", "invalid_value")
         if self.must_call and not self.callable_names:
-            raise conflict("tool_choice", "requires a tool call, but there is no function that is allowed")
+            raise conflict("tool_choice", "requires a tool call, but there is no tool that is allowed")
         return self
 
-    def _chosen_tools(self) -> list[tuple[str, str]]:
-        """The path and name of each function that ``tool_choice`` names."""
+    def _chosen_tools(self) -> list[tuple[str, str, str]]:
+        """The path, type and name of each tool that ``tool_choice`` names."""
         match self.tool_choice:
-            case ChosenFunction(name=name):
-                return [("tool_choice.name", name)]
+            case ChosenFunction() | ChosenCustomTool():
+                return [("tool_choice.name", self.tool_choice.type, self.tool_choice.name)]
             case ResponseAllowedTools(tools=tools):
-                named = [(i, tool.name) for i, tool in enumerate(tools) if tool.type == "function"]
-                return [(f"tool_choice.tools[{i}].name", name) for i, name in named]
+                named = [(i, tool) for i, tool in enumerate(tools) if tool.type in ("function", "custom")]
+                return [(f"tool_choice.tools[{i}].name", tool.type, tool.name) for i, tool in named]
         return []
 
     @property
-    def functions(self) -> list[tuple[int, ResponseFunctionTool]]:
+    def used_tools(self) -> list[tuple[int, UsedTool]]:
         """The tools that are used, each with its place in ``tools``."""
-        return [(i, tool) for i, tool in enumerate(self.tools) if isinstance(tool, ResponseFunctionTool)]
+        return [(i, tool) for i, tool in enumerate(self.tools) if isinstance(tool, UsedTool)]
+
+    @property
+    def names_tool(self) -> bool:
+        """Whether ``tool_choice`` names the one tool that is called."""
+        return isinstance(self.tool_choice, ChosenFunction | ChosenCustomTool)
 
     @property
     def must_call(self) -> bool:
         """Whether the model must call a tool."""
         if isinstance(self.tool_choice, ResponseAllowedTools):
             return self.tool_choice.mode == "required"
-        return self.tool_choice == "required" or isinstance(self.tool_choice, ChosenFunction)
+        return self.tool_choice == "required" or self.names_tool
 
     @property
     def callable_names(self) -> set[str]:
-        """The names of the functions that the model may call."""
+        """The names of the tools that the model may call."""
         if self.tool_choice == "none":
             return set()
-        if isinstance(self.tool_choice, ChosenFunction | ResponseAllowedTools):
-            return {name for _, name in self._chosen_tools()}
-        return {tool.name for _, tool in self.functions}
+        if self.names_tool or isinstance(self.tool_choice, ResponseAllowedTools):
+            return {name for _, _, name in self._chosen_tools()}
+        return {tool.name for _, tool in self.used_tools}
 
     @property
     def logprobs(self) -> int | None:

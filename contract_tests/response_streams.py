@@ -17,6 +17,8 @@ _SCHEMAS = {
     "response.output_text.done": "ResponseTextDoneEvent",
     "response.function_call_arguments.delta": "ResponseFunctionCallArgumentsDeltaEvent",
     "response.function_call_arguments.done": "ResponseFunctionCallArgumentsDoneEvent",
+    "response.custom_tool_call_input.delta": "ResponseCustomToolCallInputDeltaEvent",
+    "response.custom_tool_call_input.done": "ResponseCustomToolCallInputDoneEvent",
     "response.completed": "ResponseCompletedEvent",
     "response.incomplete": "ResponseIncompleteEvent",
     "response.failed": "ResponseFailedEvent",
@@ -127,8 +129,10 @@ class _ItemChecker:
 def _text_of_done(event: Json) -> Any:
     if "item" in event:
         item = event["item"]
-        return item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"]
-    return event.get("arguments", event.get("text", event.get("part", {}).get("text")))
+        called = {"function_call": "arguments", "custom_tool_call": "input"}.get(item["type"])
+        return item[called] if called else item["content"][0]["text"]
+    text = event.get("text", event.get("part", {}).get("text"))
+    return event.get("arguments", event.get("input", text))
 
 
 def _end_problems(events: list[Json], request: Json) -> list[str]:

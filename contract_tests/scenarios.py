@@ -125,7 +125,7 @@ def response_stream_equals_complete(api: Api) -> None:
 
 def response_call(api: Api) -> None:
     tool = {"type": "function", **WEATHER["function"]}
-    hosted = [{"type": "web_search"}, {"type": "custom", "name": "x"}]
+    hosted = [{"type": "web_search"}, {"type": "image_generation"}]
     wanted: Any = {"tools": [*hosted, tool], "tool_choice": "required", "temperature": 1.5, "seed": 1}
     for streamed in (False, True):
         exchange = api.respond(**wanted, max_output_tokens=200, stream=streamed)
@@ -134,6 +134,18 @@ def response_call(api: Api) -> None:
         assert calls
         assert all(valid(call["arguments"], tool["parameters"]) for call in calls)
         assert [each["name"] for each in answer["tools"]] == ["get_weather"]
+
+
+def response_custom_call(api: Api) -> None:
+    form = {"type": "grammar", "syntax": "regex", "definition": "[a-c]{2,4}"}
+    tool = {"type": "custom", "name": "pick", "format": form}
+    wanted: Any = {"tools": [tool], "tool_choice": {"type": "custom", "name": "pick"}, "temperature": 1.5}
+    for streamed in (False, True):
+        exchange = api.respond(**wanted, max_output_tokens=200, stream=streamed)
+        answer = read_response(exchange.text)[-1]["response"] if streamed else exchange.json
+        (call,) = answer["output"]
+        assert (call["type"], call["name"]) == ("custom_tool_call", "pick")
+        assert re.fullmatch("[a-c]{2,4}", call["input"])
 
 
 def response_is_incomplete(api: Api) -> None:
@@ -221,6 +233,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     response_stream,
     response_stream_equals_complete,
     response_call,
+    response_custom_call,
     response_is_incomplete,
     response_bad_value,
     models,

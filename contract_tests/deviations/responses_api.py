@@ -15,6 +15,8 @@ RESPONSE_EVENTS = (
     "ResponseTextDoneEvent",
     "ResponseFunctionCallArgumentsDeltaEvent",
     "ResponseFunctionCallArgumentsDoneEvent",
+    "ResponseCustomToolCallInputDeltaEvent",
+    "ResponseCustomToolCallInputDoneEvent",
     "ResponseCompletedEvent",
     "ResponseIncompleteEvent",
     "ResponseFailedEvent",
@@ -99,5 +101,9 @@ RESPONSES_API += [
         _TEXT,
         "What stream_options.include_obfuscation adds, by the prose; the schema forgets it.",
     )
-    for name in ("ResponseTextDeltaEvent", "ResponseFunctionCallArgumentsDeltaEvent")
+    for name in (
+        "ResponseTextDeltaEvent",
+        "ResponseFunctionCallArgumentsDeltaEvent",
+        "ResponseCustomToolCallInputDeltaEvent",
+    )
 ]

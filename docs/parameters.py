@@ -206,6 +206,8 @@ EXTENSIONS_OF: dict[type[BaseModel], tuple[str, ...]] = {
         "input[system].content[input_audio]",
         "input[developer].content[input_audio]",
         "input[function_call_output].output[input_audio]",
+        "input[custom_tool_call_output].output[input_audio]",
+        "input[custom_tool_call_output].status",
         "tools[others]",
         "image",
         "access_programs",

@@ -32,6 +32,8 @@ INSIDE = (
     "input[system].content[input_audio]",
     "input[developer].content[input_audio]",
     "input[function_call_output].output[input_audio]",
+    "input[custom_tool_call_output].output[input_audio]",
+    "input[custom_tool_call_output].status",
 )
 SAMPLING = {
     "top_k",

@@ -233,7 +233,7 @@ class GrammarCompiler:
         return GrammarState(self._matcher(self._byte_tokenizer, grammar), JsonScanner() if has_json else None)
 
     def _shortest_output(self, grammar: str, options: Options) -> int | None:
-        """Number of tokens of the shortest output that was found; ``None`` also if a custom tool may be called."""
+        """Number of tokens of the shortest output that was found; ``None`` also with a custom tool."""
         if any(tool.custom for tool in options.tools):
             return None
         if _begins_with_text(options):

@@ -94,7 +94,7 @@ def test_random_models_call_them(bench: Bench, tool: Tool) -> None:
     for seed in range(20):
         walk = bench.walk(options, seed, max_tokens=200)
         if walk.ended:
-            ((name, text, _),) = read(walk.said, tool)
+            ((name, text, _),) = read(walk.raw, tool)
             assert name == tool.name
             assert set(text) <= set("abc" if tool is LETTERS else "0123456789+"), text
 

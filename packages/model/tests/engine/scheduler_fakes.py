@@ -1,10 +1,14 @@
 """A KV cache and an encoder that check what the scheduler's plans do with them."""
 
-from gemma_model.engine.sequence import MediaKey, TokenKey
-from gemma_model.engine.step_plan import BlockCopy, Encode
+from collections.abc import Collection
+from dataclasses import replace
 
-WINDOW = 4
-"""Positions that the sliding layer sees."""
+from gemma_model.engine.prefix_cache import PrefixCache, PrefixNode
+from gemma_model.engine.sequence import MediaKey, Sequence, TokenKey
+from gemma_model.engine.step_plan import BlockCopy, Decode, Encode, StepPlan, TokenRow
+
+STOP, WINDOW = 0, 4
+"""The stop token, and the positions that the sliding layer sees."""
 
 
 class PretendCache:
@@ -77,3 +81,53 @@ class PretendEncoder:
 
     def fail(self) -> None:
         self._running = None
+
+
+def with_draft(decode: Decode, draft: Collection[int], sequence: Sequence) -> Decode:
+    """A decode with as much of a draft as its sequence has room for."""
+    return replace(decode, draft=tuple(draft)[: sequence.max_tokens - decode.generated - 1])
+
+
+def accepted(row: TokenRow, right: int, token: int, sequence: Sequence) -> list[int]:
+    """The next tokens, up to the first that is not the draft's or ends the output."""
+    wanted, own = [*row.draft[:right], (token + row.seq_id[1]) % 3], list[int]()
+    for place, one in enumerate(wanted):
+        stops = row.generated + place >= sequence.min_tokens
+        own.append(one if stops else max(1, one))
+        if own[-1] == STOP or list(row.draft[: place + 1]) != own:
+            break
+    return own
+
+
+def stored_nodes(node: PrefixNode) -> int:
+    """Nodes below one; each has a block and no users."""
+    assert all(each.block is not None and not each.users for each in node.children.values())
+    return sum(1 + stored_nodes(each) for each in node.children.values())
+
+
+def check_budget(
+    plan: StepPlan, firsts: list[Sequence], encoded: set[MediaKey], prefix_cache: PrefixCache, chunk: int
+) -> None:
+    """The chunk is not exceeded, nor left unused, and the oldest prompt has half of it.
+
+    Args:
+        plan: of a step.
+        firsts: of each prompt the sequence that runs it, the oldest first.
+        encoded: media.
+        prefix_cache: knows which prompts wait for others.
+        chunk: prompt tokens in one step.
+    """
+    costs = {first.seq_id: first.prompt_cost for first in firsts}
+    run = {prefill.seq_id: prefill.stop - prefill.start for prefill in plan.prefills}
+    spent = sum(tokens * costs[seq_id] for seq_id, tokens in run.items())
+    assert spent <= chunk or list(run.values()) == [1]
+    oldest = True
+    for first in firsts:
+        left = first.runnable_length(encoded) - first.stored_length
+        share = run.get(first.seq_id, 0)
+        if not share and prefix_cache.must_wait(first):
+            continue  # another prompt computes what this one needs next
+        if left and oldest:
+            assert share >= min(left, max(1, (chunk + 1) // 2 // first.prompt_cost))
+        oldest &= not left
+        assert share >= left or chunk - spent < first.prompt_cost, "the chunk has room"

@@ -12,14 +12,23 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from gemma_model.engine.kv_slots import KVSlots
-from gemma_model.engine.prefix_cache import PrefixCache, PrefixNode
+from gemma_model.engine.prefix_cache import PrefixCache
 from gemma_model.engine.scheduler import QueueFull, Scheduler
 from gemma_model.engine.sequence import EncoderInput, SeqId, Sequence, TokenKey
-from gemma_model.engine.step_plan import Decode, Encode, Prefill, StepPlan, TokenRow
+from gemma_model.engine.step_plan import Decode, Encode, Prefill, StepPlan
 
-from .scheduler_fakes import WINDOW, PretendCache, PretendEncoder
+from .scheduler_fakes import (
+    STOP,
+    WINDOW,
+    PretendCache,
+    PretendEncoder,
+    accepted,
+    check_budget,
+    stored_nodes,
+    with_draft,
+)
 
-SLOTS, WAITING, CHUNK, STOP = 4, 2, 5, 0
+SLOTS, WAITING, CHUNK = 4, 2, 5
 DRAFT = 3
 """Tokens of a draft at most."""
 SOFT = 3
@@ -123,14 +132,12 @@ class Machine(RuleBasedStateMachine):
         draft: Collection[int] = (),
         right: int = 0,
     ) -> None:
-        """A step; which of its prefills, and which of its new tokens, fails if there are so many.
-
-        All decodes get the same draft, as far as they may; its first ``right`` tokens are right.
-        """
+        """A step; which of its prefills and new tokens fails; how much of each decode's draft is right."""
         stored = {x.seq_id: x.stored_length for x in self._firsts()}
         plan = self._plan(forgets)
         self._check(plan)
-        plan = replace(plan, decodes=tuple(self._drafted(decode, draft) for decode in plan.decodes))
+        decodes = (with_draft(decode, draft, self.known[decode.seq_id]) for decode in plan.decodes)
+        plan = replace(plan, decodes=tuple(decodes))
         self._copy_blocks(plan, stored)
         failed = {seq_id for prefill in plan.prefills[unlucky : unlucky + 1] for seq_id in prefill.seq_ids}
         failed |= self._encode(plan.encode, takes, unlucky == 0)
@@ -139,7 +146,7 @@ class Machine(RuleBasedStateMachine):
             if item.seq_id not in failed:
                 self._run(item)
         rows = [row for row in plan.rows if row.seq_id not in failed]
-        tokens = {row.seq_id: self._accepted(row, right, token) for row in rows}
+        tokens = {row.seq_id: accepted(row, right, token, self.known[row.seq_id]) for row in rows}
         for row in rows[broken : broken + 1]:
             failed.add(row.seq_id)
             tokens[row.seq_id] = tokens[row.seq_id][:-1]
@@ -156,20 +163,6 @@ class Machine(RuleBasedStateMachine):
             if sequence.finish:
                 assert sequence.seq_id not in self.ended
                 self.ended.add(sequence.seq_id)
-
-    def _drafted(self, decode: Decode, draft: Collection[int]) -> Decode:
-        left = self.known[decode.seq_id].max_tokens - decode.generated - 1
-        return replace(decode, draft=tuple(draft)[:left])
-
-    def _accepted(self, row: TokenRow, right: int, token: int) -> list[int]:
-        """The next tokens, up to the first that is not the draft's or ends the output."""
-        wanted, own = [*row.draft[:right], (token + row.seq_id[1]) % 3], list[int]()
-        for place, one in enumerate(wanted):
-            stops = row.generated + place >= self.known[row.seq_id].min_tokens
-            own.append(one if stops else max(1, one))
-            if own[-1] == STOP or list(row.draft[: place + 1]) != own:
-                break
-        return own
 
     def _plan(self, forgets: bool) -> StepPlan:
         awaited = {each.key for x in self._firsts() for each in list(x.inputs_ahead)[:1]}
@@ -238,7 +231,7 @@ class Machine(RuleBasedStateMachine):
         assert len(plan.seq_ids) == len(set(plan.seq_ids))
         assert not (plan.prefills and plan.encode), "nobody waits for both"
         if not plan.encode:
-            self._check_budget(plan)
+            check_budget(plan, self._firsts(), self.encoder.encoded, self.prefix_cache, CHUNK)
         assert all(p.start < p.stop for p in plan.prefills)
         work = len(self.ended) < len(self.known)
         assert bool(plan) == (work or bool(plan.saves)), "there is work, so some of it is done"
@@ -247,22 +240,6 @@ class Machine(RuleBasedStateMachine):
         for seq_id, sequence in self.known.items():
             if seq_id not in self.ended and sequence.generated_length:
                 assert seq_id in decoding, "nobody who can decode is left out"
-
-    def _check_budget(self, plan: StepPlan) -> None:
-        """The chunk is not exceeded, nor left unused, and the oldest prompt has half of it."""
-        run = {prefill.seq_id: prefill.stop - prefill.start for prefill in plan.prefills}
-        spent = sum(tokens * self.known[seq_id].prompt_cost for seq_id, tokens in run.items())
-        assert spent <= CHUNK or list(run.values()) == [1]
-        oldest = True
-        for first in self._firsts():
-            left = first.runnable_length(self.encoder.encoded) - first.stored_length
-            share = run.get(first.seq_id, 0)
-            if not share and self.prefix_cache.must_wait(first):
-                continue  # another prompt computes what this one needs next
-            if left and oldest:
-                assert share >= min(left, max(1, (CHUNK + 1) // 2 // first.prompt_cost))
-            oldest &= not left
-            assert share >= left or CHUNK - spent < first.prompt_cost, "the chunk has room"
 
     def _firsts(self) -> list[Sequence]:
         """Of each request the choice that runs the prompt, the oldest first."""
@@ -295,12 +272,7 @@ class Machine(RuleBasedStateMachine):
         assert len(self.ended) == len(self.known)
         assert (self.slots.free, self.scheduler.waiting, self.scheduler.stored) == (SLOTS, 0, 0)
         assert all(sequence.finish for sequence in self.known.values())
-        assert self.scheduler.prefix_cached == self.block_tokens * self._stored_nodes(self.prefix_cache._root)
-
-    def _stored_nodes(self, node: PrefixNode) -> int:
-        """Nodes below one; each has a block and no users."""
-        assert all(each.block is not None and not each.users for each in node.children.values())
-        return sum(1 + self._stored_nodes(each) for each in node.children.values())
+        assert self.scheduler.prefix_cached == self.block_tokens * stored_nodes(self.prefix_cache._root)
 
 
 class ShortRing(Machine):

@@ -1,4 +1,4 @@
-"""OpenAI's and Anthropic's npm packages, run by node."""
+"""The npm packages of OpenAI and Anthropic, and Vercel's AI SDK, run by node."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from stack import ROOT
 
 SOURCE = Path(__file__).parent / "js"
 BUILD = ROOT / "build" / "contract-js"
-SCRIPTS = ("client.mjs", "anthropic.mjs")
+SCRIPTS = ("client.mjs", "anthropic.mjs", "ai_sdk.mjs")
 TRIALS = (
     "whole",
     "stream",
@@ -22,6 +22,8 @@ TRIALS = (
     "abort",
     "parse",
     "toolRunner",
+    "responses",
+    "responsesParse",
     "completions",
     "transcription",
     "models",
@@ -31,6 +33,8 @@ TRIALS = (
     "messageTools",
     "countTokens",
     "messageErrors",
+    "aiSdkText",
+    "aiSdkTools",
 )
 
 

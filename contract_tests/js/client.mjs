@@ -1,7 +1,7 @@
 // OpenAI's npm package against the server that OPENAI_BASE_URL names. One JSON line for each thing tried.
 import assert from "node:assert/strict";
 import OpenAI, { toFile } from "openai";
-import { zodResponseFormat } from "openai/helpers/zod";
+import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
 const client = new OpenAI({ maxRetries: 0 });
@@ -83,6 +83,31 @@ const trials = {
     );
     await runner.done();
     assert.equal(asked.length, 1);
+  },
+
+  async responses() {
+    const options = { model, input: "Hi", max_output_tokens: 8, temperature: 0 };
+    const whole = await client.responses.create(options);
+    let text = "";
+    let last;
+    for await (const event of await client.responses.create({ ...options, stream: true })) {
+      if (event.type === "response.output_text.delta") text += event.delta;
+      last = event;
+    }
+    assert.equal(text, whole.output_text);
+    assert.ok(["response.completed", "response.incomplete"].includes(last.type));
+    assert.equal(last.response.usage.output_tokens, whole.usage.output_tokens);
+  },
+
+  async responsesParse() {
+    const answer = await client.responses.parse({
+      model,
+      input: "Hi",
+      temperature: 1.5,
+      max_output_tokens: 200,
+      text: { format: zodTextFormat(Weather, "weather") },
+    });
+    Weather.parse(answer.output_parsed);
   },
 
   async completions() {

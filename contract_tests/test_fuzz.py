@@ -60,7 +60,7 @@ def fuzz(server: Server, folder: Path, *flags: str, seed: int = SEED) -> "subpro
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_generated_requests(server: Server, tmp_path: Path) -> None:
     run = fuzz(server, tmp_path, "--max-examples", "15")
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-5_000:]

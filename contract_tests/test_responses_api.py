@@ -32,12 +32,8 @@ def test_a_coding_agents_call(api: Api) -> None:
 
 
 def test_create_and_stream_are_the_same(client: Any, server: Server) -> None:
-    options: Any = {
-        "model": server.model,
-        "input": "Tell me a story",
-        "temperature": 0,
-        "max_output_tokens": 12,
-    }
+    said = {"structured_outputs": {"choice": ["It rains, and the sun shines."]}}
+    options: Any = {"model": server.model, "input": "Hi", "temperature": 0, "extra_body": said}
     whole = client.responses.create(**options)
     with client.responses.stream(**options) as stream:
         deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]

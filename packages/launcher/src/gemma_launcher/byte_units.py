@@ -1,32 +1,29 @@
 """Amounts of memory: parsed from and formatted as text."""
 
-import re
-from typing import Final
-
 from gemma_launcher.errors import CommandError
+from gemma_wire.byte_sizes import parse_size
 
 MIB, GIB = 2**20, 2**30
-_UNITS: Final = {
-    "": 1,
-    **{f"{prefix}{i}": 2 ** (10 * power) for power, prefix in enumerate("KMGT", start=1) for i in ("iB", "")},
-    **{f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("KMGT", start=1)},
-}
-_AMOUNT = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>[KMGT]?(i?B)?)")
 
 
-def parse_bytes(text: str) -> int:
-    """Parses ``8GiB`` or ``8G`` (8 × 2³⁰ bytes), ``8GB`` (8 × 10⁹ bytes), or a plain number of bytes.
+def parse_memory(flag: str, text: str, least: int = 0) -> int:
+    """An amount of memory in bytes; see ``gemma_wire.byte_sizes``.
+
+    Args:
+        flag: for messages.
+        text: its value.
+        least: a smaller amount is refused.
 
     Raises:
-        CommandError: it is not an amount of memory.
+        CommandError: it is not an amount of memory, or not a plausible one.
     """
-    match = _AMOUNT.fullmatch(text.strip())
-    if match is None or match["unit"] not in _UNITS:
-        raise CommandError(
-            f"{text!r} is not an amount of memory; use 8GiB, 8G (the same) or 8GB (10⁹ bytes each)"
-        )
-    unit: int = _UNITS[match["unit"]]
-    return round(float(match["number"]) * unit)
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise CommandError(f"{flag}: {error}") from None
+    if size < least:
+        raise CommandError(f"{flag}: {text} is less than {format_gib(least)}; an example is 8GiB")
+    return size
 
 
 def format_gib(count: float) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
+from gemma_launcher.argument_parser import SuggestingParser, suggestion
 from gemma_launcher.settings import LauncherSettings
 
 AddFlags = Callable[[ArgumentParser], object]
@@ -24,24 +25,36 @@ class Command:
         help: what it does.
         settings: flag → field of ``LauncherSettings``.
         add_flags: adds the flags that are no settings.
+        needs_posix: whether it does not run on Windows.
+        reports_unknown: whether it reports unknown variables itself, in its own form.
     """
 
     module: str
     help: str
     settings: Mapping[str, str]
     add_flags: AddFlags = lambda _: None
+    needs_posix: bool = False
+    reports_unknown: bool = False
 
 
 def build_parser() -> ArgumentParser:
-    """The parser of all commands; its result has the subcommand's name in ``command``."""
-    parser = ArgumentParser(
-        prog="gemma-triton", description="Gemma 3n on NVIDIA Triton behind an OpenAI-compatible API."
+    """The parser of all commands.
+
+    Its result has the subcommand's name in ``command``, and all parsers by name in ``parsers``, itself as "".
+    """
+    parser = SuggestingParser(
+        prog="gemma-triton",
+        description="Gemma 3n on NVIDIA Triton behind an OpenAI-compatible API.",
+        commands=COMMANDS,
     )
+    parsers: dict[str, ArgumentParser] = {"": parser}
+    parser.set_defaults(parsers=parsers)
     parser.add_argument("--version", action="version", version=f"gemma-triton {version('gemma-launcher')}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         text = command.help
         added = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        parsers[name] = added
         for flag, setting in command.settings.items():
             _add_setting(added, flag, setting)
         command.add_flags(added)
@@ -60,6 +73,26 @@ def _add_setting(parser: ArgumentParser, flag: str, name: str) -> None:
         default = f"; default {info.default}" if info.default not in ("", None) else ""
         metavar = _METAVARS.get(name.rpartition("_")[2], "FOLDER")
         parser.add_argument(flag, dest=name, metavar=metavar, help=f"{description} ({name.upper()}{default})")
+
+
+def _add_json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+
+
+def _add_help(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "topic",
+        nargs="?",
+        default="",
+        type=_command,
+        choices=("", *COMMANDS),
+        metavar="COMMAND",
+        help="its name",
+    )
+
+
+def _add_completion(parser: ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="source its output in your shell")
 
 
 def _add_reload(parser: ArgumentParser) -> None:
@@ -92,6 +125,7 @@ def _add_plan(parser: ArgumentParser) -> None:
     add("--quantize", choices=("int8", "int4"), help="GEMMA_QUANTIZE of the server")
     add("--dtype", choices=("bfloat16", "float32"), help="of the computation (default: as stored)")
     add("--reserve", help="memory kept free for CUDA, the process and the system (default: 1GiB)")
+    _add_json(parser)
 
 
 def _add_quantize(parser: ArgumentParser) -> None:
@@ -118,11 +152,12 @@ def _add_chat(parser: ArgumentParser) -> None:
     add("--model", help="one of the server's models (default: its first)")
     add("prompt", nargs="?", help="send only this message, print the response and exit")
     add("--system", default="", help="system prompt")
-    add(
-        "--image", action="append", default=[], metavar="PATH", help="image for the first message; repeatable"
-    )
+    for kind in ("image", "audio"):
+        text = f"{kind} for the first message; repeatable"
+        add(f"--{kind}", action="append", default=[], metavar="PATH", help=text)
     add("--temperature", type=float)
     add("--max-tokens", type=_positive)
+    add("--json", action="store_true", help="print each response as one line of JSON, and nothing else")
 
 
 def _add_transcribe(parser: ArgumentParser) -> None:
@@ -153,8 +188,20 @@ def _add_bench(parser: ArgumentParser) -> None:
     add("--requests", type=_positive, help="per level (default: 4 per client)")
     add("--images", type=_natural, default=0, metavar="N", help="images in each request")
     add("--body", metavar="JSON", help="further fields of each request, as an object")
-    add("--json", metavar="FILE", help="write the results to this file")
+    add(
+        "--json",
+        metavar="FILE",
+        nargs="?",
+        const="-",
+        help="print the results as JSON, and nothing else; with FILE, write them to it as well as the table",
+    )
     add("--plot", action="store_true", help="draw the results in the terminal")
+
+
+def _command(text: str) -> str:
+    if text and text not in COMMANDS:
+        raise ArgumentTypeError(f"there is no command {text!r}{suggestion(text, COMMANDS)}")
+    return text
 
 
 def _natural(text: str) -> int:
@@ -201,8 +248,21 @@ _RELOAD: Final = {
 _CLIENT: Final = {"--base-url": "openai_base_url", "--port": "api_port"}
 
 COMMANDS: Final = {
-    "serve": Command("processes.serve", "run Triton, the API and the playground until Ctrl-C", _SERVE),
-    "doctor": Command("tools.doctor", "check this machine and say how to fix what is wrong", _SERVE),
+    "serve": Command(
+        "processes.serve",
+        "run Triton, the API and the playground until Ctrl-C",
+        _SERVE,
+        needs_posix=True,
+        reports_unknown=True,
+    ),
+    "doctor": Command(
+        "tools.doctor",
+        "check this machine and say how to fix what is wrong",
+        _SERVE,
+        _add_json,
+        needs_posix=True,
+        reports_unknown=True,
+    ),
     "playground": Command(
         "tools.playground", "serve the browser playground for any OpenAI-compatible server", _PLAYGROUND
     ),
@@ -220,10 +280,14 @@ COMMANDS: Final = {
         _add_quantize,
     ),
     "chat": Command(
-        "tools.chat.command", "chat with a model in the terminal, with images", _CLIENT, _add_chat
+        "tools.chat.command", "chat with a model in the terminal, with images and audio", _CLIENT, _add_chat
     ),
     "transcribe": Command(
         "tools.transcribe", "transcribe audio files to text or subtitles", _CLIENT, _add_transcribe
     ),
     "bench": Command("tools.bench.command", "benchmark any OpenAI-compatible server", _CLIENT, _add_bench),
+    "help": Command("tools.help", "show the help of a command", {}, _add_help),
+    "completion": Command(
+        "tools.completion", "print a script that completes commands in your shell", {}, _add_completion
+    ),
 }

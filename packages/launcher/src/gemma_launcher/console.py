@@ -98,7 +98,16 @@ def wants_colour(descriptor: int, environment: Mapping[str, str] = os.environ) -
 
 def print_error(sentence: str) -> None:
     """Prints one sentence to standard error."""
-    label = paint("error:", "31") if wants_colour(2) else "error:"
+    _print_labelled("error", sentence)
+
+
+def print_warning(sentence: str) -> None:
+    """Prints one sentence to standard error."""
+    _print_labelled("warning", sentence)
+
+
+def _print_labelled(level: LogLevel, sentence: str) -> None:
+    label = paint(f"{level}:", _LEVEL_COLOURS[level]) if wants_colour(2) else f"{level}:"
     print(f"{label} {sentence}", file=sys.stderr, flush=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gemma_launcher.__main__ import main
-from gemma_launcher.byte_units import GIB, MIB, format_gib, parse_bytes
+from gemma_launcher.byte_units import GIB, MIB, format_gib
 from gemma_launcher.checkpoints import hub
 from gemma_launcher.checkpoints.validation import tensor_sizes
 from gemma_launcher.errors import CommandError
@@ -230,26 +230,41 @@ def test_a_built_in_model_needs_no_network(
 
 
 @pytest.mark.parametrize(
-    ("text", "count"),
+    ("text", "words"),
     [
-        ("8GiB", 8 * GIB),
-        ("8G", 8 * GIB),
-        ("8GB", 8 * 10**9),
-        ("1.5 GiB", 3 * GIB // 2),
-        ("512M", 512 * MIB),
-        ("100", 100),
+        ("", "'' is not a size; use 8GiB"),
+        ("-1", "'-1' is not a size"),
+        ("1e99", "'1e99' is not a size"),
+        ("8", "8 has no unit and would be 8 bytes; use 8GiB or 8MiB"),
+        ("8KiB", "8KiB is less than 1 MiB; an example is 8GiB"),
+        ("9999TiB", "9999TiB is more than 1024 TiB"),
     ],
 )
-def test_parse_bytes(text: str, count: int) -> None:
-    assert parse_bytes(text) == count
+def test_implausible_memory(capsys: pytest.CaptureFixture[str], text: str, words: str) -> None:
+    assert main(["plan", "--memory", text]) == 1
+    assert capsys.readouterr().err.startswith(f"error: --memory: {words}")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "8 GiBs", "eight", "8gb", "-8G", "8,5G", "8e9", "GiB", "8G8", "8iB", "٨G"]
-)
-def test_invalid_amounts_of_memory(text: str) -> None:
-    with pytest.raises(CommandError, match="is not an amount of memory"):
-        parse_bytes(text)
+def test_implausible_reserve(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--memory", "8 gb", "--reserve", "2"]) == 1
+    assert capsys.readouterr().err.startswith("error: --reserve: 2 has no unit")
+
+
+def test_a_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--memory", "24GiB", "--model", E4B, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["model"], plan["fits"], plan["advice"]) == (E4B, True, [])
+    assert plan["settings"]["GEMMA_MAX_NUM_SEQS"] == plan["slots"]
+    parts = ("weights", "reserve", "encoder_cache", "kv_cache", "prefix_cache", "headroom")
+    assert sum(plan[f"{part}_bytes"] for part in parts) == plan["memory_bytes"] == 24 * GIB
+
+
+def test_a_plan_that_does_not_fit_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--memory", "8GiB", "--model", E4B, "--json"]) == 1
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["fits"], plan["settings"]) == (False, {})
+    assert plan["headroom_bytes"] < 0
+    assert any("--quantize int4" in sentence for sentence in plan["advice"])
 
 
 def test_format_gib() -> None:

@@ -43,15 +43,16 @@ def run_preflight_checks(
     for sentence in unknown_settings(os.environ, PREFIXES):
         console.log(sentence, "warning")
     check_triton_url(settings)
+    wheel = triton_server.find_wheel() if settings.embedded else None
     if warning := FileLimits.read(settings.api_max_connections).warning:
         console.log(warning, "warning")
     _end_orphans(settings, console)
     ports.check_ports(required_ports(settings))
-    if not settings.embedded:
+    if wheel is None:
         return None
     triton_server.check_numpy()
     check_model_control(settings)
-    wheel, address = triton_server.find_wheel(), triton_address(settings, scope.folder)
+    address = triton_address(settings, scope.folder)
     triton_server.prepare_backend_folder(wheel, scope.folder)
     environment = scope.tag_environment(without_secrets(os.environ))
     server_environment = triton_server.server_environment(environment, wheel, scope.folder)

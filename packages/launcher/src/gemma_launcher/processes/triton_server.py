@@ -18,6 +18,7 @@ from typing import Final
 
 from gemma_launcher.addresses import LOOPBACK
 from gemma_launcher.errors import CommandError
+from gemma_launcher.platforms import no_triton
 from gemma_launcher.processes.triton_address import TritonAddress
 from gemma_launcher.settings import LauncherSettings
 from gemma_wire.tensors import MODEL
@@ -48,14 +49,11 @@ def find_wheel() -> TritonWheel:
     """Finds the parts of the installed wheel.
 
     Raises:
-        CommandError: it is not installed, or does not support this Python version.
+        CommandError: it is not installed, or does not support this system or this Python version.
     """
     spec = find_spec("pytriton")  # does not import it
     if spec is None or spec.origin is None:
-        raise CommandError(
-            "the nvidia-pytriton wheel, which contains tritonserver, is not installed (it exists for Linux "
-            "on x86-64 and aarch64); run `poetry install`, or use a remote Triton with --triton-url HOST:PORT"
-        )
+        raise CommandError(no_triton())
     package = Path(spec.origin).parent
     home = package / "tritonserver"
     stub = home / "python_backend_stubs" / _PYTHON / STUB_NAME

@@ -1,5 +1,6 @@
 """``gemma-triton doctor``: checks everything that serving needs, and says how to fix what is wrong."""
 
+import json
 import os
 import platform
 import shutil
@@ -8,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,14 +58,23 @@ class CheckResult:
         return f"{paint(word, _COLOURS[self.status]) if colour else word}  {self.subject:<13}  {self.text}"
 
 
-def run(settings: LauncherSettings, _: Namespace) -> int:
-    """Prints the results one by one; returns 1 when a check fails, else 0."""
+def run(settings: LauncherSettings, options: Namespace) -> int:
+    """Prints the results one by one, or as JSON; returns 1 when a check fails, else 0."""
+    if options.json:
+        return _print_json(list(run_checks(settings)))
     failed, colour = 0, wants_colour(1)
     for result in run_checks(settings):
         print(result.render(colour), flush=True)
         failed += result.status == "fail"
     print(f"\n{failed} problem(s) to fix before serving" if failed else "\nready to serve", flush=True)
     return 1 if failed else 0
+
+
+def _print_json(results: Sequence[CheckResult]) -> int:
+    ready = all(result.status != "fail" for result in results)
+    report = {"ready": ready, "checks": [asdict(result) for result in results]}
+    print(json.dumps(report, indent=2, ensure_ascii=False))
+    return 0 if ready else 1
 
 
 def run_checks(settings: LauncherSettings) -> Iterator[CheckResult]:

@@ -22,6 +22,7 @@ from gemma_launcher.tools.bench.token_counter import token_counter
 
 REQUESTS_PER_CLIENT = 4
 WARM_UP_SEED = 10**6
+STANDARD_OUTPUT = "-"
 WIDTH = 140  # of a table that goes into a file
 
 
@@ -32,23 +33,35 @@ def run(settings: LauncherSettings, options: Namespace) -> int:
         CommandError: an option is not valid, or the server cannot be measured.
     """
     url = api_client.resolve_base_url(settings)
-    if options.json:
-        _check_writable(Path(options.json))
+    file = None if options.json in (None, STANDARD_OUTPUT) else Path(options.json)
+    if file:
+        _check_writable(file)
+    if options.json == STANDARD_OUTPUT and options.plot:
+        raise CommandError("--plot draws on standard output; use --json FILE with it")
     with api_client.create_client(url) as client:
         model = api_client.select_model(client, options.model)
     workload = Workload(model, options.max_tokens, options.images, _body(options.body))
     levels, notes = asyncio.run(_measure(url, workload, options))
-    title = f"{model} at {url}, {options.prompt_tokens} tokens in, {options.max_tokens} out, streamed"
+    about = {"base_url": url, "model": model, "prompt_tokens": options.prompt_tokens}
+    about |= {"max_tokens": options.max_tokens, "images": options.images}
+    text = json.dumps(report.as_json(about, levels, notes), indent=2)
+    if file:
+        file.write_text(text + "\n", encoding="utf-8")
+    if options.json == STANDARD_OUTPUT:
+        print(text)
+    else:
+        _print_table(options, f"{model} at {url}", levels, notes)
+    return 1 if any(level.failed for level in levels) else 0
+
+
+def _print_table(
+    options: Namespace, where: str, levels: Sequence[LoadLevelResult], notes: Sequence[str]
+) -> None:
+    title = f"{where}, {options.prompt_tokens} tokens in, {options.max_tokens} out, streamed"
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     report.print_table(console, title, levels, notes)
     if options.plot:
         _draw(levels)
-    if options.json:
-        about = {"base_url": url, "model": model, "prompt_tokens": options.prompt_tokens}
-        about |= {"max_tokens": options.max_tokens, "images": options.images}
-        text = json.dumps(report.as_json(about, levels, notes), indent=2)
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
-    return 1 if any(level.failed for level in levels) else 0
 
 
 def _check_writable(path: Path) -> None:

@@ -1,5 +1,6 @@
 """``gemma-triton plan``: finds the configuration of a model and prints the memory plan for it."""
 
+import json
 import os
 from argparse import Namespace
 from collections.abc import Mapping
@@ -8,20 +9,21 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from gemma_launcher.byte_units import parse_bytes
+from gemma_launcher.byte_units import MIB, parse_memory
 from gemma_launcher.checkpoints import gguf, hub, resolver, validation
 from gemma_launcher.errors import CommandError
 from gemma_launcher.settings import LauncherSettings
 from gemma_launcher.tools.memory_planner.gguf_format import DENSE_GGUF, format_of_gguf
 from gemma_launcher.tools.memory_planner.model_shape import BUILT_IN, DTYPE_BYTES, ModelShape
 from gemma_launcher.tools.memory_planner.planner import DEFAULT_RESERVE, PlanRequest, plan_memory
-from gemma_launcher.tools.memory_planner.report import format_report
+from gemma_launcher.tools.memory_planner.report import as_json, format_report
 from gemma_launcher.tools.memory_planner.weight_format import WeightFormat, quantized_at_load
 from gemma_wire.gguf import read_gguf
 from gemma_wire.gguf_sources import is_gguf
 
 DEFAULT_MODEL = "google/gemma-3n-E4B-it"
 SMALLER_MODEL = "google/gemma-3n-E2B-it"
+FOUR_BITS = "With 4 bits it fits: add --quantize int4 (GEMMA_QUANTIZE=int4, or `gemma-triton quantize`)."
 
 
 def run(settings: LauncherSettings, options: Namespace) -> int:
@@ -31,26 +33,29 @@ def run(settings: LauncherSettings, options: Namespace) -> int:
         CommandError: the model is unknown, an amount is invalid, or the requested plan does not fit.
     """
     request = PlanRequest(
-        memory=parse_bytes(options.memory),
+        memory=parse_memory("--memory", options.memory, least=MIB),
         context=options.context,
         slots=options.slots,
         ple_on_host=options.ple_host,
         text_only=options.text_only,
         on_cpu=options.device == "cpu",
         dtype=options.dtype,
-        reserve=DEFAULT_RESERVE if options.reserve is None else parse_bytes(options.reserve),
+        reserve=DEFAULT_RESERVE if options.reserve is None else parse_memory("--reserve", options.reserve),
     )
     name = settings.model_name or DEFAULT_MODEL
     shape, stored, vision_tower = find_model(settings, name, options.quantize, options.ple_host)
     request = replace(request, format=stored)
     plan = plan_memory(shape, request, vision_tower)
-    print(format_report(name, shape, request, plan))
-    if plan.fits:
-        return 0
-    if not stored.name and _fits_with_4_bits(shape, request, vision_tower):
-        print("With 4 bits it fits: add --quantize int4 (GEMMA_QUANTIZE=int4, or `gemma-triton quantize`).")
-    print(_suggestion(name, request, options.memory))
-    return 1
+    advice = []
+    if not plan.fits:
+        if not stored.name and _fits_with_4_bits(shape, request, vision_tower):
+            advice.append(FOUR_BITS)
+        advice.append(_suggestion(name, request, options.memory))
+    if options.json:
+        print(json.dumps({**as_json(name, request, plan), "advice": advice}, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join([format_report(name, shape, request, plan), *advice]))
+    return 0 if plan.fits else 1
 
 
 def find_model(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from gemma_launcher.byte_units import format_bytes, format_gib
 from gemma_launcher.tools.memory_planner.kv_cache_size import PREFILL_CHUNK, kv_slot_bytes, kv_token_bytes
@@ -87,16 +88,14 @@ def _kv_cache(shape: ModelShape, plan: MemoryPlan) -> list[str]:
 
 def _memory(request: PlanRequest, plan: MemoryPlan) -> list[str]:
     slots = max(plan.slots, 1)
-    cache = slots * plan.slot_bytes
-    rest = request.memory - request.reserve - plan.weights - plan.media_cache - cache
-    prefix_cache = int(max(0, rest) * PREFIX_CACHE_SHARE)
+    cache, prefix_cache, headroom = _caches(request, plan)
     rows = [
         ("weights", format_gib(plan.weights)),
         ("CUDA, process, system (--reserve)", format_gib(request.reserve)),
         ("encoder cache (images, audio), at most", format_gib(plan.media_cache)),
         (f"KV cache, {slots} × {plan.context:,} tokens", format_gib(cache)),
         ("prefix cache, at most", format_gib(prefix_cache)),
-        ("headroom, for activations" if rest >= 0 else "missing", format_gib(abs(rest - prefix_cache))),
+        ("headroom, for activations" if headroom >= 0 else "missing", format_gib(abs(headroom))),
     ]
     return [f"memory: {format_gib(request.memory)}", *format_table(rows)]
 
@@ -115,7 +114,43 @@ def _slots(shape: ModelShape, plan: MemoryPlan) -> list[str]:
     )
 
 
+def _caches(request: PlanRequest, plan: MemoryPlan) -> tuple[int, int, int]:
+    """Bytes of the KV cache, at most of the prefix cache, and of what is left, negative if it is missing."""
+    kv_cache = max(plan.slots, 1) * plan.slot_bytes
+    rest = request.memory - request.reserve - plan.weights - plan.media_cache - kv_cache
+    prefix_cache = int(max(0, rest) * PREFIX_CACHE_SHARE)
+    return kv_cache, prefix_cache, rest - prefix_cache
+
+
+def as_json(name: str, request: PlanRequest, plan: MemoryPlan) -> dict[str, Any]:
+    """The plan for other programs; sizes in bytes. ``headroom_bytes`` is negative if memory is missing."""
+    kv_cache, prefix_cache, headroom = _caches(request, plan)
+    return {
+        "model": name,
+        "fits": plan.fits,
+        "parameters": plan.parameters.total,
+        "dtype": plan.dtype,
+        "format": request.format.name or None,
+        "context": plan.context,
+        "slots": plan.slots,
+        "memory_bytes": request.memory,
+        "weights_bytes": plan.weights,
+        "reserve_bytes": request.reserve,
+        "encoder_cache_bytes": plan.media_cache,
+        "kv_cache_bytes": kv_cache,
+        "prefix_cache_bytes": prefix_cache,
+        "headroom_bytes": headroom,
+        "settings": _variables(name, request, plan) if plan.fits else {},
+    }
+
+
 def _settings(name: str, request: PlanRequest, plan: MemoryPlan) -> list[str]:
+    settings = _variables(name, request, plan)
+    note = f" (the default is {DEFAULT_SLOTS} slots)" if plan.slots < DEFAULT_SLOTS else ""
+    return [f"settings{note}:", *(f"  {variable}={value}" for variable, value in settings.items())]
+
+
+def _variables(name: str, request: PlanRequest, plan: MemoryPlan) -> dict[str, object]:
     settings: dict[str, object] = {
         "MODEL_NAME": name,
         "GEMMA_MAX_MODEL_LEN": plan.context,
@@ -131,8 +166,7 @@ def _settings(name: str, request: PlanRequest, plan: MemoryPlan) -> list[str]:
         settings["GEMMA_QUANTIZE"] = request.format.at_load
     if request.dtype:
         settings["GEMMA_DTYPE"] = request.dtype
-    note = f" (the default is {DEFAULT_SLOTS} slots)" if plan.slots < DEFAULT_SLOTS else ""
-    return [f"settings{note}:", *(f"  {variable}={value}" for variable, value in settings.items())]
+    return settings
 
 
 def _too_large(name: str, request: PlanRequest, plan: MemoryPlan) -> list[str]:

@@ -43,7 +43,7 @@ triton_backend.create_engine = PacedEngine
 
 def repository(folder: Path) -> Path:
     """Writes a model repository with the served configuration and this engine."""
-    shutil.copytree(ROOT / "model_repository" / MODEL, folder / MODEL)
+    shutil.copytree(ROOT / "packages/model/src/gemma_model/model_repository" / MODEL, folder / MODEL)
     (folder / MODEL / "1" / "model.py").write_text(_BACKEND, encoding="utf-8")
     return folder
 

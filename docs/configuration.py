@@ -18,7 +18,10 @@ HEAD = """# Configuration
 
 Every setting, written by `make docs` from the settings objects; do not edit. All are environment
 variables. Flags of `gemma-triton` win over them; the model's can also be edited in
-`model_repository/gemma3n/config.pbtxt`, over which the environment wins.
+`packages/model/src/gemma_model/model_repository/gemma3n/config.pbtxt`, over which the environment wins.
+Sizes (`API_…_BYTES`, `GEMMA_…_BYTES`) have units: `2GiB` (2 × 2³⁰ bytes), `512MB` (512 × 10⁶ bytes), or are
+numbers of bytes. A variable that begins with `API_`, `GEMMA_` or `PLAYGROUND_` and is not in the table is
+reported with a warning.
 
 Who reads it: the command `gemma-triton`, which hands all on to what it starts; the gateway, the model and
 the playground, which containers start by themselves.

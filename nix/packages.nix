@@ -19,9 +19,9 @@ lib.genAttrs names (name: python.pkgs.${name})
       pkgs.stdenv.cc # for the CPU kernels and torch.compile
     ];
     # tritonserver starts its Python stub through bash, and the stub finds Python on PATH. The bundled model is
-    # next to the model repository.
+    # next to the packages.
     text = ''
-      export GEMMA_MODEL_REPOSITORY="''${GEMMA_MODEL_REPOSITORY:-${root}/model_repository}"
+      export GEMMA_MODEL_REPOSITORY="''${GEMMA_MODEL_REPOSITORY:-${root}/packages/model/src/gemma_model/model_repository}"
       exec ${environment}/bin/gemma-triton "$@"
     '';
   };

@@ -30,8 +30,7 @@ class Flake:
         self.folder = folder
         for name in ("flake.nix", "pyproject.toml", "poetry.lock"):
             shutil.copyfile(ROOT / name, folder / name)
-        for name in ("nix", "model_repository"):
-            shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / "nix", folder / "nix")
         for file in PYPROJECTS:
             (folder / file.relative_to(ROOT)).parent.mkdir(parents=True)
             shutil.copyfile(file, folder / file.relative_to(ROOT))
@@ -178,7 +177,9 @@ def test_apps(flake: Flake) -> None:
 def test_the_command_finds_the_files_of_the_checkout(flake: Flake) -> None:
     """The model repository is the flake's own, so the command runs in any folder."""
     text = flake.eval(f"packages.{SYSTEM}.default", "p: p.text")
-    assert re.search(r"GEMMA_MODEL_REPOSITORY:-/nix/store/[^/\s]+/model_repository}", text)
+    assert re.search(
+        r"GEMMA_MODEL_REPOSITORY:-/nix/store/[^/\s]+/packages/model/src/gemma_model/model_repository}", text
+    )
 
 
 @pytest.fixture

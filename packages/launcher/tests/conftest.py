@@ -102,7 +102,7 @@ print("playground: http://%s:%s" % address, flush=True)
 server.serve_forever()
 """
 
-REPOSITORY = Path(__file__).parents[3] / "model_repository"
+REPOSITORY = Path(__file__).parents[3] / "packages/model/src/gemma_model/model_repository"
 
 
 def safetensors(tensors: dict[str, int]) -> bytes:

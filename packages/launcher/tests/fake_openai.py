@@ -83,7 +83,7 @@ def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 
                 return
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if self.path == "/tokenize" and server.tokenize:
-                self._json(200, {"count": server.count(body["messages"])})
+                self._json(200, {"count": server.count(body["messages"]), "max_model_len": 4096})
             elif self.path == "/v1/chat/completions":
                 self._chat(body)
             else:

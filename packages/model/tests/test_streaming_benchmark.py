@@ -69,7 +69,7 @@ def test_a_cancelled_request_ends(engine: PacedEngine) -> None:
 
 def test_the_repository_differs_in_its_engine_alone(tmp_path: Path) -> None:
     written = repository(tmp_path) / MODEL
-    served = Path(__file__).parents[3] / "model_repository" / MODEL
+    served = Path(__file__).parents[3] / "packages/model/src/gemma_model/model_repository" / MODEL
     assert (written / "config.pbtxt").read_bytes() == (served / "config.pbtxt").read_bytes()
     model = (written / "1" / "model.py").read_text()
     compile(model, "model.py", "exec")

@@ -174,7 +174,9 @@ def _declared(config: str, block: str) -> set[tuple[str, str, int, bool]]:
 
 
 def test_config_pbtxt_declares_the_same_tensors() -> None:
-    config = (ROOT / "model_repository/gemma3n/config.pbtxt").read_text(encoding="utf-8")
+    config = (ROOT / "packages/model/src/gemma_model/model_repository/gemma3n/config.pbtxt").read_text(
+        encoding="utf-8"
+    )
     for block, declared in (("input", tensors.INPUTS), ("output", tensors.OUTPUTS)):
         expected = {(t.name, t.data_type, t.dims, t.optional) for t in declared}
         assert _declared(config, block) == expected

@@ -106,7 +106,7 @@ class LauncherSettings(BaseSettings):
         "reload`; any user of this machine could then load a model",
     )
     gemma_model_repository: Path | None = Field(
-        None, description="Triton's model repository; empty: that of this checkout"
+        None, description="Triton's model repository; empty: that of the package gemma-model"
     )
 
     @property

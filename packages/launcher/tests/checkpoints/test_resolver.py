@@ -27,6 +27,7 @@ def quiet(text: str) -> None:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty checkout, instead of this one."""
     monkeypatch.setattr(resolver, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(resolver, "cache_folder", lambda: tmp_path / ".cache")
     return tmp_path
 
 

@@ -218,7 +218,7 @@ def test_a_manual_reload(served: RunningLauncher, of_toy: tuple[str, ...]) -> No
     """The commands of docs/operations.md, but for the port and the folder."""
     (block,) = re.findall(r"```bash\n(touch .*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
     old, here = stubs(served)[-1].pid, Path(of_toy[1])
-    commands = block.replace("model_repository", here.name).replace(
+    commands = block.replace("packages/model/src/gemma_model/model_repository", here.name).replace(
         "http://localhost:8000", served.triton_http
     )
     subprocess.run(["bash", "-euc", commands], cwd=here.parent, check=True, capture_output=True)

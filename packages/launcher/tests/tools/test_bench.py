@@ -124,6 +124,14 @@ def test_progress_is_shown_on_a_terminal(server: FakeServer, monkeypatch: pytest
     assert "4/4" in said
 
 
+def test_the_results_on_standard_output(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(server, "--json") == 0
+    out = json.loads(capsys.readouterr().out)
+    assert [level["clients"] for level in out["levels"]] == [1, 2]
+    assert bench(server, "--plot", "--json") == 1
+    assert capsys.readouterr().err == "error: --plot draws on standard output; use --json FILE with it\n"
+
+
 def test_an_unwritable_file_is_reported_before_the_benchmark(
     server: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from rich.console import Console
 from gemma_launcher.__main__ import main
 from gemma_launcher.errors import CommandError
 from gemma_launcher.tools.chat import command, images
+from gemma_launcher.tools.chat.audio import read_audio
 from gemma_launcher.tools.chat.view import MarkdownView, printable, split_completed
 
 PIXEL = base64.b64decode(
@@ -86,6 +87,53 @@ def test_an_image_by_command_and_by_a_path_in_the_message(
         assert content[0]["image_url"]["url"] == f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
 
 
+def test_audio_by_command_and_by_flag(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sound = tmp_path / "sound.wav"
+    sound.write_bytes(b"RIFF1234WAVEfmt ")
+    assert chat(server, monkeypatch, "one", f"/audio {sound}", "two", flags=("--audio", str(sound))) == 0
+    part = {"data": base64.b64encode(sound.read_bytes()).decode(), "format": "wav"}
+    for asked in server.asked:
+        first, text = asked["messages"][-1]["content"]
+        assert first == {"type": "input_audio", "input_audio": part}
+        assert text["type"] == "text"
+
+
+@pytest.mark.parametrize(
+    ("start", "name"), [(b"fLaC", "flac"), (b"OggS", "ogg"), (b"ID3\x04", "mp3"), (b"\xff\xfb\x90", "mp3")]
+)
+def test_the_format_of_audio_is_found_in_its_content(tmp_path: Path, start: bytes, name: str) -> None:
+    (tmp_path / "sound").write_bytes(start)
+    assert read_audio(tmp_path / "sound")["input_audio"]["format"] == name
+
+
+def test_tokens(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chat(server, monkeypatch, "/tokens", "one two", "/tokens") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["no messages yet", "this chat: 7 tokens of 4,096"]
+    assert said[2].startswith("last response: 3 tokens for a prompt of 7, ")
+    server.tokenize = False
+    assert chat(server, monkeypatch, "one two", "/tokens") == 0
+    assert capsys.readouterr().err.startswith("this server does not count tokens\nlast response: 3 tokens")
+
+
+def test_responses_as_json(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.pieces = ("Grüße\n", "\x1b!")
+    assert chat(server, monkeypatch, "one", "/help", "two", flags=("--json",)) == 0
+    said = capsys.readouterr()
+    first, second = map(json.loads, said.out.splitlines())
+    assert (first["model"], first["content"], first["finish_reason"]) == ("fake", "Grüße\n\x1b!", "stop")
+    assert second["usage"] == {"prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8}
+    assert "/tokens" in said.err
+    assert main(["chat", "--base-url", server.url, "--json", "one"]) == 0
+    assert json.loads(capsys.readouterr().out)["content"] == "Grüße\n\x1b!"
+
+
 def test_save_and_load(server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "talk.json"
     assert chat(server, monkeypatch, "/system Be kind.", "one", f"/save {file}") == 0
@@ -102,6 +150,9 @@ def test_save_and_load(server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_
         ("/image", "an argument is missing: /image PATH"),
         ("/image /no/such.png", "/no/such.png cannot be read: No such file or directory"),
         ("/image {text}", "is not an image"),
+        ("/image \0", "cannot be read"),
+        ("/audio", "an argument is missing: /audio PATH"),
+        ("/audio {text}", "is not audio in WAV, FLAC, Ogg or MP3 format"),
         ("/load {text}", "is not a saved chat"),
         ("/save /no/such/folder/file", "cannot be written: No such file or directory"),
     ],
@@ -165,7 +216,7 @@ def test_a_line_without_images_is_unchanged(line: str) -> None:
 def test_only_images_are_sent(tmp_path: Path) -> None:
     for name, start in {"a.jpg": b"\xff\xd8\xff\xe0", "b.gif": b"GIF89a", "c.webp": b"RIFF1234WEBP"}.items():
         (tmp_path / name).write_bytes(start)
-        assert images.read_image(tmp_path / name).startswith("data:image/")
+        assert images.read_image(tmp_path / name)["image_url"]["url"].startswith("data:image/")
     (tmp_path / "d.png").write_bytes(b"<svg>")
     with pytest.raises(CommandError, match="is not an image"):
         images.read_image(tmp_path / "d.png")

@@ -15,12 +15,12 @@ from gemma_launcher.checkpoints import gguf, hub
 from gemma_launcher.checkpoints.hub import Log
 from gemma_launcher.checkpoints.validation import validate_checkpoint
 from gemma_launcher.errors import CommandError
-from gemma_launcher.paths import project_root
+from gemma_launcher.paths import cache_folder, project_root
 from gemma_launcher.settings import LauncherSettings
 from gemma_wire.gguf_sources import is_gguf, served_name, split_hub_id
 
 BUNDLED_CHECKPOINT = Path("models") / "gemma3n-nano"
-TINY_CHECKPOINT = Path(".cache") / "gemma3n-tiny"
+TINY_CHECKPOINT = "gemma3n-tiny"
 REAL_MODEL_COMMAND = "HF_TOKEN=your_token MODEL_NAME=google/gemma-3n-E4B-it make serve"
 DEMO_NOTE = f"""\
 This is the bundled demo: a very small model that shows that everything works.
@@ -28,6 +28,8 @@ For the real one (accept its licence on the hub first):  {REAL_MODEL_COMMAND}"""
 RANDOM_WEIGHTS_NOTE = f"""\
 THE WEIGHTS ARE RANDOM: this tiny checkpoint generates gibberish; it shows that everything works.
 For the real model (accept its licence on the hub first):  {REAL_MODEL_COMMAND}"""
+NO_DEMO_NOTE = f"""\
+The demo model is part of a checkout of the repository ({BUNDLED_CHECKPOINT}), and this is none."""
 _GENERATOR_MODULE = "gemma_model.testing.tiny_checkpoint"
 
 
@@ -66,13 +68,19 @@ def resolve_checkpoint(
         note = DEMO_NOTE if folder.name == BUNDLED_CHECKPOINT.name else gguf.encoder_note(folder)
         return ResolvedCheckpoint(given or _own_name(path), folder, note)
     name = settings.model_name
-    if name and name != TINY_CHECKPOINT.name:
+    if name and name != TINY_CHECKPOINT:
         fetched = hub.fetch_checkpoint(name, settings.token, log)
         folder = checkpoint_folder(fetched, environment)
         return ResolvedCheckpoint(split_hub_id(name)[0], folder, gguf.encoder_note(folder))
-    folder = project_root() / TINY_CHECKPOINT
+    folder = cache_folder() / TINY_CHECKPOINT
     _ensure_tiny_checkpoint(folder, environment, log)
-    return ResolvedCheckpoint(TINY_CHECKPOINT.name, folder, RANDOM_WEIGHTS_NOTE)
+    return ResolvedCheckpoint(TINY_CHECKPOINT, folder, _random_weights_note(name))
+
+
+def _random_weights_note(name: str) -> str:
+    if name or project_root():
+        return RANDOM_WEIGHTS_NOTE
+    return f"{NO_DEMO_NOTE}\n{RANDOM_WEIGHTS_NOTE}".replace("make serve", "gemma-triton serve")
 
 
 def checkpoint_folder(path: Path, environment: Mapping[str, str]) -> Path:
@@ -101,8 +109,8 @@ def local_checkpoint(settings: LauncherSettings) -> Path | None:
     if settings.model_name:
         return local_folder(settings.model_name)
     repository = settings.gemma_model_repository
-    parents = [repository.resolve().parent, project_root()] if repository else [project_root()]
-    bundled = (parent / BUNDLED_CHECKPOINT for parent in parents)
+    parents = [*(repository.resolve().parents if repository else ()), project_root()]
+    bundled = (parent / BUNDLED_CHECKPOINT for parent in parents if parent)
     return next((folder for folder in bundled if folder.is_dir()), None)
 
 

@@ -259,7 +259,7 @@ def _shared_memory() -> CheckResult:
 
 
 def _disk() -> Iterator[CheckResult]:
-    for folder in dict.fromkeys((project_root(), Path(tempfile.gettempdir()))):
+    for folder in dict.fromkeys((project_root() or Path.home(), Path(tempfile.gettempdir()))):
         free = shutil.disk_usage(folder).free
         if free < MIN_DISK_SPACE:
             yield CheckResult("warn", "disk", f"{format_bytes(free)} free at {folder}; free some space")
@@ -273,8 +273,9 @@ def _model(settings: LauncherSettings) -> str:
     if folder is not None:
         size = weights_size(resolver.checkpoint_folder(folder, os.environ))
         return f"{folder}, {format_bytes(size)}"
-    if name in ("", resolver.TINY_CHECKPOINT.name):
-        return "the tiny checkpoint with random weights"
+    if name in ("", resolver.TINY_CHECKPOINT):
+        note = "" if name else f"; {resolver.NO_DEMO_NOTE}"
+        return f"the tiny checkpoint with random weights{note}"
     hub.check_repo_id(split_hub_id(name)[0])
     if cached := hub.cached_checkpoint(name):
         return f"{name} is in the cache, {format_bytes(weights_size(cached))}"

@@ -15,31 +15,34 @@ from gemma_launcher.errors import CommandError
 from gemma_launcher.settings import LauncherSettings
 from gemma_launcher.tools import api_client
 from gemma_launcher.tools.chat import images
+from gemma_launcher.tools.chat.audio import read_audio
 from gemma_launcher.tools.chat.message_history import MessageHistory
 from gemma_launcher.tools.chat.session import HELP, ChatSession
-from gemma_launcher.tools.chat.view import MarkdownView, PlainView
+from gemma_launcher.tools.chat.view import JsonView, MarkdownView, PlainView
 
 
 def run(settings: LauncherSettings, options: Namespace) -> int:
     """Chats until the user leaves or the input ends.
 
     Raises:
-        CommandError: server, model or image are not available; outside a terminal also any later failure.
+        CommandError: server, model, image or audio are not available; outside a terminal also any later
+            failure.
     """
     url = api_client.resolve_base_url(settings)
     attached = [images.read_image(images.parse_path(path)) for path in options.image]
+    attached += [read_audio(images.parse_path(path)) for path in options.audio]
     parameters = {"temperature": options.temperature, "max_tokens": options.max_tokens}
     with api_client.create_client(url) as client:
         session = ChatSession(
             client,
             api_client.select_model(client, options.model),
-            PlainView(),
+            JsonView() if options.json else PlainView(),
             {name: value for name, value in parameters.items() if value is not None},
-            MessageHistory(options.system, pending_images=attached),
+            MessageHistory(options.system, pending=attached),
         )
         if options.prompt is not None:
             session.send(options.prompt)
-        elif sys.stdin.isatty() and sys.stdout.isatty():
+        elif sys.stdin.isatty() and sys.stdout.isatty() and not options.json:
             _run_in_terminal(session, url)
         else:
             for line in sys.stdin:

@@ -1,16 +1,16 @@
-"""Images given by path: found in a line of text, and read as data URIs."""
+"""Images given by path: found in a line of text, and read as parts of a message."""
 
 import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from gemma_launcher.errors import CommandError
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-MAX_IMAGE_BYTES = 32 * 2**20  # the gateway's default limit
+MAX_FILE_BYTES = 32 * 2**20  # the gateway's default limit, of audio as well
 _SIGNATURES: Final = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -20,22 +20,32 @@ _SIGNATURES: Final = (
 _WORD = re.compile(r"'(?P<single>[^']+)'|\"(?P<double>[^\"]+)\"|(?P<plain>(?:\\.|[^\s'\"\\])+)")
 
 
-def read_image(path: Path) -> str:
-    """An image file as a data URI.
+def read_image(path: Path) -> dict[str, Any]:
+    """An image file as a part of a message.
 
     Raises:
         CommandError: it cannot be read, is not an image, or is too large.
     """
-    try:
-        if path.stat().st_size > MAX_IMAGE_BYTES:
-            raise CommandError(f"{path} is larger than {MAX_IMAGE_BYTES // 2**20} MiB")
-        data = path.read_bytes()
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}") from None
+    data = read_file(path)
     media_type = next((media_type for start, media_type in _SIGNATURES if start.match(data)), None)
     if media_type is None:
         raise CommandError(f"{path} is not an image in PNG, JPEG, WebP or GIF format")
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    url = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file that is sent with a message.
+
+    Raises:
+        CommandError: it cannot be read, or is too large.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise CommandError(f"{path} is larger than {MAX_FILE_BYTES // 2**20} MiB")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        raise CommandError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
 def parse_path(text: str) -> Path:

@@ -17,12 +17,12 @@ class MessageHistory:
     Args:
         system: the system prompt; may be empty.
         turns: user and assistant messages.
-        pending_images: data URIs that will be sent with the next user message.
+        pending: images and audio, which will be sent with the next user message, as parts of it.
     """
 
     system: str = ""
     turns: list[ChatMessage] = field(default_factory=list)
-    pending_images: list[str] = field(default_factory=list)
+    pending: list[ChatMessage] = field(default_factory=list)
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -30,29 +30,26 @@ class MessageHistory:
         return [*([{"role": "system", "content": self.system}] if self.system else []), *self.turns]
 
     def add_user(self, text: str) -> None:
-        """Adds a user message with the pending images."""
+        """Adds a user message with the pending images and audio."""
         content: Any = text
-        if self.pending_images:
-            content = [{"type": "image_url", "image_url": {"url": uri}} for uri in self.pending_images]
-            content += [{"type": "text", "text": text}] if text else []
+        if self.pending:
+            content = [*self.pending, *([{"type": "text", "text": text}] if text else [])]
         self.turns.append({"role": "user", "content": content})
-        self.pending_images = []
+        self.pending = []
 
     def add_assistant(self, text: str) -> None:
         """Adds a message of the model."""
         self.turns.append({"role": "assistant", "content": text})
 
     def undo_user(self) -> None:
-        """Removes the last user message; its images are pending again."""
+        """Removes the last user message; its images and audio are pending again."""
         content = self.turns.pop()["content"]
         if isinstance(content, list):
-            self.pending_images = [
-                part["image_url"]["url"] for part in content if part["type"] == "image_url"
-            ]
+            self.pending = [part for part in content if part["type"] != "text"]
 
     def clear(self) -> None:
         """Removes everything but the system prompt."""
-        self.turns, self.pending_images = [], []
+        self.turns, self.pending = [], []
 
     def save(self, path: Path) -> None:
         """Writes the messages to a JSON file.

@@ -1,9 +1,10 @@
 """Shows responses while they are streamed, as plain text or as Markdown in a terminal."""
 
+import json
 import sys
 import unicodedata
-from collections.abc import Iterable
-from typing import Protocol, TextIO
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -17,6 +18,9 @@ class View(Protocol):
 
     def show(self, deltas: Iterable[str]) -> None:
         """Shows a response as it is streamed, and ends its line."""
+
+    def finish(self, response: Mapping[str, Any]) -> None:
+        """Called with the complete response after ``show``."""
 
     def note(self, text: str) -> None:
         """Shows a message of the program."""
@@ -38,9 +42,26 @@ class PlainView:
             self._out.write("\n")
             self._out.flush()
 
+    def finish(self, response: Mapping[str, Any]) -> None:
+        """See ``View.finish``."""
+
     def note(self, text: str) -> None:
         """See ``View.note``."""
         print(text, file=sys.stderr, flush=True)
+
+
+class JsonView(PlainView):
+    """Each response as one line of JSON on standard output, notes on standard error."""
+
+    def show(self, deltas: Iterable[str]) -> None:
+        """See ``View.show``."""
+        for _ in deltas:
+            pass
+
+    def finish(self, response: Mapping[str, Any]) -> None:
+        """See ``View.finish``."""
+        self._out.write(json.dumps(response, ensure_ascii=False) + "\n")
+        self._out.flush()
 
 
 class MarkdownView:
@@ -62,6 +83,9 @@ class MarkdownView:
             finally:
                 live.update("")
                 self._console.print(Markdown(rest))
+
+    def finish(self, response: Mapping[str, Any]) -> None:
+        """See ``View.finish``."""
 
     def note(self, text: str) -> None:
         """See ``View.note``."""

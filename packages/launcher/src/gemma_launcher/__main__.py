@@ -13,6 +13,9 @@ from gemma_launcher.platforms import no_posix
 from gemma_launcher.settings import PREFIXES, LauncherSettings, load_settings
 from gemma_wire.setting_names import unknown_settings
 
+SIGPIPE_EXIT_CODE = 141
+"""That of a program that SIGPIPE ended, as shells report it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand.
@@ -61,9 +64,9 @@ def _check_system(name: str, command: Command) -> None:
 
 
 def _end_without_reader() -> int:
-    """What reads standard output has ended, as in ``| head -1``: the exit code is that of SIGPIPE."""
+    """What reads standard output has ended, as in ``| head -1``: an error would help nobody."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered
-    return 128 + signal.SIGPIPE
+    return SIGPIPE_EXIT_CODE
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gemma_launcher import paths
 from gemma_launcher.checkpoints import gguf, resolver, validation
 from gemma_launcher.checkpoints.resolver import ResolvedCheckpoint
 from gemma_launcher.checkpoints.validation import read_config, tensor_sizes
@@ -90,7 +91,24 @@ def test_the_tiny_checkpoint_can_be_requested_explicitly(
 ) -> None:
     maker(monkeypatch, checkout, COPY.format(str(checkpoint_folder)))
     (checkout / resolver.BUNDLED_CHECKPOINT).mkdir(parents=True)
-    assert resolve("gemma3n-tiny").folder == checkout / resolver.TINY_CHECKPOINT
+    assert resolve("gemma3n-tiny").folder == checkout / ".cache" / resolver.TINY_CHECKPOINT
+
+
+def test_without_a_checkout_the_note_says_that_there_is_no_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "project_root", lambda: None)
+    note = resolver._random_weights_note("")
+    assert note.startswith("The demo model is part of a checkout of the repository (models/gemma3n-nano)")
+    assert REAL.replace("make serve", "gemma-triton serve") in note
+    assert resolver._random_weights_note("gemma3n-tiny") == resolver.RANDOM_WEIGHTS_NOTE
+    assert resolver.local_checkpoint(load_settings({})) is None
+
+
+def test_the_cache_is_that_of_the_user_without_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "project_root", lambda: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert paths.cache_folder() == Path("/cache/gemma-triton")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert paths.cache_folder() == Path.home() / ".cache" / "gemma-triton"
 
 
 def maker(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
@@ -111,7 +129,7 @@ def test_the_tiny_checkpoint_is_generated_once_and_again_when_damaged(
     said: list[str] = []
     first = resolve("", said)
     assert first == ResolvedCheckpoint(
-        "gemma3n-tiny", checkout / resolver.TINY_CHECKPOINT, resolver.RANDOM_WEIGHTS_NOTE
+        "gemma3n-tiny", checkout / ".cache" / resolver.TINY_CHECKPOINT, resolver.RANDOM_WEIGHTS_NOTE
     )
     assert REAL in first.note
     os.utime(first.folder / "config.json")
@@ -162,8 +180,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written")
     tiny, file = folder / "tiny", folder / "gguf" / "tiny-Q8_0.gguf"
     file.parent.mkdir()
-    for module, paths in (("tiny_checkpoint", (tiny,)), ("gguf_writer", (tiny, file))):
-        subprocess.run([sys.executable, "-m", f"gemma_model.testing.{module}", *map(str, paths)], check=True)
+    for module, files in (("tiny_checkpoint", (tiny,)), ("gguf_writer", (tiny, file))):
+        subprocess.run([sys.executable, "-m", f"gemma_model.testing.{module}", *map(str, files)], check=True)
     return folder
 
 

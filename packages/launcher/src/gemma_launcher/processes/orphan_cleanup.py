@@ -31,7 +31,7 @@ def run_folder(name: str) -> Path:
 def find_processes(name: str) -> list[int]:
     """The process ids of the run, without this process."""
     entry = f"\0{RUN_VARIABLE}={name}\0".encode()
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name.isdecimal()]
     return [pid for pid in pids if pid != os.getpid() and entry in b"\0" + _environ(pid)]
 
 

@@ -27,8 +27,8 @@ export ANTHROPIC_BASE_URL=http://localhost:8080 ANTHROPIC_API_KEY=none
 
 A key may be sent in `x-api-key` or as a bearer token, at every endpoint of this server. Clients that always
 ask for Anthropic's models need an alias: `API_MODEL_ALIASES=claude-*=gemma3n` serves all of them by the main
-model. The response names the model that was used. The prompt of a coding agent has 10,000 to 20,000 tokens
-before the first question; it needs a model whose context has room for it.
+model. The response names the model that was used. The prompt of a coding agent is long before the first
+question, since it contains the descriptions of all its tools; the model's context must have room for it.
 
 The query (`?beta=true`) and the headers `anthropic-version` and `anthropic-beta` have no effect, whatever
 their values are.

@@ -29,6 +29,11 @@ def tool(name: str, properties: dict[str, Any] | None = None, **rest: Any) -> di
     return {"name": name, "input_schema": {"type": "object", "properties": properties or {}}, **rest}
 
 
+LOOK = tool("look", {"at": {"type": "string"}}, description="Look.")
+USE = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "ü"}}
+RESULT = {"type": "tool_result", "tool_use_id": "toolu_1"}
+
+
 async def send(client: httpx.AsyncClient, body: Any, path: str = PATH) -> httpx.Response:
     return await client.post(path, json=body)
 

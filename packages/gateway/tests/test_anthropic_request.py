@@ -5,7 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
+from anthropic.types import message_count_tokens_params, message_create_params
+from anthropic.types.beta import message_count_tokens_params as beta_count_tokens_params
+from anthropic.types.beta import message_create_params as beta_create_params
 from packages.gateway.tests.anthropic_helpers import (
+    LOOK,
+    RESULT,
+    USE,
     asked,
     assert_anthropic_error,
     message,
@@ -19,13 +25,11 @@ from packages.gateway.tests.conftest import MODEL, FakeEngine, gateway
 from packages.gateway.tests.message_helpers import data_url, png
 
 import gemma_wire as wire
+from gemma_gateway.anthropic.schema import CountTokensRequest, MessagesRequest
 from gemma_wire import ImagePart, InvalidRequest, Message, TextPart, Tool
 
-USE = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "ü"}}
-RESULT = {"type": "tool_result", "tool_use_id": "toolu_1"}
 CALL = wire.ToolCall(id="toolu_1", name="look", arguments='{"at": "ü"}')
 PNG = {"type": "base64", "media_type": "image/png", "data": b64encode(png()).decode()}
-LOOK = tool("look", {"at": {"type": "string"}}, description="Look.")
 
 
 async def test_a_minimal_request(client: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -198,95 +202,6 @@ async def test_headers_and_query_without_effect(client: httpx.AsyncClient, heade
     assert response.status_code == 200
 
 
-CHOSEN = {"tools": [LOOK, {"type": "bash_20250124", "name": "bash"}]}
-
-
-@pytest.mark.parametrize(
-    ("body", "names"),
-    [
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"messages": []}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "messages[0].content[0].type"),
-        ({"colour": "red"}, "colour"),
-        ({"container": "container_1"}, "container"),
-        ({"mcp_servers": [{"type": "url", "name": "x", "url": "https://x"}]}, "mcp_servers"),
-        ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name"),
-        ({"tools": [{"name": "a"}]}, "tools[0].input_schema"),
-        ({"tool_choice": {"type": "any"}}, "tool_choice"),
-        ({"tool_choice": {"type": "tool", "name": "look"}}, "tool_choice.name"),
-        ({**CHOSEN, "tool_choice": {"type": "tool", "name": "bash"}}, "tool_choice.name"),
-        ({"stop_sequences": [""]}, "stop_sequences[0]"),
-        ({"temperature": 3}, "temperature"),
-        (
-            {
-                "output_format": {"type": "json_schema", "schema": {}},
-                "output_config": {"format": {"type": "json_schema", "schema": {}}},
-            },
-            "output_format",
-        ),
-    ],
-)
-async def test_refused(client: httpx.AsyncClient, body: dict[str, Any], names: str) -> None:
-    message_ = assert_anthropic_error(await send(client, message(**body)), 400, "invalid_request_error")
-    assert f"'{names}'" in message_
-
-
-@pytest.mark.parametrize(
-    ("block", "names"),
-    [
-        ({"type": "image", "source": {"type": "file", "file_id": "f"}}, ".source.type"),
-        ({"type": "image", "source": {"type": "base64", "data": "eA=="}}, ".source.data"),
-        ({"type": "image", "source": {"type": "url", "url": "https://example.org/x.png"}}, ".source.url"),
-        ({"type": "document", "source": {"type": "base64", "data": "eA=="}}, ".source.type"),
-        ({"type": "document", "source": {"type": "file", "file_id": "f"}}, ".source.type"),
-        ({"type": "container_upload", "file_id": "f"}, ".type"),
-        ({**RESULT, "content": "x"}, ".tool_use_id"),
-    ],
-)
-async def test_refused_blocks(client: httpx.AsyncClient, block: dict[str, Any], names: str) -> None:
-    response = await send(client, message([text("x"), block]))
-    assert f"messages[0].content[1]{names}" in assert_anthropic_error(response, 400, "invalid_request_error")
-
-
-@pytest.mark.parametrize(
-    ("turns", "names"),
-    [
-        ([{"role": "assistant", "content": [USE]}], "messages[0].content[0]"),
-        (
-            [{"role": "assistant", "content": [USE]}, {"role": "user", "content": "x"}],
-            "messages[0].content[0]",
-        ),
-        (
-            [{"role": "assistant", "content": [USE]}, {"role": "user", "content": [RESULT, RESULT]}],
-            "messages[1].content[1].tool_use_id",
-        ),
-    ],
-)
-async def test_results_match_calls(client: httpx.AsyncClient, turns: list[Any], names: str) -> None:
-    response = await send(client, message(messages=turns))
-    assert names in assert_anthropic_error(response, 400, "invalid_request_error")
-
-
-async def test_many_results_are_counted_as_messages(client: httpx.AsyncClient) -> None:
-    calls = [{**USE, "id": f"toolu_{i}"} for i in range(2047)]
-    results = [{**RESULT, "tool_use_id": f"toolu_{i}"} for i in range(2047)]
-    turns = [{"role": "assistant", "content": calls}, {"role": "user", "content": [*results, text("x")]}]
-    response = await send(client, message(messages=turns))
-    assert "2,049" in assert_anthropic_error(response, 400, "invalid_request_error")
-
-
-async def test_errors_of_the_engine_name_the_clients_parameter(
-    client: httpx.AsyncClient, engine: FakeEngine
-) -> None:
-    given = [{"type": "web_search_20250305", "name": "web_search"}, LOOK]
-    cases = {"options.tools[0].parameters": "tools[1].input_schema", "options.stop": "stop_sequences"}
-    for field, name in cases.items():
-        engine.script = [InvalidRequest("is not supported", field)]
-        response = await send(client, message(tools=given))
-        assert f"'{name}'" in assert_anthropic_error(response, 400, "invalid_request_error")
-
-
 async def test_a_model_by_its_alias(engine: FakeEngine) -> None:
     async with gateway(engine, model_aliases="claude-*=gemma3n, gpt-4o=google/gemma-3n-E4B-it") as client:
         for name in ("claude-sonnet-4-20250514", "gpt-4o"):
@@ -311,3 +226,20 @@ async def test_a_request_of_a_coding_agent(engine: FakeEngine) -> None:
     assert [message.role for message in request.messages] == ["system", "user", "assistant", "tool", "user"]
     assert request.messages[0].size > 64_000
     assert request.max_tokens == 32_000
+
+
+IN_HEADERS = {"betas", "workspace_id"}
+"""Parameters of the SDK's methods that it sends in headers."""
+
+
+@pytest.mark.parametrize(
+    ("params", "schema"),
+    [
+        (message_create_params.MessageCreateParamsStreaming, MessagesRequest),
+        (beta_create_params.MessageCreateParamsStreaming, MessagesRequest),
+        (message_count_tokens_params.MessageCountTokensParams, CountTokensRequest),
+        (beta_count_tokens_params.MessageCountTokensParams, CountTokensRequest),
+    ],
+)
+def test_every_parameter_of_the_sdk_has_a_treatment(params: Any, schema: Any) -> None:
+    assert params.__annotations__.keys() - IN_HEADERS <= schema.model_fields.keys()

@@ -90,7 +90,8 @@ def _item_problems(events: list[Json]) -> list[str]:
     for event in events:
         if "output_index" in event:
             checker.check(event["type"].removeprefix("response."), event)
-    if events[-1]["response"]["output"] != checker.done and events[-1]["type"] != "response.failed":
+    output = events[-1].get("response", {}).get("output")
+    if output != checker.done and events[-1]["type"] != "response.failed":
         checker.found.append("the last event's output is not that of the items")
     return checker.found
 

@@ -133,7 +133,7 @@ def response_call(api: Api) -> None:
         calls = [item for item in answer["output"] if item["type"] == "function_call"]
         assert calls
         assert all(valid(call["arguments"], tool["parameters"]) for call in calls)
-        assert [each["name"] for each in answer["tools"]] == ["get_weather"]
+        assert [each.get("name") for each in answer["tools"]] == ["get_weather"]
 
 
 def response_custom_call(api: Api) -> None:

@@ -31,7 +31,8 @@ WRONG = {
     "with more": {"authorization": f"Bearer {KEYS[0]}x"},
     "both": {"authorization": f"Bearer {','.join(KEYS)}"},
     "another scheme": {"authorization": f"Basic {KEYS[0]}"},
-    "another header": {"x-api-key": KEYS[0]},
+    "a wrong one in Anthropic's header": {"x-api-key": f"{KEYS[0]}x"},
+    "another header": {"api-key": KEYS[0]},
 }
 
 

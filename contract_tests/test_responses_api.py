@@ -18,7 +18,12 @@ TOOL: Any = {"type": "function", "strict": False, **WEATHER["function"]}
 def test_a_coding_agents_request(api: Api) -> None:
     body = {**codex_request(api.model), "max_output_tokens": 16}
     response = read_response(api.ask(RESPONSES, body).text)[-1]["response"]
-    assert [tool["name"] for tool in response["tools"]] == ["shell", "update_plan", "view_image"]
+    assert [tool["name"] for tool in response["tools"]] == [
+        "shell",
+        "update_plan",
+        "view_image",
+        "apply_patch",
+    ]
     assert response["usage"]["input_tokens"] > 500
     assert response["store"] is False
 

@@ -21,6 +21,8 @@ no-op values and for unknown parameters are those of [OpenAI's API](openai.md#ru
 Anthropic's SDKs and Claude Code need the address of this server, without `/v1`, and a key if keys are
 configured:
 
+*Not run by a test: it sets variables of a shell. The contract tests call the same address with the SDKs.*
+
 ```bash
 export ANTHROPIC_BASE_URL=http://localhost:8080 ANTHROPIC_API_KEY=none
 ```

@@ -75,7 +75,9 @@ UNSAID: dict[str, str] = {
     r"(tools\[\d+\]\.function\.parameters|response_format\.json_schema\.schema|structured_outputs)\b.*": (
         "it must be a schema, expression or grammar, and one that can be honoured"
     ),
-    r"tools(\[\d+\]\.function\.name)?": "two of one name",
+    r"tools\[\d+\]\.custom\.format\b.*": "it must be an expression or grammar, and one that can be honoured",
+    r"input\[\d+\]\.type": "schemathesis counts {} as valid where only a word is",
+    r"tools(\[\d+\]\.(function|custom)\.name)?": "two of one name",
     r"tool_choice\b.*": "it must name one of the tools",
     r"ignore_eos": "what has a form has an end",
     r"stream_options": "without a stream there is nothing to tell about it",

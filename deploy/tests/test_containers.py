@@ -34,7 +34,7 @@ from gemma_launcher.processes.triton_address import triton_address
 from gemma_launcher.settings import LauncherSettings
 from stack import ROOT, eventually
 
-TINY = LauncherSettings(model_name=resolver.TINY_CHECKPOINT.name)
+TINY = LauncherSettings(model_name=resolver.TINY_CHECKPOINT)
 
 
 def test_triton_is_started_as_the_launcher_starts_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import json, os, signal, threading, time
 
 import triton_python_backend_utils as pb_utils
 
-from gemma_wire import Chunk, ModelInfo, Request, Usage
+from gemma_wire import Chunk, InvalidRequest, ModelInfo, Request, Usage
 
 print("the toy is imported", flush=True)
 if "TOY_CRASH" in os.environ:
@@ -38,6 +38,8 @@ class TritonPythonModel:
             channel = Channel(request.get_response_sender())
             if asked.options.op == "describe":
                 channel.send(self.info(), last=True)
+            elif asked.options.op == "subscribe":
+                channel.refuse(InvalidRequest("the toy sends each response in its own stream", "options.op"))
             else:
                 thread = threading.Thread(target=channel.talk, args=(asked.max_tokens or 5,))
                 thread.start()
@@ -63,6 +65,11 @@ class Channel:
         tensors = [pb_utils.Tensor(name, array) for name, array in answer.to_tensors().items()]
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0
         self.sender.send(pb_utils.InferenceResponse(output_tensors=tensors), flags=flags)
+
+    def refuse(self, error):
+        trouble = pb_utils.TritonError(error.to_line())
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        self.sender.send(pb_utils.InferenceResponse(error=trouble), flags=flags)
 
     def talk(self, count):
         # Its process id, ten times a second.

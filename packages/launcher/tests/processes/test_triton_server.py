@@ -27,7 +27,7 @@ def test_the_wheel_is_complete(wheel: TritonWheel) -> None:
 
 def test_no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_server, "find_spec", lambda _: None)
-    with pytest.raises(CommandError, match=r"is not installed .* --triton-url"):
+    with pytest.raises(CommandError, match=r"is not installed; .* --triton-url"):
         triton_server.find_wheel()
 
 

@@ -119,3 +119,13 @@ def test_tokens_of_a_prediction_are_counted() -> None:
         drafter.check(proposal, 3)
         drafter.append([1, 2, 3, 4][: accepted + 1])
     assert drafter.prediction_tokens == (4, 2)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_probability_is_never_rounded_to_certainty(right: bool) -> None:
+    """After 500 right tokens the fraction of wrong ones is smaller than fp64 can add to 1."""
+    rate = AcceptanceRate(0.5)
+    for _ in range(5000):
+        rate.add(8, 8 if right else 0)
+    assert 0 < rate.value < 1
+    assert 0 < expected_tokens(Candidate(rate.value, 16), 16) <= 16

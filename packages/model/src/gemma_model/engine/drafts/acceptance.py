@@ -4,6 +4,8 @@ MEMORY = 0.93
 """What an observation still counts after the next one: about the last 14 tokens count."""
 PRIOR_TOKENS = 3.0
 """Observations that the expectation before any counts as."""
+LOWEST, HIGHEST = 0.001, 0.999
+"""Limits of the probability: after hundreds of right tokens the fraction would be rounded to 1."""
 RECOVERY = 0.02
 """How fast the expectation comes back while nothing is drafted."""
 
@@ -21,8 +23,8 @@ class AcceptanceRate:
 
     @property
     def value(self) -> float:
-        """Between 0 and 1, both exclusive."""
-        return self._accepted / (self._accepted + self._rejected)
+        """From ``LOWEST`` to ``HIGHEST``."""
+        return min(max(self._accepted / (self._accepted + self._rejected), LOWEST), HIGHEST)
 
     def add(self, drafted: int, accepted: int) -> None:
         """A draft was checked. After its first wrong token nothing is known about the rest."""

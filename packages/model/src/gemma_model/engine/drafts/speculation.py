@@ -1,5 +1,6 @@
 """Adds drafts to the plan of a step, and learns from its result how long drafts should be."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from gemma_model.engine.sequence import SeqId
 from gemma_model.engine.step_plan import Decode, StepPlan
 from gemma_model.sampling.sampling_state import SamplingState
 
+log = logging.getLogger(__name__)
 MakeSources = Callable[[SamplingState], Sequence[DraftSource]]
 
 
@@ -50,6 +52,15 @@ class Speculation:
         """The plan, with a draft for each decode for which that is expected to pay."""
         if not plan.decodes or not drafters:
             return plan
+        try:
+            return self._extend(plan, states, drafters)
+        except Exception:  # drafts are never necessary, and a step that fails ends all requests
+            log.exception("a step runs without drafts")
+            return plan
+
+    def _extend(
+        self, plan: StepPlan, states: Mapping[SeqId, SamplingState], drafters: Mapping[SeqId, Drafter]
+    ) -> StepPlan:
         rows, room = len(plan.decodes), self._room(len(plan.decodes))
         lowest = lowest_rate(self._cost, rows)
         found: dict[SeqId, Proposal] = {}

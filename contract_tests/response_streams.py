@@ -67,7 +67,8 @@ def response_stream_problems(text: str, request: Json) -> list[str]:
         for number, event in enumerate(events)
         for problem in schema_problems(_SCHEMAS[event["type"]], event)
     ]
-    return found or [*_frame_problems(events), *_item_problems(events), *_end_problems(events, request)]
+    found = found or _frame_problems(events)
+    return found or [*_item_problems(events), *_end_problems(events, request)]
 
 
 def _frame_problems(events: list[Json]) -> list[str]:
@@ -90,8 +91,7 @@ def _item_problems(events: list[Json]) -> list[str]:
     for event in events:
         if "output_index" in event:
             checker.check(event["type"].removeprefix("response."), event)
-    output = events[-1].get("response", {}).get("output")
-    if output != checker.done and events[-1]["type"] != "response.failed":
+    if events[-1]["response"]["output"] != checker.done and events[-1]["type"] != "response.failed":
         checker.found.append("the last event's output is not that of the items")
     return checker.found
 

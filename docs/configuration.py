@@ -31,9 +31,9 @@ the playground, which containers start by themselves.
 """
 FOOT = """
 Of the variables that other programs know, these matter most: `HF_HOME` (where checkpoints of the hub are
-kept), `XDG_CACHE_HOME` (where a
-generated checkpoint is kept outside a checkout), `TMPDIR` (where a run has its temporary folder), `CUDA_VISIBLE_DEVICES`, `CXX` (the compiler of the
-CPU's kernels), `NO_COLOR`, and OpenTelemetry's `OTEL_…`.
+kept), `XDG_CACHE_HOME` (where a generated checkpoint is kept outside a checkout), `TMPDIR` (where a run has
+its temporary folder), `CUDA_VISIBLE_DEVICES`, `CXX` (the compiler of the CPU's kernels), `NO_COLOR`, and
+OpenTelemetry's `OTEL_…`.
 """
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("`gemma-triton`", LauncherSettings, ""),

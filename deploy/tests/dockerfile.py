@@ -149,7 +149,8 @@ class Place:
         return {**inherited, **values}
 
 
-CHECKOUT = Place({"/opt/venv": Path(sys.prefix), "/app": ROOT})
+_REPOSITORY = "packages/model/src/gemma_model/model_repository"
+CHECKOUT = Place({"/opt/venv": Path(sys.prefix), "/app/model_repository": ROOT / _REPOSITORY, "/app": ROOT})
 """The image's folders as the checkout and its virtual environment have them."""
 
 

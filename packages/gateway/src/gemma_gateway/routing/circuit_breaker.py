@@ -4,7 +4,7 @@ from typing import Final
 
 FAILURES: Final = 2
 """Failures in a row after which the breaker opens."""
-FIRST_SECONDS, LONGEST_SECONDS = 0.5, 10.0
+FIRST_SECONDS, LONGEST_SECONDS = 0.5, 2.0
 """Between two probes of a server that has failed; the time doubles with each failed probe."""
 
 

@@ -260,3 +260,24 @@ def test_rings_keep_the_window_and_a_chunk_beside_a_draft(window: int, chunk: in
     columns = window + ring_slack(spec, chunk, draft)
     assert columns - draft >= max(window, chunk)
     assert window < draft or columns == window + max(chunk, draft), "no larger than necessary"
+
+
+def test_waiting_requests_have_no_index_of_their_prompts(checkpoint: Any) -> None:
+    """An index of a long prompt takes megabytes, and hundreds of requests may wait."""
+    request = EngineRequest(checkpoint.text(20, 1), EngineSamplingParams(temperature=0), 4)
+    tested, made = server(checkpoint, {}, slots=2), list[SamplingState]()
+
+    def count(state: SamplingState) -> list[Any]:
+        made.append(state)
+        return []
+
+    tested.engine._speculation._make_sources = count
+    answers = [checkpoint.answer() for _ in range(6)]
+    for answer in answers:
+        tested.engine.submit(request, answer)
+    assert made == []
+    tested.engine.step()
+    assert 1 <= len(made) <= 2
+    while any(not answer.steps or not answer.steps[-1].last for answer in answers):
+        tested.engine.step()
+    assert len(made) == 6

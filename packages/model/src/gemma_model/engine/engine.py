@@ -104,8 +104,6 @@ class NativeEngine:
         self._check(request)
         request = with_seed(request)
         choices = {index: SamplingState(request, index) for index in range(request.n)}
-        made = {index: self._speculation.drafter(state) for index, state in choices.items()}
-        drafters = {index: drafter for index, drafter in made.items() if drafter is not None}
         with self._changed:
             if self._closing:
                 raise Unavailable("the engine is shutting down")
@@ -117,7 +115,7 @@ class NativeEngine:
                 raise Overloaded(message) from None
             self._count += 1
             timer = self._stats.start_timer()
-            self._requests[request_id] = RequestState(request, on_output, timer, choices, drafters)
+            self._requests[request_id] = RequestState(request, on_output, timer, choices)
             self._changed.notify()
         return request_id
 
@@ -221,10 +219,19 @@ class NativeEngine:
         return {(number, i): self._requests[number].choices[i] for number, i in plan.seq_ids}
 
     def _drafters(self, plan: StepPlan) -> dict[SeqId, Drafter]:
-        """The drafters of a plan's sequences, if there are drafts."""
-        return {
-            (n, i): own for n, i in plan.seq_ids if (own := self._requests[n].drafters.get(i)) is not None
-        }
+        """The drafters of a plan's sequences, if there are drafts.
+
+        A drafter is made when its sequence first runs: it has an index of the prompt, 5 MB for 32,768 tokens,
+        and waiting requests are many more than running ones.
+        """
+        found: dict[SeqId, Drafter] = {}
+        for request_id, index in plan.seq_ids:
+            own = self._requests[request_id]
+            if index not in own.drafters and (made := self._speculation.drafter(own.choices[index])):
+                own.drafters[index] = made
+            if (drafter := own.drafters.get(index)) is not None:
+                found[request_id, index] = drafter
+        return found
 
     def _commit(self, plan: StepPlan, result: StepResult, checked: Iterable[Checked]) -> None:
         with self._changed:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import gemma_wire as wire
 from gemma_gateway.anthropic.conversation import WireMessages
-from gemma_gateway.anthropic.schema import CountTokensRequest, CustomTool, MessagesRequest
+from gemma_gateway.anthropic.schema import ClientTool, CountTokensRequest, MessagesRequest
 from gemma_gateway.errors import BadRequest
 from gemma_gateway.generation import EngineCall, grammar_param_names
 from gemma_gateway.media.loader import read_images
@@ -94,7 +94,7 @@ def _is_large(body: CountTokensRequest) -> bool:
     return len(body.messages) + blocks > _LARGE
 
 
-def _to_wire_tool(tool: CustomTool) -> wire.Tool:
+def _to_wire_tool(tool: ClientTool) -> wire.Tool:
     return wire.Tool(
         name=tool.name,
         description=tool.description,

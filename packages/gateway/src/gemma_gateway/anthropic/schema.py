@@ -36,7 +36,7 @@ def _kind_of_tool(value: Any) -> str | None:
     return "<custom>" if kind == "custom" else "<server tool>"
 
 
-class CustomTool(LenientModel):
+class ClientTool(LenientModel):
     """A function that the model may call."""
 
     type: Literal["custom"] = Field(description="the default")
@@ -67,7 +67,7 @@ class ServerTool(LenientModel):
 
 _LEFT_OUT = Ignored("tools of other types are left out; they are refused if `tool_choice` names one")
 Tool = Annotated[
-    Annotated[CustomTool, Tag("<custom>")] | Annotated[ServerTool, _LEFT_OUT, Tag("<server tool>")],
+    Annotated[ClientTool, Tag("<custom>")] | Annotated[ServerTool, _LEFT_OUT, Tag("<server tool>")],
     Discriminator(_kind_of_tool, "unknown_type", "'custom'"),
     BeforeValidator(_with_type),
 ]
@@ -166,11 +166,11 @@ class CountTokensRequest(StrictModel):
                 raise conflict("tool_choice", "requires a tool call, but 'tools' has no custom tool")
 
     @property
-    def _callable(self) -> list[CustomTool]:
-        return [tool for tool in self.tools if isinstance(tool, CustomTool) and tool.is_callable]
+    def _callable(self) -> list[ClientTool]:
+        return [tool for tool in self.tools if isinstance(tool, ClientTool) and tool.is_callable]
 
     @property
-    def shown_tools(self) -> list[tuple[int, CustomTool]]:
+    def shown_tools(self) -> list[tuple[int, ClientTool]]:
         """The tools that the model may call, each with its index in ``tools``."""
         if isinstance(self.tool_choice, NoneChoice):
             return []
@@ -178,7 +178,7 @@ class CountTokensRequest(StrictModel):
         return [
             (i, tool)
             for i, tool in enumerate(self.tools)
-            if isinstance(tool, CustomTool) and tool.is_callable and chosen in (None, tool.name)
+            if isinstance(tool, ClientTool) and tool.is_callable and chosen in (None, tool.name)
         ]
 
     @property

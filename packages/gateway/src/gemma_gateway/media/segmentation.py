@@ -33,7 +33,7 @@ PADDING_AFTER: Final = 0.3
 """Seconds of a pause that belong to the piece before it."""
 
 
-class Piece(NamedTuple):
+class AudioPiece(NamedTuple):
     """A part of a recording, in samples."""
 
     start: int
@@ -61,7 +61,7 @@ class Segmentation:
     silence_duration: float = 1.0
     longest: float = 30.0
 
-    def pieces(self, samples: Samples) -> list[Piece]:
+    def pieces(self, samples: Samples) -> list[AudioPiece]:
         """The pieces with speech, in order. They do not overlap; between them is silence, or nothing."""
         levels = frame_levels(samples, RATE, 2**15)
         regions = self._regions(levels >= self._gate(levels))
@@ -93,13 +93,14 @@ class Segmentation:
             for (start, end), least, most in zip(regions, middles, middles[1:], strict=False)
         ]
 
-    def _split(self, region: tuple[int, int], levels: Levels, samples: int) -> list[Piece]:
+    def _split(self, region: tuple[int, int], levels: Levels, samples: int) -> list[AudioPiece]:
         start, end = region
         most = int(self.longest / FRAME_SECONDS)
         cuts = [start + cut for cut in quiet_cuts(levels[start:end], most, least_share=1 / 3)]
         size = round(RATE * FRAME_SECONDS)
         return [
-            Piece(first * size, min(last * size, samples)) for first, last in pairwise([start, *cuts, end])
+            AudioPiece(first * size, min(last * size, samples))
+            for first, last in pairwise([start, *cuts, end])
         ]
 
 

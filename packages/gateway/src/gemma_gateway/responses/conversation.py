@@ -8,7 +8,7 @@ import gemma_wire as wire
 from gemma_gateway.errors import BadRequest
 from gemma_gateway.media.loader import MediaReference, read_audio, read_images
 from gemma_gateway.schema.response_items import (
-    CustomToolCall,
+    CustomToolCallItem,
     FunctionCall,
     FunctionCallOutput,
     InputAudioPart,
@@ -102,7 +102,7 @@ def to_turns(instructions: str | None, items: Iterable[PlacedItem]) -> list[Turn
         match item:
             case InputMessage() | ReplyMessage():
                 turns.append(_message(param, item))
-            case FunctionCall() | CustomToolCall():
+            case FunctionCall() | CustomToolCallItem():
                 _add_call(turns, param, item)
             case FunctionCallOutput():
                 _add_result(turns, param, item)
@@ -124,12 +124,12 @@ def _message(param: str, item: InputMessage | ReplyMessage) -> Turn:
     return turn
 
 
-def _add_call(turns: list[Turn], param: str, item: FunctionCall | CustomToolCall) -> None:
+def _add_call(turns: list[Turn], param: str, item: FunctionCall | CustomToolCallItem) -> None:
     """Adds a call to the model's turn that it belongs to; one that has results is complete."""
     if not turns or turns[-1].role != "assistant" or turns[-1].results:
         turns.append(Turn("assistant"))
-    custom = isinstance(item, CustomToolCall)
-    text = item.input if isinstance(item, CustomToolCall) else item.arguments
+    custom = isinstance(item, CustomToolCallItem)
+    text = item.input if isinstance(item, CustomToolCallItem) else item.arguments
     call = wire.ToolCall(id=item.call_id, name=item.name, arguments=text, custom=custom)
     turns[-1].calls.append((param, call))
 

@@ -12,7 +12,7 @@ from gemma_gateway.errors import BadRequest
 from gemma_gateway.generation import Chunks, EngineCall, generate
 from gemma_gateway.json_schema_report import JsonSchemaReport
 from gemma_gateway.media.recording import Recording, decode_audio
-from gemma_gateway.media.segmentation import Piece, Segmentation
+from gemma_gateway.media.segmentation import AudioPiece, Segmentation
 from gemma_gateway.model_registry import ResolvedModel
 from gemma_gateway.routes.common import Gateway, get_gateway
 from gemma_gateway.schema.transcription import SpeechRequest, TranscriptionRequest, TranslationRequest
@@ -72,7 +72,9 @@ async def _respond(
     return response
 
 
-async def _read(gateway: Gateway, body: SpeechRequest, model: ResolvedModel) -> tuple[Recording, list[Piece]]:
+async def _read(
+    gateway: Gateway, body: SpeechRequest, model: ResolvedModel
+) -> tuple[Recording, list[AudioPiece]]:
     """The audio, and how it is cut."""
     if not body.file.size:
         raise BadRequest("The file 'file' is empty.", param="file", code="empty_audio_file")

@@ -175,7 +175,7 @@ class FunctionCall(LenientModel):
     namespace: Annotated[Any, _NOT_SHOWN] = None
 
 
-class CustomToolCall(LenientModel):
+class CustomToolCallItem(LenientModel):
     """A call of a custom tool that the model made in an earlier turn."""
 
     type: Literal["custom_tool_call"]
@@ -213,7 +213,7 @@ InputItem = (
     InputMessage
     | ReplyMessage
     | FunctionCall
-    | CustomToolCall
+    | CustomToolCallItem
     | FunctionCallOutput
     | OmittedItem
     | ItemReference
@@ -245,7 +245,7 @@ AnyItem = Annotated[
     ]
     | Annotated[FunctionCall, Tag("<function_call>")]
     | Annotated[FunctionCallOutput, Tag("<function_call_output>")]
-    | Annotated[CustomToolCall, Tag("<custom_tool_call>")]
+    | Annotated[CustomToolCallItem, Tag("<custom_tool_call>")]
     | Annotated[FunctionCallOutput, Tag("<custom_tool_call_output>")]
     | Annotated[ItemReference, Tag("<item_reference>")]
     | Annotated[OmittedItem, Ignored("earlier reasoning is omitted from the prompt"), Tag("<reasoning>")]

@@ -12,7 +12,7 @@ import gemma_wire as wire
 from gemma_gateway.errors import TooManyRequests
 from gemma_gateway.generation import Chunks, EngineCall
 from gemma_gateway.media.recording import Samples, to_wav
-from gemma_gateway.media.segmentation import Piece
+from gemma_gateway.media.segmentation import AudioPiece
 
 T = TypeVar("T")
 MAX_TOKENS: Final = 1024
@@ -59,7 +59,7 @@ class PieceChunk(NamedTuple):
 
 
 async def generate_pieces(
-    pieces: Sequence[Piece],
+    pieces: Sequence[AudioPiece],
     samples: Samples,
     call: PieceCall,
     generate: Callable[[EngineCall], Chunks],
@@ -76,7 +76,7 @@ async def generate_pieces(
     """
     accepted = asyncio.Event()
 
-    async def chunks(piece: Piece) -> AsyncGenerator[wire.Chunk, None]:
+    async def chunks(piece: AudioPiece) -> AsyncGenerator[wire.Chunk, None]:
         engine_call = call.to_engine(np.asarray(samples[piece.start : piece.end]))
         async with aclosing(_with_retries(lambda: generate(engine_call), accepted)) as source:
             async for chunk in source:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import gemma_wire as wire
-from gemma_gateway.media.segmentation import Piece
+from gemma_gateway.media.segmentation import AudioPiece
 from gemma_gateway.transcription.pieces import PieceChunk
 
 
@@ -30,7 +30,7 @@ class Delta(NamedTuple):
 class Segment:
     """The text of one piece."""
 
-    piece: Piece
+    piece: AudioPiece
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[wire.TokenLogprob] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Segment:
 class Transcript:
     """Collects the chunks of all pieces, in order."""
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    def __init__(self, pieces: Sequence[AudioPiece]) -> None:
         self.text = ""
         self.prompt_tokens = self.completion_tokens = 0
         self._segments = [Segment(piece) for piece in pieces]
